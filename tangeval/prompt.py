@@ -1,0 +1,78 @@
+"""The one prompt: how an example becomes tokens, for training and evaluation alike.
+
+In: an example and a tokenizer. Out: token ids of the prompt and of the completion. Knows
+nothing of models, and of the tokenizer only what its own attributes say, never its name.
+
+The prompt ends at ``[/INST]``; the completion begins with one space, as HW5's does, and
+ends with EOS. The two are tokenised apart and joined as ids, so the prompt's tokens are
+the same whether or not a completion follows.
+"""
+
+from typing import Any, Literal
+
+from tangeval.records import Example, TangevalError
+
+Template = Literal["hw5", "chat"]
+
+# The wording is the homework's own: a model fine-tuned with it must be asked with it.
+SYSTEM = (
+    "You are a helpful assistant and good at writing Tang poem. "
+    "你是一個樂於助人的助手且擅長寫唐詩。"
+)
+HW5 = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{instruction}\n{couplet}\n[/INST]"
+
+
+def prompt_text(example: Example) -> str:
+    """Return HW5's prompt for an example, without BOS."""
+    return HW5.format(system=SYSTEM, instruction=example.instruction, couplet=example.couplet)
+
+
+def template_text(tokenizer: Any, template: Template) -> str:
+    """Return the text that decides every prompt under ``template``; for signatures."""
+    return HW5 + SYSTEM if template == "hw5" else str(tokenizer.chat_template)
+
+
+def encode_prompt(tokenizer: Any, example: Example, template: Template) -> list[int]:
+    """Return the prompt's token ids, BOS first where the tokenizer has one of its own.
+
+    A BOS that is also the EOS (GPT-2's) is not put first: such models were not trained so.
+    Some tokenizers own a BOS and do not add it (those read from GGUF): it is added here.
+
+    Raises:
+        TangevalError: ``chat`` was asked of a tokenizer without a chat template.
+    """
+    if template == "chat":
+        if not getattr(tokenizer, "chat_template", None):
+            raise TangevalError("prompt: chat needs a tokenizer with a chat template; use prompt: hw5")
+        messages = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": f"{example.instruction}\n{example.couplet}"},
+        ]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer.encode(text, add_special_tokens=False))
+    ids = list(tokenizer.encode(prompt_text(example), add_special_tokens=False))
+    bos = tokenizer.bos_token_id
+    return ids if bos is None or bos == tokenizer.eos_token_id else [bos, *ids]
+
+
+def encode_completion(tokenizer: Any, text: str) -> list[int]:
+    """Return the token ids of one space, ``text`` and EOS.
+
+    Raises:
+        TangevalError: the tokenizer has no EOS, so nothing could tell where a poem ends.
+    """
+    if tokenizer.eos_token_id is None:
+        raise TangevalError("the tokenizer has no EOS token; set eos_token in tokenizer_config.json")
+    return [*tokenizer.encode(f" {text}", add_special_tokens=False), tokenizer.eos_token_id]
+
+
+def completion_text(tokenizer: Any, ids: list[int], *, cut: bool) -> str:
+    """Return the poem in a completion's ids: special tokens and the first space left out.
+
+    ``cut`` says that the ids were cut at max_length: then a byte sequence that the cut left
+    unfinished at the end (decoded as U+FFFD) is dropped.
+    """
+    text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    if cut:
+        text = text.rstrip("\ufffd")
+    return text.removeprefix(" ")

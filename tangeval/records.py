@@ -1,0 +1,65 @@
+"""The frozen records every floor speaks in, and the one error a user is shown.
+
+Plain values only: no files, no torch, no pandas.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+#: Names a checkpoint may not have: they stand for rows that no fine-tuning made.
+BASE, FLOOR, REFERENCE = "base", "floor", "reference"
+
+
+class TangevalError(Exception):
+    """Something the user can mend; the message names file, field and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One poem to finish.
+
+    ``id`` says where the record stands in the data's files (``train-17`` is the training
+    file's 17th record, whichever split it went to); ``couplet`` is the given first couplet
+    with its marks; ``reference`` the rest of the poem with its marks.
+    """
+
+    id: str
+    instruction: str
+    couplet: str
+    reference: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights to evaluate: the base model (no path), an adapter, or a full model."""
+
+    name: str
+    step: int | None
+    path: Path | None
+    kind: Literal["base", "adapter", "full"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """One point of the decoding grid.
+
+    temperature ≥ 0 (0 is greedy), top_k ≥ 0 (0 is off), 0 < top_p ≤ 1 (1 is off),
+    max_length ≥ 1 counts output tokens, EOS among them.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+    max_length: int
+
+    @property
+    def stream(self) -> "tuple[float, int, float]":
+        """What decides the tokens: every greedy cell is one stream, lengths are its prefixes."""
+        if self.temperature == 0:
+            return (0.0, 0, 1.0)
+        return (self.temperature, self.top_k, self.top_p)
