@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tangeval.poem import clauses, fold, punctuate
+from tangeval.poem import clauses, fold, han, punctuate
 from tangeval.records import Example, Split, TangevalError
 
 TRAINING, TESTING, TRUTH = "Tang_training_data.json", "Tang_testing_data.json", "Tang_testing_gt.txt"
@@ -46,6 +46,12 @@ class Dataset:
 def folded_clauses(example: Example) -> frozenset[str]:
     """Return every clause of the whole poem, folded: what two copies of a poem share."""
     return frozenset(clauses(fold(example.couplet + example.reference)))
+
+
+def poem_hash(example: Example) -> str:
+    """Return a digest of the whole poem, marks left out and variants folded."""
+    text = fold(han(example.couplet + example.reference))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def load(spec: str, validation: int | None = None) -> Dataset:

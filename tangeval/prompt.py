@@ -15,10 +15,7 @@ from tangeval.records import Example, TangevalError
 Template = Literal["hw5", "chat"]
 
 # The wording is the homework's own: a model fine-tuned with it must be asked with it.
-SYSTEM = (
-    "You are a helpful assistant and good at writing Tang poem. "
-    "你是一個樂於助人的助手且擅長寫唐詩。"
-)
+SYSTEM = "You are a helpful assistant and good at writing Tang poem. 你是一個樂於助人的助手且擅長寫唐詩。"
 HW5 = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{instruction}\n{couplet}\n[/INST]"
 
 

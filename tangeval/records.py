@@ -63,3 +63,26 @@ class Cell:
         if self.temperature == 0:
             return (0.0, 0, 1.0)
         return (self.temperature, self.top_k, self.top_p)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model before fine-tuning, resolved: ``source`` is a folder or a hub id."""
+
+    name: str
+    source: str
+    gguf: str | None = None  #: file name within ``source``, where the weights are GGUF
+
+    @property
+    def local(self) -> bool:
+        return Path(self.source).is_dir()
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How weights are held: quantisation, dtype, and whether an adapter is merged into them."""
+
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    merge: bool = False
+    allow_pickle: bool = False

@@ -1,0 +1,200 @@
+"""Find models and checkpoints on disk and say what they are, without loading them.
+
+In: the names a study gives. Out: a resolved ``Base``, ``Checkpoint`` records, fingerprints
+and the record of what a checkpoint was trained on. Knows nothing of torch: it reads JSON
+and the headers of safetensors files.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tangeval.records import BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError
+
+ASSETS = Path(__file__).parent / "assets"
+TRAIN_IDS = "train_ids.json"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_STEP = re.compile(r"checkpoint-(\d+)")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A folder named like a checkpoint that is not whole, and why it was left out."""
+
+    path: Path
+    reason: str
+
+
+def shipped() -> list[str]:
+    """Return the names of the base models that come with tangeval."""
+    return sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
+
+
+def resolve_base(name: str) -> Base:
+    """Return the base model that ``name`` stands for: shipped, a folder, a .gguf, a hub id.
+
+    Raises:
+        TangevalError: nothing of that name is known, or the folder holds no model.
+    """
+    if name in shipped():
+        return Base(name, str(ASSETS / name))
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise TangevalError(f"base_model: there is no file {name}")
+        return Base(path.stem, str(path.parent), path.name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise TangevalError(f"base_model: {name} holds no config.json, so it is not a model's folder")
+        return Base(path.name, str(path))
+    if _HUB_ID.fullmatch(name) and not path.parent.is_dir():
+        return Base(name, name)
+    raise TangevalError(
+        f"base_model: {name} is not a shipped model ({', '.join(shipped())}), a folder, a .gguf file "
+        "or a hub id (owner/name)"
+    )
+
+
+def discover(
+    places: Sequence[str], *, allow_pickle: bool = False
+) -> tuple[tuple[Checkpoint, ...], tuple[Skipped, ...]]:
+    """Return the checkpoints in ``places``, by step within each, and what was left out.
+
+    A place is a Trainer's output folder (its ``checkpoint-N`` folders are taken), an adapter,
+    or a full model. A save that was cut off is never taken: Trainer writes
+    ``trainer_state.json`` last, and a safetensors header says how long its file must be.
+
+    Raises:
+        TangevalError: a place does not exist, holds nothing, or a weight file is a pickle.
+    """
+    found: list[Checkpoint] = []
+    skipped: list[Skipped] = []
+    for place in places:
+        folder = Path(place)
+        if not folder.is_dir():
+            raise TangevalError(f"checkpoints: there is no folder {place}")
+        saves = sorted(
+            (int(m.group(1)), p) for p in folder.iterdir() if p.is_dir() and (m := _STEP.fullmatch(p.name))
+        )
+        if not saves:
+            step = _STEP.fullmatch(folder.name)
+            problem = incomplete(folder, allow_pickle=allow_pickle)
+            if problem:
+                raise TangevalError(f"checkpoints: {place}: {problem}")
+            found.append(_checkpoint(folder, int(step.group(1)) if step else None))
+        for number, save in saves:
+            problem = _unfinished_save(save) or incomplete(save, allow_pickle=allow_pickle)
+            if problem:
+                skipped.append(Skipped(save, problem))
+            else:
+                found.append(_checkpoint(save, number))
+    return _named_apart(found), tuple(skipped)
+
+
+def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
+    """Say what keeps ``folder`` from being a whole adapter or model; None if nothing does.
+
+    Raises:
+        TangevalError: its weights are a pickle, which can run code when it is loaded.
+    """
+    if (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file():
+        files, config = [folder / ADAPTER], folder / ADAPTER_CONFIG
+        pickles = [folder / "adapter_model.bin"]
+    else:
+        index = folder / "model.safetensors.index.json"
+        files, config = [folder / "model.safetensors"], folder / "config.json"
+        pickles = list(folder.glob("pytorch_model*.bin"))
+        if index.is_file():
+            weights = (_json(index) or {}).get("weight_map", {})
+            files = sorted({folder / name for name in weights.values()}) or files
+    if _json(config) is None:
+        return f"{config.name} is missing or not whole; expected an adapter or a full model"
+    pickles = [file for file in pickles if file.is_file()]
+    if not all(file.is_file() for file in files) and pickles:
+        if allow_pickle:
+            return None
+        raise TangevalError(
+            f"{pickles[0]} is a pickle, which can run code when it is loaded; save it as safetensors, or "
+            "give --allow-pickle if you trust its maker"
+        )
+    broken = [file.name for file in files if not whole_safetensors(file)]
+    return f"{broken[0]} is missing or cut short" if broken else None
+
+
+def whole_safetensors(file: Path) -> bool:
+    """Say whether a safetensors file is as long as its own header says."""
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            if not 0 < size <= file.stat().st_size - 8:
+                return False
+            header: dict[str, Any] = json.loads(stream.read(size))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(8 + size + max(ends, default=0) == file.stat().st_size)
+
+
+def fingerprint(folder: Path, gguf: str | None = None) -> str:
+    """Return a blake2b digest of a model's or adapter's weights, configuration and tokenizer."""
+    patterns = ("*.safetensors", "*.bin", "*.model", "*config.json", "tokenizer*", "*.jinja")
+    names = [gguf] if gguf else sorted({f.name for p in patterns for f in folder.glob(p) if f.is_file()})
+    digest = hashlib.blake2b(digest_size=16)
+    for name in names:
+        if name == "training_args.bin":
+            continue
+        digest.update(f"{name}\0".encode())
+        with (folder / name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def trained_on(checkpoint: Checkpoint) -> frozenset[str] | None:
+    """Return the hashes of the poems a checkpoint saw in fine-tuning; None if it keeps no record."""
+    if checkpoint.path is None:
+        return frozenset()
+    for place in (checkpoint.path, checkpoint.path.parent):
+        record = _json(place / TRAIN_IDS)
+        if record is not None:
+            return frozenset(record["hashes"])
+    return None
+
+
+def _checkpoint(folder: Path, step: int | None) -> Checkpoint:
+    kind: Literal["adapter", "full"] = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "full"
+    return Checkpoint(folder.name, step, folder, kind)
+
+
+def _unfinished_save(folder: Path) -> str | None:
+    if _json(folder / "trainer_state.json") is None:
+        return "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
+    return None
+
+
+def _named_apart(found: list[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """Give checkpoints of one name their folder's name too; refuse what still collides."""
+    names = [c.name for c in found]
+    result = [
+        Checkpoint(f"{c.path.parent.name}/{c.name}", c.step, c.path, c.kind)
+        if c.path is not None and names.count(c.name) > 1
+        else c
+        for c in found
+    ]
+    names = [c.name for c in result]
+    for name in names:
+        if names.count(name) > 1 or name in (BASE, FLOOR, REFERENCE):
+            raise TangevalError(f"checkpoints: the name {name} is taken; rename the folder")
+    return tuple(result)
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,139 @@
+"""Load a tokenizer, a base model, and checkpoints on it, one after another.
+
+In: resolved ``Base`` and ``Checkpoint`` records and a ``Load``. Out: transformers objects,
+ready for inference. The one place that decides device, dtype and quantisation. Knows
+nothing of prompts, cells or results.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from tangeval.records import Base, Checkpoint, Load, TangevalError
+
+
+def device() -> torch.device:
+    """Return the device that models are put on: the first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(load: Load) -> torch.dtype:
+    """Return the dtype of weights and compute: ``auto`` is bfloat16 where a GPU has it, else float32."""
+    if load.dtype != "auto":
+        return getattr(torch, load.dtype)  # type: ignore[no-any-return]
+    if device().type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32
+
+
+def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
+    """Return the base model's tokenizer; every checkpoint is asked with it."""
+    extra = {"gguf_file": base.gguf} if base.gguf else {}
+    with _readable(base):
+        return AutoTokenizer.from_pretrained(base.source, trust_remote_code=False, **extra)
+
+
+def load_model(base: Base, load: Load) -> PreTrainedModel:
+    """Return the model's weights on ``device()``, in evaluation mode.
+
+    nf4 is the homework's: double quantisation, compute in ``dtype_of(load)``.
+
+    Raises:
+        TangevalError: the model cannot be read; the message says what to put where.
+    """
+    dtype = dtype_of(load)
+    arguments: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "trust_remote_code": False}
+    if base.gguf:
+        arguments |= {"gguf_file": base.gguf, "quantization_config": GgufConfig(dequantize=True)}
+    elif not load.allow_pickle:
+        arguments["use_safetensors"] = True
+    if load.quantization != "none" and base.gguf:
+        raise TangevalError("load.quantization: a .gguf base is dequantised when loaded; use none")
+    if load.quantization == "nf4":
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    elif load.quantization == "int8":
+        arguments["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    with _readable(base):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base.source, **arguments)
+    return model.eval()
+
+
+@contextmanager
+def with_checkpoint(model: PreTrainedModel, checkpoint: Checkpoint, load: Load) -> Iterator[torch.nn.Module]:
+    """Yield ``model`` with an adapter on it and take it off again; a full model is loaded instead.
+
+    ``load.merge`` adds the adapter into the 16- or 32-bit weights for the time being; the
+    weights themselves are put back from a copy, since subtracting what was added would not
+    give the same bits.
+
+    Raises:
+        TangevalError: the adapter does not fit the base model.
+    """
+    if checkpoint.path is None:
+        yield model
+        return
+    if checkpoint.kind == "full":
+        yield load_model(Base(checkpoint.name, str(checkpoint.path)), load)
+        return
+    try:
+        adapted = PeftModel.from_pretrained(model, str(checkpoint.path), is_trainable=False).eval()
+    except (RuntimeError, ValueError, KeyError, OSError, TypeError) as error:
+        raise TangevalError(
+            f"{checkpoint.path}: the adapter does not fit base model {model.name_or_path}: {error}"
+        ) from error
+    kept: dict[str, torch.Tensor] = {}
+    if load.merge:
+        for name, layer in adapted.named_modules():
+            if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
+                kept[name] = layer.base_layer.weight.detach().clone()
+        adapted.base_model.merge_adapter()
+    try:
+        yield adapted
+    finally:
+        if load.merge:
+            adapted.base_model.unmerge_adapter()
+            for name, layer in adapted.named_modules():
+                if name in kept:
+                    layer.base_layer.weight.data.copy_(kept[name])
+        adapted.unload()
+        # peft leaves its configuration on the bare model and would take the next adapter for a second one.
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the token ids that end a text: the model's own and the tokenizer's."""
+    declared = model.generation_config.eos_token_id if model.generation_config else None
+    several = declared if isinstance(declared, list) else [declared]
+    return tuple(sorted({i for i in [*several, tokenizer.eos_token_id] if i is not None}))
+
+
+@contextmanager
+def _readable(base: Base) -> Iterator[None]:
+    """Turn a library's long-winded failure to read a model into what the user can do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        if base.local:
+            raise TangevalError(f"base_model: {base.source} cannot be loaded: {error}") from error
+        raise TangevalError(
+            f"base_model: {base.source} is neither in the local cache nor to be had from the hub. Download "
+            "it on a machine with a network (`hf download`; gated models want `hf auth login` first), copy "
+            f"the folder here and give its path as base_model. ({str(error).splitlines()[0]})"
+        ) from error
