@@ -1,0 +1,205 @@
+"""A study file: what to run, validated before anything is loaded.
+
+In: YAML and ``key=value`` overrides. Out: a frozen ``Study``. Checks what the file itself
+can tell: keys, types, ranges. Whether names resolve is for the rooms that open them.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tangeval.records import SPLITS, Cell, Load, Split, TangevalError
+
+_Item = TypeVar("_Item")
+_COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+#: A scalar stands for a list of one; an empty list is refused.
+Several = Annotated[list[_Item], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LoadSection(_Section):
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    merge: bool = False
+
+    @model_validator(mode="after")
+    def _never_merge_into_few_bits(self) -> "LoadSection":
+        if self.merge and self.quantization != "none":
+            raise ValueError("merging into quantised weights changes outputs; use quantization: none")
+        return self
+
+
+class DataSection(_Section):
+    path: str
+    validation: Annotated[int, Field(ge=1)] = 200
+
+
+class Decoding(_Section):
+    temperature: Several[Annotated[float, Field(ge=0, le=100)]] = [0.1]
+    top_k: Several[Annotated[int, Field(ge=0)]] = [0]
+    top_p: Several[Annotated[float, Field(gt=0, le=1)]] = [1.0]
+    max_length: Several[Annotated[int, Field(ge=1, le=4096)]] = [128]
+    no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 3
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Return every point of the grid once, sorted."""
+        grid = product(self.temperature, self.top_k, self.top_p, self.max_length)
+        return tuple(sorted({Cell(*point) for point in grid}))
+
+
+class CellRule(_Section):
+    by: str = "bleu"
+    require: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _comparisons_parse(self) -> "CellRule":
+        for metric, text in self.require.items():
+            if not _COMPARISON.fullmatch(text):
+                raise ValueError(f"require.{metric}: {text!r} is not a comparison like '>= 0.5'")
+        return self
+
+    def requirements(self) -> tuple[tuple[str, str, float], ...]:
+        """Return each requirement as (metric, comparison, bound)."""
+        parsed = ((metric, _COMPARISON.fullmatch(text)) for metric, text in self.require.items())
+        return tuple((metric, m.group(1), float(m.group(2))) for metric, m in parsed if m)
+
+
+class Selection(_Section):
+    split: Literal["validation", "test"] = "validation"
+    checkpoint: str = "reference_nll"
+    cell: CellRule = CellRule()
+
+
+class Study(_Section):
+    """A declared study; every field has the meaning given in docs/study.md."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
+    base_model: str = "tang-mini"
+    checkpoints: Annotated[list[str], BeforeValidator(_listed)] = []
+    include_base: bool = True
+    load: LoadSection = LoadSection()
+    prompt: Literal["hw5", "chat"] = "hw5"
+    data: str | DataSection = "sample"
+    splits: Several[Literal["validation", "test"]] = ["validation", "test"]
+    decoding: Decoding = Decoding()
+    samples: (
+        Annotated[int, Field(ge=1)] | dict[Literal["validation", "test"], Annotated[int, Field(ge=1)]]
+    ) = 1
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    seed: int = 42
+    select: Selection | None = Selection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        if not self.checkpoints and not self.include_base:
+            raise ValueError("checkpoints: there is nothing to run; name some, or set include_base: true")
+        if self.select and self.select.split not in self.splits:
+            raise ValueError(
+                f"select.split: {self.select.split} is not among splits {self.splits}; add it, or select: null"
+            )
+        if isinstance(self.samples, dict) and set(self.samples) != set(self.splits):
+            raise ValueError(f"samples: give one number, or one for each of splits {self.splits}")
+        return self
+
+    @property
+    def data_name(self) -> str:
+        return self.data if isinstance(self.data, str) else self.data.path
+
+    @property
+    def validation_size(self) -> int | None:
+        return None if isinstance(self.data, str) else self.data.validation
+
+    def ordered_splits(self) -> tuple[Split, ...]:
+        return tuple(split for split in SPLITS if split in self.splits)
+
+    def samples_of(self, split: str) -> int:
+        """Return how many samples each poem of ``split`` gets."""
+        return self.samples if isinstance(self.samples, int) else dict(self.samples)[split]  # type: ignore[index]
+
+    def loading(self, *, allow_pickle: bool = False) -> Load:
+        return Load(self.load.quantization, self.load.dtype, self.load.merge, allow_pickle)
+
+    def to_yaml(self) -> str:
+        """Return the study with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file and apply ``key=value`` overrides (``decoding.top_k=[0,5]``).
+
+    Raises:
+        TangevalError: naming the file, the key, and what would be right.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TangevalError(
+            f"there is no study {path}; studies/ holds those that come with tangeval"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
+    if not isinstance(content, dict):
+        raise TangevalError(f"{path}: a study is a mapping of keys to values")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise TangevalError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise TangevalError(
+            f"{override!r}: an override is written key=value, such as decoding.temperature=0.7"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise TangevalError(f"{override!r}: the value is not YAML") from None
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = content.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise TangevalError(f"{override!r}: {section} holds a value, not keys")
+        content = inner
+    content[last] = value
+
+
+def _explain(path: Path, problem: Any) -> str:
+    """One problem that pydantic found, as file, key, and what would be right."""
+    names = [str(part) for part in problem["loc"] if not str(part).endswith("]")]
+    key = ".".join(name for name in names if name not in ("DataSection", "str", "int"))
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        message = f"unknown key; {hint}"
+    return f"{path}: {key}: {message}" if key else f"{path}: {message}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Study
+    for part in location:
+        model = {
+            "load": LoadSection, "decoding": Decoding, "select": Selection, "cell": CellRule,
+            "DataSection": DataSection,
+        }.get(str(part), model)  # fmt: skip
+    return list(model.model_fields)
