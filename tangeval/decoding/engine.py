@@ -1,0 +1,135 @@
+"""Every stream of one checkpoint in one shared decode.
+
+In: a model, prompts as token ids, and streams (prompt, knobs, luck). Out: the token ids of
+each stream, EOS included. Knows nothing of text, files or cells.
+
+Streams on one prompt whose tokens so far are the same share one row of the batch until they
+part: all begin on the prompt's row, and after each step the distinct (row, token) pairs are
+the next step's rows. Rows whose streams have all ended leave the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tangeval.decoding.sampler import Streams, ban_repeats, choose
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One output to decode: the prompt's index, the knobs, the key of its luck, the most tokens."""
+
+    prompt: int
+    temperature: float
+    top_k: int
+    top_p: float
+    luck: int
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The tokens of each stream, in the order asked, and how many rows the model ran."""
+
+    tokens: list[list[int]]
+    rows: int
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    streams: Sequence[Stream],
+    *,
+    eos: Sequence[int],
+    no_repeat_ngram_size: int = 0,
+    share: bool = True,
+    on_step: Callable[[int], None] = lambda ended: None,
+) -> Decoded:
+    """Decode every stream until EOS or its max_length.
+
+    ``share=False`` gives each stream a row of its own: the plain way, for comparison.
+    ``on_step`` is told after each step how many streams ended with it.
+    """
+    device = model.device
+    live, temperatures, keys, limit = _to_tensors(streams, device)
+    logits, cache, history, mask = prefill(model, prompts, device)
+    stop = torch.tensor(list(eos), device=device)
+    index = torch.arange(len(streams), device=device)
+    output = torch.full((len(streams), int(limit.max())), -1, device=device)
+    rows = len(prompts)
+    for step in range(output.shape[1]):
+        logits = ban_repeats(logits.float(), history, no_repeat_ngram_size)
+        token = choose(logits, live, temperatures, keys, step)
+        output[index, step] = token
+        going = ~torch.isin(token, stop) & (step + 1 < limit[index])
+        on_step(int(len(going) - going.sum()))
+        live, index, token = live[going], index[going], token[going]
+        if not len(index):
+            break
+        parent, token, row = _part(live.row, token, logits.shape[1], share)
+        live = Streams(row, live.temperature, live.luck, live.top_k, live.top_p)
+        cache.reorder_cache(parent)
+        history = torch.cat([history[parent], token[:, None]], dim=1)
+        mask = torch.cat([mask[parent], mask.new_ones(len(parent), 1)], dim=1)
+        rows += len(parent)
+        result = model(
+            input_ids=token[:, None],
+            attention_mask=mask,
+            position_ids=mask.sum(dim=1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits, cache = result.logits[:, -1], result.past_key_values
+    return Decoded([[t for t in line if t >= 0] for line in output.tolist()], rows)
+
+
+def prefill(
+    model: Any, prompts: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Any, Tensor, Tensor]:
+    """Run each prompt once, padded on the left.
+
+    Returns the next token's logits ``[P, V]``, the cache, the tokens ``[P, L]`` (-1 where
+    padded) and the attention mask ``[P, L]``.
+    """
+    longest = max(map(len, prompts))
+    history = torch.tensor([[-1] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    mask = (history >= 0).long()
+    result = model(
+        input_ids=history.clamp(min=0),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return result.logits[:, -1], result.past_key_values, history, mask
+
+
+def _part(row: Tensor, token: Tensor, vocabulary: int, share: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The next rows: the parent ``[R]`` and token ``[R]`` of each, and each stream's row ``[S]``."""
+    if not share:
+        return row, token, torch.arange(len(row), device=row.device)
+    pairs, member = (row * vocabulary + token).unique(return_inverse=True)
+    return pairs // vocabulary, pairs % vocabulary, member
+
+
+def _to_tensors(streams: Sequence[Stream], device: torch.device) -> tuple[Streams, Tensor, Tensor, Tensor]:
+    """The streams as tensors, the distinct temperatures and keys they index, and their limits."""
+    temperatures = sorted({s.temperature for s in streams})
+    keys = sorted({s.luck for s in streams})
+    place, slot = {t: i for i, t in enumerate(temperatures)}, {k: i for i, k in enumerate(keys)}
+    return (
+        Streams(
+            torch.tensor([s.prompt for s in streams], device=device),
+            torch.tensor([place[s.temperature] for s in streams], device=device),
+            torch.tensor([slot[s.luck] for s in streams], device=device),
+            torch.tensor([s.top_k for s in streams], device=device),
+            torch.tensor([s.top_p for s in streams], dtype=torch.float64, device=device),
+        ),
+        torch.tensor(temperatures, device=device),
+        torch.tensor(keys, device=device),
+        torch.tensor([s.max_length for s in streams], device=device),
+    )
