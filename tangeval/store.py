@@ -2,7 +2,7 @@
 
 In: bytes, text, frames. Out: files written under a temporary name in the same folder,
 synced, then renamed, so that a run cut off anywhere leaves either the old file or the new
-one. Knows nothing of what the files say.
+one.
 """
 
 import json
@@ -12,6 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from tangeval.records import TangevalError
+
+SCORES, LIKELIHOOD = "scores.parquet", "likelihood.parquet"
 _UNFINISHED = ".unfinished"
 
 
@@ -49,6 +52,22 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 def read_json(path: Path) -> Any:
     """Return what a JSON file says, or None where there is no such file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def read_scores(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a results folder's scores and likelihoods; the latter may have no rows.
+
+    Raises:
+        TangevalError: the folder holds no scores.
+    """
+    if not (folder / SCORES).is_file():
+        raise TangevalError(f"{folder / SCORES} is missing; `tangeval run STUDY` makes it")
+    likelihood = folder / LIKELIHOOD
+    empty = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
+    return (
+        pd.read_parquet(folder / SCORES),
+        pd.read_parquet(likelihood) if likelihood.is_file() else empty,
+    )
 
 
 def sweep(folder: Path) -> None:

@@ -1,0 +1,358 @@
+"""The command line: parse, delegate, print."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import psutil
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from tangeval import dataset, figures, plan, score, select, summarize, tables
+from tangeval.checkpoint import discover, trained_on
+from tangeval.metrics.aggregate import groups
+from tangeval.metrics.bleu import signatures
+from tangeval.plan import Setup
+from tangeval.records import SPLITS, TangevalError
+from tangeval.study import Study, load_study
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
+app.add_typer(data_app, name="data")
+console = Console(soft_wrap=False)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the study's keys.")
+]
+StudyFile = Annotated[Path, typer.Argument(help="A study file.")]
+Place = Annotated[Path, typer.Argument(metavar="STUDY-or-RESULTS", help="A study file, or a results folder.")]
+Out = Annotated[Path | None, typer.Option(help="The results folder (default: results/NAME).")]
+Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run code.")]
+Unseen = Annotated[
+    bool, typer.Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
+]
+
+
+@app.command()
+def run(
+    study_file: StudyFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
+    allow_pickle: Pickle = False,
+    assume_unseen: Unseen = False,
+) -> None:
+    """Generate, score, summarise, draw and select; goes on where it was cut off."""
+    study, folder, setup = _open(study_file, overrides, out, allow_pickle)
+    if study.select:
+        seen = {c.name: setup.seen(c) for c in setup.checkpoints}
+        select.check_selection(study.select, seen, assume_unseen=assume_unseen)
+    if dry_run:
+        _show_plan(setup, folder)
+        return
+    _generate(setup, folder)
+    summary, pictures = _evaluate(study, setup.dataset, folder)
+    console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
+    if study.select:
+        _show_selection(_select(study, setup.dataset, folder), folder)
+    console.print(
+        f"pictures: {', '.join(p.name for p in pictures if p.suffix == '.png')} in {folder / 'figures'}"
+    )
+    console.print(f"tables: {folder / 'tables'}; every cell: {folder / 'summary.csv'}")
+
+
+@app.command()
+def generate(
+    study_file: StudyFile, overrides: Overrides = None, out: Out = None, allow_pickle: Pickle = False
+) -> None:
+    """Make the generations and likelihoods that the results folder lacks."""
+    _, folder, setup = _open(study_file, overrides, out, allow_pickle)
+    _generate(setup, folder)
+
+
+@app.command(name="summarize")
+def summarize_command(place: Place) -> None:
+    """Score, summarise and draw what a results folder holds; needs no torch."""
+    study, folder = _results(place)
+    summary, pictures = _evaluate(study, dataset.load(study.data_name, study.validation_size), folder)
+    console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
+    console.print(f"{len(pictures)} pictures in {folder / 'figures'}")
+
+
+@app.command(name="select")
+def select_command(place: Place, assume_unseen: Unseen = False) -> None:
+    """Choose the best checkpoint and cell of a results folder; writes best/."""
+    study, folder = _results(place)
+    if study.select:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        seen = {record["name"]: record["seen"] for record in manifest["checkpoints"]}
+        select.check_selection(study.select, seen, assume_unseen=assume_unseen)
+    data = dataset.load(study.data_name, study.validation_size)
+    _show_selection(_select(study, data, folder), folder)
+
+
+@app.command(name="score")
+def score_command(
+    file: Annotated[Path, typer.Argument(help="results.txt, results.json, JSONL, or one poem a line.")],
+    data: Annotated[str, typer.Option(help="sample, hw5, or a folder with HW5's three files.")] = "hw5",
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score outputs made elsewhere, beside floor and reference."""
+    if split not in SPLITS:
+        raise TangevalError(f"--split {split}: give one of {', '.join(SPLITS)}")
+    loaded = dataset.load(data)
+    examples = loaded.split(split)  # type: ignore[arg-type]
+    outputs = score.outputs_frame(file.name, examples, score.read_outputs(file, examples))
+    rows = [outputs, score.floor_rows(loaded, [split], 42), score.reference_rows(loaded, [split])]
+    scores = pd.concat([score.score_texts(part, loaded) for part in rows], ignore_index=True)
+    empty = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
+    frame = summarize.overall(groups(scores, empty, 42))
+    if as_json:
+        print(
+            json.dumps(
+                {"signatures": signatures(), "rows": json.loads(frame.to_json(orient="records"))}, indent=2
+            )
+        )
+    else:
+        console.print(tables.rich_table(frame, f"{file} on {len(examples)} poems of {loaded.folder}"))
+
+
+@app.command()
+def checkpoints(
+    folder: Annotated[Path, typer.Argument(help="A Trainer's output folder, or one checkpoint.")],
+    allow_pickle: Pickle = False,
+) -> None:
+    """List the checkpoints in a folder, by step, and what was left out."""
+    found, skipped = discover([str(folder)], allow_pickle=allow_pickle)
+    table = Table("checkpoint", "step", "kind", "fine-tuned on", title=str(folder))
+    for checkpoint in found:
+        hashes = trained_on(checkpoint)
+        saw = "no record" if hashes is None else f"{len(hashes)} poems"
+        table.add_row(checkpoint.name, str(checkpoint.step or ""), checkpoint.kind, saw)
+    for left_out in skipped:
+        table.add_row(left_out.path.name, "", "left out", left_out.reason)
+    console.print(table)
+
+
+@data_app.callback(invoke_without_command=True)
+def data(context: typer.Context) -> None:
+    """Show the data that are found: splits, duplicates, and clauses that leak into training."""
+    if context.invoked_subcommand:
+        return
+    for spec in ("sample", "hw5"):
+        try:
+            loaded = dataset.load(spec)
+        except TangevalError as error:
+            console.print(f"[bold]{spec}[/]: {error}", highlight=False)
+            continue
+        counts = ", ".join(f"{name} {len(loaded.split(name))}" for name in SPLITS)
+        console.print(f"[bold]{spec}[/] in {loaded.folder}: {counts}", highlight=False)
+        copies = dataset.duplicates(loaded)
+        console.print(
+            f"  {len(copies)} poems stand there more than once"
+            + (f", such as {', '.join(copies[0])}" if copies else "")
+        )
+        for split in SPLITS[1:]:
+            leaks = dataset.leaks(loaded, split)
+            found = "; ".join(f"{name}: {' '.join(shared)}" for name, shared in leaks.items())
+            console.print(
+                f"  {split}: {len(leaks)} poems share a clause with training"
+                + (f" ({found})" if found else "")
+            )
+
+
+@data_app.command()
+def fetch() -> None:
+    """Clone HW5's repository into data/GenAI-Hw5 with git."""
+    console.print(f"HW5's data are in {dataset.fetch()}")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one message, not a traceback."""
+    # Progress bars and hub look-ups of the libraries say nothing that a study needs.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except TangevalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _open(
+    study_file: Path, overrides: list[str] | None, out: Path | None, allow_pickle: bool
+) -> tuple[Study, Path, Setup]:
+    study = load_study(study_file, overrides or [])
+    setup = plan.resolve(study, allow_pickle=allow_pickle)
+    for skipped in setup.skipped:
+        console.print(f"[yellow]left out[/] {skipped.path}: {skipped.reason}", highlight=False)
+    return study, out or Path("results") / study.name, setup
+
+
+def _results(place: Path) -> tuple[Study, Path]:
+    """A results folder and the study it was made by."""
+    if place.is_dir():
+        return load_study(place / "study.yaml"), place
+    folder = Path("results") / load_study(place).name
+    if not (folder / "study.yaml").is_file():
+        raise TangevalError(f"{place}: there is no {folder} yet; `tangeval run {place}` makes it")
+    return load_study(folder / "study.yaml"), folder
+
+
+def _generate(setup: Setup, folder: Path) -> None:
+    # torch takes seconds to import, and no other command needs it.
+    from tangeval import generate as generating
+
+    waves, _ = generating.plan(setup, folder)
+    pending = [wave for wave in waves if not wave.shard(folder).is_file()]
+    total = sum(wave.streams() for wave in pending)
+    cells = len(setup.study.decoding.cells())
+    console.print(
+        f"{len(setup.checkpoints)} checkpoints × {cells} cells: {sum(w.outputs() for w in waves):,} outputs; "
+        f"{total:,} streams to decode in {len(pending)} waves",
+        highlight=False,
+    )
+    with _Progress(total) as progress:
+        generating.generate(setup, folder, progress.advance)
+
+
+def _evaluate(study: Study, data: dataset.Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
+    """Scores, summary, tables and figures."""
+    with console.status("scoring"):
+        score.score(study, data, folder)
+    by = study.select.cell.by if study.select else "bleu"
+    with console.status("summarising"):
+        summary = summarize.summarize(folder, study.seed)
+        frames = (summary.cells, summary.effects, summary.checkpoints)
+        tables.write(*frames, folder / "tables", by=by)
+    with console.status("drawing"):
+        return summary, figures.draw(*frames, folder / "figures", by=by)
+
+
+def _select(study: Study, data: dataset.Dataset, folder: Path) -> dict[str, Any]:
+    selection = select.select(study, folder)
+    if selection["cell"] and "test" in study.splits:
+        couplets = {example.id: example.couplet for example in data.examples}
+        file = folder / "best" / "results.txt"
+        select.write_results_txt(score.read_generations(study, folder), couplets, selection, file)
+    return selection
+
+
+def _show_selection(selection: dict[str, Any], folder: Path) -> None:
+    rule, best = selection["rule"], selection["checkpoint"]
+    value = best[rule["checkpoint"]]
+    console.print(
+        f"[bold]best checkpoint[/]: {best['checkpoint']} ({rule['checkpoint']} {value:.3f} on {rule['split']})",
+        highlight=False,
+    )
+    ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
+    console.print(f"  cannot be told from it: {', '.join(ties) or 'none'}", highlight=False)
+    if selection["cell"] is None:
+        console.print(f"[yellow]no cell meets[/] {rule['cell']['require']}; nearest:", highlight=False)
+        for cell in selection["nearest"]:
+            metrics = ", ".join(f"{m} {cell[m]['value']:.3f}" for m in rule["cell"]["require"])
+            console.print(f"  {_knobs(cell)}: {metrics}", highlight=False)
+        return
+    by = rule["cell"]["by"]
+    console.print(f"[bold]best cell[/]: {_knobs(selection['cell'])}", highlight=False)
+    for split in dict.fromkeys((rule["split"], "test")):
+        if split in selection:
+            shown = [
+                f"{m} {selection[split][m]['value']:.2f} [{selection[split][m]['low']:.2f}, {selection[split][m]['high']:.2f}]"
+                for m in (by, "form")
+            ]
+            console.print(f"  on {split}: {', '.join(shown)}", highlight=False, markup=False)
+    rest = selection["runners_up"]["cells"]
+    told = sum(r["distinguishable"] for r in rest)
+    console.print(
+        f"  of the next {len(rest)} cells, {told} can be told from it by {by}; all of it in {folder / 'best'}",
+        highlight=False,
+    )
+
+
+def _knobs(cell: dict[str, Any]) -> str:
+    return ", ".join(f"{knob} {cell[knob]}" for knob in ("temperature", "top_k", "top_p", "max_length"))
+
+
+def _show_plan(setup: Setup, folder: Path) -> None:
+    from tangeval import generate as generating
+
+    waves, _ = generating.plan(setup, folder)
+    pending = [wave for wave in waves if not wave.shard(folder).is_file()]
+    table = Table(
+        "checkpoint",
+        "step",
+        "kind",
+        "waves to make",
+        "streams",
+        "outputs",
+        title=f"{setup.study.name} → {folder}",
+    )
+    for checkpoint in setup.checkpoints:
+        own = [wave for wave in pending if wave.checkpoint == checkpoint.name]
+        outputs = sum(wave.outputs() for wave in own)
+        table.add_row(
+            checkpoint.name,
+            str(checkpoint.step or ""),
+            checkpoint.kind,
+            str(len(own)),
+            f"{sum(w.streams() for w in own):,}",
+            f"{outputs:,}",
+        )
+    console.print(table)
+    console.print(generating.estimate(setup, folder, pending), highlight=False)
+
+
+class _Progress:
+    """A bar in a terminal, a plain line every ten seconds elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.name, self.text = total, 0, "", ""
+        self.began = self.told = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[more]}"), console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("loading", total=total or None, more="")
+
+    def __enter__(self) -> "_Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+        if self.done:
+            seconds = time.monotonic() - self.began
+            console.print(
+                f"decoded {self.done:,} streams in {seconds:.0f} s, {self.done / seconds:,.0f} a second",
+                highlight=False,
+            )
+
+    def advance(self, name: str, ended: int, text: str) -> None:
+        self.done += ended
+        self.text = text[:16] or self.text
+        memory = psutil.Process().memory_info().rss / 2**30
+        now = time.monotonic()
+        rate = self.done / (now - self.began)
+        more = f"{rate:,.0f}/s {memory:.1f} GiB {self.text}"
+        self.bar.update(self.task, description=name, completed=self.done, more=more)
+        if not console.is_terminal and now - self.told > 10:
+            self.told = now
+            console.print(f"{name}: {self.done:,} of {self.total:,}, {more}", highlight=False, markup=False)

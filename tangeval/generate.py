@@ -1,0 +1,302 @@
+"""Checkpoints → generations and likelihoods.
+
+In: a resolved study and a results folder. Out: one parquet shard a wave, each whole or not
+there, and ``likelihood.parquet``. What is there already and still holds is not made again.
+Knows nothing of metrics.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import torch
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from tangeval import __version__
+from tangeval import model as models
+from tangeval.decoding.engine import Stream, decode
+from tangeval.decoding.sampler import luck_key
+from tangeval.plan import SCHEMA, Setup, Wave, digest, make_plan, read_plan, write_plan
+from tangeval.poem import as_verse, han
+from tangeval.prompt import completion_text, encode_completion, encode_prompt
+from tangeval.records import Base, Cell, Checkpoint, Example, Load, TangevalError
+from tangeval.store import LIKELIHOOD, read_json, sweep, write_json, write_parquet, write_text
+
+GENERATIONS = (
+    "checkpoint", "step", "temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size",
+    "split", "example_id", "sample", "text", "n_tokens", "finish_reason",
+)  # fmt: skip
+TIMINGS = "timings.json"
+_CPU_BUDGET = 1.5 * 2**30  # bytes for the rows of a wave; the whole process then stays under 4 GiB
+_REFERENCES = 16  # references scored in one batch
+
+#: Told, as work goes on, the checkpoint at hand, how many outputs ended, and the latest text.
+OnProgress = Callable[[str, int, str], None]
+
+
+def plan(setup: Setup, folder: Path) -> tuple[list[Wave], dict[str, str]]:
+    """Return the study's waves and each checkpoint's context, without loading any weights."""
+    load = setup.study.loading()
+    contexts = {c.name: setup.context(c, engine_name(load)) for c in setup.checkpoints}
+    rows = setup.study.batch_size
+    if rows == "auto":
+        rows = rows_that_fit(setup)
+    return make_plan(setup, folder, contexts, rows), contexts
+
+
+def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, ended, text: None) -> None:
+    """Make the generations and likelihoods that ``folder`` lacks.
+
+    Raises:
+        TangevalError: a model or an adapter cannot be loaded.
+    """
+    sweep(folder)
+    waves, contexts = plan(setup, folder)
+    write_text(folder / "study.yaml", setup.study.to_yaml())
+    write_plan(folder, waves)
+    write_json(folder / "manifest.json", manifest(setup, contexts))
+    (folder / "generations").mkdir(exist_ok=True)
+    for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
+        stale.unlink()
+    likelihood = _Likelihood(setup, folder, contexts)
+    load = setup.study.loading(allow_pickle=setup.allow_pickle)
+    base = tokenizer = None
+    for checkpoint in setup.checkpoints:
+        pending = [w for w in waves if w.checkpoint == checkpoint.name and not w.shard(folder).is_file()]
+        lacking = likelihood.lacking(checkpoint)
+        if not pending and not lacking:
+            continue
+        if base is None or tokenizer is None:
+            began = time.perf_counter()
+            tokenizer = models.load_tokenizer(setup.base)
+            base = models.load_model(setup.base, load)
+            _record_seconds(folder, "load", setup.base.name, began)
+        with models.with_checkpoint(base, checkpoint, load) as model:
+            for wave in pending:
+                began = time.perf_counter()
+                frame = run_wave(setup, wave, model, tokenizer, on_progress)
+                write_parquet(wave.shard(folder), frame)
+                _record_seconds(folder, "waves", wave.id, began)
+            began = time.perf_counter()
+            likelihood.add(checkpoint, lacking, reference_nll(model, tokenizer, setup, lacking))
+            _record_seconds(folder, "likelihood", checkpoint.name, began)
+    likelihood.write()
+
+
+def run_wave(
+    setup: Setup, wave: Wave, model: Any, tokenizer: PreTrainedTokenizerBase, on_progress: OnProgress
+) -> pd.DataFrame:
+    """Decode one wave and return its rows, columns ``GENERATIONS``, in the plan's order."""
+    study = setup.study
+    examples = [setup.dataset.by_id[name] for name in wave.examples]
+    streams, place = _streams(wave, study.seed)
+    decoded = decode(
+        model,
+        [encode_prompt(tokenizer, example, study.prompt) for example in examples],
+        streams,
+        eos=(eos := models.eos_ids(model, tokenizer)),
+        no_repeat_ngram_size=study.decoding.no_repeat_ngram_size,
+        on_step=lambda ended: on_progress(wave.checkpoint, ended, ""),
+    )
+    step = next(c.step for c in setup.checkpoints if c.name == wave.checkpoint)
+    texts: dict[tuple[int, ...], str] = {}
+    rows = []
+    for prompt, example in enumerate(examples):
+        for cell in wave.cells:
+            for sample in wave.samples:
+                ids = decoded.tokens[place[_stream_of(prompt, cell, sample)]][: cell.max_length]
+                stopped = ids[-1] in eos
+                key = tuple(ids)
+                if key not in texts:
+                    texts[key] = completion_text(tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
+                knobs = (cell.temperature, cell.top_k, cell.top_p, cell.max_length)
+                rows.append(
+                    (wave.checkpoint, step, *knobs, study.decoding.no_repeat_ngram_size, example.split,
+                     example.id, sample, texts[key], len(ids), "stop" if stopped else "length")
+                )  # fmt: skip
+    on_progress(wave.checkpoint, 0, rows[-1][10])
+    return pd.DataFrame(rows, columns=list(GENERATIONS)).astype({"step": "Int64"})
+
+
+def _stream_of(prompt: int, cell: Cell, sample: int) -> tuple[Any, ...]:
+    """What decides a stream's tokens; luck plays no part at temperature 0."""
+    return (prompt, cell.stream, 0 if cell.temperature == 0 else sample)
+
+
+def _streams(wave: Wave, seed: int) -> tuple[list[Stream], dict[tuple[Any, ...], int]]:
+    """The distinct streams of a wave, each as long as the longest cell wants it, and their places."""
+    longest: dict[tuple[Any, ...], int] = {}
+    for prompt in range(len(wave.examples)):
+        for cell in wave.cells:
+            for sample in wave.samples:
+                key = _stream_of(prompt, cell, sample)
+                longest[key] = max(longest.get(key, 0), cell.max_length)
+    streams = [
+        Stream(prompt, temperature, top_k, top_p, luck_key(seed, wave.examples[prompt], sample), length)
+        for (prompt, (temperature, top_k, top_p), sample), length in longest.items()
+    ]
+    return streams, {key: index for index, key in enumerate(longest)}
+
+
+class _Likelihood:
+    """``likelihood.parquet``: one row a checkpoint and poem, kept while its context holds."""
+
+    def __init__(self, setup: Setup, folder: Path, contexts: dict[str, str]) -> None:
+        self.setup, self.file, self.contexts = setup, folder / LIKELIHOOD, contexts
+        self.examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
+        self.frame = pd.read_parquet(self.file) if self.file.is_file() else pd.DataFrame()
+
+    def _key(self, checkpoint: Checkpoint, example: Example) -> str:
+        texts = [example.instruction, example.couplet, example.reference]
+        return digest([self.contexts[checkpoint.name], checkpoint.name, example.id, example.split, *texts])
+
+    def lacking(self, checkpoint: Checkpoint) -> list[Example]:
+        have = set(self.frame["key"]) if len(self.frame) else set()
+        return [e for e in self.examples if self._key(checkpoint, e) not in have]
+
+    def add(
+        self, checkpoint: Checkpoint, examples: Sequence[Example], values: Sequence[tuple[float, int]]
+    ) -> None:
+        rows = [
+            {
+                "checkpoint": checkpoint.name, "step": checkpoint.step, "split": e.split, "example_id": e.id,
+                "nll_sum": total, "chars": len(han(e.reference)), "tokens": tokens,
+                "reference_nll": total / len(han(e.reference)), "key": self._key(checkpoint, e),
+            }
+            for e, (total, tokens) in zip(examples, values, strict=True)
+        ]  # fmt: skip
+        if rows:
+            self.frame = pd.concat([self.frame, pd.DataFrame(rows).astype({"step": "Int64"})])
+            write_parquet(self.file, self.frame)
+
+    def write(self) -> None:
+        """Keep what the study asks for, in its order."""
+        order = [self._key(c, e) for c in self.setup.checkpoints for e in self.examples]
+        write_parquet(self.file, self.frame.set_index("key").loc[order].reset_index())
+
+
+@torch.inference_mode()
+def reference_nll(
+    model: Any, tokenizer: PreTrainedTokenizerBase, setup: Setup, examples: Sequence[Example]
+) -> list[tuple[float, int]]:
+    """Return, for each example, the reference's negative log-likelihood in nats and its tokens.
+
+    Raw logits at temperature 1. The sum runs over the completion's tokens: the first space,
+    characters and marks (the reference punctuated as verse) and EOS, given the prompt.
+    """
+    results = []
+    for begin in range(0, len(examples), _REFERENCES):
+        batch = examples[begin : begin + _REFERENCES]
+        prompts = [encode_prompt(tokenizer, e, setup.study.prompt) for e in batch]
+        answers = [encode_completion(tokenizer, as_verse(e.reference)) for e in batch]
+        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+        padded = [[-1] * (longest - len(p) - len(a)) + p + a for p, a in zip(prompts, answers, strict=True)]
+        ids = torch.tensor(padded, device=model.device)
+        mask = (ids >= 0).long()
+        tail = max(map(len, answers))
+        logits = model(
+            input_ids=ids.clamp(min=0),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=tail + 1,
+        ).logits[:, -tail - 1 : -1]
+        picked = logits.float().log_softmax(-1).gather(-1, ids[:, -tail:].clamp(min=0)[..., None])[..., 0]
+        for row, answer in zip(picked, answers, strict=True):
+            results.append((-float(row[-len(answer) :].double().sum()), len(answer)))
+    return results
+
+
+def engine_name(load: Load) -> str:
+    """Return on what texts are computed: device, dtype and, on a CPU, threads."""
+    device = models.device()
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {models.dtype_of(load)}"
+    return f"cpu {models.dtype_of(load)} {torch.get_num_threads()} threads"
+
+
+def rows_that_fit(setup: Setup) -> int:
+    """Return how many streams a wave may have, from the declared memory and the model's sizes.
+
+    A row's cost is its cache three times over (the cache, its reordered copy, and the copy
+    with one token more) and a few vectors of the size of the vocabulary.
+    """
+    base, load = setup.base, setup.study.loading()
+    extra = {"gguf_file": base.gguf} if base.gguf else {}
+    try:
+        config = AutoConfig.from_pretrained(base.source, trust_remote_code=False, **extra).get_text_config()
+    except (OSError, ValueError) as error:
+        raise TangevalError(f"base_model: {base.source} has no readable configuration: {error}") from error
+    tokenizer = models.load_tokenizer(base)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
+    tokens = max(len(encode_prompt(tokenizer, e, setup.study.prompt)) for e in examples)
+    tokens += max(setup.study.decoding.max_length)
+    cache = 2 * config.num_hidden_layers * heads * width * models.dtype_of(load).itemsize * tokens
+    return max(1, int(_budget(base, load) / (3 * cache + 24 * config.vocab_size)))
+
+
+def _budget(base: Base, load: Load) -> float:
+    """Bytes for the rows of a wave: fixed on a CPU; on a GPU, most of what the weights leave."""
+    device = models.device()
+    if device.type != "cuda":
+        return _CPU_BUDGET
+    files = Path(base.source).glob(base.gguf or "*.safetensors") if base.local else []
+    shrink = {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
+    weights = sum(file.stat().st_size for file in files) * shrink * (4 if base.gguf else 1)
+    total = torch.cuda.get_device_properties(device).total_memory
+    return max(0.7 * (total - weights) - 2**30, 2**28)
+
+
+def estimate(setup: Setup, folder: Path, pending: Sequence[Wave]) -> str:
+    """Say what the pending waves will take, from the waves that were timed in ``folder``."""
+    timed = (read_json(folder / TIMINGS) or {}).get("waves", {})
+    streams = {w.id: w.streams() for w in read_plan(folder) if w.id in timed}
+    largest = max((w.streams() for w in pending), default=0)
+    memory = _budget(setup.base, setup.study.loading()) / 2**30
+    size = f"waves of up to {largest:,} streams, planned for {memory:.1f} GiB beside the weights"
+    if not streams:
+        return f"{size}; no wave was timed here yet, so the time is not known"
+    rate = sum(timed[name] for name in streams) / sum(streams.values())
+    seconds = rate * sum(w.streams() for w in pending)
+    return f"{size}; about {seconds / 60:.1f} min at the {1 / rate:,.0f} streams a second measured here"
+
+
+def manifest(setup: Setup, contexts: dict[str, str]) -> dict[str, Any]:
+    """Return what a results folder says of its own making; the same run gives the same bytes."""
+    packages = ("torch", "transformers", "peft", "tokenizers", "sacrebleu", "opencc", "numpy", "pandas")
+    device = models.device()
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "schema": SCHEMA,
+        "tangeval": __version__,
+        "study": setup.study.name,
+        "signature": digest([setup.study.model_dump(mode="json"), contexts, setup.dataset.digest]),
+        "engine": engine_name(setup.study.loading()),
+        "luck": "keyed by seed, example, sample, step, token: shared between cells and checkpoints",
+        "data": {"name": setup.dataset.name, "digest": setup.dataset.digest},
+        "base_model": {"name": setup.base.name, "fingerprint": setup.base_fingerprint},
+        "checkpoints": [
+            {"name": c.name, "step": c.step, "kind": c.kind, "path": str(c.path) if c.path else None,
+             "fingerprint": setup.fingerprints[c.name], "seen": setup.seen(c)}
+            for c in setup.checkpoints
+        ],
+        "left_out": [{"path": str(s.path), "reason": s.reason} for s in setup.skipped],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "hardware": {
+            "machine": platform.machine(), "cores": psutil.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "gpu": gpu,
+        },
+    }  # fmt: skip
+
+
+def _record_seconds(folder: Path, kind: str, name: str, began: float) -> None:
+    timings = read_json(folder / TIMINGS) or {}
+    timings.setdefault(kind, {})[name] = round(time.perf_counter() - began, 3)
+    write_json(folder / TIMINGS, timings)

@@ -1,0 +1,235 @@
+"""What a study needs that its results folder does not hold yet, cut into waves.
+
+In: a study with every name resolved, and the waves recorded by earlier runs. Out: the waves
+to keep and those to make. A wave is a checkpoint × some prompts × some samples × some
+cells, decoded together and kept as one shard of ``generations/``. Knows nothing of torch.
+
+The plan is recorded before anything is decoded, and a wave is decoded from its record
+alone. So a run that was cut off makes the same batches when it goes on, and the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tangeval import checkpoint as checkpoints_on_disk
+from tangeval import dataset as datasets
+from tangeval.checkpoint import Skipped
+from tangeval.dataset import Dataset
+from tangeval.prompt import HW5, SYSTEM
+from tangeval.records import BASE, Base, Cell, Checkpoint, Example, TangevalError
+from tangeval.store import read_json, write_json
+from tangeval.study import Study
+
+SCHEMA = 1
+#: Raised when the engine or the noise changes what it writes: older shards are then made again.
+ENGINE = 1
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One batch and one shard. ``context`` stands for all that decides its texts but this."""
+
+    id: str
+    checkpoint: str
+    context: str
+    examples: tuple[str, ...]
+    samples: tuple[int, ...]
+    cells: tuple[Cell, ...]
+
+    def shard(self, folder: Path) -> Path:
+        return folder / "generations" / f"{self.id}.parquet"
+
+    def streams(self) -> int:
+        """How many outputs are decoded: cells that are prefixes of one stream count once."""
+        distinct = {cell.stream for cell in self.cells}
+        greedy = sum(1 for stream in distinct if stream[0] == 0)
+        return len(self.examples) * ((len(distinct) - greedy) * len(self.samples) + greedy)
+
+    def outputs(self) -> int:
+        return len(self.examples) * len(self.samples) * len(self.cells)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A study whose names are resolved."""
+
+    study: Study
+    base: Base
+    checkpoints: tuple[Checkpoint, ...]
+    skipped: tuple[Skipped, ...]
+    dataset: Dataset
+    allow_pickle: bool = False
+
+    def examples(self, split: str) -> tuple[Example, ...]:
+        return tuple(e for e in self.dataset.examples if e.split == split)
+
+    @cached_property
+    def base_fingerprint(self) -> str:
+        if not self.base.local:
+            return self.base.source  # a hub id names its weights; the manifest holds the revision
+        return checkpoints_on_disk.fingerprint(Path(self.base.source), self.base.gguf)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Each checkpoint's digest, by name; the base model's own is empty."""
+        return {c.name: checkpoints_on_disk.fingerprint(c.path) if c.path else "" for c in self.checkpoints}
+
+    def seen(self, checkpoint: Checkpoint) -> dict[str, int] | None:
+        """How many poems of each split a checkpoint was fine-tuned on; None if it keeps no record."""
+        hashes = checkpoints_on_disk.trained_on(checkpoint)
+        if hashes is None:
+            return None
+        splits = self.study.ordered_splits()
+        return {s: sum(datasets.poem_hash(e) in hashes for e in self.examples(s)) for s in splits}
+
+    def context(self, checkpoint: Checkpoint, engine: str) -> str:
+        """Return the digest of all that decides a text but example, sample and cell.
+
+        ``engine`` says on what it is computed (device, dtype, threads).
+        """
+        study = self.study
+        parts = {
+            "engine": [ENGINE, engine, version("torch"), version("transformers")],
+            "base": self.base_fingerprint,
+            "checkpoint": self.fingerprints[checkpoint.name],
+            "load": asdict(study.loading()),
+            "prompt": HW5 + SYSTEM if study.prompt == "hw5" else study.prompt,
+            "seed": study.seed,
+            "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
+        }
+        return digest(parts)
+
+
+def digest(content: Any) -> str:
+    """Return a short blake2b digest of JSON-like content."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def resolve(study: Study, *, allow_pickle: bool = False) -> Setup:
+    """Resolve the study's names: base model, checkpoints, data.
+
+    Raises:
+        TangevalError: one of them does not exist or cannot be used.
+    """
+    base = checkpoints_on_disk.resolve_base(study.base_model)
+    found, skipped = checkpoints_on_disk.discover(study.checkpoints, allow_pickle=allow_pickle)
+    if study.include_base:
+        found = (Checkpoint(BASE, None, None, "base"), *found)
+    if not found:
+        raise TangevalError(
+            f"checkpoints: no whole checkpoint in {', '.join(study.checkpoints)}: "
+            + "; ".join(f"{s.path.name}: {s.reason}" for s in skipped)
+        )
+    data = datasets.load(study.data_name, study.validation_size)
+    return Setup(study, base, found, skipped, data, allow_pickle)
+
+
+def read_plan(folder: Path) -> list[Wave]:
+    """Return the waves recorded in a results folder; none if there is no plan."""
+    content = read_json(folder / PLAN)
+    if content is None:
+        return []
+    if content.get("schema") != SCHEMA:
+        raise TangevalError(f"{folder / PLAN}: made by another version of tangeval; use another folder")
+    return [
+        Wave(w["id"], w["checkpoint"], w["context"], tuple(w["examples"]), tuple(w["samples"]),
+             tuple(Cell(*cell) for cell in w["cells"]))
+        for w in content["waves"]
+    ]  # fmt: skip
+
+
+def write_plan(folder: Path, waves: Sequence[Wave]) -> None:
+    """Record the waves, one a line."""
+    lines = [
+        {**asdict(w), "cells": [[c.temperature, c.top_k, c.top_p, c.max_length] for c in w.cells]}
+        for w in waves
+    ]
+    write_json(folder / PLAN, {"schema": SCHEMA, "waves": lines})
+
+
+def make_plan(setup: Setup, folder: Path, contexts: dict[str, str], rows: int) -> list[Wave]:
+    """Return the waves that give the study's outputs: recorded ones that still hold, then new ones.
+
+    ``contexts`` holds each checkpoint's ``Setup.context``; ``rows`` is the most streams that a
+    wave may have. A recorded wave is kept if its context and its examples are still the same,
+    and if it is made already or wanted whole.
+    """
+    study = setup.study
+    wanted = {
+        (example.id, sample)
+        for split in study.ordered_splits()
+        for example in setup.examples(split)
+        for sample in range(study.samples_of(split))
+    }
+    cells = set(study.decoding.cells())
+    kept = []
+    for wave in read_plan(folder):
+        same = contexts.get(wave.checkpoint) == wave.context and wave.id == _wave_id(setup, wave)
+        whole = cells.issuperset(wave.cells) and all(
+            (example, sample) in wanted for example in wave.examples for sample in wave.samples
+        )
+        if same and (wave.shard(folder).is_file() or whole):
+            kept.append(wave)
+    new = [wave for c in setup.checkpoints for wave in _missing(setup, c.name, contexts[c.name], kept, rows)]
+    return kept + new
+
+
+def _missing(setup: Setup, checkpoint: str, context: str, kept: Sequence[Wave], rows: int) -> Iterator[Wave]:
+    """New waves for what no kept wave of ``checkpoint`` covers."""
+    covered: dict[tuple[str, int], set[Cell]] = {}
+    for wave in kept:
+        if wave.checkpoint == checkpoint:
+            for name in wave.examples:
+                for sample in wave.samples:
+                    covered.setdefault((name, sample), set()).update(wave.cells)
+    every = setup.study.decoding.cells()
+    for split in setup.study.ordered_splits():
+        # Examples that lack the same samples of the same cells make a rectangle.
+        rectangles: dict[tuple[tuple[int, ...], tuple[Cell, ...]], list[str]] = {}
+        for example in setup.examples(split):
+            lacking: dict[tuple[Cell, ...], list[int]] = {}
+            for sample in range(setup.study.samples_of(split)):
+                have = covered.get((example.id, sample), set())
+                lacking.setdefault(tuple(cell for cell in every if cell not in have), []).append(sample)
+            for cells, samples in lacking.items():
+                if cells:
+                    rectangles.setdefault((tuple(samples), cells), []).append(example.id)
+        for (chosen, cells), names in rectangles.items():
+            for wave in _cut(Wave("", checkpoint, context, tuple(names), chosen, cells), rows):
+                yield replace(wave, id=_wave_id(setup, wave))
+
+
+def _cut(wave: Wave, rows: int) -> Iterator[Wave]:
+    """Halve prompts, then samples, then cells, until a wave has at most ``rows`` streams.
+
+    Prompts go first: what shares a prompt shares rows.
+    """
+    if wave.streams() <= rows:
+        yield wave
+        return
+    for field in ("examples", "samples", "cells"):
+        values = getattr(wave, field)
+        if len(values) > 1:
+            middle = (len(values) + 1) // 2
+            for part in (values[:middle], values[middle:]):
+                yield from _cut(replace(wave, **{field: part}), rows)
+            return
+    yield wave
+
+
+def _wave_id(setup: Setup, wave: Wave) -> str:
+    """The digest of a wave's content, its examples' texts included; "" if an example is gone."""
+    known = setup.dataset.by_id
+    if not all(example in known for example in wave.examples):
+        return ""
+    texts = [[e, known[e].instruction, known[e].couplet, known[e].split] for e in wave.examples]
+    cells = [[c.temperature, c.top_k, c.top_p, c.max_length] for c in wave.cells]
+    return digest([wave.context, wave.checkpoint, texts, wave.samples, cells])

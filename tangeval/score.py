@@ -1,0 +1,209 @@
+"""Generations → scores: one row a generation, one column a metric.
+
+In: a results folder's shards (or texts made elsewhere) and the data. Out:
+``scores.parquet``, with the rows ``floor`` and ``reference`` scored by the same code. Knows
+nothing of torch, and nothing of intervals.
+"""
+
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tangeval.dataset import Dataset
+from tangeval.metrics.bleu import COLUMNS, pair_statistics
+from tangeval.metrics.form import check
+from tangeval.plan import read_plan
+from tangeval.poem import as_verse, clauses, fold, metre
+from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
+from tangeval.store import SCORES, read_json, write_parquet
+from tangeval.study import Study
+
+KNOBS = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
+KEYS = ("checkpoint", "step", *KNOBS, "split", "example_id", "sample")
+#: Draws of the floor for each poem.
+FLOOR_DRAWS = 32
+_NUMBERED = re.compile(r"^\s*\d+\.\s*")
+_TYPES = {"step": "Int64", "top_k": "Int64", "max_length": "Int64", "no_repeat_ngram_size": "Int64"}
+
+
+def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
+    """Score what ``folder`` holds of the study, write ``scores.parquet`` and return it.
+
+    Raises:
+        TangevalError: a shard that the plan names is missing.
+    """
+    generations = read_generations(study, folder)
+    splits = study.ordered_splits()
+    frame = pd.concat(
+        [
+            score_texts(generations, dataset),
+            score_texts(floor_rows(dataset, splits, study.seed), dataset),
+            score_texts(reference_rows(dataset, splits), dataset),
+        ],
+        ignore_index=True,
+    ).astype(_TYPES)
+    write_parquet(folder / SCORES, frame)
+    return frame
+
+
+def read_generations(study: Study, folder: Path) -> pd.DataFrame:
+    """Return the study's generations, in the order of checkpoints, splits, poems, cells, samples.
+
+    Raises:
+        TangevalError: there are none, or a shard is missing.
+    """
+    waves, manifest = read_plan(folder), read_json(folder / "manifest.json")
+    if not waves or manifest is None:
+        raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
+    missing = [wave.shard(folder) for wave in waves if not wave.shard(folder).is_file()]
+    if missing:
+        raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
+    frame = pd.concat([pd.read_parquet(wave.shard(folder)) for wave in waves], ignore_index=True)
+    names = [checkpoint["name"] for checkpoint in manifest["checkpoints"]]
+    grid = {(c.temperature, c.top_k, c.top_p, c.max_length) for c in study.decoding.cells()}
+    knobs = zip(*(frame[name] for name in KNOBS[:4]), strict=True)
+    wanted = pd.Series([knob in grid for knob in knobs], index=frame.index)
+    wanted &= frame["checkpoint"].isin(names) & frame["split"].isin(study.splits)
+    for split in study.ordered_splits():
+        wanted &= (frame["split"] != split) | (frame["sample"] < study.samples_of(split))
+    frame = frame[wanted]
+    order = frame.assign(
+        checkpoint=pd.Categorical(frame["checkpoint"], names),
+        split=pd.Categorical(frame["split"], study.ordered_splits()),
+        example_id=frame["example_id"].str.rpartition("-")[2].astype(int),
+    )
+    places = order.sort_values(["checkpoint", "split", "example_id", *KNOBS[:4], "sample"]).index
+    return frame.loc[places].reset_index(drop=True)
+
+
+def score_texts(frame: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """Return ``KEYS``, ``n_tokens`` and the metrics for rows with ``example_id`` and ``text``.
+
+    The same text for the same poem is scored once.
+    """
+    what = ["example_id", "text", "finish_reason"]
+    distinct = frame[what].drop_duplicates().reset_index(drop=True)
+    records = []
+    for example_id, text, finish_reason in distinct.itertuples(index=False):
+        example = dataset.by_id[example_id]
+        reason = None if pd.isna(finish_reason) else finish_reason
+        statistics = pair_statistics(text, example.reference)
+        records.append(
+            {**dict(zip(COLUMNS, statistics, strict=True)), **check(example.couplet, text, reason)}
+        )
+    metrics = pd.DataFrame(records).astype(float)
+    # Looked up by number: a join on long texts would copy them.
+    codes = frame.merge(distinct.reset_index(names="code"), on=what, how="left")["code"].to_numpy()
+    left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True)
+    return pd.concat([left, metrics.iloc[codes].reset_index(drop=True)], axis=1)
+
+
+def floor_rows(dataset: Dataset, splits: Sequence[str], seed: int) -> pd.DataFrame:
+    """Return, for each poem, the rest of random training poems of its metre and length.
+
+    ``FLOOR_DRAWS`` draws with replacement, seeded by poem. Where no training poem has as
+    many clauses (one of HW5's 15 has ten), those with the nearest number are drawn from.
+
+    Raises:
+        TangevalError: no training poem has the metre of a poem.
+    """
+    pool: dict[int, dict[int, list[str]]] = {}
+    for example in dataset.split("train"):
+        by_count = pool.setdefault(metre(example.couplet), {})
+        by_count.setdefault(len(clauses(example.reference)), []).append(as_verse(example.reference))
+    rows = []
+    for example in _of(dataset, splits):
+        by_count = pool.get(metre(example.couplet), {})
+        if not by_count:
+            raise TangevalError(
+                f"{dataset.folder}: no training poem has {metre(example.couplet)} characters a clause, as "
+                f"{example.id} has, so there is no floor to draw"
+            )
+        count = len(clauses(example.reference))
+        texts = by_count[min(by_count, key=lambda n: (abs(n - count), n))]
+        luck = random.Random(f"floor {seed} {example.id}")
+        rows += [_row(FLOOR, example, draw, luck.choice(texts)) for draw in range(FLOOR_DRAWS)]
+    return _frame(rows)
+
+
+def reference_rows(dataset: Dataset, splits: Sequence[str]) -> pd.DataFrame:
+    """Return the answers themselves, punctuated as verse."""
+    return _frame([_row(REFERENCE, e, 0, as_verse(e.reference)) for e in _of(dataset, splits)])
+
+
+def _of(dataset: Dataset, splits: Sequence[str]) -> Iterable[Example]:
+    return (example for split in splits for example in dataset.examples if example.split == split)
+
+
+def _row(name: str, example: Example, sample: int, text: str) -> dict[str, object]:
+    return {
+        "checkpoint": name, "split": example.split, "example_id": example.id, "sample": sample, "text": text
+    }  # fmt: skip
+
+
+def _frame(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Rows without knobs, tokens or a finish: nothing here was decoded."""
+    columns = [*KEYS, "text", "n_tokens", "finish_reason"]
+    frame = pd.DataFrame(rows).reindex(columns=columns)
+    numbers = dict.fromkeys(("temperature", "top_p", "n_tokens"), "float64")
+    return frame.astype({**_TYPES, **numbers})
+
+
+def read_outputs(file: Path, examples: Sequence[Example]) -> list[str]:
+    """Return the texts of outputs made elsewhere, one for each example, in order.
+
+    HW5's ``results.txt`` (``1. couplet+poem``), HW5's ``results.json`` (``input``,
+    ``predict``), JSONL of the same records, or one poem a line. A couplet that stands before
+    the poem is left out; one that is another example's is refused.
+
+    Raises:
+        TangevalError: the file cannot be read, or does not fit the examples; with the line.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise TangevalError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise TangevalError(f"{file}, line {line}: not UTF-8") from None
+    if file.suffix in (".json", ".jsonl"):
+        records = _json_records(file, text)
+    else:
+        lines = text.removesuffix("\n").split("\n")
+        records = [(line, "", _NUMBERED.sub("", content)) for line, content in enumerate(lines, 1)]
+    if len(records) != len(examples):
+        raise TangevalError(
+            f"{file}: {len(records)} outputs for {len(examples)} poems; there must be one for each, in order"
+        )
+    texts = []
+    for (line, couplet, output), example in zip(records, examples, strict=True):
+        given = couplet or next((e.couplet for e in examples if output.startswith(e.couplet)), "")
+        if given and fold(given) != fold(example.couplet):
+            raise TangevalError(f"{file}, line {line}: stands beside {given}, expected {example.couplet}")
+        texts.append(output.removeprefix(given).strip())
+    return texts
+
+
+def _json_records(file: Path, text: str) -> list[tuple[int, str, str]]:
+    """Each record's line (of JSON: its number), input and predicted text."""
+    try:
+        if file.suffix == ".jsonl":
+            lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+            parsed = [(n, json.loads(line)) for n, line in lines]
+        else:
+            parsed = list(enumerate(json.loads(text), 1))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise TangevalError(f"{file}: not valid JSON: {error}") from None
+    for number, record in parsed:
+        if not isinstance(record, dict) or not isinstance(record.get("predict"), str):
+            raise TangevalError(f"{file}, record {number}: no text field 'predict'")
+    return [(number, str(record.get("input", "")), record["predict"]) for number, record in parsed]
+
+
+def outputs_frame(name: str, examples: Sequence[Example], texts: Sequence[str]) -> pd.DataFrame:
+    """Return rows as ``score_texts`` takes them for texts made elsewhere, named ``name``."""
+    return _frame([_row(name, e, 0, text) for e, text in zip(examples, texts, strict=True)])

@@ -1,0 +1,222 @@
+"""Scores → the best checkpoint and cell, and what cannot be told from them.
+
+In: a results folder with scores, and the study's ``select``. Out: ``best/`` with
+``selection.json``, a ``generation_config.json`` for transformers, and HW5's
+``results.txt``. Chosen on one split, shown on the test split. Knows nothing of torch.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tangeval.metrics import BY_NAME, METRICS
+from tangeval.metrics.aggregate import KNOBS, Floats, Group, groups
+from tangeval.records import BASE, FLOOR, REFERENCE, TangevalError
+from tangeval.stats import interval
+from tangeval.store import read_json, read_scores, write_json, write_text
+from tangeval.study import Selection, Study
+
+RUNNERS_UP = 10
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing that can be chosen: its labels, its value, and the value resampled ``[B]``."""
+
+    labels: dict[str, Any]
+    value: float
+    resampled: Floats
+
+
+def check_selection(
+    selection: Selection, seen: dict[str, dict[str, int] | None], *, assume_unseen: bool
+) -> None:
+    """Refuse, before anything runs, a selection that could not be trusted or understood.
+
+    ``seen`` says for each checkpoint how many poems of each split it was fine-tuned on.
+
+    Raises:
+        TangevalError: a metric has no such name; or every checkpoint saw the split, or one
+            keeps no record and ``assume_unseen`` is not given.
+    """
+    for key, name in [
+        ("select.checkpoint", selection.checkpoint),
+        ("select.cell.by", selection.cell.by),
+        *(("select.cell.require", name) for name in selection.cell.require),
+    ]:
+        if name not in BY_NAME:
+            raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(BY_NAME)}")
+        if key != "select.checkpoint" and not BY_NAME[name].per_cell:
+            raise TangevalError(
+                f"{key}: {name} is the same for every cell of a checkpoint; take another metric"
+            )
+    unknown = [name for name, counts in seen.items() if counts is None]
+    if unknown and not assume_unseen:
+        raise TangevalError(
+            f"select: {', '.join(unknown)} keep no train_ids.json, so they may have been trained on the "
+            f"{selection.split} poems; give --assume-unseen if you know that they were not, or select: null"
+        )
+    tuned = [name for name in seen if name != BASE]
+    if tuned and all(_saw(seen[name], selection.split) for name in tuned):
+        raise TangevalError(
+            f"select: every checkpoint was trained on {selection.split} poems, so none can be chosen by them; "
+            "fine-tune with include_validation: false, or select: null"
+        )
+
+
+def select(study: Study, folder: Path) -> dict[str, Any]:
+    """Choose as the study says, write ``best/`` and return what ``selection.json`` says.
+
+    The checkpoint is chosen first, then the cell among its own. Where no cell meets what is
+    required, none is chosen and the nearest are named.
+
+    Raises:
+        TangevalError: the study has no ``select``, or there are no scores.
+    """
+    rule = study.select
+    if rule is None:
+        raise TangevalError("select: the study has none; write one, or give select={} on the command line")
+    manifest = read_json(folder / "manifest.json")
+    records = {record["name"]: record for record in manifest["checkpoints"]}
+    refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
+    measured = {
+        (group.checkpoint, group.split): group
+        for group in groups(*read_scores(folder), study.seed)
+        if group.checkpoint not in (FLOOR, REFERENCE)
+    }
+    candidates = [
+        _of_checkpoint(measured[name, rule.split], rule.checkpoint) for name in records if name not in refused
+    ]
+    chosen, others = _ranked(candidates, rule.checkpoint)
+    name = chosen.labels["checkpoint"]
+    group = measured[name, rule.split]
+    cells = [_of_cell(group, place, rule.cell.by) for place in range(len(group.measured.knobs))]
+    lacking = _shortfalls(group, rule)
+    allowed = [cell for cell, short in zip(cells, lacking, strict=True) if short == 0]
+    selection: dict[str, Any] = {
+        "rule": rule.model_dump(mode="json"),
+        "checkpoint": {**chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.value},
+        "runners_up": {"checkpoints": [_compared(chosen, o, rule.checkpoint) for o in others]},
+        "refused": refused,
+    }
+    if not allowed:
+        nearest = sorted(zip(lacking, range(len(cells)), strict=True))[:3]
+        selection["cell"] = None
+        selection["nearest"] = [_shown(group, place) for _, place in nearest]
+    else:
+        best, rest = _ranked(allowed, rule.cell.by)
+        place = next(number for number, cell in enumerate(cells) if cell is best)
+        selection["cell"] = best.labels
+        selection["runners_up"]["cells"] = [_compared(best, o, rule.cell.by) for o in rest[:RUNNERS_UP]]
+        selection[rule.split] = _shown(group, place)
+        if "test" in study.splits:
+            selection["test"] = _shown(measured[name, "test"], place)
+        write_json(folder / "best" / "generation_config.json", _generation_config(best.labels))
+    write_json(folder / "best" / "selection.json", selection)
+    return selection
+
+
+def write_results_txt(
+    generations: pd.DataFrame, couplets: dict[str, str], selection: dict[str, Any], file: Path
+) -> None:
+    """Write HW5's ``results.txt``: ``1. couplet+poem``, one a line, sample 0 of the chosen cell."""
+    rows = generations[
+        (generations["checkpoint"] == selection["checkpoint"]["checkpoint"])
+        & (generations["split"] == "test")
+        & (generations["sample"] == 0)
+    ]
+    for knob in KNOBS:
+        rows = rows[rows[knob] == selection["cell"][knob]]
+    lines = [
+        # A line is a poem: what would break the line is shown as a space.
+        f"{number}. {couplets[example]}{' '.join(text.split())}"
+        for number, (example, text) in enumerate(zip(rows["example_id"], rows["text"], strict=True), 1)
+    ]
+    write_text(file, "\n".join(lines) + "\n")
+
+
+def _saw(counts: dict[str, int] | None, split: str) -> bool:
+    return bool(counts and counts.get(split))
+
+
+def _of_checkpoint(group: Group, metric: str) -> Candidate:
+    """A checkpoint's value: the mean over all of its cells."""
+    measured = group.measured
+    step = None if pd.isna(group.step) else int(group.step)
+    return Candidate(
+        {"checkpoint": group.checkpoint, "step": step},
+        float(measured.value[metric].mean()),
+        measured.resampled[metric].mean(axis=1),
+    )
+
+
+def _of_cell(group: Group, place: int, metric: str) -> Candidate:
+    knobs: dict[Any, Any] = group.measured.knobs.loc[place].to_dict()
+    labels = {
+        "temperature": float(knobs["temperature"]), "top_k": int(knobs["top_k"]), "top_p": float(knobs["top_p"]),
+        "max_length": int(knobs["max_length"]), "no_repeat_ngram_size": int(knobs["no_repeat_ngram_size"]),
+    }  # fmt: skip
+    measured = group.measured
+    return Candidate(labels, float(measured.value[metric][place]), measured.resampled[metric][:, place])
+
+
+def _ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, list[Candidate]]:
+    """The best and the others, best first; of equals, the first in order."""
+    sign = -1 if BY_NAME[metric].better == "high" else 1
+    if any(np.isnan(c.value) for c in candidates):
+        raise TangevalError(f"select: {metric} was not measured for every candidate; run the study again")
+    first, *others = sorted(candidates, key=lambda c: sign * c.value)
+    return first, others
+
+
+def _compared(best: Candidate, other: Candidate, metric: str) -> dict[str, Any]:
+    """A runner-up beside the best: the paired difference, and whether its interval leaves out 0."""
+    low, high = interval(best.resampled - other.resampled)
+    return {
+        **other.labels,
+        metric: other.value,
+        "difference": best.value - other.value,
+        "difference_low": float(low),
+        "difference_high": float(high),
+        "distinguishable": bool(low > 0 or high < 0),
+    }
+
+
+def _shortfalls(group: Group, rule: Selection) -> list[float]:
+    """How far each cell is from meeting every requirement: 0 if it meets them all."""
+    short = np.zeros(len(group.measured.knobs))
+    for metric, comparison, bound in rule.cell.requirements():
+        value = group.measured.value[metric]
+        met = _COMPARE[comparison](value, bound)
+        # An equal value that fails a strict comparison is near, but does not meet it.
+        short += np.where(met, 0.0, np.maximum(np.abs(value - bound), 1e-12))
+    return [float(s) for s in short]
+
+
+def _shown(group: Group, place: int) -> dict[str, Any]:
+    """Every metric of one cell with its interval."""
+    measured = group.measured
+    shown: dict[str, Any] = {
+        **_of_cell(group, place, "bleu").labels,
+        "poems": measured.poems,
+        "samples": measured.samples,
+    }
+    for metric in METRICS:
+        low, high = interval(measured.resampled[metric.name][:, place])
+        value = float(measured.value[metric.name][place])
+        shown[metric.name] = {"value": value, "low": float(low), "high": float(high)}
+    return shown
+
+
+def _generation_config(cell: dict[str, Any]) -> dict[str, Any]:
+    """The cell as transformers' GenerationConfig; its own default for top_k is 50, so 0 is written."""
+    common = {"max_new_tokens": cell["max_length"], "no_repeat_ngram_size": cell["no_repeat_ngram_size"]}
+    if cell["temperature"] == 0:
+        return {"do_sample": False, **common}
+    return {"do_sample": True, **{knob: cell[knob] for knob in ("temperature", "top_k", "top_p")}, **common}
