@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,7 +116,7 @@ def score_command(
     if split not in SPLITS:
         raise TangevalError(f"--split {split}: give one of {', '.join(SPLITS)}")
     loaded = dataset.load(data)
-    examples = loaded.split(split)  # type: ignore[arg-type]
+    examples = loaded.split(split)
     outputs = score.outputs_frame(file.name, examples, score.read_outputs(file, examples))
     rows = [outputs, score.floor_rows(loaded, [split], 42), score.reference_rows(loaded, [split])]
     scores = pd.concat([score.score_texts(part, loaded) for part in rows], ignore_index=True)
@@ -186,6 +187,9 @@ def main() -> None:
     # Progress bars and hub look-ups of the libraries say nothing that a study needs.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", message=".*past_key_values.*", category=FutureWarning)
     try:
         app()
     except TangevalError as error:

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from tangeval import dataset
+from tangeval.records import TangevalError
+from tests.tiny import make_adapter, make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random little base model."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Trainer's output folder with two whole checkpoints on ``tiny_model``."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "run"
+    for step in (10, 20):
+        save = make_adapter(tiny_model, folder / f"checkpoint-{step}", seed=step)
+        (save / "trainer_state.json").write_text('{"global_step": %d}' % step)
+    (folder / "train_ids.json").write_text('{"data": "x", "ids": [], "hashes": []}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hw5() -> dataset.Dataset:
+    """HW5's real data; tests that use it are skipped where it is not found."""
+    try:
+        return dataset.load("hw5")
+    except TangevalError as error:
+        pytest.skip(str(error))

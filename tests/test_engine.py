@@ -1,0 +1,128 @@
+"""The shared decode against Hugging Face's generate and against itself, cell by cell."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from tangeval import dataset
+from tangeval.decoding.engine import Stream, decode
+from tangeval.decoding.sampler import luck_key
+from tangeval.prompt import encode_prompt
+
+EOS = 3
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny_model):
+    """Prompts of different lengths, so that padding has a part in every batch."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    examples = dataset.load("sample").split("test")[:5]
+    ids = [encode_prompt(tokenizer, example, "hw5") for example in examples]
+    assert len({len(i) for i in ids}) > 1
+    return ids
+
+
+def grid(prompts, length=24, temperatures=(0.0, 0.6, 1.2)):
+    return [
+        Stream(p, t, k, q, luck_key(1, f"poem-{p}", sample), length)
+        for p, t, k, q, sample in itertools.product(
+            range(len(prompts)), temperatures, (0, 4), (0.5, 1.0), (0, 1)
+        )
+    ]
+
+
+@pytest.mark.parametrize("no_repeat", [0, 3])
+def test_temperature_0_equals_generate(model, prompts, no_repeat):
+    streams = [Stream(p, 0.0, 0, 1.0, 0, 30) for p in range(len(prompts))]
+    decoded = decode(model, prompts, streams, eos=[EOS], no_repeat_ngram_size=no_repeat)
+    for prompt, tokens in zip(prompts, decoded.tokens, strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            do_sample=False,
+            max_new_tokens=30,
+            no_repeat_ngram_size=no_repeat,
+            eos_token_id=EOS,
+            pad_token_id=0,
+        )
+        assert tokens == expected[0, len(prompt) :].tolist()
+
+
+def test_cell_alone_equals_cell_in_grid(model, prompts):
+    streams = grid(prompts)
+    together = decode(model, prompts, streams, eos=[EOS], no_repeat_ngram_size=3).tokens
+    cells = {(s.temperature, s.top_k, s.top_p) for s in streams}
+    assert len(cells) == 12
+    for cell in cells:
+        places = [i for i, s in enumerate(streams) if (s.temperature, s.top_k, s.top_p) == cell]
+        alone = decode(model, prompts, [streams[i] for i in places], eos=[EOS], no_repeat_ngram_size=3)
+        assert alone.tokens == [together[i] for i in places]
+
+
+def test_sharing_rows_changes_no_token_and_saves_rows(model, prompts):
+    streams = grid(prompts)
+    shared = decode(model, prompts, streams, eos=[EOS], no_repeat_ngram_size=3)
+    apart = decode(model, prompts, streams, eos=[EOS], no_repeat_ngram_size=3, share=False)
+    assert shared.tokens == apart.tokens
+    assert shared.rows < apart.rows
+
+
+def test_order_of_streams_changes_no_token(model, prompts):
+    streams = grid(prompts)
+    forward = decode(model, prompts, streams, eos=[EOS]).tokens
+    backward = decode(model, prompts, streams[::-1], eos=[EOS]).tokens
+    assert forward == backward[::-1]
+
+
+def test_shorter_max_length_is_a_prefix(model, prompts):
+    long = decode(model, prompts, grid(prompts, 24), eos=[EOS]).tokens
+    short = decode(model, prompts, grid(prompts, 7), eos=[EOS]).tokens
+    assert short == [tokens[:7] for tokens in long]
+
+
+def test_streams_end_at_eos_and_never_pass_it(model, prompts):
+    """Half of the vocabulary ends a text, so nearly every stream does before its limit."""
+    eos = list(range(0, model.config.vocab_size, 2))
+    decoded = decode(model, prompts, grid(prompts), eos=eos)
+    assert any(tokens[-1] in eos for tokens in decoded.tokens)
+    assert all(not set(tokens[:-1]) & set(eos) for tokens in decoded.tokens)
+
+
+def test_samples_differ_and_seeds_differ(model, prompts):
+    streams = [Stream(0, 1.2, 0, 1.0, luck_key(seed, "a", n), 12) for seed in (1, 2) for n in range(3)]
+    tokens = decode(model, prompts, streams, eos=[EOS]).tokens
+    assert len(set(map(tuple, tokens))) == 6
+
+
+def test_sampled_first_tokens_follow_the_models_distribution(model, prompts):
+    """The engine's draws against the model's own probabilities, on the likeliest tokens."""
+    draws = 3000
+    streams = [Stream(0, 1.0, 0, 1.0, luck_key(5, "a", n), 1) for n in range(draws)]
+    tokens = torch.tensor(decode(model, prompts, streams, eos=[EOS]).tokens).flatten()
+    with torch.inference_mode():
+        probabilities = model(torch.tensor([prompts[0]])).logits[0, -1].softmax(-1)
+    for token in probabilities.topk(10).indices:
+        p = probabilities[token].item()
+        assert abs((tokens == token).sum().item() / draws - p) < 4 * (p * (1 - p) / draws) ** 0.5 + 1e-3
+
+
+def test_learned_absolute_positions_are_right_under_padding():
+    """GPT-2 adds a vector for each position: a wrong position id would show at once."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
+    model = GPT2LMHeadModel(config).eval()
+    prompts = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3]]
+    streams = [Stream(p, 0.0, 0, 1.0, 0, 12) for p in (0, 1)]
+    decoded = decode(model, prompts, streams, eos=[49])
+    for prompt, tokens in zip(prompts, decoded.tokens, strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=12, eos_token_id=49, pad_token_id=0
+        )
+        assert tokens == expected[0, len(prompt) :].tolist()
