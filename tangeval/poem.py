@@ -22,8 +22,8 @@ PAUSES = "，、；：？！"
 STOPS = "。；？！"
 MARKS = frozenset(PAUSES + STOPS)
 
-# Variants of one character that OpenCC's t2s leaves apart, found in HW5's files, each with
-# the form that t2s gives its common twin.
+# Variants of one character that OpenCC's t2s leaves apart, found in HW5's files and
+# in other editions, each with the form that t2s gives its common twin.
 VARIANTS: dict[str, str] = {
     pair[0]: pair[1]
     for pair in [
@@ -48,12 +48,12 @@ VARIANTS: dict[str, str] = {
         "歳岁",
         "菓果",
         "裵裴",
-        "讌宴",
+        "䜩宴",
         "讙欢",
         "懽欢",
         "驩欢",
         "櫂棹",
-        "艣橹",
+        "𫇛橹",
         "韈袜",
         "韤袜",
         "氷冰",

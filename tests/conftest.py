@@ -19,7 +19,7 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("checkpoints") / "run"
     for step in (10, 20):
         save = make_adapter(tiny_model, folder / f"checkpoint-{step}", seed=step)
-        (save / "trainer_state.json").write_text('{"global_step": %d}' % step)
+        (save / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
     (folder / "train_ids.json").write_text('{"data": "x", "ids": [], "hashes": []}')
     return folder
 

@@ -1,0 +1,171 @@
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tangeval.checkpoint import discover, fingerprint, resolve_base, trained_on, whole_safetensors
+from tangeval.model import load_model, with_checkpoint
+from tangeval.records import Checkpoint, Load, TangevalError
+from tests.tiny import make_adapter
+
+
+@pytest.fixture
+def run_folder(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_a_trainers_folder_gives_its_checkpoints_by_step(run_folder):
+    shutil.copytree(run_folder / "checkpoint-20", run_folder / "checkpoint-100")
+    found, skipped = discover([str(run_folder)])
+    assert [(c.name, c.step, c.kind) for c in found] == [
+        ("checkpoint-10", 10, "adapter"), ("checkpoint-20", 20, "adapter"), ("checkpoint-100", 100, "adapter"),
+    ]  # fmt: skip
+    assert skipped == ()
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 0.5, 0.999])
+def test_weights_cut_short_are_never_a_checkpoint(run_folder, kept):
+    file = run_folder / "checkpoint-20" / "adapter_model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept * len(data)) if kept < 1 else kept])
+    found, skipped = discover([str(run_folder)])
+    assert [c.name for c in found] == ["checkpoint-10"]
+    assert skipped[0].reason == "adapter_model.safetensors is missing or cut short"
+
+
+@pytest.mark.parametrize("content", [None, "", '{"global_step": 2'])
+def test_a_save_without_its_last_file_is_never_a_checkpoint(run_folder, content):
+    state = run_folder / "checkpoint-20" / "trainer_state.json"
+    state.unlink()
+    if content is not None:
+        state.write_text(content)
+    found, skipped = discover([str(run_folder)])
+    assert [c.name for c in found] == ["checkpoint-10"]
+    assert "cut off" in skipped[0].reason
+
+
+def test_a_pickle_is_refused_unless_allowed(run_folder):
+    save = run_folder / "checkpoint-20"
+    (save / "adapter_model.safetensors").rename(save / "adapter_model.bin")
+    with pytest.raises(TangevalError, match=r"adapter_model\.bin is a pickle.*--allow-pickle"):
+        discover([str(run_folder)])
+    assert len(discover([str(run_folder)], allow_pickle=True)[0]) == 2
+
+
+def test_one_adapter_and_a_full_model_can_be_named_themselves(run_folder, tiny_model):
+    found, _ = discover([str(run_folder / "checkpoint-10"), str(tiny_model)])
+    assert [(c.name, c.step, c.kind) for c in found] == [
+        ("checkpoint-10", 10, "adapter"),
+        ("tiny", None, "full"),
+    ]
+
+
+def test_equal_names_of_two_runs_are_told_apart(run_folder):
+    other = shutil.copytree(run_folder, run_folder.parent / "other")
+    found, _ = discover([str(run_folder), str(other)])
+    assert [c.name for c in found] == [
+        "run/checkpoint-10", "run/checkpoint-20", "other/checkpoint-10", "other/checkpoint-20",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "message"), [("nowhere", "no folder"), ("empty", "expected an adapter")])
+def test_what_is_no_checkpoint_is_named(tmp_path, place, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TangevalError, match=message):
+        discover([str(tmp_path / place)])
+
+
+def test_whole_safetensors_knows_its_length(tiny_model, tmp_path):
+    file = tmp_path / "x.safetensors"
+    data = (tiny_model / "model.safetensors").read_bytes()
+    file.write_bytes(data)
+    assert whole_safetensors(file)
+    file.write_bytes(data + b"x")
+    assert not whole_safetensors(file)
+
+
+def test_fingerprint_changes_with_one_byte_of_weights(run_folder):
+    folder = run_folder / "checkpoint-10"
+    before = fingerprint(folder)
+    file = folder / "adapter_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert fingerprint(folder) != before
+
+
+def test_train_ids_are_found_beside_or_above(run_folder):
+    (run_folder / "train_ids.json").write_text(json.dumps({"hashes": ["a"]}))
+    found, _ = discover([str(run_folder)])
+    assert trained_on(found[0]) == {"a"}
+    (run_folder / "train_ids.json").unlink()
+    assert trained_on(found[0]) is None
+
+
+def test_a_base_that_is_nothing_says_what_would_be(tmp_path):
+    with pytest.raises(TangevalError, match="tang-mini"):
+        resolve_base("tang_mini")
+    with pytest.raises(TangevalError, match="no file"):
+        resolve_base("model.gguf")
+    (tmp_path / "x").mkdir()
+    with pytest.raises(TangevalError, match=r"config\.json"):
+        resolve_base(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_base_model_is_the_same_after_each_checkpoint(tiny_model, run_folder, merge):
+    load = Load(merge=merge)
+    base = load_model(resolve_base(str(tiny_model)), load)
+    ids = torch.arange(20)[None]
+    with torch.inference_mode():
+        before = base(ids).logits
+        outputs = []
+        for checkpoint in (*discover([str(run_folder)])[0], *discover([str(run_folder)])[0]):
+            with with_checkpoint(base, checkpoint, load) as model:
+                outputs.append(model(ids).logits)
+        assert torch.equal(base(ids).logits, before)
+    assert torch.equal(outputs[0], outputs[2])
+    assert torch.equal(outputs[1], outputs[3])
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
+    assert not torch.allclose(outputs[0], before, atol=1e-3)
+
+
+def test_merged_weights_answer_as_unmerged_ones(tiny_model, run_folder):
+    (checkpoint, _), _ = discover([str(run_folder)])
+    ids = torch.arange(20)[None]
+    answers = []
+    for merge in (False, True):
+        base = load_model(resolve_base(str(tiny_model)), Load(merge=merge))
+        with torch.inference_mode(), with_checkpoint(base, checkpoint, Load(merge=merge)) as model:
+            answers.append(model(ids).logits)
+    assert torch.allclose(answers[0], answers[1], atol=1e-4)
+
+
+def test_a_full_model_is_loaded_as_itself(tiny_model):
+    checkpoint = Checkpoint("tiny", None, tiny_model, "full")
+    expected = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    ids = torch.arange(9)[None]
+    with torch.inference_mode(), with_checkpoint(expected, checkpoint, Load()) as model:
+        assert model is not expected
+        assert torch.equal(model(ids).logits, expected(ids).logits)
+
+
+def test_an_adapter_for_another_base_is_named(tiny_model, tmp_path):
+    from tests.tiny import make_tiny_model
+
+    other = make_tiny_model(tmp_path / "wide", hidden=128)
+    adapter = make_adapter(other, tmp_path / "adapter")
+    base = load_model(resolve_base(str(tiny_model)), Load())
+    checkpoint = Checkpoint("adapter", None, adapter, "adapter")
+    with pytest.raises(TangevalError, match="does not fit"), with_checkpoint(base, checkpoint, Load()):
+        pass
+
+
+def test_nf4_and_int8_load_and_answer_on_this_machine(tiny_model):
+    ids = torch.arange(9)[None]
+    for quantization in ("nf4", "int8"):
+        model = load_model(resolve_base(str(tiny_model)), Load(quantization=quantization))
+        with torch.inference_mode():
+            assert model(ids).logits.isfinite().all()

@@ -1,0 +1,382 @@
+"""Generate, score, summarise and select on a tiny model: what is made, reused, and finished."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from tangeval import generate, plan, score, select, summarize
+from tangeval.poem import as_verse, han
+from tangeval.prompt import encode_prompt
+from tangeval.records import TangevalError
+from tangeval.study import load_study
+
+STUDY = """
+name: tiny
+base_model: {base}
+checkpoints: {run}
+data: sample
+decoding:
+  temperature: [0.0, 0.7, 1.0]
+  top_k: [0, 5]
+  top_p: [0.6, 1.0]
+  max_length: [6, 18]
+samples: {samples}
+batch_size: 160
+select: {{cell: {{by: bleu, require: {{han_only: ">= 0.0"}}}}}}
+"""
+
+
+@pytest.fixture
+def study_file(tiny_model, tiny_run, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(STUDY.format(base=tiny_model, run=tiny_run, samples="{validation: 1, test: 2}"))
+    return file
+
+
+def evaluate(file: Path, folder: Path, *overrides: str) -> plan.Setup:
+    """What ``tangeval run`` does, without pictures."""
+    setup = plan.resolve(load_study(file, overrides))
+    generate.generate(setup, folder)
+    score.score(setup.study, setup.dataset, folder)
+    summarize.summarize(folder, setup.study.seed)
+    return setup
+
+
+def generations(setup: plan.Setup, folder: Path) -> pd.DataFrame:
+    return score.read_generations(setup.study, folder)
+
+
+@pytest.fixture
+def waves_made(monkeypatch):
+    """The waves that were decoded, in order."""
+    made = []
+    original = generate.run_wave
+    monkeypatch.setattr(generate, "run_wave", lambda s, w, *rest: made.append(w) or original(s, w, *rest))
+    return made
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tiny_run, tmp_path_factory):
+    """A finished run that tests may look at, not change."""
+    folder = tmp_path_factory.mktemp("finished")
+    file = folder / "tiny.yaml"
+    file.write_text(STUDY.format(base=tiny_model, run=tiny_run, samples="{validation: 1, test: 2}"))
+    return evaluate(file, folder / "out"), folder / "out"
+
+
+def test_every_checkpoint_cell_poem_and_sample_is_there_once(finished):
+    setup, folder = finished
+    frame = generations(setup, folder)
+    assert list(frame.columns) == list(generate.GENERATIONS)
+    assert len(frame) == 3 * 24 * (30 * 1 + 15 * 2)
+    assert not frame.duplicated(list(score.KEYS)).any()
+    assert list(frame["checkpoint"].unique()) == ["base", "checkpoint-10", "checkpoint-20"]
+    assert frame[frame["checkpoint"] == "base"]["step"].isna().all()
+
+
+def test_a_shorter_max_length_is_the_longer_one_cut(finished):
+    setup, folder = finished
+    frame = generations(setup, folder)
+    keys = [k for k in score.KEYS if k not in ("max_length", "step")]
+    both = frame[frame.max_length == 6].merge(frame[frame.max_length == 18], on=keys, suffixes=("", "_long"))
+    assert len(both) == len(frame) / 2
+    assert all(long.startswith(short) for short, long in zip(both["text"], both["text_long"], strict=True))
+    assert (both["n_tokens"] == np.minimum(both["n_tokens_long"], 6)).all()
+
+
+def test_greedy_cells_write_one_text_and_it_is_generates(finished, tiny_model):
+    setup, folder = finished
+    frame = generations(setup, folder)
+    greedy = frame[(frame.temperature == 0) & (frame.max_length == 18) & (frame.checkpoint == "base")]
+    assert (greedy.groupby("example_id")["text"].nunique() == 1).all()
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for example in setup.examples("test")[:4]:
+        prompt = encode_prompt(tokenizer, example, "hw5")
+        output = model.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=18, no_repeat_ngram_size=3, pad_token_id=0
+        )
+        text = tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
+        assert greedy[greedy.example_id == example.id]["text"].iloc[0] == text.removeprefix(" ")
+
+
+def test_reference_nll_is_the_models_loss_on_the_reference(finished, tiny_model):
+    """Hugging Face's own loss, on one unpadded text at a time."""
+    setup, folder = finished
+    frame = (
+        pd.read_parquet(folder / "likelihood.parquet").query("checkpoint == 'base'").set_index("example_id")
+    )
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for example in setup.examples("test"):
+        prompt = encode_prompt(tokenizer, example, "hw5")
+        answer = [*tokenizer.encode(" " + as_verse(example.reference), add_special_tokens=False), 3]
+        labels = torch.tensor([[-100] * len(prompt) + answer])
+        with torch.inference_mode():
+            loss = model(torch.tensor([prompt + answer]), labels=labels).loss.item()
+        expected = loss * len(answer) / len(han(example.reference))
+        assert frame.loc[example.id, "reference_nll"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_same_run_again_makes_nothing_and_changes_no_byte(study_file, tmp_path, waves_made):
+    evaluate(study_file, tmp_path / "out")
+    before = snapshot(tmp_path / "out")
+    waves_made.clear()
+    evaluate(study_file, tmp_path / "out")
+    assert waves_made == []
+    assert snapshot(tmp_path / "out") == before
+
+
+def test_an_added_temperature_makes_only_what_is_new(study_file, tmp_path, waves_made):
+    evaluate(study_file, tmp_path / "out", "decoding.temperature=[0.0,0.7]")
+    waves_made.clear()
+    setup = evaluate(study_file, tmp_path / "out")
+    assert waves_made
+    assert {cell.temperature for wave in waves_made for cell in wave.cells} == {1.0}
+    whole = evaluate(study_file, tmp_path / "whole")
+    assert generations(setup, tmp_path / "out").equals(generations(whole, tmp_path / "whole"))
+
+
+def test_an_added_sample_makes_only_what_is_new(study_file, tmp_path, waves_made):
+    evaluate(study_file, tmp_path / "out", "samples=1")
+    waves_made.clear()
+    evaluate(study_file, tmp_path / "out", "samples=2")
+    assert {wave.samples for wave in waves_made} == {(1,)}
+
+
+def test_a_removed_temperature_leaves_the_rest_as_it_was(study_file, tmp_path, waves_made):
+    evaluate(study_file, tmp_path / "out")
+    waves_made.clear()
+    setup = evaluate(study_file, tmp_path / "out", "decoding.temperature=0.7")
+    assert waves_made == []
+    assert set(generations(setup, tmp_path / "out")["temperature"]) == {0.7}
+
+
+@pytest.mark.parametrize("change", ["seed=7", "decoding.no_repeat_ngram_size=2", "load.dtype=bfloat16"])
+def test_what_a_changed_setting_invalidates_is_made_again(study_file, tmp_path, waves_made, change):
+    small = ["checkpoints=[]", "decoding.temperature=0.7"]
+    evaluate(study_file, tmp_path / "out", *small)
+    first = len(waves_made)
+    evaluate(study_file, tmp_path / "out", *small, change)
+    assert len(waves_made) == 2 * first
+    assert len(list((tmp_path / "out" / "generations").iterdir())) == first
+
+
+def test_changed_weights_are_made_again_and_others_kept(study_file, tiny_run, tmp_path, waves_made):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    evaluate(study_file, tmp_path / "out", f"checkpoints={run}")
+    waves_made.clear()
+    shutil.copy(
+        run / "checkpoint-10" / "adapter_model.safetensors",
+        run / "checkpoint-20" / "adapter_model.safetensors",
+    )
+    evaluate(study_file, tmp_path / "out", f"checkpoints={run}")
+    assert {wave.checkpoint for wave in waves_made} == {"checkpoint-20"}
+
+
+def test_checkpoints_alone_equal_checkpoints_together(study_file, tiny_run, finished, tmp_path):
+    setup, folder = finished
+    together = generations(setup, folder)
+    alone = evaluate(
+        study_file, tmp_path / "out", f"checkpoints={tiny_run / 'checkpoint-20'}", "include_base=false"
+    )
+    expected = together[together.checkpoint == "checkpoint-20"].reset_index(drop=True)
+    assert generations(alone, tmp_path / "out").equals(expected)
+
+
+def test_waves_fit_the_batch_size_and_cover_each_output_once(finished):
+    _, folder = finished
+    waves = plan.read_plan(folder)
+    assert all(wave.streams() <= 160 for wave in waves)
+    assert sum(wave.outputs() for wave in waves) == 3 * 24 * (30 + 15 * 2)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file of a results folder but the times."""
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "timings.json"]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+
+def start(file: Path, out: Path) -> subprocess.Popen:
+    command = "from tangeval.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", command, "run", str(file), "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def shards(out: Path) -> int:
+    return len(list(out.glob("generations/*.parquet")))
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_bytes(study_file, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    process = start(study_file, whole)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    luck = random.Random(0)
+    moments = [
+        lambda: (cut / "plan.json").is_file(),
+        lambda: shards(cut) >= 2,
+        lambda: shards(cut) >= 7,
+        lambda: (cut / "likelihood.parquet").is_file(),
+        lambda: (cut / "scores.parquet").is_file(),
+        lambda: (cut / "figures").is_dir(),
+    ]
+    for moment in moments:
+        process = start(study_file, cut)
+        while process.poll() is None and not moment():
+            time.sleep(0.002)
+        time.sleep(luck.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(study_file, cut)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    expected, found = snapshot(whole), snapshot(cut)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_summary_has_a_row_for_each_checkpoint_cell_and_split(finished):
+    _, folder = finished
+    frame = pd.read_csv(folder / "summary.csv")
+    assert len(frame) == 3 * 24 * 2 + 2 * 2
+    inside = frame[frame.checkpoint == "floor"].iloc[0]
+    assert inside.form_low <= inside.form <= inside.form_high
+    assert frame[frame.checkpoint == "reference"]["bleu"].round(6).eq(100).all()
+    assert frame[frame.checkpoint == "floor"][["temperature", "top_k"]].isna().all(axis=None)
+
+
+def test_summary_bleu_is_sacrebleus_mean_over_samples(finished):
+    from sacrebleu.metrics import BLEU
+
+    from tangeval.poem import fold
+
+    setup, folder = finished
+    frame = generations(setup, folder).query("checkpoint == 'checkpoint-10' and split == 'test'")
+    cell = frame.query("temperature == 1.0 and top_k == 5 and top_p == 0.6 and max_length == 18")
+    scores = []
+    for _, part in cell.groupby("sample"):
+        references = [fold(han(setup.dataset.by_id[e].reference)) for e in part["example_id"]]
+        scores.append(
+            BLEU(tokenize="char").corpus_score([fold(han(t)) for t in part["text"]], [references]).score
+        )
+    assert len(scores) == 2
+    summary = pd.read_csv(folder / "summary.csv").query(
+        "checkpoint == 'checkpoint-10' and split == 'test' and temperature == 1.0 and top_k == 5"
+        " and top_p == 0.6 and max_length == 18"
+    )
+    assert summary["bleu"].item() == pytest.approx(np.mean(scores))
+
+
+def test_the_floor_is_of_the_poems_metre_and_length(finished):
+    setup, _ = finished
+    floor = score.floor_rows(setup.dataset, ["test"], 42)
+    assert len(floor) == 15 * score.FLOOR_DRAWS
+    for row in floor.itertuples():
+        reference = setup.dataset.by_id[row.example_id].reference
+        assert len(han(row.text)) == len(han(reference))
+    training = {as_verse(e.reference) for e in setup.dataset.split("train")}
+    assert set(floor["text"]) <= training
+
+
+def test_selection_is_the_best_by_the_rule(finished, tmp_path):
+    setup, folder = finished
+    out = shutil.copytree(folder, tmp_path / "out")
+    selection = select.select(setup.study, out)
+    summary = pd.read_csv(out / "summary.csv")
+    validation = summary[(summary.split == "validation") & summary.temperature.notna()]
+    best = validation.groupby("checkpoint")["reference_nll"].mean().idxmin()
+    assert selection["checkpoint"]["checkpoint"] == best
+    own = validation[validation.checkpoint == best]
+    assert selection["validation"]["bleu"]["value"] == pytest.approx(own["bleu"].max())
+    runners = selection["runners_up"]["cells"]
+    assert [r["bleu"] for r in runners] == sorted((r["bleu"] for r in runners), reverse=True)
+    same = [r for r in runners if r["difference"] == 0]
+    assert not any(r["distinguishable"] for r in same)
+    couplets = {e.id: e.couplet for e in setup.dataset.examples}
+    select.write_results_txt(generations(setup, out), couplets, selection, out / "best" / "results.txt")
+    lines = (out / "best" / "results.txt").read_text().splitlines()
+    assert [line.split(". ", 1)[0] for line in lines] == [str(n) for n in range(1, 16)]
+    assert lines[0].startswith("1. " + setup.examples("test")[0].couplet)
+
+
+def test_transformers_loads_the_chosen_cells_generation_config(finished, tmp_path):
+    setup, folder = finished
+    out = shutil.copytree(folder, tmp_path / "out")
+    cell = select.select(setup.study, out)["cell"]
+    config = GenerationConfig.from_pretrained(out / "best")
+    assert config.max_new_tokens == cell["max_length"]
+    assert config.no_repeat_ngram_size == 3
+    if cell["temperature"]:
+        assert (config.do_sample, config.top_k, config.top_p) == (True, cell["top_k"], cell["top_p"])
+    else:
+        assert config.do_sample is False
+
+
+def test_where_no_cell_meets_what_is_required_the_nearest_are_shown(finished, tmp_path):
+    setup, folder = finished
+    out = shutil.copytree(folder, tmp_path / "out")
+    study = setup.study.model_copy(
+        update={"select": setup.study.select.model_copy(
+            update={"cell": setup.study.select.cell.model_copy(update={"require": {"form": ">= 1.0"}})}
+        )}
+    )  # fmt: skip
+    selection = select.select(study, out)
+    assert selection["cell"] is None
+    assert len(selection["nearest"]) == 3
+    assert not (out / "best" / "generation_config.json").exists()
+
+
+def test_selection_refuses_checkpoints_that_saw_the_split_or_keep_no_record(finished):
+    setup, _ = finished
+    rule = setup.study.select
+    saw, unseen = {"validation": 3, "test": 0}, {"validation": 0, "test": 0}
+    select.check_selection(rule, {"base": unseen, "a": saw, "b": unseen}, assume_unseen=False)
+    with pytest.raises(TangevalError, match="every checkpoint was trained on validation poems"):
+        select.check_selection(rule, {"base": unseen, "a": saw}, assume_unseen=False)
+    with pytest.raises(TangevalError, match="--assume-unseen"):
+        select.check_selection(rule, {"base": unseen, "a": None}, assume_unseen=False)
+    select.check_selection(rule, {"base": unseen, "a": None}, assume_unseen=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("checkpoint", "blue"), ("cell", {"by": "reference_nll"}), ("cell", {"require": {"x": "> 1"}})],
+)
+def test_a_rule_by_what_is_no_metric_is_refused(finished, key, value):
+    setup, _ = finished
+    rule = type(setup.study.select).model_validate({key: value})
+    with pytest.raises(TangevalError, match=r"select\."):
+        select.check_selection(rule, {}, assume_unseen=True)
+
+
+def test_a_missing_shard_is_an_error_and_is_made_again(study_file, tmp_path, waves_made):
+    setup = evaluate(study_file, tmp_path / "out", "checkpoints=[]")
+    waves_made.clear()
+    lost = next((tmp_path / "out" / "generations").iterdir())
+    lost.unlink()
+    with pytest.raises(TangevalError, match=lost.name):
+        generations(setup, tmp_path / "out")
+    evaluate(study_file, tmp_path / "out", "checkpoints=[]")
+    assert [wave.shard(tmp_path / "out") for wave in waves_made] == [lost]
+
+
+def test_manifest_signs_what_was_run(finished):
+    setup, folder = finished
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data"]["digest"] == setup.dataset.digest
+    assert {c["name"]: c["seen"] for c in manifest["checkpoints"]}["base"] == {"validation": 0, "test": 0}
+    assert manifest["versions"]["torch"].startswith("2.")
