@@ -1,6 +1,7 @@
 """The command line: parse, delegate, print."""
 
 import json
+import logging
 import os
 import sys
 import time
@@ -33,7 +34,8 @@ from tangeval.study import Study, load_study
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
 app.add_typer(data_app, name="data")
-console = Console(soft_wrap=False)
+# In a pipe or a log there is no width to keep to.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the study's keys.")
@@ -184,12 +186,13 @@ def fetch() -> None:
 
 def main() -> None:
     """Run the command line; what the user can mend is one message, not a traceback."""
-    # Progress bars and hub look-ups of the libraries say nothing that a study needs.
+    # The libraries' own bars and notes of coming changes say nothing that a study needs.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore", message=".*past_key_values.*", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
     except TangevalError as error:

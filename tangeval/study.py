@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tangeval.records import SPLITS, Cell, Load, Split, TangevalError
 
 _Item = TypeVar("_Item")
+_Model = TypeVar("_Model", bound=BaseModel)
+#: How pydantic writes the members of a union in a location.
+_TYPES = {"int", "str", "float", "bool"}
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
@@ -28,11 +31,13 @@ def _listed(value: Any) -> Any:
 Several = Annotated[list[_Item], BeforeValidator(_listed), Field(min_length=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A mapping of known keys; anything else in it is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class LoadSection(_Section):
+class LoadSection(Section):
     quantization: Literal["none", "nf4", "int8"] = "none"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     merge: bool = False
@@ -44,12 +49,12 @@ class LoadSection(_Section):
         return self
 
 
-class DataSection(_Section):
+class DataSection(Section):
     path: str
     validation: Annotated[int, Field(ge=1)] = 200
 
 
-class Decoding(_Section):
+class Decoding(Section):
     temperature: Several[Annotated[float, Field(ge=0, le=100)]] = [0.1]
     top_k: Several[Annotated[int, Field(ge=0)]] = [0]
     top_p: Several[Annotated[float, Field(gt=0, le=1)]] = [1.0]
@@ -62,7 +67,7 @@ class Decoding(_Section):
         return tuple(sorted({Cell(*point) for point in grid}))
 
 
-class CellRule(_Section):
+class CellRule(Section):
     by: str = "bleu"
     require: dict[str, str] = {}
 
@@ -79,13 +84,13 @@ class CellRule(_Section):
         return tuple((metric, m.group(1), float(m.group(2))) for metric, m in parsed if m)
 
 
-class Selection(_Section):
+class Selection(Section):
     split: Literal["validation", "test"] = "validation"
     checkpoint: str = "reference_nll"
     cell: CellRule = CellRule()
 
 
-class Study(_Section):
+class Study(Section):
     """A declared study; every field has the meaning given in docs/study.md."""
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
@@ -145,22 +150,39 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         TangevalError: naming the file, the key, and what would be right.
     """
+    return validated(Study, read_yaml(path, overrides), path)
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a YAML file's mapping with ``key=value`` overrides applied.
+
+    Raises:
+        TangevalError: the file or an override cannot be read.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TangevalError(
-            f"there is no study {path}; studies/ holds those that come with tangeval"
-        ) from None
+        raise TangevalError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
     if not isinstance(content, dict):
-        raise TangevalError(f"{path}: a study is a mapping of keys to values")
+        raise TangevalError(f"{path}: expected a mapping of keys to values")
     for override in overrides:
         _override(content, override)
+    return content
+
+
+def validated(model: type[_Model], content: dict[str, Any], path: Path) -> _Model:
+    """Return ``content`` as ``model``.
+
+    Raises:
+        TangevalError: every problem on a line, with file, key, and what would be right.
+    """
     try:
-        return Study.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise TangevalError("\n".join(_explain(path, problem) for problem in error.errors())) from None
+        lines = (_explain(model, path, problem) for problem in error.errors())
+        raise TangevalError("\n".join(dict.fromkeys(lines))) from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -182,24 +204,29 @@ def _override(content: dict[str, Any], override: str) -> None:
     content[last] = value
 
 
-def _explain(path: Path, problem: Any) -> str:
+def _explain(model: type[BaseModel], path: Path, problem: Any) -> str:
     """One problem that pydantic found, as file, key, and what would be right."""
-    names = [str(part) for part in problem["loc"] if not str(part).endswith("]")]
-    key = ".".join(name for name in names if name not in ("DataSection", "str", "int"))
+    names = [str(part) for part in problem["loc"]]
+    # The members of a union stand in the location too: they are types, not keys.
+    key = ".".join(
+        name
+        for name in names
+        if name.isdigit() or (name.isidentifier() and name.lower() == name and name not in _TYPES)
+    )
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        message = f"unknown key; {hint}"
+        known = _known_keys(model, names[:-1])
+        close = difflib.get_close_matches(names[-1], known, n=1)
+        message = (
+            f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known: {', '.join(known)}"
+        )
     return f"{path}: {key}: {message}" if key else f"{path}: {message}"
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Study
-    for part in location:
-        model = {
-            "load": LoadSection, "decoding": Decoding, "select": Selection, "cell": CellRule,
-            "DataSection": DataSection,
-        }.get(str(part), model)  # fmt: skip
+def _known_keys(model: type[BaseModel], names: list[str]) -> list[str]:
+    """The keys of the section that ``names`` leads to."""
+    for name in names:
+        if name in model.model_fields:
+            kinds = (model.model_fields[name].annotation, *get_args(model.model_fields[name].annotation))
+            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
     return list(model.model_fields)

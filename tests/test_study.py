@@ -44,7 +44,7 @@ def test_the_studies_of_the_readme_are_there():
         ("name: a\ninclude_base: false", "", "there is nothing to run"),
         ("name: a\nselect: {cell: {require: {form: high}}}", "select.cell", "not a comparison like '>= 0.5'"),
         ("name: a\nsamples: {test: 2}", "", "one for each of splits"),
-        ("[1, 2]", "", "a mapping of keys"),
+        ("[1, 2]", "", "expected a mapping"),
         ("name: [", "", "not a readable YAML"),
         ("base_model: x", "name", "required"),
     ],
