@@ -22,6 +22,7 @@ from tangeval.store import write_text
 #: Metrics a reader is shown; the CSV files have all of them.
 SHOWN = ("bleu", "chrf", "reference_nll", "form", "metre", "clause_count", "punctuation", "complete")
 BEST = 10
+OVERALL = "Checkpoints on {}, averaged over all cells"
 _CONSOLE_WIDTH = 100
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#",
@@ -58,13 +59,13 @@ def write(
     best = best_cells(cells, by)
     written = []
     for name, frame, sections in (
-        ("checkpoints", checkpoints, _checkpoint_sections(checkpoints)),
+        ("checkpoints", checkpoints, _sections(checkpoints, OVERALL, ("checkpoint", "step"))),
         ("effects", effects, _effect_sections(effects)),
-        ("best_cells", best, _best_sections(best, by)),
+        ("best_cells", best, _sections(best, f"Best cells by {by} on {{}}", ("rank", "checkpoint", *KNOBS))),
     ):
         for suffix, text in (
             (".csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")),
-            (".md", "\n".join(map(_markdown, sections))),
+            (".md", "\n".join(map(_markdown, sections)) or "No knob has two values.\n"),
             (".tex", _latex(name, sections)),
         ):
             written.append(folder / f"{name}{suffix}")
@@ -84,16 +85,14 @@ def best_cells(cells: pd.DataFrame, by: str) -> pd.DataFrame:
     """
     ascending = BY_NAME[by].better == "low"
     yardstick = cells["checkpoint"].isin([FLOOR, REFERENCE])
-    greedy = cells["temperature"].eq(0) & cells.duplicated(["checkpoint", "split", "temperature", "max_length"])
-    parts = []
-    for _, part in cells.groupby("split", sort=False):
-        ranked = part[~yardstick & ~greedy & part[by].notna()]
-        ranked = ranked.sort_values(by, ascending=ascending, kind="stable").head(BEST)
-        whole = pd.concat([ranked, part[yardstick]])
-        rank = [*range(1, len(ranked) + 1), *[None] * (len(whole) - len(ranked))]
-        whole.insert(0, "rank", pd.array(rank, dtype="Int64"))
-        parts.append(whole)
-    return pd.concat(parts, ignore_index=True)
+    twins = cells.duplicated(["checkpoint", "split", "temperature", "max_length"])
+    ranked = cells[~yardstick & cells[by].notna() & ~(cells["temperature"].eq(0) & twins)]
+    ranked = ranked.sort_values(by, ascending=ascending, kind="stable")
+    rank = ranked.groupby("split").cumcount().add(1)
+    best = pd.concat([ranked.assign(rank=rank)[rank <= BEST], cells[yardstick]])
+    best.insert(0, "rank", best.pop("rank").astype("Int64"))
+    splits = list(cells["split"].unique())
+    return best.sort_values("split", key=lambda s: s.map(splits.index), kind="stable", ignore_index=True)
 
 
 def rich_table(
@@ -103,11 +102,13 @@ def rich_table(
 
     Intervals are left out where they would make it wider than 100 columns.
     """
+    metrics = [metric for metric in metrics if frame[metric].notna().any()]
     named = [key for key in ("rank", "checkpoint", "knob", "value", *KNOBS) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
     keys[keys.index("checkpoint") + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
-    for intervals in (True, False):
-        table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for intervals, gap in ((True, 2), (False, 2), (False, 1)):
+        padding = (0, gap, 0, 0)
+        table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=padding)
         for name in (*keys, *metrics):
             words = name in ("checkpoint", "split", "knob")
             table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
@@ -127,37 +128,25 @@ def _in_order(frame: pd.DataFrame, first: str) -> pd.DataFrame:
     return ordered.drop(columns=["_split", "_place"])
 
 
-def _checkpoint_sections(frame: pd.DataFrame) -> list[Section]:
-    return [
-        Section(f"Checkpoints {_on(part)}, averaged over all cells", ("checkpoint", "step"), part)
-        for _, part in frame.groupby("split", sort=False)
-    ]
-
-
-def _effect_sections(frame: pd.DataFrame) -> list[Section]:
+def _sections(frame: pd.DataFrame, title: str, keys: Sequence[str]) -> list[Section]:
+    """A section a split; ``{}`` in ``title`` becomes what its checkpoints were measured on."""
     sections = []
-    for knob in KNOBS:
-        # Floor and reference know no knob: they stand beside each of them.
-        for _, part in frame[frame["knob"].isna() | (frame["knob"] == knob)].groupby("split", sort=False):
-            if (part["knob"] == knob).any():
-                title = f"Effect of {knob} {_on(part)}, averaged over the other knobs"
-                part = part.rename(columns={"value": knob}).drop(columns="knob")
-                sections.append(Section(title, ("checkpoint", knob), part))
+    for split, part in frame.groupby("split", sort=False):
+        own = part[~part["checkpoint"].isin([FLOOR, REFERENCE])]
+        poems, samples = (own if len(own) else part)[["poems", "samples"]].iloc[0]
+        on = f"{poems} {split} poem{'s' * (poems != 1)} with {samples} sample{'s' * (samples != 1)} each"
+        sections.append(Section(title.format(on), keys, part))
     return sections
 
 
-def _best_sections(frame: pd.DataFrame, by: str) -> list[Section]:
-    return [
-        Section(f"Best cells by {by} {_on(part)}", ("rank", "checkpoint", *KNOBS), part)
-        for _, part in frame.groupby("split", sort=False)
-    ]
-
-
-def _on(part: pd.DataFrame) -> str:
-    """What a section's rows were measured on: poems, and samples of the checkpoints' own."""
-    own = part[~part["checkpoint"].isin([FLOOR, REFERENCE])]
-    first = (own if len(own) else part).iloc[0]
-    return f"on {first['poems']} {first['split']} poems with {first['samples']} samples each"
+def _effect_sections(frame: pd.DataFrame) -> list[Section]:
+    sections: list[Section] = []
+    for knob in (knob for knob in KNOBS if knob in set(frame["knob"].dropna())):
+        # Floor and reference know no knob: they stand beside each of them.
+        part = frame[frame["knob"].isna() | (frame["knob"] == knob)].drop(columns="knob")
+        title = f"Effect of {knob} on {{}}, averaged over the other knobs"
+        sections += _sections(part.rename(columns={"value": knob}), title, ("checkpoint", knob))
+    return sections
 
 
 def _readable(
