@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tangeval.records import Load
 from tangeval.study import LoadSection, Section, read_yaml, validated
 
 
@@ -13,7 +14,9 @@ class Lora(Section):
     alpha: Annotated[int, Field(ge=1)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     #: The homework's seven: every linear layer of a Llama or a Mistral.
-    target_modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    target_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
 
 
 class Config(Section):
@@ -46,6 +49,9 @@ class Config(Section):
         if self.load.merge:
             raise ValueError("load.merge: an adapter that is trained is not merged; leave it out")
         return self
+
+    def load_settings(self) -> Load:
+        return Load(self.load.quantization, self.load.dtype)
 
 
 def load_config(path: Path, overrides: list[str]) -> Config:

@@ -1,0 +1,56 @@
+"""``python -m finetune CONFIG.yaml [key=value …]``"""
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+
+from finetune.config import load_config
+from finetune.run import prepare
+from tangeval.records import TangevalError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m finetune",
+        description="Fine-tune with LoRA; leaves checkpoints, training_log.csv, loss.png and train_ids.json.",
+        epilog="The same command goes on where a run was cut off.",
+    )
+    parser.add_argument("config", type=Path, help="a YAML file, such as finetune/configs/demo.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as learning_rate=1e-3")
+    parser.add_argument("--overwrite", action="store_true", help="delete another run's checkpoints")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        config = load_config(options.config, options.overrides)
+        run = prepare(config, overwrite=options.overwrite)
+        if run.complete():
+            console.print(f"{run.folder} is complete already: nothing to do", highlight=False)
+            return
+        # torch takes seconds to import, and a complete run needs none of it.
+        from finetune.train import train
+
+        console.print(
+            f"{run.base.name} on {len(run.examples)} poems of {config.data}, {config.epochs:g} epochs in batches "
+            f"of {config.batch}",
+            highlight=False,
+        )
+        train(config, run, console)
+        console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
+    except TangevalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

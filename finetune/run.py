@@ -1,0 +1,99 @@
+"""What a fine-tuning run is made of, and what its folder holds already.
+
+In: a ``Config``. Out: a ``Run`` with base, poems and folder, ready to begin, to go on, or
+known to be complete. Knows nothing of torch, so that a complete run says so at once.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.config import Config
+from tangeval import dataset
+from tangeval.checkpoint import TRAIN_IDS, discover, fingerprint, resolve_base
+from tangeval.records import Base, Checkpoint, Example, TangevalError
+from tangeval.store import read_json, sweep, write_json
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning: ``examples`` to train on, ``validation`` to watch."""
+
+    folder: Path
+    base: Base
+    examples: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    settings: dict[str, Any]
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest whole checkpoint of the folder."""
+        if not list(self.folder.glob("checkpoint-*")):
+            return None
+        found, _ = discover([str(self.folder)])
+        return found[-1] if found else None
+
+    def complete(self) -> bool:
+        """Say whether this very run came to its end."""
+        record, newest = read_json(self.folder / RECORD), self.newest()
+        return bool(record and newest and record.get("finished") == newest.step)
+
+    def finish(self, step: int) -> None:
+        """Record that the last step was reached and its checkpoint written."""
+        write_json(self.folder / RECORD, {"settings": self.settings, "finished": step})
+
+
+def prepare(config: Config, *, overwrite: bool = False) -> Run:
+    """Read the data, and make the folder ready: cut-off saves removed, another run's refused.
+
+    Raises:
+        TangevalError: data or base are not there, more than ``train`` is asked for, or the
+            folder holds checkpoints of other settings.
+    """
+    base = resolve_base(config.base_model)
+    data = dataset.load(config.data, config.validation)
+    examples = data.split("train")
+    if config.include_validation:
+        examples = tuple(e for e in data.examples if e.split != "test")
+    if config.records and config.records > len(examples):
+        raise TangevalError(
+            f"records: {config.records} were asked for and train has {len(examples)}; ask for fewer, or set "
+            "include_validation: true and give up the validation split"
+        )
+    examples = examples[: config.records]
+    validation = () if config.include_validation else data.split("validation")
+    settings = config.model_dump(mode="json", exclude={"output_dir"})
+    settings["data_digest"] = data.digest
+    settings["base_fingerprint"] = fingerprint(Path(base.source), base.gguf) if base.local else base.source
+    run = Run(Path(config.output_dir), base, examples, validation, settings)
+    _make_ready(run, overwrite)
+    ids = {
+        "data": data.digest,
+        "ids": [e.id for e in examples],
+        "hashes": [dataset.poem_hash(e) for e in examples],
+    }
+    write_json(run.folder / TRAIN_IDS, ids)
+    return run
+
+
+def _make_ready(run: Run, overwrite: bool) -> None:
+    saves = list(run.folder.glob("checkpoint-*"))
+    record = read_json(run.folder / RECORD)
+    if saves and overwrite:
+        for save in saves:
+            shutil.rmtree(save)
+    elif saves and (record is None or record["settings"] != run.settings):
+        other = record["settings"] if record else {}
+        differ = [key for key in run.settings if other.get(key) != run.settings[key]]
+        raise TangevalError(
+            f"output_dir: {run.folder} holds checkpoints of another run ({', '.join(differ)} differ); give "
+            "another output_dir=…, or --overwrite to delete them"
+        )
+    if run.folder.is_dir():
+        sweep(run.folder)
+        for cut_off in discover([str(run.folder)])[1] if list(run.folder.glob("checkpoint-*")) else ():
+            shutil.rmtree(cut_off.path)
+    if not run.newest() or record is None:
+        write_json(run.folder / RECORD, {"settings": run.settings})

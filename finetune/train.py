@@ -1,0 +1,238 @@
+"""LoRA fine-tuning with transformers' Trainer.
+
+In: a ``Config``. Out: ``checkpoint-N/`` folders, ``training_log.csv``, ``loss.png``,
+``train_ids.json`` and ``run.json`` in its ``output_dir``. A run that was cut off goes on
+from its newest whole checkpoint and ends in the same weights.
+"""
+
+import csv
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch.nn.functional import cross_entropy
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from finetune.config import Config
+from finetune.data import IGNORED, collate, tokenize
+from finetune.run import Run
+from tangeval.model import device, load_model, load_tokenizer
+from tangeval.store import write_bytes, write_text
+
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
+_VALIDATION_BATCH = 50
+
+
+def train(config: Config, run: Run, console: Console) -> None:
+    """Fine-tune as ``config`` says, from ``run``'s newest whole checkpoint if there is one.
+
+    Raises:
+        TangevalError: the base model cannot be loaded.
+    """
+    fix_seeds(config.seed)
+    tokenizer = load_tokenizer(run.base)
+    rows, left_out = tokenize(tokenizer, run.examples, config.prompt, config.cutoff)
+    held_out, _ = tokenize(tokenizer, run.validation, config.prompt, config.cutoff)
+    if left_out:
+        console.print(f"left out: {left_out} records longer than cutoff {config.cutoff}")
+    model = adapted(config, run)
+    log = Log(config, held_out, run.folder, console)
+    trainer = Trainer(
+        model=model,
+        args=arguments(config),
+        train_dataset=rows,
+        data_collator=collate,
+        callbacks=[log],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    newest = run.newest()
+    log.take_up(newest.step if newest else 0)
+    trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
+    draw_loss(log.rows, run.folder / "loss.png")
+    run.finish(trainer.state.global_step)
+
+
+def fix_seeds(seed: int) -> None:
+    """Seed Python, numpy and torch and choose deterministic kernels, as the homework does."""
+    set_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def adapted(config: Config, run: Run) -> Any:
+    """Return the base model with a new LoRA adapter to train."""
+    model = load_model(run.base, config.load_settings())
+    if config.load.quantization != "none":
+        model = prepare_model_for_kbit_training(
+            model,
+            use_gradient_checkpointing=config.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+        )
+    elif config.gradient_checkpointing:
+        # Without it no gradient would reach the adapters through frozen embeddings.
+        model.enable_input_require_grads()
+    model.config.use_cache = False
+    lora = config.lora
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=list(lora.target_modules),
+            bias="none",
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def arguments(config: Config) -> TrainingArguments:
+    """Return the configuration as the Trainer takes it."""
+    on_gpu = device().type == "cuda"
+    return TrainingArguments(
+        output_dir=config.output_dir,
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=config.warmup_steps,
+        per_device_train_batch_size=config.micro_batch,
+        gradient_accumulation_steps=config.batch // config.micro_batch,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=config.logging_steps,
+        save_steps=config.save_steps,
+        # The homework trains in fp16; bf16 has its speed without a loss scale, which may skip steps.
+        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        use_cpu=not on_gpu,
+        seed=config.seed,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+class Log(TrainerCallback):
+    """Writes ``training_log.csv``, measures the validation loss at each save, shows progress."""
+
+    def __init__(self, config: Config, held_out: Any, folder: Path, console: Console) -> None:
+        self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.rate, self.began = 0.0, time.monotonic()
+        self.bar = Progress(
+            TextColumn("fine-tuning"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.description}"), console=console, transient=True,
+            disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("", total=None)
+
+    def take_up(self, step: int) -> None:
+        """Keep the rows of an earlier run up to ``step``, from where this one goes on."""
+        if self.file.is_file():
+            earlier = csv.DictReader(io.StringIO(self.file.read_text("utf-8")))
+            self.rows = {int(row["step"]): dict(row) for row in earlier if int(row["step"]) <= step}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
+        self.bar.start()
+        if not state.global_step:
+            self.record(0, epoch=0.0, validation_loss=validation_loss(model, self.held_out))
+
+    def on_step_begin(
+        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any
+    ) -> None:
+        # The rate that this step uses: after the step the scheduler already holds the next one's.
+        self.rate = lr_scheduler.get_last_lr()[0]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in logs:
+            self.bar.update(self.task, description=f"loss {logs['loss']:.3f}")
+            self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        loss = validation_loss(model, self.held_out)
+        self.record(state.global_step, epoch=state.epoch, learning_rate=self.rate, validation_loss=loss)
+        self.console.print(
+            f"checkpoint-{state.global_step}: validation loss {loss:.3f} nats a token", highlight=False
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.stop()
+
+    def record(self, step: int, **values: Any) -> None:
+        """Add to a step's row and write the whole log."""
+        row = self.rows.setdefault(step, dict.fromkeys(COLUMNS, ""))
+        row |= {"step": step, "seconds": round(time.monotonic() - self.began, 1)}
+        row |= {name: float(f"{value:.6g}") for name, value in values.items() if not math.isnan(value)}
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[s] for s in sorted(self.rows))
+        write_text(self.file, text.getvalue())
+
+
+@torch.no_grad()
+def validation_loss(model: Any, rows: Any) -> float:
+    """Return the mean loss on the completions' tokens, in nats a token; NaN without rows."""
+    if not len(rows):
+        return math.nan
+    training = model.training
+    model.eval()
+    total, tokens = 0.0, 0
+    for begin in range(0, len(rows), _VALIDATION_BATCH):
+        batch = collate([rows[n] for n in range(begin, min(begin + _VALIDATION_BATCH, len(rows)))])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        labels = batch.pop("labels")[:, 1:]
+        logits = model(**batch).logits[:, :-1]
+        # The prompt's logits are as many again and of no use.
+        kept = labels != IGNORED
+        total += float(cross_entropy(logits[kept].float(), labels[kept], reduction="sum"))
+        tokens += int(kept.sum())
+    model.train(training)
+    return total / tokens
+
+
+def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
+    """Draw training and validation loss against the step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for column, style, label in (
+        ("loss", "-", "training (mean since the last point)"),
+        ("validation_loss", "o-", "validation, at each checkpoint"),
+    ):
+        points = np.array([(s, float(r[column])) for s, r in sorted(rows.items()) if r[column] != ""])
+        if len(points):
+            axes.plot(points[:, 0], points[:, 1], style, label=label)
+    axes.set(xlabel="step", ylabel="nats per token of the completion", title="Loss while fine-tuning")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_bytes(file, buffer.getvalue())
