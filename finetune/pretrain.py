@@ -43,7 +43,7 @@ class Settings:
     inner: int = 512
     layers: int = 7
     heads: int = 3
-    steps: int = 10_000  #: at most
+    steps: int = 8000  #: at most
     tang: int = 2  #: how often each Tang poem is shown for every time that a Song poem is
     before: float = 0.3  #: share of the poems that noise stands before
     amid: float = 0.3  #: share of the poems that noise parts after the first couplet
