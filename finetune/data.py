@@ -1,7 +1,8 @@
 """Examples → token ids with labels, and batches of them.
 
-In: examples and a tokenizer. Out: ``datasets`` rows, and tensors padded to the longest of a
-batch. The prompt is ``tangeval.prompt``'s, the same as in evaluation.
+In: examples and a tokenizer. Out: ``datasets`` rows, tensors padded to the longest of a
+batch, and the loss on the completions alone. The prompt is ``tangeval.prompt``'s, the same
+as in evaluation.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.nn.functional import cross_entropy
 
 from tangeval.prompt import Template, encode_completion, encode_prompt
 from tangeval.records import Example
@@ -36,6 +38,9 @@ def tokenize(
 def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``[B, L]``, padded on the right.
 
+    ``logits_to_keep`` ``[K]`` tells the model at which places logits are wanted: those whose
+    next token is some row's label. The prompt's are many times as many and of no use.
+
     What pads the ids has no part in anything, since mask and labels leave it out; so a
     tokenizer needs no padding token, and EOS used as one stays learnable.
     """
@@ -44,8 +49,27 @@ def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
         return torch.tensor([v + [filler] * (longest - len(v)) for v in values])
 
+    labels = padded([row["labels"] for row in rows], IGNORED)
     return {
         "input_ids": padded([row["input_ids"] for row in rows], 0),
         "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
-        "labels": padded([row["labels"] for row in rows], IGNORED),
+        "labels": labels,
+        "logits_to_keep": _places(labels),
     }
+
+
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of a batch's labels in nats, summed: a scalar.
+
+    ``logits`` are ``[B, K, V]``, what the model gives for ``collate``'s ``logits_to_keep``;
+    ``labels`` ``[B, L]`` are ``collate``'s.
+    """
+    wanted = labels[:, _places(labels) + 1]
+    return cross_entropy(
+        logits.float().flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def _places(labels: torch.Tensor) -> torch.Tensor:
+    """The places ``[K]`` whose next token is the label of some row."""
+    return (labels[:, 1:] != IGNORED).any(dim=0).nonzero().flatten()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -31,6 +31,9 @@ from tangeval.poem import han
 OUT = Path(dataset.__file__).parent / "assets" / "tang-mini"
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 PLAIN = string.digits + string.ascii_letters + string.punctuation + " \n\t" + "，。？！、；：「」《》"
+#: The prompt's markers are a token each. Spelt out, ``T] `` would stand in the prompt twice, and
+#: no_repeat_ngram_size 3 would forbid the space that every completion begins with.
+MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 IGNORED = -100  #: the label of a token that is read and not learnt
 
 
@@ -87,22 +90,23 @@ def gather(folder: Path, hw5: str, settings: Settings) -> Corpus:
 
 
 def choose_vocabulary(poems: list[Poem], needed: str, size: int) -> list[str]:
-    """Return ``size`` tokens: special ones, ASCII, marks, every Han character of ``needed``, then the commonest.
+    """Return ``size`` tokens: special ones, ASCII, marks, every Han character of ``needed``, the commonest, markers.
 
     More where what must be in is more, fewer where the poems have no more.
     """
     tokens = dict.fromkeys([*SPECIAL.values(), *PLAIN, *sorted(set(han(needed)))])
     count = Counter(han("".join(poem.text for poem in poems)))
     common = [c for c, _ in sorted(count.items(), key=lambda item: (-item[1], item[0])) if c not in tokens]
-    return [*tokens, *common[: max(0, size - len(tokens))]]
+    return [*tokens, *common[: max(0, size - len(tokens) - len(MARKERS))], *MARKERS]
 
 
 def make_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token a character, that adds and removes nothing."""
+    """Return a tokenizer with one token a character or marker, that adds and removes nothing."""
     ids = {token: place for place, token in enumerate(vocabulary)}
     # BPE without merges leaves characters alone, and white space with them.
     core = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token=SPECIAL["unk_token"], fuse_unk=False))
     core.decoder = decoders.Fuse()
+    core.add_tokens([AddedToken(marker, normalized=False) for marker in MARKERS])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, clean_up_tokenization_spaces=False, model_max_length=1024, **SPECIAL
     )
@@ -253,12 +257,12 @@ def train(
 
 CARD = """# tang-mini
 
-A small base model, to try tangeval with in minutes on a CPU: a Llama of {parameters:,} parameters with one token a character, which writes regulated verse. It has not seen the task: fine-tuning teaches that. It writes couplets worth reading and no sense beyond them.
+A small base model, to try tangeval with in minutes on a CPU: a Llama of {parameters:,} parameters with one token a character (and one for each marker of HW5's prompt), which writes regulated verse. It has not seen the task: fine-tuning teaches that. It writes couplets worth reading and no sense beyond them.
 
 | | |
 | --- | --- |
 | architecture | Llama: {settings.layers} layers of {settings.hidden}, {settings.inner} inside, {settings.heads} heads, tied embeddings, bfloat16; every size a multiple of 64, which bitsandbytes' nf4 needs |
-| vocabulary | {vocabulary:,} tokens: ASCII, the marks of verse, every Han character of HW5's files, and the commonest of the corpus; text survives encoding and decoding unchanged |
+| vocabulary | {vocabulary:,} tokens: ASCII, the marks of verse, the four markers of HW5's prompt, every Han character of HW5's files, and the commonest of the corpus; text survives encoding and decoding unchanged |
 | data | regulated poems (four clauses or more, all of five or all of seven characters, at most {longest} characters and marks in all) of 全唐詩 and 全宋詩 in the npm package [chinese-poetry](https://www.npmjs.com/package/chinese-poetry) (MIT): {training:,} poems, {tang:,} of them Tang; the poems are in the public domain |
 | left out | {left_out:,} poems that share a clause, variants folded, with HW5's test or validation split or with the embedded sample's; {rare:,} with a character outside the vocabulary; {held_out:,} Tang poems that share no clause with any other, held out: half to stop training by, half for the figures below |
 | trained | {best_step:,} steps of {settings.rows} rows of {settings.length} tokens, in {minutes:.1f} minutes on {hardware} |

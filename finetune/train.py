@@ -24,7 +24,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch.nn.functional import cross_entropy
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -35,7 +34,7 @@ from transformers import (
 )
 
 from finetune.config import Config
-from finetune.data import IGNORED, collate, tokenize
+from finetune.data import IGNORED, collate, summed_loss, tokenize
 from finetune.run import Run
 from tangeval.model import device, load_model, load_tokenizer
 from tangeval.store import write_bytes, write_text
@@ -63,6 +62,7 @@ def train(config: Config, run: Run, console: Console) -> None:
         args=arguments(config),
         train_dataset=rows,
         data_collator=collate,
+        compute_loss_func=mean_loss,
         callbacks=[log],
     )
     trainer.remove_callback(ProgressCallback)
@@ -196,6 +196,11 @@ class Log(TrainerCallback):
         write_text(self.file, text.getvalue())
 
 
+def mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """Return a micro batch's part of the loss, as the Trainer adds it up: nats per token of the whole batch."""
+    return summed_loss(outputs.logits, labels) / num_items_in_batch
+
+
 @torch.no_grad()
 def validation_loss(model: Any, rows: Any) -> float:
     """Return the mean loss on the completions' tokens, in nats a token; NaN without rows."""
@@ -207,12 +212,9 @@ def validation_loss(model: Any, rows: Any) -> float:
     for begin in range(0, len(rows), _VALIDATION_BATCH):
         batch = collate([rows[n] for n in range(begin, min(begin + _VALIDATION_BATCH, len(rows)))])
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        labels = batch.pop("labels")[:, 1:]
-        logits = model(**batch).logits[:, :-1]
-        # The prompt's logits are as many again and of no use.
-        kept = labels != IGNORED
-        total += float(cross_entropy(logits[kept].float(), labels[kept], reduction="sum"))
-        tokens += int(kept.sum())
+        labels = batch.pop("labels")
+        total += float(summed_loss(model(**batch).logits, labels))
+        tokens += int((labels != IGNORED).sum())
     model.train(training)
     return total / tokens
 

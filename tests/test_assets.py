@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from tangeval import dataset
 from tangeval.poem import as_verse, clauses
+from tangeval.prompt import encode_completion, encode_prompt
 from tangeval.records import Example
 
 TANG_MINI = Path(dataset.__file__).parent / "assets" / "tang-mini"
@@ -107,6 +108,13 @@ def test_the_tokenizer_has_special_tokens_of_its_own_and_adds_none(tokenizer):
     assert special == ["<s>", "</s>", "<pad>", "<unk>"]
     assert len({*map(tokenizer.convert_tokens_to_ids, special)}) == 4
     assert len(tokenizer.encode("春眠，", add_special_tokens=False)) == 3
+
+
+def test_no_repeat_ngram_size_3_lets_every_completion_begin_with_its_space(tokenizer, sample):
+    for example in sample.split("test"):
+        ids = encode_prompt(tokenizer, example, "hw5") + encode_completion(tokenizer, example.reference)[:1]
+        trigrams = [tuple(ids[n : n + 3]) for n in range(len(ids) - 2)]
+        assert trigrams.count(trigrams[-1]) == 1
 
 
 def test_tang_mini_is_small_and_its_sizes_suit_nf4():

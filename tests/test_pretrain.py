@@ -83,8 +83,8 @@ def test_a_folder_without_poems_is_refused_with_the_remedy(tmp_path):
 
 
 def test_the_vocabulary_has_what_is_needed_first_and_then_the_commonest():
-    vocabulary = choose_vocabulary([tang(MOON)], "\ue829□", 120)
-    assert len(vocabulary) == len(set(vocabulary)) == 120
+    vocabulary = choose_vocabulary([tang(MOON)], "\ue829□", 124)
+    assert len(vocabulary) == len(set(vocabulary)) == 124
     assert {"\ue829", "□", "明", "月", "頭"} <= set(vocabulary)
 
 
