@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub import hf_hub_download
+
 from tangeval.records import BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError
 
 ASSETS = Path(__file__).parent / "assets"
@@ -142,7 +144,8 @@ def whole_safetensors(file: Path) -> bool:
 
 def fingerprint(folder: Path, gguf: str | None = None) -> str:
     """Return a blake2b digest of a model's or adapter's weights, configuration and tokenizer."""
-    patterns = ("*.safetensors", "*.bin", "*.model", "*config.json", "tokenizer*", "*.jinja")
+    patterns = ("*.safetensors", "*.bin", "*.model", "*config.json", "tokenizer*", "*.jinja", "vocab*", "merges.txt",
+                "special_tokens_map.json", "added_tokens.json")  # fmt: skip
     names = [gguf] if gguf else sorted({f.name for p in patterns for f in folder.glob(p) if f.is_file()})
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
@@ -152,6 +155,21 @@ def fingerprint(folder: Path, gguf: str | None = None) -> str:
         with (folder / name).open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()
+
+
+def identity(base: Base) -> str:
+    """Return what tells a base model from any other: its files' digest, or a hub id and its commit.
+
+    Raises:
+        TangevalError: a hub model is neither in the local cache nor to be had from the hub.
+    """
+    if base.local:
+        return fingerprint(Path(base.source), base.gguf)
+    try:
+        file = Path(hf_hub_download(base.source, "config.json"))
+    except (OSError, ValueError) as error:
+        raise base.unreachable(error) from error
+    return f"{base.source}@{file.parent.name}"
 
 
 def trained_on(checkpoint: Checkpoint) -> frozenset[str] | None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -22,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from tangeval import dataset, figures, plan, score, select, summarize, tables
 from tangeval.checkpoint import discover, trained_on
@@ -70,7 +72,7 @@ def run(
     summary, pictures = _evaluate(study, setup.dataset, folder)
     console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
     if study.select:
-        _show_selection(_select(study, setup.dataset, folder), folder)
+        _select(study, setup.dataset, folder)
     console.print(
         f"pictures: {', '.join(p.name for p in pictures if p.suffix == '.png')} in {folder / 'figures'}"
     )
@@ -100,11 +102,10 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
     """Choose the best checkpoint and cell of a results folder; writes best/."""
     study, folder = _results(place)
     if study.select:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = select.read_manifest(folder)
         seen = {record["name"]: record["seen"] for record in manifest["checkpoints"]}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
-    data = dataset.load(study.data_name, study.validation_size)
-    _show_selection(_select(study, data, folder), folder)
+    _select(study, dataset.load(study.data_name, study.validation_size), folder)
 
 
 @app.command(name="score")
@@ -115,8 +116,8 @@ def score_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score outputs made elsewhere, beside floor and reference."""
-    if split not in SPLITS:
-        raise TangevalError(f"--split {split}: give one of {', '.join(SPLITS)}")
+    if split not in SPLITS[1:]:
+        raise TangevalError(f"--split {split}: give validation or test")
     loaded = dataset.load(data)
     examples = loaded.split(split)
     outputs = score.outputs_frame(file.name, examples, score.read_outputs(file, examples))
@@ -214,13 +215,14 @@ def _open(
 
 
 def _results(place: Path) -> tuple[Study, Path]:
-    """A results folder and the study it was made by."""
+    """A results folder and the study it was made by; a study file may choose anew from it."""
     if place.is_dir():
         return load_study(place / "study.yaml"), place
     folder = Path("results") / load_study(place).name
     if not (folder / "study.yaml").is_file():
         raise TangevalError(f"{place}: there is no {folder} yet; `tangeval run {place}` makes it")
-    return load_study(folder / "study.yaml"), folder
+    made = load_study(folder / "study.yaml")
+    return made.model_copy(update={"select": load_study(place).select}), folder
 
 
 def _generate(setup: Setup, folder: Path) -> None:
@@ -231,6 +233,13 @@ def _generate(setup: Setup, folder: Path) -> None:
     pending = [wave for wave in waves if not wave.shard(folder).is_file()]
     total = sum(wave.streams() for wave in pending)
     cells = len(setup.study.decoding.cells())
+    stale = set((folder / "generations").glob("*.parquet")) - {wave.shard(folder) for wave in waves}
+    if stale:
+        console.print(
+            f"[yellow]{len(stale)} shards of an earlier run fit no longer[/] (checkpoints, weights, data, prompt, "
+            "seed, versions or machine are others) and are removed",
+            highlight=False,
+        )
     console.print(
         f"{len(setup.checkpoints)} checkpoints × {cells} cells: {sum(w.outputs() for w in waves):,} outputs; "
         f"{total:,} streams to decode in {len(pending)} waves",
@@ -253,13 +262,28 @@ def _evaluate(study: Study, data: dataset.Dataset, folder: Path) -> tuple[summar
         return summary, figures.draw(*frames, folder / "figures", by=by)
 
 
-def _select(study: Study, data: dataset.Dataset, folder: Path) -> dict[str, Any]:
+def _select(study: Study, data: dataset.Dataset, folder: Path) -> None:
+    """Choose, write ``best/``, and show what was chosen and three of its poems."""
     selection = select.select(study, folder)
-    if selection["cell"] and "test" in study.splits:
+    _show_selection(selection, folder)
+    if "test" not in study.splits:
+        return
+    outputs = select.chosen_outputs(score.read_generations(study, folder), selection)
+    if selection["cell"]:
         couplets = {example.id: example.couplet for example in data.examples}
-        file = folder / "best" / "results.txt"
-        select.write_results_txt(score.read_generations(study, folder), couplets, selection, file)
-    return selection
+        select.write_results_txt(outputs, couplets, folder / "best" / "results.txt")
+    table = Table(
+        "given", "written", "the poet's own", title="Three poems of the test split", title_justify="left"
+    )
+    for example_id, text in list(zip(outputs["example_id"], outputs["text"], strict=True))[:3]:
+        example = data.by_id[example_id]
+        table.add_row(*map(_verse, (example.couplet, text, example.reference)))
+    console.print(table)
+
+
+def _verse(text: str) -> Text:
+    """A poem set as verse, a couplet a line; what is no verse stays as it is."""
+    return Text("\n".join(part for part in re.split("(?<=[。！？；])", " ".join(text.split())) if part))
 
 
 def _show_selection(selection: dict[str, Any], folder: Path) -> None:
@@ -269,6 +293,8 @@ def _show_selection(selection: dict[str, Any], folder: Path) -> None:
         f"[bold]best checkpoint[/]: {best['checkpoint']} ({rule['checkpoint']} {value:.3f} on {rule['split']})",
         highlight=False,
     )
+    if selection["saw_test"]:
+        console.print(f"  [yellow]it was fine-tuned on {selection['saw_test']} of the test poems[/]")
     ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
     console.print(f"  cannot be told from it: {', '.join(ties) or 'none'}", highlight=False)
     if selection["cell"] is None:
@@ -310,7 +336,7 @@ def _show_plan(setup: Setup, folder: Path) -> None:
         "waves to make",
         "streams",
         "outputs",
-        title=f"{setup.study.name} → {folder}",
+        title=f"{setup.study.name}: {len(setup.study.decoding.cells())} cells → {folder}",
     )
     for checkpoint in setup.checkpoints:
         own = [wave for wave in pending if wave.checkpoint == checkpoint.name]

@@ -277,6 +277,7 @@ def manifest(setup: Setup, contexts: dict[str, str]) -> dict[str, Any]:
         "schema": SCHEMA,
         "tangeval": __version__,
         "study": setup.study.name,
+        "seed": setup.study.seed,
         "signature": digest([setup.study.model_dump(mode="json"), contexts, setup.dataset.digest]),
         "engine": engine_name(setup.study.loading()),
         "luck": "keyed by seed, example, sample, step, token: shared between cells and checkpoints",

@@ -132,8 +132,4 @@ def _readable(base: Base) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         if base.local:
             raise TangevalError(f"base_model: {base.source} cannot be loaded: {error}") from error
-        raise TangevalError(
-            f"base_model: {base.source} is neither in the local cache nor to be had from the hub. Download "
-            "it on a machine with a network (`hf download`; gated models want `hf auth login` first), copy "
-            f"the folder here and give its path as base_model. ({str(error).splitlines()[0]})"
-        ) from error
+        raise base.unreachable(error) from error

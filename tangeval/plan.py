@@ -72,9 +72,7 @@ class Setup:
 
     @cached_property
     def base_fingerprint(self) -> str:
-        if not self.base.local:
-            return self.base.source  # a hub id names its weights; the manifest holds the revision
-        return checkpoints_on_disk.fingerprint(Path(self.base.source), self.base.gguf)
+        return checkpoints_on_disk.identity(self.base)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -100,7 +98,7 @@ class Setup:
             "base": self.base_fingerprint,
             "checkpoint": self.fingerprints[checkpoint.name],
             "load": asdict(study.loading()),
-            "prompt": HW5 + SYSTEM if study.prompt == "hw5" else study.prompt,
+            "prompt": [study.prompt, HW5, SYSTEM],  # a chat template is part of the base's fingerprint
             "seed": study.seed,
             "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
         }

@@ -24,11 +24,6 @@ def prompt_text(example: Example) -> str:
     return HW5.format(system=SYSTEM, instruction=example.instruction, couplet=example.couplet)
 
 
-def template_text(tokenizer: Any, template: Template) -> str:
-    """Return the text that decides every prompt under ``template``; for signatures."""
-    return HW5 + SYSTEM if template == "hw5" else str(tokenizer.chat_template)
-
-
 def encode_prompt(tokenizer: Any, example: Example, template: Template) -> list[int]:
     """Return the prompt's token ids, BOS first where the tokenizer has one of its own.
 

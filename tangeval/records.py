@@ -77,6 +77,14 @@ class Base:
     def local(self) -> bool:
         return Path(self.source).is_dir()
 
+    def unreachable(self, reason: Exception) -> TangevalError:
+        """Return the error that says what to do where a hub model cannot be reached."""
+        return TangevalError(
+            f"base_model: {self.source} is neither in the local cache nor to be had from the hub. Download it on "
+            "a machine with a network (`hf download`; gated models want `hf auth login` first), copy the folder "
+            f"here and give its path as base_model. ({str(reason).splitlines()[0]})"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

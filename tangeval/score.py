@@ -14,12 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from tangeval.dataset import Dataset
-from tangeval.metrics.bleu import COLUMNS, pair_statistics
+from tangeval.metrics.bleu import COLUMNS, pair_statistics, signatures
 from tangeval.metrics.form import check
 from tangeval.plan import read_plan
 from tangeval.poem import as_verse, clauses, fold, metre
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
-from tangeval.store import SCORES, read_json, write_parquet
+from tangeval.store import SCORES, read_json, write_json, write_parquet
 from tangeval.study import Study
 
 KNOBS = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
@@ -31,7 +31,7 @@ _TYPES = {"step": "Int64", "top_k": "Int64", "max_length": "Int64", "no_repeat_n
 
 
 def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
-    """Score what ``folder`` holds of the study, write ``scores.parquet`` and return it.
+    """Score what ``folder`` holds of the study, write ``scores.parquet`` and ``signatures.json``, and return the scores.
 
     Raises:
         TangevalError: a shard that the plan names is missing.
@@ -47,6 +47,7 @@ def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
         ignore_index=True,
     ).astype(_TYPES)
     write_parquet(folder / SCORES, frame)
+    write_json(folder / "signatures.json", signatures())
     return frame
 
 
@@ -106,7 +107,8 @@ def floor_rows(dataset: Dataset, splits: Sequence[str], seed: int) -> pd.DataFra
     """Return, for each poem, the rest of random training poems of its metre and length.
 
     ``FLOOR_DRAWS`` draws with replacement, seeded by poem. Where no training poem has as
-    many clauses (one of HW5's 15 has ten), those with the nearest number are drawn from.
+    many clauses (one of HW5's 15 has ten), those with the nearest number that enough have are
+    drawn from.
 
     Raises:
         TangevalError: no training poem has the metre of a poem.
@@ -124,7 +126,8 @@ def floor_rows(dataset: Dataset, splits: Sequence[str], seed: int) -> pd.DataFra
                 f"{example.id} has, so there is no floor to draw"
             )
         count = len(clauses(example.reference))
-        texts = by_count[min(by_count, key=lambda n: (abs(n - count), n))]
+        common = {n: texts for n, texts in by_count.items() if len(texts) >= FLOOR_DRAWS} or by_count
+        texts = by_count.get(count) or common[min(common, key=lambda n: (abs(n - count), n))]
         luck = random.Random(f"floor {seed} {example.id}")
         rows += [_row(FLOOR, example, draw, luck.choice(texts)) for draw in range(FLOOR_DRAWS)]
     return _frame(rows)

@@ -6,6 +6,7 @@ In: a results folder with scores, and the study's ``select``. Out: ``best/`` wit
 """
 
 import operator
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,20 +43,10 @@ def check_selection(
     ``seen`` says for each checkpoint how many poems of each split it was fine-tuned on.
 
     Raises:
-        TangevalError: a metric has no such name; or every checkpoint saw the split, or one
-            keeps no record and ``assume_unseen`` is not given.
+        TangevalError: as ``check_metrics``; or every checkpoint saw the split, or one keeps no
+            record and ``assume_unseen`` is not given.
     """
-    for key, name in [
-        ("select.checkpoint", selection.checkpoint),
-        ("select.cell.by", selection.cell.by),
-        *(("select.cell.require", name) for name in selection.cell.require),
-    ]:
-        if name not in BY_NAME:
-            raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(BY_NAME)}")
-        if key != "select.checkpoint" and not BY_NAME[name].per_cell:
-            raise TangevalError(
-                f"{key}: {name} is the same for every cell of a checkpoint; take another metric"
-            )
+    check_metrics(selection)
     unknown = [name for name, counts in seen.items() if counts is None]
     if unknown and not assume_unseen:
         raise TangevalError(
@@ -70,6 +61,25 @@ def check_selection(
         )
 
 
+def check_metrics(selection: Selection) -> None:
+    """Refuse a selection by what is no metric, or by one that cannot tell cells apart.
+
+    Raises:
+        TangevalError: naming the key and the metrics there are.
+    """
+    for key, name in [
+        ("select.checkpoint", selection.checkpoint),
+        ("select.cell.by", selection.cell.by),
+        *(("select.cell.require", name) for name in selection.cell.require),
+    ]:
+        if name not in BY_NAME:
+            raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(BY_NAME)}")
+        if key != "select.checkpoint" and not BY_NAME[name].per_cell:
+            raise TangevalError(
+                f"{key}: {name} is the same for every cell of a checkpoint; take another metric"
+            )
+
+
 def select(study: Study, folder: Path) -> dict[str, Any]:
     """Choose as the study says, write ``best/`` and return what ``selection.json`` says.
 
@@ -81,9 +91,8 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     """
     rule = study.select
     if rule is None:
-        raise TangevalError("select: the study has none; write one, or give select={} on the command line")
-    manifest = read_json(folder / "manifest.json")
-    records = {record["name"]: record for record in manifest["checkpoints"]}
+        raise TangevalError("select: the study has none; write one into its file")
+    records = {record["name"]: record for record in read_manifest(folder)["checkpoints"]}
     refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
     measured = {
         (group.checkpoint, group.split): group
@@ -99,11 +108,13 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     cells = [_of_cell(group, place, rule.cell.by) for place in range(len(group.measured.knobs))]
     lacking = _shortfalls(group, rule)
     allowed = [cell for cell, short in zip(cells, lacking, strict=True) if short == 0]
+    shutil.rmtree(folder / "best", ignore_errors=True)  # what an earlier choice left there
     selection: dict[str, Any] = {
         "rule": rule.model_dump(mode="json"),
         "checkpoint": {**chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.value},
         "runners_up": {"checkpoints": [_compared(chosen, o, rule.checkpoint) for o in others]},
         "refused": refused,
+        "saw_test": (records[name]["seen"] or {}).get("test", 0),
     }
     if not allowed:
         nearest = sorted(zip(lacking, range(len(cells)), strict=True))[:3]
@@ -122,21 +133,37 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     return selection
 
 
-def write_results_txt(
-    generations: pd.DataFrame, couplets: dict[str, str], selection: dict[str, Any], file: Path
-) -> None:
-    """Write HW5's ``results.txt``: ``1. couplet+poem``, one a line, sample 0 of the chosen cell."""
-    rows = generations[
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a results folder says of its own making.
+
+    Raises:
+        TangevalError: the folder has no manifest.
+    """
+    manifest: dict[str, Any] | None = read_json(folder / "manifest.json")
+    if manifest is None:
+        raise TangevalError(f"{folder / 'manifest.json'} is missing; `tangeval run STUDY` makes it")
+    return manifest
+
+
+def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.DataFrame:
+    """Return the chosen checkpoint's and cell's sample 0 of each test poem; the nearest cell's if none is chosen."""
+    cell = selection["cell"] or selection["nearest"][0]
+    rows: pd.DataFrame = generations[
         (generations["checkpoint"] == selection["checkpoint"]["checkpoint"])
         & (generations["split"] == "test")
         & (generations["sample"] == 0)
     ]
     for knob in KNOBS:
-        rows = rows[rows[knob] == selection["cell"][knob]]
+        rows = rows[rows[knob] == cell[knob]]
+    return rows
+
+
+def write_results_txt(outputs: pd.DataFrame, couplets: dict[str, str], file: Path) -> None:
+    """Write HW5's ``results.txt``: ``1. couplet+poem``, one a line, for ``chosen_outputs``."""
     lines = [
         # A line is a poem: what would break the line is shown as a space.
         f"{number}. {couplets[example]}{' '.join(text.split())}"
-        for number, (example, text) in enumerate(zip(rows["example_id"], rows["text"], strict=True), 1)
+        for number, (example, text) in enumerate(zip(outputs["example_id"], outputs["text"], strict=True), 1)
     ]
     write_text(file, "\n".join(lines) + "\n")
 

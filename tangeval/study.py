@@ -106,7 +106,7 @@ class Study(Section):
         Annotated[int, Field(ge=1)] | dict[Literal["validation", "test"], Annotated[int, Field(ge=1)]]
     ) = 1
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0)] = 42
     select: Selection | None = Selection()
 
     @model_validator(mode="after")

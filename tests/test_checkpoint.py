@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tangeval.checkpoint import discover, fingerprint, resolve_base, trained_on, whole_safetensors
+from tangeval.checkpoint import discover, fingerprint, identity, resolve_base, trained_on, whole_safetensors
 from tangeval.model import load_model, with_checkpoint
 from tangeval.records import Checkpoint, Load, TangevalError
 from tests.tiny import make_adapter
@@ -169,3 +169,18 @@ def test_nf4_and_int8_load_and_answer_on_this_machine(tiny_model):
         model = load_model(resolve_base(str(tiny_model)), Load(quantization=quantization))
         with torch.inference_mode():
             assert model(ids).logits.isfinite().all()
+
+
+def test_a_hub_model_is_known_by_its_commit(tmp_path, monkeypatch):
+    """The hub's own cache: ``refs/main`` names the commit, ``snapshots/COMMIT`` holds the files."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base, commit = resolve_base("owner/model"), "0123456789abcdef0123456789abcdef01234567"
+    with pytest.raises(TangevalError, match="hf download"):
+        identity(base)
+    folder = tmp_path / "models--owner--model"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "snapshots" / commit / "config.json").write_text("{}")
+    assert identity(base) == f"owner/model@{commit}"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tangeval import generate, plan, score, select, summarize
-from tangeval.poem import as_verse, han
+from tangeval.poem import as_verse, clauses, han
 from tangeval.prompt import encode_prompt
 from tangeval.records import TangevalError
 from tangeval.study import load_study
@@ -292,6 +293,17 @@ def test_the_floor_is_of_the_poems_metre_and_length(finished):
     assert set(floor["text"]) <= training
 
 
+def test_a_poem_of_rare_length_is_floored_by_poems_of_the_nearest_common_one(finished):
+    data = finished[0].dataset
+    example = next(e for e in data.split("test") if len(clauses(e.reference)) == 2)
+    longer = replace(example, id="test-99", reference=as_verse("，".join(clauses(example.reference) * 4)))
+    lonely = replace(data.split("train")[0], id="train-999", couplet=example.couplet,
+                     reference=as_verse("，".join(clauses(example.reference) * 3 + clauses(example.reference)[:1])))  # fmt: skip
+    others = tuple(e for e in data.examples if e.split == "train")
+    floor = score.floor_rows(replace(data, examples=(*others, lonely, longer)), ["test"], 42)
+    assert {len(clauses(text)) for text in floor["text"]} == {6}
+
+
 def test_selection_is_the_best_by_the_rule(finished, tmp_path):
     setup, folder = finished
     out = shutil.copytree(folder, tmp_path / "out")
@@ -307,7 +319,8 @@ def test_selection_is_the_best_by_the_rule(finished, tmp_path):
     same = [r for r in runners if r["difference"] == 0]
     assert not any(r["distinguishable"] for r in same)
     couplets = {e.id: e.couplet for e in setup.dataset.examples}
-    select.write_results_txt(generations(setup, out), couplets, selection, out / "best" / "results.txt")
+    chosen = select.chosen_outputs(generations(setup, out), selection)
+    select.write_results_txt(chosen, couplets, out / "best" / "results.txt")
     lines = (out / "best" / "results.txt").read_text().splitlines()
     assert [line.split(". ", 1)[0] for line in lines] == [str(n) for n in range(1, 16)]
     assert lines[0].startswith("1. " + setup.examples("test")[0].couplet)
@@ -329,6 +342,8 @@ def test_transformers_loads_the_chosen_cells_generation_config(finished, tmp_pat
 def test_where_no_cell_meets_what_is_required_the_nearest_are_shown(finished, tmp_path):
     setup, folder = finished
     out = shutil.copytree(folder, tmp_path / "out")
+    select.select(setup.study, out)
+    assert (out / "best" / "generation_config.json").exists()
     study = setup.study.model_copy(
         update={"select": setup.study.select.model_copy(
             update={"cell": setup.study.select.cell.model_copy(update={"require": {"form": ">= 1.0"}})}
