@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune.config import Config
 from tangeval import dataset
-from tangeval.checkpoint import TRAIN_IDS, discover, fingerprint, resolve_base
+from tangeval.checkpoint import TRAIN_IDS, discover, identity, resolve_base
 from tangeval.records import Base, Checkpoint, Example, TangevalError
 from tangeval.store import read_json, sweep, write_json
 
@@ -40,9 +40,11 @@ class Run:
         record, newest = read_json(self.folder / RECORD), self.newest()
         return bool(record and newest and record.get("finished") == newest.step)
 
-    def finish(self, step: int) -> None:
-        """Record that the last step was reached and its checkpoint written."""
-        write_json(self.folder / RECORD, {"settings": self.settings, "finished": step})
+    def finish(self) -> None:
+        """Record that the newest checkpoint is the last step's."""
+        newest = self.newest()
+        assert newest is not None
+        write_json(self.folder / RECORD, {"settings": self.settings, "finished": newest.step})
 
 
 def prepare(config: Config, *, overwrite: bool = False) -> Run:
@@ -58,15 +60,17 @@ def prepare(config: Config, *, overwrite: bool = False) -> Run:
     if config.include_validation:
         examples = tuple(e for e in data.examples if e.split != "test")
     if config.records and config.records > len(examples):
+        remedy = "ask for fewer"
+        if not config.include_validation:
+            remedy += ", or set include_validation: true and give up the validation split"
         raise TangevalError(
-            f"records: {config.records} were asked for and train has {len(examples)}; ask for fewer, or set "
-            "include_validation: true and give up the validation split"
+            f"records: {config.records} were asked for and there are {len(examples)} to train on; {remedy}"
         )
     examples = examples[: config.records]
     validation = () if config.include_validation else data.split("validation")
     settings = config.model_dump(mode="json", exclude={"output_dir"})
     settings["data_digest"] = data.digest
-    settings["base_fingerprint"] = fingerprint(Path(base.source), base.gguf) if base.local else base.source
+    settings["base_fingerprint"] = identity(base)
     run = Run(Path(config.output_dir), base, examples, validation, settings)
     _make_ready(run, overwrite)
     ids = {

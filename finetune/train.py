@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from rich.console import Console
 from rich.progress import (
@@ -37,7 +38,8 @@ from finetune.config import Config
 from finetune.data import IGNORED, collate, summed_loss, tokenize
 from finetune.run import Run
 from tangeval.model import device, load_model, load_tokenizer
-from tangeval.store import write_bytes, write_text
+from tangeval.records import TangevalError
+from tangeval.store import read_json, write_bytes, write_text
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
 _VALIDATION_BATCH = 50
@@ -47,12 +49,16 @@ def train(config: Config, run: Run, console: Console) -> None:
     """Fine-tune as ``config`` says, from ``run``'s newest whole checkpoint if there is one.
 
     Raises:
-        TangevalError: the base model cannot be loaded.
+        TangevalError: the base model cannot be loaded or has no such layers, or no record is short enough.
     """
     fix_seeds(config.seed)
     tokenizer = load_tokenizer(run.base)
     rows, left_out = tokenize(tokenizer, run.examples, config.prompt, config.cutoff)
     held_out, _ = tokenize(tokenizer, run.validation, config.prompt, config.cutoff)
+    if not len(rows):
+        raise TangevalError(
+            f"cutoff: all {left_out} records are longer than {config.cutoff} tokens; raise it"
+        )
     if left_out:
         console.print(f"left out: {left_out} records longer than cutoff {config.cutoff}")
     model = adapted(config, run)
@@ -69,9 +75,11 @@ def train(config: Config, run: Run, console: Console) -> None:
     trainer.remove_callback(PrinterCallback)
     newest = run.newest()
     log.take_up(newest.step if newest else 0)
-    trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
+    # Past the last step of part of an epoch the Trainer would find more batches, and train on them.
+    if newest is None or newest.step < read_json(newest.path / "trainer_state.json")["max_steps"]:
+        trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
     draw_loss(log.rows, run.folder / "loss.png")
-    run.finish(trainer.state.global_step)
+    run.finish()
 
 
 def fix_seeds(seed: int) -> None:
@@ -90,22 +98,20 @@ def adapted(config: Config, run: Run) -> Any:
             use_gradient_checkpointing=config.gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )
-    elif config.gradient_checkpointing:
-        # Without it no gradient would reach the adapters through frozen embeddings.
-        model.enable_input_require_grads()
     model.config.use_cache = False
     lora = config.lora
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=list(lora.target_modules),
-            bias="none",
-            task_type="CAUSAL_LM",
-        ),
+    adapter = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
     )
+    try:
+        return get_peft_model(model, adapter)
+    except ValueError as error:
+        raise TangevalError(f"lora.target_modules: {error}") from error
 
 
 def arguments(config: Config) -> TrainingArguments:
@@ -166,20 +172,24 @@ class Log(TrainerCallback):
         # The rate that this step uses: after the step the scheduler already holds the next one's.
         self.rate = lr_scheduler.get_last_lr()[0]
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.bar.update(self.task, completed=state.global_step)
+        if control.should_save:
+            # Before the save, so that a run which goes on from it has the row; with the training loss,
+            # since a checkpoint does not hold what the Trainer has added up since the last one logged.
+            control.should_log = True
+            loss = validation_loss(model, self.held_out)
+            self.record(state.global_step, epoch=state.epoch, learning_rate=self.rate, validation_loss=loss)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in logs:
             self.bar.update(self.task, description=f"loss {logs['loss']:.3f}")
             self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
 
-    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        loss = validation_loss(model, self.held_out)
-        self.record(state.global_step, epoch=state.epoch, learning_rate=self.rate, validation_loss=loss)
-        self.console.print(
-            f"checkpoint-{state.global_step}: validation loss {loss:.3f} nats a token", highlight=False
-        )
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        loss = self.rows[state.global_step]["validation_loss"]
+        told = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
+        self.console.print(f"checkpoint-{state.global_step}: {told}", highlight=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.stop()
@@ -208,6 +218,11 @@ def validation_loss(model: Any, rows: Any) -> float:
         return math.nan
     training = model.training
     model.eval()
+    for layer in model.modules():
+        # In evaluation mode bitsandbytes packs 4-bit weights for a CPU's bfloat16 instructions, for good,
+        # and no gradient goes back through packed ones.
+        if isinstance(layer, Linear4bit):
+            layer.train()
     total, tokens = 0.0, 0
     for begin in range(0, len(rows), _VALIDATION_BATCH):
         batch = collate([rows[n] for n in range(begin, min(begin + _VALIDATION_BATCH, len(rows)))])

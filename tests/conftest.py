@@ -1,6 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
+
+# Models are tiny: a second thread costs more than it brings, and on a busy machine very much more.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from tangeval import dataset
 from tangeval.records import TangevalError

@@ -1,0 +1,441 @@
+"""The command line: what each command prints, leaves, and refuses."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from sacrebleu.metrics import BLEU
+
+from tangeval import dataset
+from tangeval.cli import main
+from tangeval.dataset import SAMPLE, TRAINING
+from tangeval.poem import clauses, fold, han
+from tangeval.store import write_json
+
+STUDY = """
+name: tiny
+base_model: {base}
+checkpoints: {run}
+data: sample
+decoding:
+  temperature: [0.0, 0.7]
+  top_k: [0, 5]
+  top_p: [0.6, 1.0]
+  max_length: [6, 18]
+samples: {{validation: 1, test: 2}}
+batch_size: 160
+select: {{cell: {{by: bleu, require: {{han_only: ">= 0.0"}}}}}}
+"""
+RESULTS = Path("results") / "tiny"
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it printed; white space made one, since lines are wrapped."""
+
+    code: int
+    raw: str
+    err: str
+
+    @property
+    def out(self) -> str:
+        return " ".join(self.raw.split())
+
+    def table(self) -> list[list[str]]:
+        """The cells of the rows of every table printed."""
+        rows = [line.strip("│").split("│") for line in self.raw.splitlines() if line.startswith("│")]
+        return [[cell.strip() for cell in row] for row in rows]
+
+
+def tangeval(cwd: Path, *arguments: object) -> Done:
+    """What ``tangeval`` does in the folder ``cwd``, without importing torch anew."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["tangeval", *map(str, arguments)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def without_torch(cwd: Path, *commands: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run commands where importing torch, transformers or peft is an error."""
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'peft'): sys.modules[name] = None\n"
+        "from tangeval.cli import main\n"
+        f"for command in {commands!r}:\n"
+        "    sys.argv = ['tangeval', *command]\n"
+        "    try: main()\n"
+        "    except SystemExit as stop: assert not stop.code, stop.code\n"
+    )
+    # Tests may run from a checkout that is not installed.
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """So small a model gains nothing by threads, and on a busy machine they wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_study(folder: Path, base: Path, run: Path) -> Path:
+    file = folder / "tiny.yaml"
+    file.write_text(STUDY.format(base=base, run=run))
+    return file
+
+
+@pytest.fixture
+def here(tiny_model, tiny_run, tmp_path):
+    """A folder with ``tiny.yaml`` and no results."""
+    write_study(tmp_path, tiny_model, tiny_run)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def planned_and_run(tiny_model, tiny_run, tmp_path_factory):
+    """A folder where the study was planned, then run, with what both printed; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_study(folder, tiny_model, tiny_run)
+    planned = tangeval(folder, "run", "tiny.yaml", "--dry-run")
+    left = [path.name for path in folder.iterdir()]
+    return folder, planned, left, tangeval(folder, "run", "tiny.yaml")
+
+
+@pytest.fixture
+def finished(planned_and_run, tmp_path):
+    """A copy of the folder with the study and its results."""
+    return shutil.copytree(planned_and_run[0], tmp_path / "finished")
+
+
+# run
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(planned_and_run):
+    folder, planned, left, _ = planned_and_run
+    assert (planned.code, planned.err) == (0, "")
+    assert left == ["tiny.yaml"]
+    rows = planned.table()
+    assert [row[:3] for row in rows] == [
+        ["base", "", "base"], ["checkpoint-10", "10", "adapter"], ["checkpoint-20", "20", "adapter"],
+    ]  # fmt: skip
+    # 16 cells; the shorter length is part of the longer, and all eight greedy cells are one stream.
+    outputs, streams = 16 * (30 + 15 * 2), 30 * (4 + 1) + 15 * (4 * 2 + 1)
+    assert [row[4:] for row in rows] == [[f"{streams}", f"{outputs}"]] * 3
+    shards = len(list((folder / RESULTS / "generations").iterdir()))
+    assert sum(int(row[3]) for row in rows) == shards
+    assert "16 cells" in planned.out
+    assert re.search(r"waves of up to \d+ streams, planned for [\d.]+ GiB", planned.out)
+    assert "the time is not known" in planned.out
+
+
+def test_a_dry_run_beside_results_counts_what_is_lacking_and_estimates_the_time(finished):
+    done = tangeval(finished, "run", "tiny.yaml", "--dry-run")
+    assert [row[3:] for row in done.table()] == [["0", "0", "0"]] * 3
+    before = sorted((finished / RESULTS).rglob("*"))
+    more = tangeval(finished, "run", "tiny.yaml", "decoding.temperature=[0.0,0.7,1.0]", "--dry-run")
+    # Four streams and eight cells a sample at the new temperature.
+    assert [row[4:] for row in more.table()] == [[f"{4 * (30 + 15 * 2)}", f"{8 * (30 + 15 * 2)}"]] * 3
+    assert re.search(r"about [\d.]+ min at the [\d,]+ streams a second measured here", more.out)
+    assert sorted((finished / RESULTS).rglob("*")) == before
+
+
+def test_a_run_names_the_best_checkpoint_the_pictures_and_the_tables(planned_and_run):
+    folder, _, _, done = planned_and_run
+    assert done.code == 0, done.err
+    selection = json.loads((folder / RESULTS / "best" / "selection.json").read_text())
+    assert f"best checkpoint: {selection['checkpoint']['checkpoint']} " in done.out
+    named = re.search(r"pictures: (.*?) in (\S+)", done.out)
+    pictures = named.group(1).split(", ")
+    assert len(pictures) > 5
+    assert all((folder / named.group(2) / picture).is_file() for picture in pictures)
+    assert all(name in done.out for name in ("base", "checkpoint-10", "checkpoint-20", "floor", "reference"))
+    assert (folder / RESULTS / "tables" / "checkpoints.md").is_file()
+
+
+def test_out_names_another_results_folder(here):
+    done = tangeval(here, "run", "tiny.yaml", "--dry-run", "--out", "elsewhere")
+    assert "elsewhere" in done.out
+    assert "results" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["tiny.yaml", "decoding.temprature=1"], "tiny.yaml: decoding.temprature: unknown key; did you mean temperature?"),
+        (["tiny.yaml", "sample=1"], "tiny.yaml: sample: unknown key; did you mean samples?"),
+        (["tiny.yaml", "decoding.top_p=0"], "tiny.yaml: decoding.top_p.0: Input should be greater than 0"),
+        (["tiny.yaml", "decoding.top_k=[]"], "tiny.yaml: decoding.top_k: "),
+        (["tiny.yaml", "seed"], "'seed': an override is written key=value"),
+        (["tiny.yaml", "base_model=nowhere"], "base_model: nowhere is not a shipped model"),
+        (["tiny.yaml", "checkpoints=nowhere"], "checkpoints: there is no folder nowhere"),
+        (["tiny.yaml", "data=nowhere"], "data: there is no folder nowhere"),
+        (["nowhere.yaml"], "there is no file nowhere.yaml"),
+    ],
+)  # fmt: skip
+def test_what_a_study_has_wrong_is_one_message_and_exit_code_2(here, arguments, expected):
+    done = tangeval(here, "run", *arguments)
+    assert done.code == 2
+    assert done.err.startswith(f"error: {expected}")
+    assert "Traceback" not in done.err
+    assert [path.name for path in here.iterdir()] == ["tiny.yaml"]
+
+
+def test_an_unknown_key_in_the_file_itself_is_named(here):
+    with (here / "tiny.yaml").open("a") as stream:
+        stream.write("temperature: 1\n")
+    done = tangeval(here, "run", "tiny.yaml")
+    assert done.code == 2
+    assert done.err.startswith("error: tiny.yaml: temperature: unknown key")
+
+
+# checkpoints, data
+
+
+def test_checkpoints_are_listed_by_step_with_what_was_left_out(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    shutil.copytree(run / "checkpoint-10", run / "checkpoint-100")
+    shutil.copytree(run / "checkpoint-10", run / "checkpoint-110")
+    (run / "checkpoint-110" / "trainer_state.json").unlink()
+    write_json(run / "train_ids.json", {"data": "x", "ids": ["a", "b"], "hashes": ["c", "d"]})
+    done = tangeval(tmp_path, "checkpoints", "run")
+    assert done.code == 0, done.err
+    rows = done.table()
+    assert [row[:4] for row in rows[:3]] == [
+        [f"checkpoint-{step}", str(step), "adapter", "2 poems"] for step in (10, 20, 100)
+    ]
+    assert rows[3][:3] == ["checkpoint-110", "", "left out"]
+    assert "trainer_state.json" in done.out
+    (run / "train_ids.json").unlink()
+    assert "no record" in tangeval(tmp_path, "checkpoints", "run").out
+
+
+def test_checkpoints_of_a_folder_that_holds_none_is_an_error(tmp_path):
+    done = tangeval(tmp_path, "checkpoints", ".")
+    assert done.code == 2
+    assert "expected an adapter or a full model" in done.err
+
+
+def test_data_shows_what_is_found_and_how_to_get_the_rest(tmp_path, monkeypatch):
+    monkeypatch.delenv("TANGEVAL_DATA", raising=False)
+    done = tangeval(tmp_path, "data")
+    assert done.code == 0, done.err
+    assert "train 600, validation 30, test 15" in done.out
+    assert "tangeval data fetch" in done.out
+
+
+def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
+    data = shutil.copytree(SAMPLE, tmp_path / "data")
+    example = dataset.load("sample").split("test")[0]
+    records = json.loads((data / TRAINING).read_text())
+    records[0] |= {"input": example.couplet, "output": example.reference}
+    (data / TRAINING).write_text(json.dumps(records))
+    monkeypatch.setenv("TANGEVAL_DATA", str(data))
+    done = tangeval(tmp_path, "data")
+    hw5 = done.out[done.out.index("hw5") :]
+    assert "train 430, validation 200, test 15" in hw5
+    assert "1 poems stand there more than once, such as train-1, test-1" in hw5
+    assert "validation: 0 poems share a clause" in hw5
+    leak = re.search(r" test: 1 poems share a clause with training \(test-1: (.*)\)", hw5)
+    assert set(leak.group(1).split()) == set(clauses(fold(example.couplet + example.reference)))
+
+
+# score
+
+
+@pytest.fixture(scope="module")
+def test_poems():
+    return dataset.load("sample").split("test")
+
+
+def as_results_txt(poems, texts):
+    return "results.txt", "\n".join(
+        f"{n}. {e.couplet}{text}" for n, (e, text) in enumerate(zip(poems, texts, strict=True), 1)
+    )
+
+
+def as_results_json(poems, texts):
+    return "results.json", json.dumps(
+        [{"input": e.couplet, "predict": text} for e, text in zip(poems, texts, strict=True)]
+    )
+
+
+def as_jsonl(poems, texts):
+    return "results.jsonl", "\n".join(json.dumps({"predict": text}) for text in texts) + "\n"
+
+
+def as_lines(poems, texts):
+    return "poems.txt", "\n".join(texts) + "\n"
+
+
+def row_of(done: Done, name: str) -> dict:
+    return next(row for row in json.loads(done.raw)["rows"] if row["checkpoint"] == name)
+
+
+@pytest.mark.parametrize("write", [as_results_txt, as_results_json, as_jsonl, as_lines])
+def test_the_references_themselves_score_100(test_poems, tmp_path, write):
+    name, text = write(test_poems, [example.reference for example in test_poems])
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    done = tangeval(tmp_path, "score", name, "--data", "sample", "--json")
+    assert (done.code, done.err) == (0, "")
+    row = row_of(done, name)
+    assert (row["split"], row["poems"]) == ("test", 15)
+    assert [row[m] for m in ("bleu", "bleu_strict", "chrf", "form")] == pytest.approx([100, 100, 100, 1])
+    # They were not decoded here, so nobody knows whether they ended by themselves.
+    assert row["complete"] is None
+    assert row["reference_nll"] is None
+
+
+def test_score_is_sacrebleus_beside_floor_and_reference(test_poems, tmp_path):
+    """Of each reference the first clause, then another poem's; no couplet before them."""
+    others = [*test_poems[1:], test_poems[0]]
+    texts = [
+        f"{clauses(example.reference)[0]}，{clauses(other.reference)[1]}。"
+        for example, other in zip(test_poems, others, strict=True)
+    ]
+    (tmp_path / "poems.txt").write_text("\n".join(texts), encoding="utf-8")
+    done = tangeval(tmp_path, "score", "poems.txt", "--data", "sample", "--json")
+    hypotheses = [fold(han(text)) for text in texts]
+    references = [[fold(han(example.reference)) for example in test_poems]]
+    metric = BLEU(tokenize="char")
+    expected = metric.corpus_score(hypotheses, references).score
+    assert 1 < expected < 99
+    row = row_of(done, "poems.txt")
+    assert row["bleu"] == pytest.approx(expected)
+    assert row["bleu_low"] < expected < row["bleu_high"]
+    assert json.loads(done.raw)["signatures"]["bleu"].startswith(str(metric.get_signature()))
+    assert row_of(done, "reference")["bleu"] == pytest.approx(100)
+    assert row_of(done, "floor")["bleu"] < expected
+    printed = tangeval(tmp_path, "score", "poems.txt", "--data", "sample")
+    assert printed.code == 0
+    assert re.search(rf"poems\.txt .*?{expected:.1f}.*floor .*reference .*100", printed.out)
+
+
+def test_validation_poems_are_scored_when_asked_for(tmp_path):
+    poems = dataset.load("sample").split("validation")
+    name, text = as_results_txt(poems, [example.reference for example in poems])
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    done = tangeval(tmp_path, "score", name, "--data", "sample", "--split", "validation", "--json")
+    row = row_of(done, name)
+    assert (row["split"], row["poems"], row["bleu"]) == ("validation", 30, pytest.approx(100))
+
+
+@pytest.mark.parametrize("write", [as_results_txt, as_results_json, as_jsonl, as_lines])
+def test_another_number_of_outputs_is_an_error_that_names_the_file(test_poems, tmp_path, write):
+    name, text = write(test_poems[:14], [example.reference for example in test_poems[:14]])
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    done = tangeval(tmp_path, "score", name, "--data", "sample")
+    assert done.code == 2
+    assert done.err.startswith(f"error: {name}: 14 outputs for 15 poems")
+
+
+def test_outputs_in_another_order_are_an_error_that_names_the_line(test_poems, tmp_path):
+    swapped = [test_poems[1], test_poems[0], *test_poems[2:]]
+    name, text = as_results_txt(swapped, [example.reference for example in swapped])
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    done = tangeval(tmp_path, "score", name, "--data", "sample")
+    assert done.code == 2
+    assert done.err.startswith(f"error: {name}, line 1: stands beside {test_poems[1].couplet}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nowhere.txt", "--data", "sample"], "nowhere.txt: No such file"),
+        (["nowhere.txt", "--data", "sample", "--split", "dev"], "--split dev: "),
+        (["nowhere.txt", "--data", "nowhere"], "data: there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_message(tmp_path, arguments, expected):
+    done = tangeval(tmp_path, "score", *arguments)
+    assert done.code == 2
+    assert done.err.startswith(f"error: {expected}")
+
+
+# select, summarize
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_summarize_select_and_score_need_no_torch_and_make_the_runs_own_bytes(finished, test_poems):
+    before = contents(finished)
+    results = finished / RESULTS
+    for folder in ("tables", "figures", "best"):
+        shutil.rmtree(results / folder)
+    for name in ("scores.parquet", "summary.csv", "effects.csv", "checkpoints.csv"):
+        (results / name).unlink()
+    name, text = as_results_txt(test_poems, [example.reference for example in test_poems])
+    (finished / name).write_text(text, encoding="utf-8")
+    done = without_torch(
+        finished, ["summarize", str(RESULTS)], ["select", str(RESULTS)], ["score", name, "--data", "sample"]
+    )
+    assert done.returncode == 0, done.stderr
+    assert "best checkpoint" in done.stdout
+    (finished / name).unlink()
+    after = contents(finished)
+    assert after.keys() == before.keys()
+    assert [file for file in before if after[file] != before[file]] == []
+
+
+def test_a_study_file_stands_for_its_results_folder(finished):
+    by_folder = tangeval(finished, "select", RESULTS)
+    by_study = tangeval(finished, "select", "tiny.yaml")
+    assert by_folder.code == by_study.code == 0
+    assert by_folder.raw == by_study.raw
+    assert "best cell: temperature" in by_folder.out
+
+
+@pytest.mark.parametrize("command", ["summarize", "select"])
+def test_results_that_are_not_there_say_what_makes_them(here, command):
+    done = tangeval(here, command, "tiny.yaml")
+    assert done.code == 2
+    assert "`tangeval run tiny.yaml` makes it" in done.err
+
+
+def test_selection_among_checkpoints_of_unknown_training_wants_assume_unseen(finished):
+    manifest = json.loads((finished / RESULTS / "manifest.json").read_text())
+    for record in manifest["checkpoints"][1:]:
+        record["seen"] = None
+    write_json(finished / RESULTS / "manifest.json", manifest)
+    shutil.rmtree(finished / RESULTS / "best")
+    done = tangeval(finished, "select", RESULTS)
+    assert done.code == 2
+    assert "--assume-unseen" in done.err
+    assert not (finished / RESULTS / "best").exists()
+    assert tangeval(finished, "select", RESULTS, "--assume-unseen").code == 0
+    assert (finished / RESULTS / "best" / "selection.json").is_file()
+
+
+def test_the_best_checkpoint_is_not_chosen_where_it_saw_the_split(finished):
+    best = finished / RESULTS / "best" / "selection.json"
+    chosen = json.loads(best.read_text())["checkpoint"]["checkpoint"]
+    manifest = json.loads((finished / RESULTS / "manifest.json").read_text())
+    for record in manifest["checkpoints"]:
+        if record["name"] == chosen:
+            record["seen"] = {"validation": 1, "test": 0}
+    write_json(finished / RESULTS / "manifest.json", manifest)
+    done = tangeval(finished, "select", RESULTS)
+    assert done.code == 0, done.err
+    selection = json.loads(best.read_text())
+    assert selection["refused"] == [chosen]
+    assert selection["checkpoint"]["checkpoint"] != chosen
+    assert f"best checkpoint: {selection['checkpoint']['checkpoint']} " in done.out
