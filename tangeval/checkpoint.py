@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import hf_hub_download
-
 from tangeval.records import BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError
 
 ASSETS = Path(__file__).parent / "assets"
@@ -165,6 +163,9 @@ def identity(base: Base) -> str:
     """
     if base.local:
         return fingerprint(Path(base.source), base.gguf)
+    # The hub's library reads its environment when it is imported, and the command line sets that first.
+    from huggingface_hub import hf_hub_download
+
     try:
         file = Path(hf_hub_download(base.source, "config.json"))
     except (OSError, ValueError) as error:

@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 import psutil
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedTokenizerBase
 
 from tangeval import __version__
 from tangeval import model as models
 from tangeval.decoding.engine import Stream, decode
+from tangeval.decoding.prefix import suits
 from tangeval.decoding.sampler import luck_key
 from tangeval.plan import SCHEMA, Setup, Wave, digest, make_plan, read_plan, write_plan
 from tangeval.poem import as_verse, han
@@ -223,23 +224,30 @@ def engine_name(load: Load) -> str:
 def rows_that_fit(setup: Setup) -> int:
     """Return how many streams a wave may have, from the declared memory and the model's sizes.
 
-    A row's cost is its cache three times over (the cache, its reordered copy, and the copy
-    with one token more) and a few vectors of the size of the vocabulary.
+    A stream's cost is its tokens' keys and values, the prompt's too where a model does not
+    let its rows share them, twice over in the layer at hand, and a few vectors of the size of
+    the vocabulary. Streams that share a row cost less than is reckoned here.
     """
-    base, load = setup.base, setup.study.loading()
+    base, load, study = setup.base, setup.study.loading(), setup.study
     extra = {"gguf_file": base.gguf} if base.gguf else {}
     try:
-        config = AutoConfig.from_pretrained(base.source, trust_remote_code=False, **extra).get_text_config()
+        whole = AutoConfig.from_pretrained(base.source, trust_remote_code=False, **extra)
     except (OSError, ValueError) as error:
         raise TangevalError(f"base_model: {base.source} has no readable configuration: {error}") from error
+    config = whole.get_text_config()
     tokenizer = models.load_tokenizer(base)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
-    tokens = max(len(encode_prompt(tokenizer, e, setup.study.prompt)) for e in examples)
-    tokens += max(setup.study.decoding.max_length)
-    cache = 2 * config.num_hidden_layers * heads * width * models.dtype_of(load).itemsize * tokens
-    return max(1, int(_budget(base, load) / (3 * cache + 24 * config.vocab_size)))
+    examples = [e for split in study.ordered_splits() for e in setup.examples(split)]
+    prompt = max(len(encode_prompt(tokenizer, e, study.prompt)) for e in examples)
+    length = max(study.decoding.max_length)
+    tokens: float = prompt + length
+    if suits(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(whole)), config, prompt + length):
+        streams = {cell.stream for cell in study.decoding.cells()}
+        tokens = length + prompt / len(streams)
+    layers = config.num_hidden_layers
+    cache = 2 * (layers + 2) * heads * width * models.dtype_of(load).itemsize * tokens
+    return max(1, int(_budget(base, load) / (cache + 24 * config.vocab_size)))
 
 
 def _budget(base: Base, load: Load) -> float:

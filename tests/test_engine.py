@@ -4,12 +4,25 @@ import itertools
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from tangeval import dataset
+from tangeval.decoding import engine
 from tangeval.decoding.engine import Stream, decode
 from tangeval.decoding.sampler import luck_key
 from tangeval.prompt import encode_prompt
+from tests.plain_decoder import plain_decode
 
 EOS = 3
 
@@ -36,6 +49,38 @@ def grid(prompts, length=24, temperatures=(0.0, 0.6, 1.2)):
             range(len(prompts)), temperatures, (0, 4), (0.5, 1.0), (0, 1)
         )
     ]
+
+
+cells = st.tuples(
+    st.sampled_from([0.0, 0.3, 0.8, 1.0, 1.7]),
+    st.sampled_from([0, 1, 3, 40]),
+    st.sampled_from([0.2, 0.55, 0.9, 1.0]),
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    grid=st.lists(cells, min_size=1, max_size=5, unique=True),
+    chosen=st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True),
+    samples=st.integers(1, 2),
+    length=st.integers(1, 14),
+    no_repeat=st.sampled_from([0, 1, 2, 3]),
+    share=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_any_grid_decodes_as_one_stream_at_a_time(
+    model, prompts, grid, chosen, samples, length, no_repeat, share, seed
+):
+    """Against a decoder without cache or batch, by Hugging Face's own processors."""
+    texts = [prompts[place] for place in chosen]
+    streams = [
+        Stream(p, *cell, luck_key(seed, f"poem-{p}", sample), length)
+        for p, cell, sample in itertools.product(range(len(texts)), grid, range(samples))
+    ]
+    eos = [EOS, *range(40, 60)]
+    decoded = decode(model, texts, streams, eos=eos, no_repeat_ngram_size=no_repeat, share=share)
+    for stream, tokens in zip(streams, decoded.tokens, strict=True):
+        assert tokens == plain_decode(model, texts[stream.prompt], stream, eos, no_repeat)
 
 
 @pytest.mark.parametrize("no_repeat", [0, 3])
@@ -71,7 +116,7 @@ def test_sharing_rows_changes_no_token_and_saves_rows(model, prompts):
     shared = decode(model, prompts, streams, eos=[EOS], no_repeat_ngram_size=3)
     apart = decode(model, prompts, streams, eos=[EOS], no_repeat_ngram_size=3, share=False)
     assert shared.tokens == apart.tokens
-    assert shared.rows < apart.rows
+    assert sum(shared.rows) < sum(apart.rows)
 
 
 def test_order_of_streams_changes_no_token(model, prompts):
@@ -111,6 +156,43 @@ def test_sampled_first_tokens_follow_the_models_distribution(model, prompts):
     for token in probabilities.topk(10).indices:
         p = probabilities[token].item()
         assert abs((tokens == token).sum().item() / draws - p) < 4 * (p * (1 - p) / draws) ** 0.5 + 1e-3
+
+
+SMALL = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "shares"),
+    [
+        (LlamaConfig(**SMALL), True),
+        (MistralConfig(**SMALL, sliding_window=4096), True),
+        (MistralConfig(**SMALL, sliding_window=12), False),
+        (Qwen2Config(**SMALL), True),
+        (Gemma3TextConfig(**SMALL, head_dim=8, query_pre_attn_scalar=16, sliding_window=512), True),
+        (GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5), True),
+    ],
+    ids=["llama", "mistral", "mistral that sees 12 tokens back", "qwen2", "gemma3", "gpt2"],
+)
+def test_rows_that_share_a_prompt_have_the_logits_of_the_whole_text(config, shares):
+    """Against one forward pass over each row's whole text, alone and unpadded."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    prompts = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2], [11, 12, 13, 14, 15, 16]]
+    written = [(0, [21, 22, 23]), (0, [21, 30, 31]), (1, [40, 41, 42]), (2, [50, 51, 52]), (0, [24, 25, 26])]
+    with torch.inference_mode():
+        logits, rows = engine.prefill(model, prompts, 8, model.device)
+        assert (rows.prefix is not None) == shares
+        parent = torch.tensor([prompt for prompt, _ in written])
+        for step in range(3):
+            rows = rows.grown(parent, torch.tensor([tokens[step] for _, tokens in written]))
+            logits = engine.advance(model, rows)
+            parent = torch.arange(len(written))
+        for row, (prompt, tokens) in zip(logits, written, strict=True):
+            alone = model(torch.tensor([prompts[prompt] + tokens])).logits[0, -1]
+            assert torch.allclose(row, alone, atol=1e-4)
 
 
 def test_learned_absolute_positions_are_right_under_padding():

@@ -59,7 +59,7 @@ def near_the_edge(logits, temperature, top_k, top_p) -> bool:
     temperature=st.sampled_from([0.1, 0.7, 1.0, 1.9]),
     top_k=st.integers(0, 26),
     top_p=st.sampled_from([0.05, 0.3, 0.6, 0.9, 0.999, 1.0]),
-    candidates=st.sampled_from([2, 5, 512]),
+    candidates=st.sampled_from([(2, 5), (5,), (512,)]),
 )
 def test_kept_tokens_are_those_of_hugging_faces_warpers(
     logits, spread, temperature, top_k, top_p, candidates
@@ -81,7 +81,7 @@ def test_kept_tokens_are_those_of_hugging_faces_warpers(
         assert kept == expected
 
 
-@pytest.mark.parametrize("candidates", [8, 64, 512])
+@pytest.mark.parametrize("candidates", [(8, 20), (64,), (512,)])
 def test_token_is_the_argmax_of_warped_logits_and_noise(candidates, monkeypatch):
     """Real-valued logits, all cells at once, as the engine calls it."""
     monkeypatch.setattr(sampler, "CANDIDATES", candidates)

@@ -5,7 +5,8 @@ each stream, EOS included. Knows nothing of text, files or cells.
 
 Streams on one prompt whose tokens so far are the same share one row of the batch until they
 part: all begin on the prompt's row, and after each step the distinct (row, token) pairs are
-the next step's rows. Rows whose streams have all ended leave the batch.
+the next step's rows. Rows whose streams have all ended leave the batch. Each prompt's keys
+and values are kept once for all of its rows, where the model's attention allows it.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
+from tangeval.decoding.prefix import Prefix, fits, shared
 from tangeval.decoding.sampler import Streams, ban_repeats, choose
 
 
@@ -32,10 +35,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The tokens of each stream, in the order asked, and how many rows the model ran."""
+    """The tokens of each stream, in the order asked, and how many rows the model ran at each step."""
 
     tokens: list[list[int]]
-    rows: int
+    rows: list[int]
 
 
 @torch.inference_mode()
@@ -56,13 +59,13 @@ def decode(
     """
     device = model.device
     live, temperatures, keys, limit = _to_tensors(streams, device)
-    logits, cache, history, mask = prefill(model, prompts, device)
     stop = torch.tensor(list(eos), device=device)
     index = torch.arange(len(streams), device=device)
     output = torch.full((len(streams), int(limit.max())), -1, device=device)
-    rows = len(prompts)
+    logits, rows = prefill(model, prompts, output.shape[1], device)
+    ran = [len(prompts)]
     for step in range(output.shape[1]):
-        logits = ban_repeats(logits.float(), history, no_repeat_ngram_size)
+        logits = ban_repeats(logits.float(), rows.history, no_repeat_ngram_size)
         token = choose(logits, live, temperatures, keys, step)
         output[index, step] = token
         going = ~torch.isin(token, stop) & (step + 1 < limit[index])
@@ -72,40 +75,77 @@ def decode(
             break
         parent, token, row = _part(live.row, token, logits.shape[1], share)
         live = Streams(row, live.temperature, live.luck, live.top_k, live.top_p)
-        cache.reorder_cache(parent)
-        history = torch.cat([history[parent], token[:, None]], dim=1)
-        mask = torch.cat([mask[parent], mask.new_ones(len(parent), 1)], dim=1)
-        rows += len(parent)
-        result = model(
-            input_ids=token[:, None],
-            attention_mask=mask,
-            position_ids=mask.sum(dim=1, keepdim=True) - 1,
-            past_key_values=cache,
-            use_cache=True,
+        rows = rows.grown(parent, token)
+        logits = advance(model, rows)
+        ran.append(len(parent))
+    return Decoded([[t for t in line if t >= 0] for line in output.tolist()], ran)
+
+
+@dataclass
+class Rows:
+    """The rows of the batch: R token sequences, each a prompt and what was written after it.
+
+    ``history`` ``[R, L]`` are all tokens, -1 where padded on the left; ``position`` ``[R]`` is the
+    place of the last one. ``cache`` holds the keys and values of each row's tokens: with a
+    ``prefix``, of those after the prompt alone, which its rows then share.
+    """
+
+    history: Tensor
+    position: Tensor
+    prompt: Tensor
+    cache: Any
+    prefix: Prefix | None
+
+    def grown(self, parent: Tensor, token: Tensor) -> "Rows":
+        """Return the rows ``parent`` ``[R]``, some of them more than once, each with its ``token`` ``[R]``."""
+        prompt = self.prompt[parent]
+        self.cache.reorder_cache(parent)
+        history = torch.cat([self.history[parent], token[:, None]], dim=1)
+        return Rows(
+            history, self.position[parent] + 1, prompt, self.cache, self.prefix and self.prefix.of(prompt)
         )
-        logits, cache = result.logits[:, -1], result.past_key_values
-    return Decoded([[t for t in line if t >= 0] for line in output.tolist()], rows)
 
 
 def prefill(
-    model: Any, prompts: Sequence[Sequence[int]], device: torch.device
-) -> tuple[Tensor, Any, Tensor, Tensor]:
-    """Run each prompt once, padded on the left.
+    model: Any, prompts: Sequence[Sequence[int]], room: int, device: torch.device
+) -> tuple[Tensor, Rows]:
+    """Run each prompt once, padded on the left, with ``room`` for as many tokens after it.
 
-    Returns the next token's logits ``[P, V]``, the cache, the tokens ``[P, L]`` (-1 where
-    padded) and the attention mask ``[P, L]``.
+    Returns the next token's logits ``[P, V]`` and the prompts as rows.
     """
     longest = max(map(len, prompts))
     history = torch.tensor([[-1] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    mask = (history >= 0).long()
+    mask = history >= 0
+    position = (mask.cumsum(dim=1) - 1).clamp(min=0)
     result = model(
         input_ids=history.clamp(min=0),
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        attention_mask=mask.long(),
+        position_ids=position,
         use_cache=True,
         logits_to_keep=1,
     )
-    return result.logits[:, -1], result.past_key_values, history, mask
+    cache, prefix = result.past_key_values, None
+    prompt = torch.arange(len(prompts), device=device)
+    if fits(model, cache, longest + room):
+        layers, cache = cache.layers, DynamicCache()
+        prefix = Prefix([x.keys for x in layers], [x.values for x in layers], mask, prompt, 1)
+    return result.logits[:, -1], Rows(history, position[:, -1], prompt, cache, prefix)
+
+
+def advance(model: Any, rows: Rows) -> Tensor:
+    """Run each row's last token; returns the next one's logits ``[R, V]``."""
+    inputs = {
+        "input_ids": rows.history[:, -1:],
+        "position_ids": rows.position[:, None],
+        "past_key_values": rows.cache,
+        "use_cache": True,
+    }
+    if rows.prefix is None:
+        logits = model(**inputs, attention_mask=(rows.history >= 0).long()).logits
+    else:
+        with shared(model):
+            logits = model(**inputs, attention_mask=None, prefix=rows.prefix).logits
+    return logits[:, -1]  # type: ignore[no-any-return]
 
 
 def _part(row: Tensor, token: Tensor, vocabulary: int, share: bool) -> tuple[Tensor, Tensor, Tensor]:

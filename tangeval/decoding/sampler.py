@@ -21,8 +21,8 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # splitmix64's increment, as a signed integer
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 _NOISE_BITS = 23  # (integer + 1/2) / 2**23 is exact in float32 and never 0 or 1
-#: How many of a row's largest logits are looked at before all of them are.
-CANDIDATES = 512
+#: How many of a row's largest logits are looked at, one after another, before all of them are.
+CANDIDATES = (64, 512)
 _CHUNK = 1024  # groups whose whole vocabulary is looked at in one go
 
 
@@ -97,12 +97,13 @@ def choose(logits: Tensor, streams: Streams, temperatures: Tensor, keys: Tensor,
     if whole.any():
         tokens[whole] = _choose_from_all(logits, streams[whole], temperatures, keys, step)
     if cut.any():
-        some = streams[cut]
-        chosen, sure = _choose_from_top(logits, some, temperatures, keys, step, CANDIDATES)
-        if not sure.all():
-            rest = some[~sure]
-            chosen[~sure], _ = _choose_from_top(logits, rest, temperatures, keys, step, logits.shape[1])
-        tokens[cut] = chosen
+        left = cut.nonzero().flatten()
+        for candidates in (*CANDIDATES, logits.shape[1]):
+            chosen, sure = _choose_from_top(logits, streams[left], temperatures, keys, step, candidates)
+            tokens[left[sure]] = chosen[sure]
+            left = left[~sure]
+            if not len(left):
+                break
     return tokens
 
 
@@ -111,11 +112,14 @@ def _choose_from_all(
 ) -> Tensor:
     """The winner over the whole vocabulary: no order needed."""
     groups, member = _groups(streams, len(temperatures), len(keys))
-    every = torch.arange(logits.shape[1], device=logits.device).expand(1, -1)
+    # Rows on one prompt share the noise of each sample: it is made once for all of them.
+    drawn, place = groups[2].unique(return_inverse=True)
+    every = torch.arange(logits.shape[1], device=logits.device).expand(len(drawn), -1)
+    noise = gumbel(keys[drawn], step, every)
     winners = []
-    for row, temperature, luck in zip(*(part.split(_CHUNK) for part in groups), strict=True):
-        noise = gumbel(keys[luck], step, every.expand(len(luck), -1))
-        winners.append((logits[row] / temperatures[temperature, None] + noise).argmax(dim=-1))
+    parts = (part.split(_CHUNK) for part in (*groups[:2], place))
+    for row, temperature, luck in zip(*parts, strict=True):
+        winners.append((logits[row] / temperatures[temperature, None] + noise[luck]).argmax(dim=-1))
     return torch.cat(winners)[member]
 
 
