@@ -33,7 +33,7 @@ GENERATIONS = (
     "split", "example_id", "sample", "text", "n_tokens", "finish_reason",
 )  # fmt: skip
 TIMINGS = "timings.json"
-_CPU_BUDGET = 1.5 * 2**30  # bytes for the rows of a wave; the whole process then stays under 4 GiB
+_CPU_BUDGET = 2 * 2**30  # bytes for the rows of a wave; the whole process then stays under 4 GiB
 _REFERENCES = 16  # references scored in one batch
 
 #: Told, as work goes on, the checkpoint at hand, how many outputs ended, and the latest text.

@@ -142,7 +142,12 @@ def _choose_from_top(
     scaled = values[warp_row] / warp_temperature[:, None]
     largest = scaled[:, :1]
     cumulated = (scaled - largest).double().exp().cumsum(dim=-1)
-    mass = torch.exp((logits[rows][warp_row] / warp_temperature[:, None] - largest).logsumexp(-1)).double()
+    # The sum over the whole vocabulary is for those that cut it by top-p alone.
+    mass = torch.zeros_like(cumulated[:, 0])
+    asked = warp[(streams.top_k == 0) & (streams.top_p < 1)].unique()
+    for some in asked.split(_CHUNK):
+        every = logits[rows[warp_row[some]]] / warp_temperature[some, None] - largest[some]
+        mass[some] = every.exp_().sum(dim=-1, dtype=torch.float64)
     keep, sure = _cut(scaled, cumulated, mass, warp, streams, candidates == size)
 
     # One draw for each row, temperature and luck, whatever the cuts.
@@ -158,7 +163,7 @@ def _cut(
     """How many of the candidates each stream keeps ``[S]``, and whether that is certain ``[S]``.
 
     ``scaled`` and ``cumulated`` are ``[G, M]``, ``mass`` ``[G]`` is the sum over the whole
-    vocabulary on the same scale, ``warp`` ``[S]`` says which of the G a stream reads.
+    vocabulary on the same scale where a stream wants it, ``warp`` ``[S]`` says which of the G a stream reads.
     """
     candidates = scaled.shape[1]
     scaled, cumulated, mass = scaled[warp], cumulated[warp], mass[warp]
