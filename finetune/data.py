@@ -29,7 +29,7 @@ def tokenize(
     rows = []
     for example in examples:
         prompt = encode_prompt(tokenizer, example, template)
-        answer = encode_completion(tokenizer, example.reference)
+        answer = encode_completion(tokenizer, example, template, example.reference)
         if len(prompt) + len(answer) <= cutoff:
             rows.append({"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer})
     return Dataset.from_list(rows), len(examples) - len(rows)

@@ -98,6 +98,7 @@ def _make_ready(run: Run, overwrite: bool) -> None:
     if run.folder.is_dir():
         sweep(run.folder)
         for cut_off in discover([str(run.folder)])[1] if list(run.folder.glob("checkpoint-*")) else ():
-            shutil.rmtree(cut_off.path)
+            if cut_off.path != run.folder:
+                shutil.rmtree(cut_off.path)
     if not run.newest() or record is None:
         write_json(run.folder / RECORD, {"settings": run.settings})

@@ -37,7 +37,7 @@ from transformers import (
 from finetune.config import Config
 from finetune.data import IGNORED, collate, summed_loss, tokenize
 from finetune.run import Run
-from tangeval.model import device, load_model, load_tokenizer
+from tangeval.model import device, has_bfloat16, load_model, load_tokenizer
 from tangeval.records import TangevalError
 from tangeval.store import read_json, write_bytes, write_text
 
@@ -130,7 +130,8 @@ def arguments(config: Config) -> TrainingArguments:
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
         # The homework trains in fp16; bf16 has its speed without a loss scale, which may skip steps.
-        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        bf16=has_bfloat16(),
+        fp16=on_gpu and not has_bfloat16(),
         use_cpu=not on_gpu,
         seed=config.seed,
         remove_unused_columns=False,
@@ -246,6 +247,9 @@ def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
     ):
         points = np.array([(s, float(r[column])) for s, r in sorted(rows.items()) if r[column] != ""])
         if len(points):
+            # A save logs too: a mean over the few steps since the last point would be mostly luck.
+            steps = np.diff(points[:, 0], prepend=0)
+            points = points[steps >= steps.max() / 2] if column == "loss" else points
             axes.plot(points[:, 0], points[:, 1], style, label=label)
     axes.set(xlabel="step", ylabel="nats per token of the completion", title="Loss while fine-tuning")
     axes.spines[["top", "right"]].set_visible(False)

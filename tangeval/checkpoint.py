@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tangeval.records import BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError
+from tangeval.records import ADAPTER, BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError
 
 ASSETS = Path(__file__).parent / "assets"
 TRAIN_IDS = "train_ids.json"
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _STEP = re.compile(r"checkpoint-(\d+)")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -87,6 +87,10 @@ def discover(
             if problem:
                 raise TangevalError(f"checkpoints: {place}: {problem}")
             found.append(_checkpoint(folder, int(step.group(1)) if step else None))
+        if saves and (folder / ADAPTER_CONFIG).is_file():
+            skipped.append(
+                Skipped(folder, "an adapter beside its checkpoint-N folders; name it alone to run it")
+            )
         for number, save in saves:
             problem = _unfinished_save(save) or incomplete(save, allow_pickle=allow_pickle)
             if problem:
@@ -138,6 +142,26 @@ def whole_safetensors(file: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return bool(8 + size + max(ends, default=0) == file.stat().st_size)
+
+
+def check_tokenizer(base: Base, checkpoint: Checkpoint) -> None:
+    """Refuse a full model that reads tokens otherwise than the base model, whose tokenizer asks all.
+
+    Raises:
+        TangevalError: the two have other vocabularies.
+    """
+    if checkpoint.kind != "full" or checkpoint.path is None or not base.local:
+        return
+    ours, theirs = Path(base.source), checkpoint.path
+    sizes = [(_json(place / "config.json") or {}).get("vocab_size") for place in (ours, theirs)]
+    vocabularies = [
+        ((_json(place / "tokenizer.json") or {}).get("model") or {}).get("vocab") for place in (ours, theirs)
+    ]
+    if (all(sizes) and sizes[0] != sizes[1]) or (all(vocabularies) and vocabularies[0] != vocabularies[1]):
+        raise TangevalError(
+            f"checkpoints: {theirs} is a full model with another vocabulary than base_model {base.name}, whose "
+            f"tokenizer would ask it; set base_model to the model that it was trained from, or to {theirs} itself"
+        )
 
 
 def fingerprint(folder: Path, gguf: str | None = None) -> str:

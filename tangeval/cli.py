@@ -46,6 +46,12 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file.")]
 Place = Annotated[Path, typer.Argument(metavar="STUDY-or-RESULTS", help="A study file, or a results folder.")]
 Out = Annotated[Path | None, typer.Option(help="The results folder (default: results/NAME).")]
 Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run code.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Remove generations of which none fits the study any longer.")
+]
+Validation = Annotated[
+    int | None, typer.Option(min=0, help="Size of the validation split (default: the data set's own).")
+]
 Unseen = Annotated[
     bool, typer.Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
 ]
@@ -57,6 +63,7 @@ def run(
     overrides: Overrides = None,
     out: Out = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and stop.")] = False,
+    overwrite: Overwrite = False,
     allow_pickle: Pickle = False,
     assume_unseen: Unseen = False,
 ) -> None:
@@ -68,7 +75,9 @@ def run(
     if dry_run:
         _show_plan(setup, folder)
         return
-    _generate(setup, folder)
+    # What could end the run after hours of decoding is asked first.
+    score.floor_rows(setup.dataset, study.ordered_splits(), study.seed)
+    _generate(setup, folder, overwrite=overwrite)
     summary, pictures = _evaluate(study, setup.dataset, folder)
     console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
     if study.select:
@@ -81,11 +90,15 @@ def run(
 
 @app.command()
 def generate(
-    study_file: StudyFile, overrides: Overrides = None, out: Out = None, allow_pickle: Pickle = False
+    study_file: StudyFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    allow_pickle: Pickle = False,
 ) -> None:
     """Make the generations and likelihoods that the results folder lacks."""
     _, folder, setup = _open(study_file, overrides, out, allow_pickle)
-    _generate(setup, folder)
+    _generate(setup, folder, overwrite=overwrite)
 
 
 @app.command(name="summarize")
@@ -113,12 +126,13 @@ def score_command(
     file: Annotated[Path, typer.Argument(help="results.txt, results.json, JSONL, or one poem a line.")],
     data: Annotated[str, typer.Option(help="sample, hw5, or a folder with HW5's three files.")] = "hw5",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    validation: Validation = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score outputs made elsewhere, beside floor and reference."""
     if split not in SPLITS[1:]:
         raise TangevalError(f"--split {split}: give validation or test")
-    loaded = dataset.load(data)
+    loaded = dataset.load(data, validation)
     examples = loaded.split(split)
     outputs = score.outputs_frame(file.name, examples, score.read_outputs(file, examples))
     rows = [outputs, score.floor_rows(loaded, [split], 42), score.reference_rows(loaded, [split])]
@@ -153,13 +167,17 @@ def checkpoints(
 
 
 @data_app.callback(invoke_without_command=True)
-def data(context: typer.Context) -> None:
+def data(
+    context: typer.Context,
+    path: Annotated[str | None, typer.Option(help="A folder with HW5's three files, of your own.")] = None,
+    validation: Validation = None,
+) -> None:
     """Show the data that are found: splits, duplicates, and clauses that leak into training."""
     if context.invoked_subcommand:
         return
-    for spec in ("sample", "hw5"):
+    for spec in (path,) if path else ("sample", "hw5"):
         try:
-            loaded = dataset.load(spec)
+            loaded = dataset.load(spec, validation)
         except TangevalError as error:
             console.print(f"[bold]{spec}[/]: {error}", highlight=False)
             continue
@@ -199,9 +217,6 @@ def main() -> None:
     except TangevalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 def _open(
@@ -221,11 +236,15 @@ def _results(place: Path) -> tuple[Study, Path]:
     folder = Path("results") / load_study(place).name
     if not (folder / "study.yaml").is_file():
         raise TangevalError(f"{place}: there is no {folder} yet; `tangeval run {place}` makes it")
-    made = load_study(folder / "study.yaml")
-    return made.model_copy(update={"select": load_study(place).select}), folder
+    made, rule = load_study(folder / "study.yaml"), load_study(place).select
+    if rule and rule.split not in made.splits:
+        raise TangevalError(
+            f"{place}: select.split: {folder} has no {rule.split} split; run the study with it"
+        )
+    return made.model_copy(update={"select": rule}), folder
 
 
-def _generate(setup: Setup, folder: Path) -> None:
+def _generate(setup: Setup, folder: Path, *, overwrite: bool) -> None:
     # torch takes seconds to import, and no other command needs it.
     from tangeval import generate as generating
 
@@ -233,11 +252,17 @@ def _generate(setup: Setup, folder: Path) -> None:
     pending = [wave for wave in waves if not wave.shard(folder).is_file()]
     total = sum(wave.streams() for wave in pending)
     cells = len(setup.study.decoding.cells())
-    stale = set((folder / "generations").glob("*.parquet")) - {wave.shard(folder) for wave in waves}
+    there = set((folder / "generations").glob("*.parquet"))
+    stale = there - {wave.shard(folder) for wave in waves}
+    why = "checkpoints, weights, data, prompt, seed, versions or machine are others"
+    if stale and stale == there and not overwrite:
+        raise TangevalError(
+            f"{folder}: none of its {len(stale)} shards of generations fits this study any longer ({why}); give "
+            "--overwrite to remove them, or another folder with --out"
+        )
     if stale:
         console.print(
-            f"[yellow]{len(stale)} shards of an earlier run fit no longer[/] (checkpoints, weights, data, prompt, "
-            "seed, versions or machine are others) and are removed",
+            f"[yellow]{len(stale)} shards of an earlier run fit no longer[/] ({why}) and are removed",
             highlight=False,
         )
     console.print(
@@ -245,8 +270,12 @@ def _generate(setup: Setup, folder: Path) -> None:
         f"{total:,} streams to decode in {len(pending)} waves",
         highlight=False,
     )
-    with _Progress(total) as progress:
-        generating.generate(setup, folder, progress.advance)
+    try:
+        with _Progress(total) as progress:
+            generating.generate(setup, folder, progress.advance)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _evaluate(study: Study, data: dataset.Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
@@ -282,8 +311,9 @@ def _select(study: Study, data: dataset.Dataset, folder: Path) -> None:
 
 
 def _verse(text: str) -> Text:
-    """A poem set as verse, a couplet a line; what is no verse stays as it is."""
-    return Text("\n".join(part for part in re.split("(?<=[。！？；])", " ".join(text.split())) if part))
+    """A poem set as verse, two clauses a line; what is no verse stays on its line."""
+    parts = re.findall("[^，、；：？！。]*[，、；：？！。]+|[^，、；：？！。]+$", " ".join(text.split()))
+    return Text("\n".join("".join(parts[place : place + 2]) for place in range(0, len(parts), 2)))
 
 
 def _show_selection(selection: dict[str, Any], folder: Path) -> None:
@@ -313,11 +343,10 @@ def _show_selection(selection: dict[str, Any], folder: Path) -> None:
             ]
             console.print(f"  on {split}: {', '.join(shown)}", highlight=False, markup=False)
     rest = selection["runners_up"]["cells"]
-    told = sum(r["distinguishable"] for r in rest)
-    console.print(
-        f"  of the next {len(rest)} cells, {told} can be told from it by {by}; all of it in {folder / 'best'}",
-        highlight=False,
-    )
+    if rest:
+        told = sum(r["distinguishable"] for r in rest)
+        console.print(f"  of the next {len(rest)} cells, {told} can be told from it by {by}", highlight=False)
+    console.print(f"  all of it in {folder / 'best'}", highlight=False)
 
 
 def _knobs(cell: dict[str, Any]) -> str:

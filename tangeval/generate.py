@@ -8,6 +8,7 @@ Knows nothing of metrics.
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,21 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
         stale.unlink()
     likelihood = _Likelihood(setup, folder, contexts)
     load = setup.study.loading(allow_pickle=setup.allow_pickle)
-    base = tokenizer = None
+    tokenizer = models.load_tokenizer(setup.base)
+    for example in likelihood.examples[:1]:
+        encode_completion(
+            tokenizer, example, setup.study.prompt, ""
+        )  # refuses what no weights are needed to refuse
+    base = None
     for checkpoint in setup.checkpoints:
         pending = [w for w in waves if w.checkpoint == checkpoint.name and not w.shard(folder).is_file()]
         lacking = likelihood.lacking(checkpoint)
         if not pending and not lacking:
             continue
-        if base is None or tokenizer is None:
+        if checkpoint.kind == "full":
+            base = None  # two models at a time may be one too many
+        elif base is None:
             began = time.perf_counter()
-            tokenizer = models.load_tokenizer(setup.base)
             base = models.load_model(setup.base, load)
             _record_seconds(folder, "load", setup.base.name, began)
         with models.with_checkpoint(base, checkpoint, load) as model:
@@ -86,6 +93,7 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
             began = time.perf_counter()
             likelihood.add(checkpoint, lacking, reference_nll(model, tokenizer, setup, lacking))
             _record_seconds(folder, "likelihood", checkpoint.name, began)
+        del model
     likelihood.write()
 
 
@@ -96,11 +104,12 @@ def run_wave(
     study = setup.study
     examples = [setup.dataset.by_id[name] for name in wave.examples]
     streams, place = _streams(wave, study.seed)
-    decoded = decode(
+    eos = models.eos_ids(model, tokenizer)
+    tokens = decode_in_memory(
         model,
         [encode_prompt(tokenizer, example, study.prompt) for example in examples],
         streams,
-        eos=(eos := models.eos_ids(model, tokenizer)),
+        eos=eos,
         no_repeat_ngram_size=study.decoding.no_repeat_ngram_size,
         on_step=lambda ended: on_progress(wave.checkpoint, ended, ""),
     )
@@ -110,7 +119,7 @@ def run_wave(
     for prompt, example in enumerate(examples):
         for cell in wave.cells:
             for sample in wave.samples:
-                ids = decoded.tokens[place[_stream_of(prompt, cell, sample)]][: cell.max_length]
+                ids = tokens[place[_stream_of(prompt, cell, sample)]][: cell.max_length]
                 stopped = ids[-1] in eos
                 key = tuple(ids)
                 if key not in texts:
@@ -122,6 +131,35 @@ def run_wave(
                 )  # fmt: skip
     on_progress(wave.checkpoint, 0, rows[-1][10])
     return pd.DataFrame(rows, columns=list(GENERATIONS)).astype({"step": "Int64"})
+
+
+def decode_in_memory(
+    model: Any, prompts: Sequence[Sequence[int]], streams: Sequence[Stream], **options: Any
+) -> list[list[int]]:
+    """Return each stream's tokens; where a GPU's memory does not hold them all, in halves.
+
+    ``options`` are ``decode``'s. Luck belongs to the stream, so halves draw what the whole would.
+
+    Raises:
+        TangevalError: the memory does not hold a single stream.
+    """
+    try:
+        return decode(model, prompts, streams, **options).tokens
+    except torch.OutOfMemoryError as error:
+        if len(streams) == 1:
+            raise TangevalError(
+                f"the GPU's memory does not hold one output of max_length {streams[0].max_length} ({error}); use "
+                "load.quantization: nf4, a smaller max_length, or a larger GPU"
+            ) from error
+    # Outside of the handler, or the traceback would keep what was allocated.
+    torch.cuda.empty_cache()
+    middle = len(streams) // 2
+    tokens: list[list[int]] = []
+    for half in (streams[:middle], streams[middle:]):
+        used = sorted({stream.prompt for stream in half})
+        own = [replace(stream, prompt=used.index(stream.prompt)) for stream in half]
+        tokens += decode_in_memory(model, [prompts[prompt] for prompt in used], own, **options)
+    return tokens
 
 
 def _stream_of(prompt: int, cell: Cell, sample: int) -> tuple[Any, ...]:
@@ -194,7 +232,7 @@ def reference_nll(
     for begin in range(0, len(examples), _REFERENCES):
         batch = examples[begin : begin + _REFERENCES]
         prompts = [encode_prompt(tokenizer, e, setup.study.prompt) for e in batch]
-        answers = [encode_completion(tokenizer, as_verse(e.reference)) for e in batch]
+        answers = [encode_completion(tokenizer, e, setup.study.prompt, as_verse(e.reference)) for e in batch]
         longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
         padded = [[-1] * (longest - len(p) - len(a)) + p + a for p, a in zip(prompts, answers, strict=True)]
         ids = torch.tensor(padded, device=model.device)
@@ -242,7 +280,7 @@ def rows_that_fit(setup: Setup) -> int:
     prompt = max(len(encode_prompt(tokenizer, e, study.prompt)) for e in examples)
     length = max(study.decoding.max_length)
     tokens: float = prompt + length
-    if suits(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(whole)), config, prompt + length):
+    if suits(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(whole), None), config, prompt + length):
         streams = {cell.stream for cell in study.decoding.cells()}
         tokens = length + prompt / len(streams)
     layers = config.num_hidden_layers

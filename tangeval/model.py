@@ -7,10 +7,12 @@ nothing of prompts, cells or results.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tangeval.records import Base, Checkpoint, Load, TangevalError
+from tangeval.records import ADAPTER, Base, Checkpoint, Load, TangevalError
 
 
 def device() -> torch.device:
@@ -28,12 +30,17 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def has_bfloat16() -> bool:
+    """Say whether there is a GPU that computes in bfloat16 by itself; older ones (T4, V100) imitate it slowly."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def dtype_of(load: Load) -> torch.dtype:
     """Return the dtype of weights and compute: ``auto`` is bfloat16 where a GPU has it, else float32."""
     if load.dtype != "auto":
         return getattr(torch, load.dtype)  # type: ignore[no-any-return]
     if device().type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if has_bfloat16() else torch.float16
     return torch.float32
 
 
@@ -75,28 +82,35 @@ def load_model(base: Base, load: Load) -> PreTrainedModel:
 
 
 @contextmanager
-def with_checkpoint(model: PreTrainedModel, checkpoint: Checkpoint, load: Load) -> Iterator[torch.nn.Module]:
-    """Yield ``model`` with an adapter on it and take it off again; a full model is loaded instead.
+def with_checkpoint(
+    model: PreTrainedModel | None, checkpoint: Checkpoint, load: Load
+) -> Iterator[torch.nn.Module]:
+    """Yield ``model`` with an adapter on it and take it off again; a full model is loaded instead
+    and wants no ``model``.
 
     ``load.merge`` adds the adapter into the 16- or 32-bit weights for the time being; the
     weights themselves are put back from a copy, since subtracting what was added would not
     give the same bits.
 
     Raises:
-        TangevalError: the adapter does not fit the base model.
+        TangevalError: the adapter does not fit the base model, or it was made for another.
     """
-    if checkpoint.path is None:
-        yield model
-        return
     if checkpoint.kind == "full":
         yield load_model(Base(checkpoint.name, str(checkpoint.path)), load)
         return
+    assert model is not None
+    if checkpoint.path is None:
+        yield model
+        return
+    originals = dict(model.named_modules())
+    biases = {n: p.detach().clone() for n, p in model.named_parameters() if n.endswith("bias")}
     try:
         adapted = PeftModel.from_pretrained(model, str(checkpoint.path), is_trainable=False).eval()
     except (RuntimeError, ValueError, KeyError, OSError, TypeError) as error:
         raise TangevalError(
             f"{checkpoint.path}: the adapter does not fit base model {model.name_or_path}: {error}"
         ) from error
+    _check_names(adapted, checkpoint.path / ADAPTER)
     kept: dict[str, torch.Tensor] = {}
     if load.merge:
         for name, layer in adapted.named_modules():
@@ -112,9 +126,32 @@ def with_checkpoint(model: PreTrainedModel, checkpoint: Checkpoint, load: Load) 
                 if name in kept:
                     layer.base_layer.weight.data.copy_(kept[name])
         adapted.unload()
+        # Modules and biases that were trained whole stay in the model: the base's own are put back.
+        for name, module in originals.items():
+            if name and model.get_submodule(name) is not module:
+                model.set_submodule(name, module)
+        for name, bias in biases.items():
+            model.get_parameter(name).data.copy_(bias)
         # peft leaves its configuration on the bare model and would take the next adapter for a second one.
         if hasattr(model, "peft_config"):
             del model.peft_config
+
+
+def _check_names(adapted: PeftModel, file: Path) -> None:
+    """Refuse an adapter whose tensors are others than this base model's adapter has.
+
+    peft itself leaves out what it does not find, and only warns of what is missing.
+    """
+    if not file.is_file():
+        return
+    with safe_open(file, "pt") as weights:
+        stored = {name for name in weights.keys() if "lora_" in name}  # noqa: SIM118
+    wanted = {name for name in get_peft_model_state_dict(adapted) if "lora_" in name}
+    if stored != wanted:
+        raise TangevalError(
+            f"{file.parent}: the adapter was made for another base model than {adapted.get_base_model().name_or_path}: "
+            f"{min(stored ^ wanted)} is in one of them alone; set base_model to the one it was trained on"
+        )
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

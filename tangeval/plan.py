@@ -126,6 +126,8 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> Setup:
             f"checkpoints: no whole checkpoint in {', '.join(study.checkpoints)}: "
             + "; ".join(f"{s.path.name}: {s.reason}" for s in skipped)
         )
+    for checkpoint in found:
+        checkpoints_on_disk.check_tokenizer(base, checkpoint)
     data = datasets.load(study.data_name, study.validation_size)
     return Setup(study, base, found, skipped, data, allow_pickle)
 

@@ -4,11 +4,12 @@ In: an example and a tokenizer. Out: token ids of the prompt and of the completi
 nothing of models, and of the tokenizer only what its own attributes say, never its name.
 
 The prompt ends at ``[/INST]``; the completion begins with one space, as HW5's does, and
-ends with EOS. The two are tokenised apart and joined as ids, so the prompt's tokens are
-the same whether or not a completion follows.
+ends with EOS. The prompt's tokens are the same whether or not a completion follows.
 """
 
 from typing import Any, Literal
+
+from jinja2 import TemplateError
 
 from tangeval.records import Example, TangevalError
 
@@ -33,29 +34,46 @@ def encode_prompt(tokenizer: Any, example: Example, template: Template) -> list[
     Raises:
         TangevalError: ``chat`` was asked of a tokenizer without a chat template.
     """
-    if template == "chat":
-        if not getattr(tokenizer, "chat_template", None):
-            raise TangevalError("prompt: chat needs a tokenizer with a chat template; use prompt: hw5")
-        messages = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": f"{example.instruction}\n{example.couplet}"},
-        ]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer.encode(text, add_special_tokens=False))
-    ids = list(tokenizer.encode(prompt_text(example), add_special_tokens=False))
+    ids = list(tokenizer.encode(_before(tokenizer, example, template), add_special_tokens=False))
     bos = tokenizer.bos_token_id
-    return ids if bos is None or bos == tokenizer.eos_token_id else [bos, *ids]
+    return ids if template == "chat" or bos is None or bos == tokenizer.eos_token_id else [bos, *ids]
 
 
-def encode_completion(tokenizer: Any, text: str) -> list[int]:
-    """Return the token ids of one space, ``text`` and EOS.
+def encode_completion(tokenizer: Any, example: Example, template: Template, text: str) -> list[int]:
+    """Return the token ids of one space, ``text`` and EOS, as they follow the example's prompt.
+
+    They are what is added to the prompt's ids when both are tokenised as one text: a
+    tokenizer of Llama 2's kind puts a space of its own before a text that stands alone.
+    Where joining changes the prompt's own tokens, they are tokenised apart.
 
     Raises:
         TangevalError: the tokenizer has no EOS, so nothing could tell where a poem ends.
     """
     if tokenizer.eos_token_id is None:
         raise TangevalError("the tokenizer has no EOS token; set eos_token in tokenizer_config.json")
-    return [*tokenizer.encode(f" {text}", add_special_tokens=False), tokenizer.eos_token_id]
+    before = _before(tokenizer, example, template)
+    head = list(tokenizer.encode(before, add_special_tokens=False))
+    ids = list(tokenizer.encode(f"{before} {text}", add_special_tokens=False))
+    joined = ids[: len(head)] == head
+    answer = ids[len(head) :] if joined else tokenizer.encode(f" {text}", add_special_tokens=False)
+    return [*answer, tokenizer.eos_token_id]
+
+
+def _before(tokenizer: Any, example: Example, template: Template) -> str:
+    """The prompt as text, without BOS under ``hw5``."""
+    if template == "hw5":
+        return prompt_text(example)
+    if not getattr(tokenizer, "chat_template", None):
+        raise TangevalError("prompt: chat needs a tokenizer with a chat template; use prompt: hw5")
+    question = f"{example.instruction}\n{example.couplet}"
+    asked = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    try:
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    except TemplateError:
+        # Some templates know no system role (Gemma 2's, Mistral's first): it opens the question then.
+        asked = [{"role": "user", "content": f"{SYSTEM}\n\n{question}"}]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    return str(text)
 
 
 def completion_text(tokenizer: Any, ids: list[int], *, cut: bool) -> str:

@@ -12,6 +12,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 #: Names a checkpoint may not have: they stand for rows that no fine-tuning made.
 BASE, FLOOR, REFERENCE = "base", "floor", "reference"
+#: The file that holds an adapter's weights, as peft names it.
+ADAPTER = "adapter_model.safetensors"
 
 
 class TangevalError(Exception):

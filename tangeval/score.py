@@ -34,9 +34,15 @@ def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
     """Score what ``folder`` holds of the study, write ``scores.parquet`` and ``signatures.json``, and return the scores.
 
     Raises:
-        TangevalError: a shard that the plan names is missing.
+        TangevalError: a shard that the plan names is missing, or the data are not the run's.
     """
     generations = read_generations(study, folder)
+    made_of = read_json(folder / "manifest.json")["data"]["digest"]
+    if made_of != dataset.digest:
+        raise TangevalError(
+            f"{folder} was made of other data than {dataset.folder} holds now; give back the data it was made of, "
+            "or run the study again"
+        )
     splits = study.ordered_splits()
     frame = pd.concat(
         [

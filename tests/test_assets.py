@@ -112,7 +112,7 @@ def test_the_tokenizer_has_special_tokens_of_its_own_and_adds_none(tokenizer):
 
 def test_no_repeat_ngram_size_3_lets_every_completion_begin_with_its_space(tokenizer, sample):
     for example in sample.split("test"):
-        ids = encode_prompt(tokenizer, example, "hw5") + encode_completion(tokenizer, example.reference)[:1]
+        ids = encode_prompt(tokenizer, example, "hw5") + encode_completion(tokenizer, example, "hw5", "")[:1]
         trigrams = [tuple(ids[n : n + 3]) for n in range(len(ids) - 2)]
         assert trigrams.count(trigrams[-1]) == 1
 

@@ -3,12 +3,21 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from tangeval.checkpoint import discover, fingerprint, identity, resolve_base, trained_on, whole_safetensors
+from tangeval.checkpoint import (
+    check_tokenizer,
+    discover,
+    fingerprint,
+    identity,
+    resolve_base,
+    trained_on,
+    whole_safetensors,
+)
 from tangeval.model import load_model, with_checkpoint
 from tangeval.records import Checkpoint, Load, TangevalError
-from tests.tiny import make_adapter
+from tests.tiny import make_adapter, make_tiny_model
 
 
 @pytest.fixture
@@ -153,8 +162,6 @@ def test_a_full_model_is_loaded_as_itself(tiny_model):
 
 
 def test_an_adapter_for_another_base_is_named(tiny_model, tmp_path):
-    from tests.tiny import make_tiny_model
-
     other = make_tiny_model(tmp_path / "wide", hidden=128)
     adapter = make_adapter(other, tmp_path / "adapter")
     base = load_model(resolve_base(str(tiny_model)), Load())
@@ -184,3 +191,57 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path, monkeypatch):
     (folder / "snapshots" / commit).mkdir(parents=True)
     (folder / "snapshots" / commit / "config.json").write_text("{}")
     assert identity(base) == f"owner/model@{commit}"
+
+
+@pytest.mark.parametrize("extra", [{"modules_to_save": ["lm_head"]}, {"bias": "all"}])
+def test_what_an_adapter_trained_whole_goes_with_it(tmp_path, extra):
+    """peft's own unload leaves saved modules and biases in the model."""
+    torch.manual_seed(0)
+    size = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    Qwen2ForCausalLM(Qwen2Config(**size, num_attention_heads=2, num_key_value_heads=2)).save_pretrained(
+        tmp_path / "base"
+    )
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
+        LoraConfig(target_modules=["q_proj"], **extra),
+    )
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    adapted.save_pretrained(tmp_path / "adapter")
+    base = load_model(resolve_base(str(tmp_path / "base")), Load())
+    ids = torch.arange(9)[None]
+    with torch.inference_mode():
+        before = base(ids).logits
+        with with_checkpoint(base, Checkpoint("a", None, tmp_path / "adapter", "adapter"), Load()) as model:
+            assert torch.allclose(model(ids).logits, adapted.eval()(ids).logits, atol=1e-4)
+        assert torch.equal(base(ids).logits, before)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_an_adapter_of_a_model_with_other_layers_is_refused(tiny_model, tmp_path, layers):
+    """Each layer's sizes fit; peft loads what it finds and warns."""
+    other = make_tiny_model(tmp_path / "other", layers=layers)
+    adapter = make_adapter(other, tmp_path / "adapter")
+    base = load_model(resolve_base(str(tiny_model)), Load())
+    checkpoint = Checkpoint("adapter", None, adapter, "adapter")
+    with (
+        pytest.raises(TangevalError, match="made for another base"),
+        with_checkpoint(base, checkpoint, Load()),
+    ):
+        pass
+
+
+def test_a_full_model_of_another_vocabulary_is_refused(tiny_model, tmp_path):
+    base, same = resolve_base("tang-mini"), Checkpoint("tiny", None, tiny_model, "full")
+    with pytest.raises(TangevalError, match="another vocabulary"):
+        check_tokenizer(base, same)
+    check_tokenizer(resolve_base(str(tiny_model)), same)
+
+
+def test_an_adapter_beside_checkpoints_is_named_as_left_out(run_folder):
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(run_folder / "checkpoint-20" / name, run_folder / name)
+    found, skipped = discover([str(run_folder)])
+    assert [c.name for c in found] == ["checkpoint-10", "checkpoint-20"]
+    assert [s.path for s in skipped] == [run_folder]

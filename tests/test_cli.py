@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import yaml
 from sacrebleu.metrics import BLEU
 
 from tangeval import dataset
@@ -402,6 +403,31 @@ def test_a_study_file_stands_for_its_results_folder(finished):
     assert by_folder.code == by_study.code == 0
     assert by_folder.raw == by_study.raw
     assert "best cell: temperature" in by_folder.out
+
+
+def test_a_study_file_that_chooses_by_a_split_the_results_lack_is_refused(finished):
+    made = finished / RESULTS / "study.yaml"
+    text = made.read_text()
+    study = yaml.safe_load(text) | {"splits": ["test"], "samples": 2, "select": None}
+    made.write_text(yaml.safe_dump(study))
+    try:
+        done = tangeval(finished, "select", "tiny.yaml")
+    finally:
+        made.write_text(text)
+    assert done.code == 2
+    assert "has no validation split" in done.err
+
+
+def test_generations_that_fit_no_longer_are_removed_only_when_told_so(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    before = sorted((folder / RESULTS / "generations").iterdir())
+    done = tangeval(folder, "generate", "tiny.yaml", "seed=7")
+    assert done.code == 2
+    assert "--overwrite" in done.err
+    assert sorted((folder / RESULTS / "generations").iterdir()) == before
+    done = tangeval(folder, "generate", "tiny.yaml", "seed=7", "--overwrite")
+    assert done.code == 0
+    assert not set(before) & set((folder / RESULTS / "generations").iterdir())
 
 
 @pytest.mark.parametrize("command", ["summarize", "select"])

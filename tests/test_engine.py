@@ -13,6 +13,8 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     Qwen2Config,
 )
@@ -22,6 +24,7 @@ from tangeval.decoding import engine
 from tangeval.decoding.engine import Stream, decode
 from tangeval.decoding.sampler import luck_key
 from tangeval.prompt import encode_prompt
+from tangeval.records import TangevalError
 from tests.plain_decoder import plain_decode
 
 EOS = 3
@@ -193,6 +196,13 @@ def test_rows_that_share_a_prompt_have_the_logits_of_the_whole_text(config, shar
         for row, (prompt, tokens) in zip(logits, written, strict=True):
             alone = model(torch.tensor([prompts[prompt] + tokens])).logits[0, -1]
             assert torch.allclose(row, alone, atol=1e-4)
+
+
+def test_a_model_with_a_state_for_a_cache_is_refused():
+    size = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "pad_token_id": 0}
+    model = MambaForCausalLM(MambaConfig(**size)).eval()
+    with pytest.raises(TangevalError, match="model with attention"):
+        decode(model, [[5, 6, 7]], [Stream(0, 0.0, 0, 1.0, 0, 4)], eos=[63])
 
 
 def test_learned_absolute_positions_are_right_under_padding():

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tangeval import generate, plan, score, select, summarize
+from tangeval.decoding.engine import decode
 from tangeval.poem import as_verse, clauses, han
 from tangeval.prompt import encode_prompt
 from tangeval.records import TangevalError
@@ -376,6 +377,38 @@ def test_a_rule_by_what_is_no_metric_is_refused(finished, key, value):
     rule = type(setup.study.select).model_validate({key: value})
     with pytest.raises(TangevalError, match=r"select\."):
         select.check_selection(rule, {}, assume_unseen=True)
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_text(study_file, finished, tmp_path, monkeypatch):
+    """The GPU's error, raised for every batch of more than 30 streams."""
+    sizes = []
+
+    def small(model, prompts, streams, **options):
+        sizes.append(len(streams))
+        if len(streams) > 30:
+            raise torch.OutOfMemoryError("no room")
+        return decode(model, prompts, streams, **options)
+
+    monkeypatch.setattr(generate, "decode", small)
+    setup = evaluate(study_file, tmp_path / "out", "checkpoints=[]")
+    assert max(sizes) > 30
+    whole = generations(*finished).query("checkpoint == 'base'").reset_index(drop=True)
+    assert generations(setup, tmp_path / "out")["text"].equals(whole["text"])
+
+
+def test_one_output_that_does_not_fit_is_a_clear_error(study_file, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(generate, "decode", full)
+    with pytest.raises(TangevalError, match="max_length"):
+        evaluate(study_file, tmp_path / "out", "checkpoints=[]")
+
+
+def test_results_are_not_scored_against_other_data(finished):
+    setup, folder = finished
+    with pytest.raises(TangevalError, match="other data"):
+        score.score(setup.study, replace(setup.dataset, digest="other"), folder)
 
 
 def test_a_missing_shard_is_an_error_and_is_made_again(study_file, tmp_path, waves_made):

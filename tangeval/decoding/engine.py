@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from tangeval.decoding.prefix import Prefix, fits, shared
 from tangeval.decoding.sampler import Streams, ban_repeats, choose
+from tangeval.records import TangevalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Rows:
     history: Tensor
     position: Tensor
     prompt: Tensor
+    cache_name: str  #: what this model, in this version of transformers, calls its cache
     cache: Any
     prefix: Prefix | None
 
@@ -101,9 +103,8 @@ class Rows:
         prompt = self.prompt[parent]
         self.cache.reorder_cache(parent)
         history = torch.cat([self.history[parent], token[:, None]], dim=1)
-        return Rows(
-            history, self.position[parent] + 1, prompt, self.cache, self.prefix and self.prefix.of(prompt)
-        )
+        prefix = self.prefix and self.prefix.of(prompt)
+        return Rows(history, self.position[parent] + 1, prompt, self.cache_name, self.cache, prefix)
 
 
 def prefill(
@@ -112,6 +113,9 @@ def prefill(
     """Run each prompt once, padded on the left, with ``room`` for as many tokens after it.
 
     Returns the next token's logits ``[P, V]`` and the prompts as rows.
+
+    Raises:
+        TangevalError: the model keeps no keys and values (but a state, as Mamba does).
     """
     longest = max(map(len, prompts))
     history = torch.tensor([[-1] * (longest - len(p)) + list(p) for p in prompts], device=device)
@@ -124,12 +128,18 @@ def prefill(
         use_cache=True,
         logits_to_keep=1,
     )
-    cache, prefix = result.past_key_values, None
+    name = next((name for name in ("cache", "past_key_values") if name in result.keys()), "")  # noqa: SIM118
+    cache, prefix = result.get(name), None
+    if cache is None or all(getattr(layer, "keys", None) is None for layer in cache.layers):
+        raise TangevalError(
+            f"base_model: {type(model).__name__} keeps no keys and values that tangeval can decode with; take a "
+            "model with attention"
+        )
     prompt = torch.arange(len(prompts), device=device)
     if fits(model, cache, longest + room):
         layers, cache = cache.layers, DynamicCache()
         prefix = Prefix([x.keys for x in layers], [x.values for x in layers], mask, prompt, 1)
-    return result.logits[:, -1], Rows(history, position[:, -1], prompt, cache, prefix)
+    return result.logits[:, -1], Rows(history, position[:, -1], prompt, name, cache, prefix)
 
 
 def advance(model: Any, rows: Rows) -> Tensor:
@@ -137,14 +147,14 @@ def advance(model: Any, rows: Rows) -> Tensor:
     inputs = {
         "input_ids": rows.history[:, -1:],
         "position_ids": rows.position[:, None],
-        "past_key_values": rows.cache,
+        rows.cache_name: rows.cache,
         "use_cache": True,
     }
     if rows.prefix is None:
         logits = model(**inputs, attention_mask=(rows.history >= 0).long()).logits
     else:
-        with shared(model):
-            logits = model(**inputs, attention_mask=None, prefix=rows.prefix).logits
+        with shared(model, rows.prefix):
+            logits = model(**inputs, attention_mask=None).logits
     return logits[:, -1]  # type: ignore[no-any-return]
 
 

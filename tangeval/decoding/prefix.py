@@ -7,6 +7,7 @@ Knows nothing of models but transformers' ``AttentionInterface``.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 NAME = "tangeval_shared_prefix"
+#: What the layers of the model at hand attend over: not every model hands arguments down to them.
+_PREFIX: "ContextVar[Prefix]" = ContextVar("prefix")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,6 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    prefix: Prefix,
     scaling: float,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -65,6 +67,7 @@ def attend(
     """
     if softcap is not None or s_aux is not None:
         raise NotImplementedError("attention with soft-capped scores or sinks over a shared prefix")
+    prefix = _PREFIX.get()
     rows, heads, _, size = query.shape
     groups = key.shape[1]
     query = query.view(rows, groups, heads // groups, size) * scaling
@@ -93,28 +96,32 @@ def suits(kind: type | None, config: Any, length: int) -> bool:
         bool(getattr(kind, "_supports_attention_backend", False))
         and (window is None or length <= window)
         and getattr(config, "attn_logit_softcapping", None) is None
+        and not hasattr(config, "kv_lora_rank")  # its cache holds latents (DeepSeek's), not keys and values
     )
 
 
 def fits(model: Any, cache: Any, length: int) -> bool:
-    """Say whether a model ``suits`` and its ``cache`` holds keys and values of every layer, and nothing else."""
+    """Say whether a model ``suits``, without sinks, and its ``cache`` holds keys and values of every layer alone."""
     config, layers = model.config.get_text_config(), getattr(cache, "layers", [])
     return (
         suits(type(_bare(model)), config, length)
+        and not any(hasattr(module, "sinks") for module in model.modules())
         and len(layers) == config.num_hidden_layers
         and all(getattr(layer, "keys", None) is not None for layer in layers)
     )
 
 
 @contextmanager
-def shared(model: Any) -> Iterator[None]:
-    """Let the model attend by ``attend``; each call then wants ``prefix=``."""
+def shared(model: Any, prefix: Prefix) -> Iterator[None]:
+    """Let the model attend by ``attend`` over ``prefix``."""
     config = model.config.get_text_config()
     usual = config._attn_implementation
     config._attn_implementation = NAME
+    token = _PREFIX.set(prefix)
     try:
         yield
     finally:
+        _PREFIX.reset(token)
         config._attn_implementation = usual
 
 

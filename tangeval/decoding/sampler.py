@@ -23,6 +23,7 @@ _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 _NOISE_BITS = 23  # (integer + 1/2) / 2**23 is exact in float32 and never 0 or 1
 #: How many of a row's largest logits are looked at, one after another, before all of them are.
 CANDIDATES = (64, 512)
+_PART = 128  # streams whose whole vocabulary is sorted in one go
 _CHUNK = 1024  # groups whose whole vocabulary is looked at in one go
 
 
@@ -99,9 +100,13 @@ def choose(logits: Tensor, streams: Streams, temperatures: Tensor, keys: Tensor,
     if cut.any():
         left = cut.nonzero().flatten()
         for candidates in (*CANDIDATES, logits.shape[1]):
-            chosen, sure = _choose_from_top(logits, streams[left], temperatures, keys, step, candidates)
-            tokens[left[sure]] = chosen[sure]
-            left = left[~sure]
+            unsure = [left[:0]]
+            # Where all logits are looked at, a few streams at a time: each takes a row of the vocabulary's size.
+            for part in left.split(_PART if candidates == logits.shape[1] else len(left)):
+                chosen, sure = _choose_from_top(logits, streams[part], temperatures, keys, step, candidates)
+                tokens[part[sure]] = chosen[sure]
+                unsure.append(part[~sure])
+            left = torch.cat(unsure)
             if not len(left):
                 break
     return tokens
