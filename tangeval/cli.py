@@ -5,23 +5,13 @@ import logging
 import os
 import re
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import psutil
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +20,7 @@ from tangeval.checkpoint import discover, trained_on
 from tangeval.metrics.aggregate import groups
 from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
+from tangeval.progress import Decoding
 from tangeval.records import SPLITS, TangevalError
 from tangeval.study import Study, load_study
 
@@ -271,7 +262,7 @@ def _generate(setup: Setup, folder: Path, *, overwrite: bool) -> None:
         highlight=False,
     )
     try:
-        with _Progress(total) as progress:
+        with Decoding(console, total) as progress:
             generating.generate(setup, folder, progress.advance)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
@@ -380,41 +371,3 @@ def _show_plan(setup: Setup, folder: Path) -> None:
         )
     console.print(table)
     console.print(generating.estimate(setup, folder, pending), highlight=False)
-
-
-class _Progress:
-    """A bar in a terminal, a plain line every ten seconds elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.name, self.text = total, 0, "", ""
-        self.began = self.told = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[more]}"), console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self.task = self.bar.add_task("loading", total=total or None, more="")
-
-    def __enter__(self) -> "_Progress":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
-        if self.done:
-            seconds = time.monotonic() - self.began
-            console.print(
-                f"decoded {self.done:,} streams in {seconds:.0f} s, {self.done / seconds:,.0f} a second",
-                highlight=False,
-            )
-
-    def advance(self, name: str, ended: int, text: str) -> None:
-        self.done += ended
-        self.text = text[:16] or self.text
-        memory = psutil.Process().memory_info().rss / 2**30
-        now = time.monotonic()
-        rate = self.done / (now - self.began)
-        more = f"{rate:,.0f}/s {memory:.1f} GiB {self.text}"
-        self.bar.update(self.task, description=name, completed=self.done, more=more)
-        if not console.is_terminal and now - self.told > 10:
-            self.told = now
-            console.print(f"{name}: {self.done:,} of {self.total:,}, {more}", highlight=False, markup=False)
