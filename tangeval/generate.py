@@ -302,9 +302,11 @@ def _budget(base: Base, load: Load) -> float:
 
 def estimate(setup: Setup, folder: Path, pending: Sequence[Wave]) -> str:
     """Say what the pending waves will take, from the waves that were timed in ``folder``."""
+    if not pending:
+        return "nothing to decode: all that the study asks for is there"
     timed = (read_json(folder / TIMINGS) or {}).get("waves", {})
     streams = {w.id: w.streams() for w in read_plan(folder) if w.id in timed}
-    largest = max((w.streams() for w in pending), default=0)
+    largest = max(w.streams() for w in pending)
     memory = _budget(setup.base, setup.study.loading()) / 2**30
     size = f"waves of up to {largest:,} streams, planned for {memory:.1f} GiB beside the weights"
     if not streams:

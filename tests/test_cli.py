@@ -150,6 +150,7 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(planned_and_run):
 def test_a_dry_run_beside_results_counts_what_is_lacking_and_estimates_the_time(finished):
     done = tangeval(finished, "run", "tiny.yaml", "--dry-run")
     assert [row[3:] for row in done.table()] == [["0", "0", "0"]] * 3
+    assert "nothing to decode" in done.out
     before = sorted((finished / RESULTS).rglob("*"))
     more = tangeval(finished, "run", "tiny.yaml", "decoding.temperature=[0.0,0.7,1.0]", "--dry-run")
     # Four streams and eight cells a sample at the new temperature.
