@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 
 import pytest
 
@@ -128,3 +129,19 @@ def test_digest_changes_with_the_files_and_the_split(folder):
     with (folder / TRUTH).open("a") as stream:
         stream.write("\n")
     assert len(digests | {dataset.load(str(folder), 30).digest}) == 3
+
+
+def test_fetch_clones_the_repository_once_and_says_what_to_do_without_a_network(tmp_path, monkeypatch):
+    """Git itself, on a repository on this disk."""
+    source, target = tmp_path / "source", tmp_path / "data" / "GenAI-Hw5"
+    shutil.copytree(dataset.SAMPLE, source)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "data"]):
+        subprocess.run(["git", *command], cwd=source, check=True)
+    monkeypatch.setattr(dataset, "REPOSITORY", source.as_uri())
+    assert dataset.fetch(target) == target
+    assert len(dataset.load(str(target), 30).split("test")) == 15
+    monkeypatch.setattr(dataset, "REPOSITORY", (tmp_path / "nowhere").as_uri())
+    assert dataset.fetch(target) == target
+    with pytest.raises(TangevalError, match="TANGEVAL_DATA"):
+        dataset.fetch(tmp_path / "other")
