@@ -73,9 +73,9 @@ def run(
     console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
     if study.select:
         _select(study, setup.dataset, folder)
-    console.print(
-        f"pictures: {', '.join(p.name for p in pictures if p.suffix == '.png')} in {folder / 'figures'}"
-    )
+    drawn = [path.name for path in pictures if path.suffix == ".png"]
+    if drawn:
+        console.print(f"pictures: {', '.join(drawn)} in {folder / 'figures'}")
     console.print(f"tables: {folder / 'tables'}; every cell: {folder / 'summary.csv'}")
 
 
