@@ -7,9 +7,13 @@ One process, one model, the same prompts, cells and samples:
 (b) ``generate`` for all prompts × samples of one setting at a time;
 (c) tangeval's engine with a row for each stream;
 (d) tangeval's engine.
-(a) and (b) are timed on a random part, which the table states, and scaled. Prints a table and
-writes JSON. The roofline floor is, for each step, the larger of bytes read ÷ measured copy
-bandwidth and FLOPs ÷ measured matrix rate.
+(a) and (b) are timed on a random part, which the table states, and scaled. (d) runs twice: the
+first time on a GPU records its steps, which later waves and checkpoints use again. ``--growth``
+times (d) for ever more cells, samples and checkpoints, ``--texts`` counts the texts that other
+waves, merging and float32 leave the same, ``--profile`` says which kernels take the time.
+
+Prints tables and writes JSON. The roofline floor is, for each step, the larger of bytes read ÷
+measured copy bandwidth and FLOPs ÷ measured matrix rate.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,11 +34,15 @@ from rich.table import Table
 from tangeval import dataset
 from tangeval import model as models
 from tangeval.checkpoint import discover, resolve_base
+from tangeval.decoding.attention import bare
 from tangeval.decoding.engine import Stream, decode
+from tangeval.decoding.memory import measure as measure_rows
+from tangeval.decoding.rows import Workspace
 from tangeval.decoding.sampler import luck_key
 from tangeval.prompt import encode_prompt
-from tangeval.records import Cell, Load
+from tangeval.records import Checkpoint, Example, Load
 
+#: The first five are the homework's range; more of them make a larger grid.
 TEMPERATURES = (
     0.1,
     0.4,
@@ -56,26 +65,53 @@ TEMPERATURES = (
     1.9,
     2.0,
 )
-TOP_K, TOP_P = (0, 5, 50), (0.3, 0.6, 0.9, 1.0)
+TOP_K = (0, 5, 50)
+TOP_P = (0.3, 0.6, 0.9, 1.0)
+MORE_TOP_P = (0.2, 0.25, 0.35, 0.4, 0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85)
+NAMES = {
+    "a": "generate, one prompt, one setting", "b": "generate, one setting", "c": "tangeval, a row a stream",
+    "d": "tangeval",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is decoded: prompts as token ids, the cells and samples, and on which machine."""
+
+    examples: Sequence[Example]
+    prompts: Sequence[Sequence[int]]
+    max_length: int
+    eos: Sequence[int]
+
+    def streams(self, cells: int, samples: int) -> list[Stream]:
+        """``cells`` settings (a multiple of 12) × prompts × samples."""
+        return [
+            Stream(p, *cell, luck_key(42, example.id, sample), self.max_length)
+            for (p, example), cell, sample in product(enumerate(self.examples), grid(cells), range(samples))
+        ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.decode", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--base", default="tang-mini")
-    parser.add_argument("--checkpoint", default="checkpoints/demo/checkpoint-76")
-    parser.add_argument("--data", default="sample")
-    parser.add_argument("--quantization", default="none", choices=["none", "nf4", "int8"])
-    parser.add_argument("--merge", action="store_true", help="for (c) and (d)")
-    parser.add_argument("--cells", type=int, default=60, help="a multiple of 12")
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--max-length", type=int, default=96)
-    parser.add_argument("--loop", type=int, default=12, help="outputs that (a) is timed on; 0 leaves it out")
-    parser.add_argument(
-        "--batches", type=int, default=4, help="settings that (b) is timed on; 0 leaves it out"
-    )
-    parser.add_argument("--out", type=Path, default=Path("results/bench/decode.json"))
+    add = parser.add_argument
+    add("--base", default="tang-mini")
+    add("--checkpoint", default="checkpoints/demo/checkpoint-76")
+    add("--data", default="sample")
+    add("--quantization", default="none", choices=["none", "nf4", "int8"])
+    add("--merge", action="store_true", help="merged weights for (c) and (d)")
+    add("--cells", type=int, default=60, help="a multiple of 12")
+    add("--samples", type=int, default=4)
+    add("--max-length", type=int, default=96)
+    add("--loop", type=int, default=12, help="outputs that (a) is timed on; 0 leaves it out")
+    add("--batches", type=int, default=4, help="settings that (b) is timed on; 0 leaves it out")
+    add("--only-d", action="store_true", help="leave (c) out")
+    add("--memory-gib", type=float, help="the GPU memory that (c) and (d) may take")
+    add("--growth", action="store_true", help="time (d) for 1, 4, 16 times as much")
+    add("--texts", action="store_true", help="compare the texts of other ways to compute the same")
+    add("--profile", action="store_true", help="name the kernels that (d) spends its time in")
+    add("--out", type=Path, default=Path("results/bench/decode.json"))
     options = parser.parse_args()
     report = measure(options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -86,53 +122,127 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Time the four ways and return what was found, in seconds, rows and bytes."""
     base, load = resolve_base(options.base), Load(options.quantization)
-    tokenizer, bare = models.load_tokenizer(base), models.load_model(base, load)
+    fast = Load(options.quantization, merge=options.merge)
+    tokenizer = models.load_tokenizer(base)
     (checkpoint,), _ = discover([options.checkpoint])
     examples = dataset.load(options.data).split("test")
     prompts = [encode_prompt(tokenizer, example, "hw5") for example in examples]
-    grid = list(product(TEMPERATURES[: options.cells // 12], TOP_K, TOP_P))
-    cells = [Cell(*point, options.max_length) for point in grid]
-    streams = [
-        Stream(p, c.temperature, c.top_k, c.top_p, luck_key(42, e.id, s), c.max_length)
-        for (p, e), c, s in product(enumerate(examples), cells, range(options.samples))
-    ]
-    luck = random.Random(0)
+    model = models.load_model(base, load)
+    task = Task(examples, prompts, options.max_length, models.eos_ids(model, tokenizer))
+    streams = task.streams(options.cells, options.samples)
+    on_gpu = torch.cuda.is_available()
     report: dict[str, Any] = {
-        "device": models.device().type if not torch.cuda.is_available() else torch.cuda.get_device_name(),
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "base": base.name,
-        "quantization": options.quantization, "merge": options.merge, "prompts": len(prompts), "cells": len(cells),
-        "samples": options.samples, "max_length": options.max_length, "outputs": len(streams), "ways": {},
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu", "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "base": base.name, "quantization": options.quantization,
+        "merge": options.merge, "prompts": len(prompts), "cells": options.cells, "samples": options.samples,
+        "max_length": options.max_length, "outputs": len(streams), "ways": {},
     }  # fmt: skip
-    ways = report["ways"]
-    with models.with_checkpoint(bare, checkpoint, load) as model:
-        eos = models.eos_ids(model, tokenizer)
-        if options.loop:
-            some = [luck.choice(streams) for _ in range(options.loop)]
-            seconds = sum(timed(generated, model, [prompts[s.prompt]], s, eos)[0] for s in some)
-            ways["a"] = {"seconds": seconds * len(streams) / len(some), "timed_on": f"{len(some)} outputs"}
-        if options.batches:
-            every = [p for p in prompts for _ in range(options.samples)]
-            chosen = [
-                Stream(0, c.temperature, c.top_k, c.top_p, 0, c.max_length)
-                for c in luck.sample(cells, options.batches)
-            ]
-            seconds = sum(timed(generated, model, every, s, eos)[0] for s in chosen)
-            ways["b"] = {"seconds": seconds * len(cells) / len(chosen), "timed_on": f"{len(chosen)} settings"}
-    with models.with_checkpoint(bare, checkpoint, Load(options.quantization, merge=options.merge)) as model:
-        decode(model, prompts, streams[:: len(streams) // 20], eos=eos, no_repeat_ngram_size=3)  # warm-up
-        for name, share in (("c", False), ("d", True)):
+    if options.loop or options.batches:
+        with models.with_checkpoint(model, checkpoint, load) as adapted:
+            report["ways"] |= time_generate(adapted, task, streams, options)
+    if fast != load:
+        del model
+        if on_gpu:
+            torch.cuda.empty_cache()
+        model = models.load_model(base, fast)
+    if options.memory_gib:
+        total = torch.cuda.get_device_properties(model.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
+    waves, report["planned"] = plan(model, task, streams, options.memory_gib)
+    workspace = Workspace()
+    with models.with_checkpoint(model, checkpoint, fast) as adapted:
+        few = streams[:: max(1, len(streams) // 20)]
+        decode(adapted, prompts, few, eos=task.eos, no_repeat_ngram_size=3)  # warm-up: libraries, kernels
+        first, _ = timed(run, adapted, task, waves, workspace)
+        ways = report["ways"]
+        for name in ("d",) if options.only_d else ("d", "c"):
             reset_peak()
-            seconds, decoded = timed(
-                decode, model, prompts, streams, eos=eos, no_repeat_ngram_size=3, share=share
-            )
+            seconds, (tokens, rows) = timed(run, adapted, task, waves, workspace, share=name == "d")
             ways[name] = {
-                "seconds": seconds, "timed_on": "all", "rows": sum(decoded.rows), "peak_gib": peak_gib()
+                "seconds": seconds, "timed_on": "all", "rows": sum(map(sum, rows)), "peak_gib": peak_gib(),
+                "steps": sum(map(len, rows)), "tokens": sum(map(len, tokens)), "waves": len(waves),
             }  # fmt: skip
-        ways["d"]["steps"] = len(decoded.rows)
-        ways["d"]["tokens"] = sum(map(len, decoded.tokens))
-        floor = roofline(model, prompts, decoded.rows)
-        ways["d"]["roofline_seconds"], ways["d"]["roofline_share"] = floor, floor / ways["d"]["seconds"]
+            if name == "d":
+                floor = sum(roofline(adapted, prompts, steps) for steps in rows)
+                ways["d"] |= {
+                    "first_seconds": first,
+                    "roofline_seconds": floor,
+                    "roofline_share": floor / seconds,
+                }
+                texts = tokens
+        if options.profile:
+            report["profile"] = profiled(run, adapted, task, waves, workspace)
+    if options.texts:
+        report["texts"] = compare_texts(base, model, checkpoint, fast, task, streams, texts)
+    if options.growth:
+        report["growth"] = grow(model, checkpoint, fast, task, options)
     return report
+
+
+def grid(cells: int) -> list[tuple[float, int, float]]:
+    """``cells`` settings of temperature, top-k and top-p, the smaller grid a part of the larger."""
+    top_p = TOP_P if cells <= 12 * len(TEMPERATURES) else TOP_P + MORE_TOP_P
+    return list(product(TEMPERATURES[: cells // (len(TOP_K) * len(top_p))], TOP_K, top_p))
+
+
+def time_generate(
+    model: Any, task: Task, streams: Sequence[Stream], options: argparse.Namespace
+) -> dict[str, Any]:
+    """(a) and (b), each on a random part, scaled to the whole."""
+    luck, ways = random.Random(0), {}
+    if options.loop:
+        some = [luck.choice(streams) for _ in range(options.loop)]
+        seconds = sum(timed(generated, model, [task.prompts[s.prompt]], s, task.eos)[0] for s in some)
+        ways["a"] = {"seconds": seconds * len(streams) / len(some), "timed_on": f"{len(some)} outputs"}
+    if options.batches:
+        every = [p for p in task.prompts for _ in range(options.samples)]
+        chosen = [
+            Stream(0, *cell, 0, task.max_length) for cell in luck.sample(grid(options.cells), options.batches)
+        ]
+        reset_peak()
+        seconds = sum(timed(generated, model, every, s, task.eos)[0] for s in chosen)
+        ways["b"] = {
+            "seconds": seconds * options.cells / len(chosen), "timed_on": f"{len(chosen)} settings",
+            "peak_gib": peak_gib(),
+        }  # fmt: skip
+    return ways
+
+
+def plan(
+    model: Any, task: Task, streams: list[Stream], memory_gib: float | None
+) -> tuple[list[list[Stream]], dict[str, Any]]:
+    """Cut the streams into waves that fit, as a study is: on a GPU by what a row was measured to cost."""
+    if not torch.cuda.is_available():
+        return [streams], {}
+    cost, free = measure_rows(model, max(task.prompts, key=len))
+    if memory_gib:
+        free = min(free, memory_gib * 2**30 - torch.cuda.memory_allocated())
+    waves = -(-len(streams) // cost.streams(task.max_length, free))
+    size = -(-len(streams) // waves)
+    said = {
+        "row_bytes": cost.fixed,
+        "token_bytes": cost.token,
+        "free_gib": free / 2**30,
+        "streams_a_wave": size,
+    }
+    return [streams[i : i + size] for i in range(0, len(streams), size)], said
+
+
+def run(
+    model: Any, task: Task, waves: Sequence[Sequence[Stream]], workspace: Workspace, *, share: bool = True
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Decode wave after wave: each stream's tokens, and each wave's rows step by step."""
+    tokens, rows = [], []
+    for wave in waves:
+        used = sorted({stream.prompt for stream in wave})
+        own = [replace(stream, prompt=used.index(stream.prompt)) for stream in wave]
+        decoded = decode(
+            model, [task.prompts[p] for p in used], own, eos=task.eos, no_repeat_ngram_size=3, share=share,
+            workspace=workspace,
+        )  # fmt: skip
+        tokens += decoded.tokens
+        rows.append(decoded.rows)
+    return tokens, rows
 
 
 def generated(model: Any, prompts: Sequence[Sequence[int]], stream: Stream, eos: Sequence[int]) -> Any:
@@ -145,6 +255,85 @@ def generated(model: Any, prompts: Sequence[Sequence[int]], stream: Stream, eos:
         top_p=stream.top_p, max_new_tokens=stream.max_length, no_repeat_ngram_size=3, eos_token_id=list(eos),
         pad_token_id=0,
     )  # fmt: skip
+
+
+def grow(
+    model: Any, checkpoint: Checkpoint, load: Load, task: Task, options: argparse.Namespace
+) -> dict[str, list[dict[str, float]]]:
+    """Seconds and rows of (d) for 1, 4 and 16 times as many cells, samples, checkpoints."""
+    growth: dict[str, list[dict[str, float]]] = {"cells": [], "samples": [], "checkpoints": []}
+    for kind, times in product(growth, (1, 4, 16)):
+        cells = options.cells * times if kind == "cells" else options.cells
+        # 16 times the samples would be more than anyone asks for: it begins at a quarter.
+        samples = max(1, options.samples // 4) * times if kind == "samples" else options.samples
+        streams, workspace, rows = task.streams(cells, samples), Workspace(), 0
+        waves, _ = plan(model, task, streams, options.memory_gib)
+        began = time.perf_counter()
+        for _ in range(times if kind == "checkpoints" else 1):
+            with models.with_checkpoint(model, checkpoint, load) as adapted:
+                _, seen = run(adapted, task, waves, workspace)
+            rows += sum(map(sum, seen))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        row = {"times": times, "outputs": len(streams) * (times if kind == "checkpoints" else 1)}
+        growth[kind].append(row | {"seconds": time.perf_counter() - began, "rows": rows})
+    return growth
+
+
+def compare_texts(
+    base: Any,
+    model: Any,
+    checkpoint: Checkpoint,
+    load: Load,
+    task: Task,
+    streams: list[Stream],
+    texts: Sequence[Sequence[int]],
+) -> dict[str, Any]:
+    """The share of outputs that other ways to compute the same leave as they are, and where the others part."""
+    halves = [streams[: len(streams) // 2], streams[len(streams) // 2 :]]
+    with models.with_checkpoint(model, checkpoint, load) as adapted:
+        found = {
+            "a row a stream": likeness(texts, run(adapted, task, [streams], Workspace(), share=False)[0]),
+            "two waves": likeness(texts, run(adapted, task, halves, Workspace())[0]),
+        }
+    others = {
+        "adapter merged" if not load.merge else "adapter not merged": replace(load, merge=not load.merge)
+    }
+    if models.dtype_of(load) != torch.float32 and load.quantization == "none":
+        others["float32"] = replace(load, dtype="float32")
+    for name, other in others.items():
+        again = models.load_model(base, other)
+        with models.with_checkpoint(again, checkpoint, other) as adapted:
+            found[name] = likeness(texts, run(adapted, task, halves, Workspace())[0])
+        del again, adapted
+    return found
+
+
+def likeness(these: Sequence[Sequence[int]], those: Sequence[Sequence[int]]) -> dict[str, float]:
+    """The share of equal texts; of the others, the mean place of the first token that differs, from 0."""
+    places = [
+        next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        for a, b in zip(these, those, strict=True)
+        if list(a) != list(b)
+    ]
+    return {
+        "equal": 1 - len(places) / len(these), "first_difference": sum(places) / len(places) if places else float("nan")
+    }  # fmt: skip
+
+
+def profiled(work: Callable[..., Any], *arguments: Any) -> list[dict[str, Any]]:
+    """The operations that ``work`` spends most of its time in: seconds and calls."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as seen:
+        work(*arguments)
+    key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    events = sorted(seen.key_averages(), key=lambda event: -getattr(event, key))
+    return [
+        {"name": event.key[:120], "seconds": getattr(event, key) / 1e6, "calls": event.count}
+        for event in events[:20]
+    ]
 
 
 def timed(work: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:
@@ -170,15 +359,23 @@ def peak_gib() -> float:
 
 def roofline(model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> float:
     """Return the seconds that the machine's own rates allow for ``rows`` ``[steps]``, prompts first."""
-    weights = [p for p in model.parameters() if p.dim() > 1]
-    size = weights[-1].element_size()
-    read, multiplied = sum(p.numel() * p.element_size() for p in weights), 2 * sum(p.numel() for p in weights)
-    config = model.config.get_text_config()
+    merged = any(getattr(module, "merged", False) for module in model.modules())
+    linear = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not (merged and "lora_" in name)
+    ]
+    multiplied = 2 * sum(module.in_features * module.out_features for module in linear)
+    read = sum(module.weight.numel() * module.weight.element_size() for module in linear)
+    config = bare(model).config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 2 * config.num_hidden_layers * heads * width * size  # bytes of a token's keys and values
+    dtype = model.dtype if model.dtype.is_floating_point else torch.bfloat16
+    token = (
+        2 * config.num_hidden_layers * heads * width * dtype.itemsize
+    )  # bytes of a token's keys and values
     prompt = sum(map(len, prompts))
-    bandwidth, rate = copy_bandwidth(model.device), matrix_rate(model.device, weights[-1].dtype)
+    bandwidth, rate = copy_bandwidth(model.device), matrix_rate(model.device, dtype)
     seconds = prompt * multiplied / rate
     for step, count in enumerate(rows[1:], 1):
         cache = (prompt + count * step) * token
@@ -198,28 +395,43 @@ def copy_bandwidth(device: torch.device) -> float:
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Return FLOPs a second of a large matrix product."""
     size = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(size, size, device=device).to(dtype if dtype.is_floating_point else torch.bfloat16)
+    a = torch.randn(size, size, device=device).to(dtype)
     a @ a
     return 2 * size**3 / min(timed(torch.matmul, a, a)[0] for _ in range(5))
 
 
 def show(report: dict[str, Any]) -> None:
-    ways, names = report["ways"], {
-        "a": "generate, one prompt, one setting", "b": "generate, one setting", "c": "tangeval, a row a stream",
-        "d": "tangeval",
-    }  # fmt: skip
+    ways, console = report["ways"], Console(width=120)
     title = f"{report['outputs']:,} outputs of {report['base']} on {report['device']}"
     table = Table("way", "seconds", "(d) is faster by", "rows", "peak GiB", "timed on", title=title)
-    for name, way in ways.items():
+    for name, way in sorted(ways.items()):
         times = f"{way['seconds'] / ways['d']['seconds']:.1f}×"
-        rows, peak = (
-            f"{way['rows']:,}" if "rows" in way else "",
-            f"{way['peak_gib']:.2f}" if "peak_gib" in way else "",
-        )
-        table.add_row(f"({name}) {names[name]}", f"{way['seconds']:.1f}", times, rows, peak, way["timed_on"])
-    console = Console(width=120)
+        rows = f"{way['rows']:,}" if "rows" in way else ""
+        peak = f"{way['peak_gib']:.2f}" if "peak_gib" in way else ""
+        table.add_row(f"({name}) {NAMES[name]}", f"{way['seconds']:.1f}", times, rows, peak, way["timed_on"])
     console.print(table)
-    console.print(f"(d) reaches {ways['d']['roofline_share']:.0%} of the roofline floor", highlight=False)
+    d = ways["d"]
+    console.print(
+        f"(d): {d['tokens']:,} tokens in {d['steps']} steps of {d['waves']} waves; the first time "
+        f"{d['first_seconds']:.1f} s; {d['roofline_share']:.0%} of the roofline floor",
+        highlight=False,
+    )
+    for name, found in report.get("texts", {}).items():
+        console.print(
+            f"texts, {name}: {found['equal']:.1%} equal, the others part at token {found['first_difference']:.0f}",
+            highlight=False,
+        )
+    for kind, rows in report.get("growth", {}).items():
+        for row in rows:
+            console.print(
+                f"{row['times']:>3}× {kind}: {row['outputs']:,} outputs, {row['rows']:,} rows, "
+                f"{row['seconds']:.1f} s, {row['seconds'] / rows[0]['seconds']:.2f}× the time",
+                highlight=False,
+            )
+    for row in report.get("profile", []):
+        console.print(
+            f"{row['seconds']:8.3f} s {row['calls']:>7}  {row['name']}", highlight=False, markup=False
+        )
 
 
 if __name__ == "__main__":

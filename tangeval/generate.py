@@ -8,7 +8,7 @@ Knows nothing of metrics.
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedToke
 
 from tangeval import __version__
 from tangeval import model as models
-from tangeval.decoding.engine import Stream, decode
-from tangeval.decoding.prefix import suits
+from tangeval.decoding.attention import suits
+from tangeval.decoding.engine import Stream
+from tangeval.decoding.memory import RowCost, decode_in_memory, measure
+from tangeval.decoding.rows import Workspace
 from tangeval.decoding.sampler import luck_key
 from tangeval.plan import SCHEMA, Setup, Wave, digest, make_plan, read_plan, write_plan
 from tangeval.poem import as_verse, han
@@ -47,7 +49,7 @@ def plan(setup: Setup, folder: Path) -> tuple[list[Wave], dict[str, str]]:
     contexts = {c.name: setup.context(c, engine_name(load)) for c in setup.checkpoints}
     rows = setup.study.batch_size
     if rows == "auto":
-        rows = rows_that_fit(setup)
+        rows = _rows_by_trial(setup, folder) or rows_that_fit(setup)
     return make_plan(setup, folder, contexts, rows), contexts
 
 
@@ -58,7 +60,14 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
         TangevalError: a model or an adapter cannot be loaded.
     """
     sweep(folder)
+    load = setup.study.loading(allow_pickle=setup.allow_pickle)
+    tokenizer = models.load_tokenizer(setup.base)
     waves, contexts = plan(setup, folder)
+    base = None
+    if _wants_trial(setup, folder, waves):
+        base = _load(setup, load, folder)
+        _try_rows(setup, folder, base, tokenizer)
+        waves, contexts = plan(setup, folder)
     write_text(folder / "study.yaml", setup.study.to_yaml())
     write_plan(folder, waves)
     write_json(folder / "manifest.json", manifest(setup, contexts))
@@ -66,13 +75,11 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
     for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
         stale.unlink()
     likelihood = _Likelihood(setup, folder, contexts)
-    load = setup.study.loading(allow_pickle=setup.allow_pickle)
-    tokenizer = models.load_tokenizer(setup.base)
     for example in likelihood.examples[:1]:
         encode_completion(
             tokenizer, example, setup.study.prompt, ""
         )  # refuses what no weights are needed to refuse
-    base = None
+    workspace = Workspace()
     for checkpoint in setup.checkpoints:
         pending = [w for w in waves if w.checkpoint == checkpoint.name and not w.shard(folder).is_file()]
         lacking = likelihood.lacking(checkpoint)
@@ -80,14 +87,13 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
             continue
         if checkpoint.kind == "full":
             base = None  # two models at a time may be one too many
+            workspace.clear()
         elif base is None:
-            began = time.perf_counter()
-            base = models.load_model(setup.base, load)
-            _record_seconds(folder, "load", setup.base.name, began)
+            base = _load(setup, load, folder)
         with models.with_checkpoint(base, checkpoint, load) as model:
             for wave in pending:
                 began = time.perf_counter()
-                frame = run_wave(setup, wave, model, tokenizer, on_progress)
+                frame = run_wave(setup, wave, model, tokenizer, workspace, on_progress)
                 write_parquet(wave.shard(folder), frame)
                 _record_seconds(folder, "waves", wave.id, began)
             began = time.perf_counter()
@@ -98,7 +104,12 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
 
 
 def run_wave(
-    setup: Setup, wave: Wave, model: Any, tokenizer: PreTrainedTokenizerBase, on_progress: OnProgress
+    setup: Setup,
+    wave: Wave,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    workspace: Workspace,
+    on_progress: OnProgress,
 ) -> pd.DataFrame:
     """Decode one wave and return its rows, columns ``GENERATIONS``, in the plan's order."""
     study = setup.study
@@ -111,6 +122,7 @@ def run_wave(
         streams,
         eos=eos,
         no_repeat_ngram_size=study.decoding.no_repeat_ngram_size,
+        workspace=workspace,
         on_step=lambda ended: on_progress(wave.checkpoint, ended, ""),
     )
     step = next(c.step for c in setup.checkpoints if c.name == wave.checkpoint)
@@ -131,35 +143,6 @@ def run_wave(
                 )  # fmt: skip
     on_progress(wave.checkpoint, 0, rows[-1][10])
     return pd.DataFrame(rows, columns=list(GENERATIONS)).astype({"step": "Int64"})
-
-
-def decode_in_memory(
-    model: Any, prompts: Sequence[Sequence[int]], streams: Sequence[Stream], **options: Any
-) -> list[list[int]]:
-    """Return each stream's tokens; where a GPU's memory does not hold them all, in halves.
-
-    ``options`` are ``decode``'s. Luck belongs to the stream, so halves draw what the whole would.
-
-    Raises:
-        TangevalError: the memory does not hold a single stream.
-    """
-    try:
-        return decode(model, prompts, streams, **options).tokens
-    except torch.OutOfMemoryError as error:
-        if len(streams) == 1:
-            raise TangevalError(
-                f"the GPU's memory does not hold one output of max_length {streams[0].max_length} ({error}); use "
-                "load.quantization: nf4, a smaller max_length, or a larger GPU"
-            ) from error
-    # Outside of the handler, or the traceback would keep what was allocated.
-    torch.cuda.empty_cache()
-    middle = len(streams) // 2
-    tokens: list[list[int]] = []
-    for half in (streams[:middle], streams[middle:]):
-        used = sorted({stream.prompt for stream in half})
-        own = [replace(stream, prompt=used.index(stream.prompt)) for stream in half]
-        tokens += decode_in_memory(model, [prompts[prompt] for prompt in used], own, **options)
-    return tokens
 
 
 def _stream_of(prompt: int, cell: Cell, sample: int) -> tuple[Any, ...]:
@@ -228,27 +211,45 @@ def reference_nll(
     Raw logits at temperature 1. The sum runs over the completion's tokens: the first space,
     characters and marks (the reference punctuated as verse) and EOS, given the prompt.
     """
-    results = []
-    for begin in range(0, len(examples), _REFERENCES):
-        batch = examples[begin : begin + _REFERENCES]
-        prompts = [encode_prompt(tokenizer, e, setup.study.prompt) for e in batch]
-        answers = [encode_completion(tokenizer, e, setup.study.prompt, as_verse(e.reference)) for e in batch]
-        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-        padded = [[-1] * (longest - len(p) - len(a)) + p + a for p, a in zip(prompts, answers, strict=True)]
-        ids = torch.tensor(padded, device=model.device)
-        mask = (ids >= 0).long()
-        tail = max(map(len, answers))
-        logits = model(
-            input_ids=ids.clamp(min=0),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=tail + 1,
-        ).logits[:, -tail - 1 : -1]
-        picked = logits.float().log_softmax(-1).gather(-1, ids[:, -tail:].clamp(min=0)[..., None])[..., 0]
-        for row, answer in zip(picked, answers, strict=True):
-            results.append((-float(row[-len(answer) :].double().sum()), len(answer)))
+    results: list[tuple[float, int]] = []
+    size = _REFERENCES
+    while len(results) < len(examples):
+        batch = examples[len(results) : len(results) + size]
+        try:
+            results += _nll(model, tokenizer, setup, batch)
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise TangevalError(
+                    f"the GPU's memory does not hold the reference of {batch[0].id} ({error}); use "
+                    "load.quantization: nf4, or a larger GPU"
+                ) from error
+            size //= 2
     return results
+
+
+def _nll(
+    model: Any, tokenizer: PreTrainedTokenizerBase, setup: Setup, batch: Sequence[Example]
+) -> list[tuple[float, int]]:
+    """``reference_nll`` of one batch."""
+    prompts = [encode_prompt(tokenizer, e, setup.study.prompt) for e in batch]
+    answers = [encode_completion(tokenizer, e, setup.study.prompt, as_verse(e.reference)) for e in batch]
+    longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+    padded = [[-1] * (longest - len(p) - len(a)) + p + a for p, a in zip(prompts, answers, strict=True)]
+    ids = torch.tensor(padded, device=model.device)
+    mask = (ids >= 0).long()
+    tail = max(map(len, answers))
+    logits = model(
+        input_ids=ids.clamp(min=0),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=False,
+        logits_to_keep=tail + 1,
+    ).logits[:, -tail - 1 : -1]
+    picked = logits.float().log_softmax(-1).gather(-1, ids[:, -tail:].clamp(min=0)[..., None])[..., 0]
+    return [
+        (-float(row[-len(answer) :].double().sum()), len(answer))
+        for row, answer in zip(picked, answers, strict=True)
+    ]
 
 
 def engine_name(load: Load) -> str:
@@ -259,8 +260,53 @@ def engine_name(load: Load) -> str:
     return f"cpu {models.dtype_of(load)} {torch.get_num_threads()} threads"
 
 
+def _load(setup: Setup, load: Load, folder: Path) -> Any:
+    began = time.perf_counter()
+    base = models.load_model(setup.base, load)
+    _record_seconds(folder, "load", setup.base.name, began)
+    return base
+
+
+def _trial_key(setup: Setup) -> str:
+    load = setup.study.loading()
+    return digest([setup.base_fingerprint, asdict(load), engine_name(load)])
+
+
+def _wants_trial(setup: Setup, folder: Path, waves: Sequence[Wave]) -> bool:
+    """Whether a GPU is about to decode waves whose size it was not asked yet."""
+    return (
+        models.device().type == "cuda"
+        and setup.study.batch_size == "auto"
+        and any(c.kind != "full" for c in setup.checkpoints)
+        and _trial_key(setup) not in (read_json(folder / TIMINGS) or {}).get("rows", {})
+        and any(not wave.shard(folder).is_file() for wave in waves)
+    )
+
+
+def _try_rows(setup: Setup, folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Measure what a row costs here, and write it down."""
+    examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
+    cost, free = measure(
+        model, max((encode_prompt(tokenizer, e, setup.study.prompt) for e in examples), key=len)
+    )
+    timings = read_json(folder / TIMINGS) or {}
+    timings.setdefault("rows", {})[_trial_key(setup)] = asdict(cost) | {"free": free}
+    write_json(folder / TIMINGS, timings)
+
+
+def _rows_by_trial(setup: Setup, folder: Path) -> int | None:
+    """How many streams a wave may have by what ``_try_rows`` wrote down; None if nothing."""
+    known = (read_json(folder / TIMINGS) or {}).get("rows", {}).get(_trial_key(setup))
+    if known is None:
+        return None
+    cost = RowCost(known["fixed"], known["token"])
+    return cost.streams(max(setup.study.decoding.max_length), known["free"])
+
+
 def rows_that_fit(setup: Setup) -> int:
     """Return how many streams a wave may have, from the declared memory and the model's sizes.
+
+    On a CPU, and on a GPU for the plan of a run that never ran: a GPU is asked by trial.
 
     A stream's cost is its tokens' keys and values, the prompt's too where a model does not
     let its rows share them, twice over in the layer at hand, and a few vectors of the size of

@@ -54,7 +54,9 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
 def load_model(base: Base, load: Load) -> PreTrainedModel:
     """Return the model's weights on ``device()``, in evaluation mode.
 
-    nf4 is the homework's: double quantisation, compute in ``dtype_of(load)``.
+    nf4 is the homework's: double quantisation, compute in ``dtype_of(load)``. With ``merge`` its
+    weights are written out in that dtype again, the values that nf4 left of them, so that
+    adapters can be merged: 16-bit memory and speed, the weights that the adapter was trained on.
 
     Raises:
         TangevalError: the model cannot be read; the message says what to put where.
@@ -78,6 +80,8 @@ def load_model(base: Base, load: Load) -> PreTrainedModel:
         arguments["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     with _readable(base):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base.source, **arguments)
+    if load.quantization == "nf4" and load.merge:
+        model = model.dequantize().to(dtype)
     return model.eval()
 
 
@@ -166,6 +170,11 @@ def _readable(base: Base) -> Iterator[None]:
     """Turn a library's long-winded failure to read a model into what the user can do."""
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise TangevalError(
+            f"base_model: the GPU's memory does not hold {base.source} ({error}); use load.quantization: nf4 without "
+            "merge, a smaller model, or a larger GPU"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         if base.local:
             raise TangevalError(f"base_model: {base.source} cannot be loaded: {error}") from error

@@ -44,8 +44,8 @@ class LoadSection(Section):
 
     @model_validator(mode="after")
     def _never_merge_into_few_bits(self) -> "LoadSection":
-        if self.merge and self.quantization != "none":
-            raise ValueError("merging into quantised weights changes outputs; use quantization: none")
+        if self.merge and self.quantization == "int8":
+            raise ValueError("merging into int8 weights changes outputs; use quantization: nf4 or none")
         return self
 
 

@@ -245,3 +245,21 @@ def test_an_adapter_beside_checkpoints_is_named_as_left_out(run_folder):
     found, skipped = discover([str(run_folder)])
     assert [c.name for c in found] == ["checkpoint-10", "checkpoint-20"]
     assert [s.path for s in skipped] == [run_folder]
+
+
+def test_nf4_is_merged_into_the_values_that_it_left(tiny_model, run_folder):
+    """Merged nf4 answers as unmerged nf4 does, and not as the weights did before they were rounded."""
+    (checkpoint, *_), _ = discover([str(run_folder)])
+    ids, logits = torch.tensor([[5, 6, 7, 8, 9]]), {}
+    for name, load in {
+        "apart": Load("nf4"),
+        "merged": Load("nf4", merge=True),
+        "exact": Load(merge=True),
+    }.items():
+        base = load_model(resolve_base(str(tiny_model)), load)
+        assert name == "apart" or not any("4bit" in type(m).__name__ for m in base.modules())
+        with torch.inference_mode(), with_checkpoint(base, checkpoint, load) as model:
+            logits[name] = model(ids).logits[0, -1].float()
+    near = (logits["merged"] - logits["apart"]).norm()
+    assert near < 0.02 * logits["apart"].norm()
+    assert near < 0.2 * (logits["exact"] - logits["apart"]).norm()

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from tangeval import dataset
-from tangeval.decoding import engine
 from tangeval.decoding.engine import Stream, decode
+from tangeval.decoding.rows import Shared, Workspace, prefill
 from tangeval.decoding.sampler import luck_key
 from tangeval.prompt import encode_prompt
 from tangeval.records import TangevalError
@@ -186,13 +186,14 @@ def test_rows_that_share_a_prompt_have_the_logits_of_the_whole_text(config, shar
     prompts = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2], [11, 12, 13, 14, 15, 16]]
     written = [(0, [21, 22, 23]), (0, [21, 30, 31]), (1, [40, 41, 42]), (2, [50, 51, 52]), (0, [24, 25, 26])]
     with torch.inference_mode():
-        logits, rows = engine.prefill(model, prompts, 8, model.device)
-        assert (rows.prefix is not None) == shares
-        parent = torch.tensor([prompt for prompt, _ in written])
+        _, rows = prefill(model, prompts, 8, [3, 1, 1], Workspace())
+        assert isinstance(rows, Shared) == shares
+        # Rows 0, 2 and 3 are on prompt 0, which lies at place 0; prompts 1 and 2 stay where they are.
+        place, move = torch.tensor([0, 3, 1, 2, 4]), (torch.tensor([0, 0]), torch.tensor([3, 4]))
         for step in range(3):
-            rows = rows.grown(parent, torch.tensor([tokens[step] for _, tokens in written]))
-            logits = engine.advance(model, rows)
-            parent = torch.arange(len(written))
+            new = torch.tensor([tokens[step] for _, tokens in written])
+            logits = rows.advance(5, *move, place, new)[place]
+            move = (place[:0], place[:0])
         for row, (prompt, tokens) in zip(logits, written, strict=True):
             alone = model(torch.tensor([prompts[prompt] + tokens])).logits[0, -1]
             assert torch.allclose(row, alone, atol=1e-4)

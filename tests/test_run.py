@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tangeval import generate, plan, score, select, summarize
+from tangeval.decoding import memory
 from tangeval.decoding.engine import decode
 from tangeval.poem import as_verse, clauses, han
 from tangeval.prompt import encode_prompt
@@ -389,7 +390,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_text(study_file, finished
             raise torch.OutOfMemoryError("no room")
         return decode(model, prompts, streams, **options)
 
-    monkeypatch.setattr(generate, "decode", small)
+    monkeypatch.setattr(memory, "decode", small)
     setup = evaluate(study_file, tmp_path / "out", "checkpoints=[]")
     assert max(sizes) > 30
     whole = generations(*finished).query("checkpoint == 'base'").reset_index(drop=True)
@@ -400,7 +401,7 @@ def test_one_output_that_does_not_fit_is_a_clear_error(study_file, tmp_path, mon
     def full(*arguments, **options):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(generate, "decode", full)
+    monkeypatch.setattr(memory, "decode", full)
     with pytest.raises(TangevalError, match="max_length"):
         evaluate(study_file, tmp_path / "out", "checkpoints=[]")
 

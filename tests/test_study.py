@@ -37,7 +37,7 @@ def test_the_studies_of_the_readme_are_there():
         ("name: a\ndecoding: {max_length: 0}", "decoding.max_length.0", "greater than or equal to 1"),
         ("name: a\ndecoding: {temperature: .nan}", "decoding.temperature.0", "finite number"),
         ("name: a\nload: {quantization: nf3}", "load.quantization", "'none', 'nf4' or 'int8'"),
-        ("name: a\nload: {quantization: nf4, merge: true}", "load", "use quantization: none"),
+        ("name: a\nload: {quantization: int8, merge: true}", "load", "use quantization: nf4"),
         ("name: a\nsplits: [train]", "splits.0", "'validation' or 'test'"),
         ("name: a\nsplits: [test]", "", "select.split: validation is not among splits"),
         ("name: ../a", "name", "match pattern"),

@@ -5,21 +5,18 @@ each stream, EOS included. Knows nothing of text, files or cells.
 
 Streams on one prompt whose tokens so far are the same share one row of the batch until they
 part: all begin on the prompt's row, and after each step the distinct (row, token) pairs are
-the next step's rows. Rows whose streams have all ended leave the batch. Each prompt's keys
-and values are kept once for all of its rows, where the model's attention allows it.
+the next step's rows. Rows whose streams have all ended leave the batch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from tangeval.decoding.prefix import Prefix, fits, shared
-from tangeval.decoding.sampler import Streams, ban_repeats, choose
-from tangeval.records import TangevalError
+from tangeval.decoding.rows import Workspace, prefill
+from tangeval.decoding.sampler import KINDS, Streams, ban_repeats, choose, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,122 +49,119 @@ def decode(
     no_repeat_ngram_size: int = 0,
     share: bool = True,
     on_step: Callable[[int], None] = lambda ended: None,
+    workspace: Workspace | None = None,
 ) -> Decoded:
     """Decode every stream until EOS or its max_length.
 
     ``share=False`` gives each stream a row of its own: the plain way, for comparison.
-    ``on_step`` is told after each step how many streams ended with it.
+    ``on_step`` is told after each step how many streams ended with it. A ``workspace`` spares
+    the next decode what this one made ready.
     """
     device = model.device
-    live, temperatures, keys, limit = _to_tensors(streams, device)
+    # Streams that are drawn alike stand together.
+    order = sorted(range(len(streams)), key=lambda i: _kind(streams[i]))
+    live, kind, temperatures, keys, limit = _to_tensors([streams[i] for i in order], device)
+    kinds = kind.bincount(minlength=KINDS).tolist()
+    index = torch.tensor(order, device=device)
     stop = torch.tensor(list(eos), device=device)
-    index = torch.arange(len(streams), device=device)
     output = torch.full((len(streams), int(limit.max())), -1, device=device)
-    logits, rows = prefill(model, prompts, output.shape[1], device)
-    ran = [len(prompts)]
+    most = torch.bincount(live.row, minlength=len(prompts)).tolist()
+    logits, rows = prefill(model, prompts, output.shape[1], most, workspace or Workspace())
+    ran, size = [len(prompts)], len(prompts)
     for step in range(output.shape[1]):
-        logits = ban_repeats(logits.float(), rows.history, no_repeat_ngram_size)
-        token = choose(logits, live, temperatures, keys, step)
+        ban_repeats(logits, rows.texts(size), no_repeat_ngram_size)
+        token = choose(logits, live, kinds, temperatures, keys, step)
+        going = ~torch.isin(token, stop) & (step + 1 < limit)
+        parting = _part(live.row, token, going, kind, rows.sizes, share)
+        size, number, moved, *kinds = parting.counts.tolist()  # the one place that waits for the device
         output[index, step] = token
-        going = ~torch.isin(token, stop) & (step + 1 < limit[index])
-        on_step(int(len(going) - going.sum()))
-        live, index, token = live[going], index[going], token[going]
-        if not len(index):
+        on_step(len(token) - sum(kinds))
+        if not number:
             break
-        parent, token, row = _part(live.row, token, logits.shape[1], share)
-        live = Streams(row, live.temperature, live.luck, live.top_k, live.top_p)
-        rows = rows.grown(parent, token)
-        logits = advance(model, rows)
-        ran.append(len(parent))
+        stays = parting.stays[: sum(kinds)]
+        live, kind, index, limit = (
+            replace(live, row=parting.row)[stays],
+            kind[stays],
+            index[stays],
+            limit[stays],
+        )
+        move, first = parting.moves[:moved], parting.firsts[:number]
+        logits = rows.advance(
+            size, parting.parent[move], parting.place[move], parting.place[first], token[parting.order[first]]
+        )
+        ran.append(number)
     return Decoded([[t for t in line if t >= 0] for line in output.tolist()], ran)
 
 
-@dataclass
-class Rows:
-    """The rows of the batch: R token sequences, each a prompt and what was written after it.
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Where the streams of a step go. All but ``counts`` are ``[S]``, so nothing waits to learn a size.
 
-    ``history`` ``[R, L]`` are all tokens, -1 where padded on the left; ``position`` ``[R]`` is the
-    place of the last one. ``cache`` holds the keys and values of each row's tokens: with a
-    ``prefix``, of those after the prompt alone, which its rows then share.
+    ``order`` sorts the streams by what they have written; ``parent`` and ``place`` are, in that
+    order, each row's place until now and from now on; ``firsts`` are the entries that stand for
+    a row, ``moves`` those whose row is copied to its place. ``row`` is each stream's place, and
+    ``stays`` are the streams that go on, in their own order. Of ``firsts``, ``moves`` and
+    ``stays`` only the beginning counts: ``counts`` are the batch's size, the numbers of rows and
+    of moves, and of streams that go on, kind by kind.
     """
 
-    history: Tensor
-    position: Tensor
-    prompt: Tensor
-    cache_name: str  #: what this model, in this version of transformers, calls its cache
-    cache: Any
-    prefix: Prefix | None
-
-    def grown(self, parent: Tensor, token: Tensor) -> "Rows":
-        """Return the rows ``parent`` ``[R]``, some of them more than once, each with its ``token`` ``[R]``."""
-        prompt = self.prompt[parent]
-        self.cache.reorder_cache(parent)
-        history = torch.cat([self.history[parent], token[:, None]], dim=1)
-        prefix = self.prefix and self.prefix.of(prompt)
-        return Rows(history, self.position[parent] + 1, prompt, self.cache_name, self.cache, prefix)
+    order: Tensor
+    parent: Tensor
+    place: Tensor
+    firsts: Tensor
+    moves: Tensor
+    row: Tensor
+    stays: Tensor
+    counts: Tensor
 
 
-def prefill(
-    model: Any, prompts: Sequence[Sequence[int]], room: int, device: torch.device
-) -> tuple[Tensor, Rows]:
-    """Run each prompt once, padded on the left, with ``room`` for as many tokens after it.
+def _part(
+    row: Tensor, token: Tensor, going: Tensor, kind: Tensor, sizes: Tensor | None, share: bool
+) -> Parting:
+    """Group the streams that go on by (row, token), and find each group a place.
 
-    Returns the next token's logits ``[P, V]`` and the prompts as rows.
-
-    Raises:
-        TangevalError: the model keeps no keys and values (but a state, as Mamba does).
+    The first child of a row stays at its place; the others, and rows that lie beyond the new
+    batch's size, move to free ones. ``sizes`` are the sizes that a batch may have, in order.
     """
-    longest = max(map(len, prompts))
-    history = torch.tensor([[-1] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    mask = history >= 0
-    position = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    result = model(
-        input_ids=history.clamp(min=0),
-        attention_mask=mask.long(),
-        position_ids=position,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    name = next((name for name in ("cache", "past_key_values") if name in result.keys()), "")  # noqa: SIM118
-    cache, prefix = result.get(name), None
-    if cache is None or all(getattr(layer, "keys", None) is None for layer in cache.layers):
-        raise TangevalError(
-            f"base_model: {type(model).__name__} keeps no keys and values that tangeval can decode with; take a "
-            "model with attention"
-        )
-    prompt = torch.arange(len(prompts), device=device)
-    if fits(model, cache, longest + room):
-        layers, cache = cache.layers, DynamicCache()
-        prefix = Prefix([x.keys for x in layers], [x.values for x in layers], mask, prompt, 1)
-    return result.logits[:, -1], Rows(history, position[:, -1], prompt, name, cache, prefix)
+    streams = torch.arange(len(row), device=row.device)
+    width = 2**31
+    code = torch.where(going, row * width + (token if share else streams), 2**62)
+    code, order = code.sort(stable=True)
+    parent = code // width
+    alive = code < 2**62
+    first = alive & (code != code.roll(1)) | alive & (streams == 0)
+    number = first.sum()
+    size = number if sizes is None else sizes.take(torch.searchsorted(sizes, number))
+
+    heir = first & ((parent != parent.roll(1)) | (streams == 0))
+    keep = heir & (parent < size)
+    move = first & ~keep
+    taken = torch.zeros(len(row) + 1, dtype=torch.bool, device=row.device)
+    taken.index_fill_(0, torch.where(keep & (parent < len(row)), parent, len(row)), True)
+    free = taken[:-1].to(torch.uint8).argsort(stable=True)
+    place = torch.where(keep, parent, free[(move.cumsum(0) - 1).clamp(min=0)])
+
+    leader = torch.where(first, streams, 0).cummax(0).values
+    moved_to = torch.empty_like(row)
+    moved_to[order] = place[leader]
+    per_kind = torch.zeros(KINDS, dtype=row.dtype, device=row.device).index_add_(0, kind, going.to(row.dtype))
+    counts = torch.cat([torch.stack([size, number, move.sum()]), per_kind])
+    return Parting(order, parent, place, _first(first), _first(move), moved_to, _first(going), counts)
 
 
-def advance(model: Any, rows: Rows) -> Tensor:
-    """Run each row's last token; returns the next one's logits ``[R, V]``."""
-    inputs = {
-        "input_ids": rows.history[:, -1:],
-        "position_ids": rows.position[:, None],
-        rows.cache_name: rows.cache,
-        "use_cache": True,
-    }
-    if rows.prefix is None:
-        logits = model(**inputs, attention_mask=(rows.history >= 0).long()).logits
-    else:
-        with shared(model, rows.prefix):
-            logits = model(**inputs, attention_mask=None).logits
-    return logits[:, -1]  # type: ignore[no-any-return]
+def _first(true: Tensor) -> Tensor:
+    """The places ``[S]`` where ``true`` ``[S]``, in order, and then the others."""
+    return (~true).to(torch.uint8).argsort(stable=True)
 
 
-def _part(row: Tensor, token: Tensor, vocabulary: int, share: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The next rows: the parent ``[R]`` and token ``[R]`` of each, and each stream's row ``[S]``."""
-    if not share:
-        return row, token, torch.arange(len(row), device=row.device)
-    pairs, member = (row * vocabulary + token).unique(return_inverse=True)
-    return pairs // vocabulary, pairs % vocabulary, member
+def _kind(stream: Stream) -> int:
+    return kind_of(stream.temperature, stream.top_k, stream.top_p)
 
 
-def _to_tensors(streams: Sequence[Stream], device: torch.device) -> tuple[Streams, Tensor, Tensor, Tensor]:
-    """The streams as tensors, the distinct temperatures and keys they index, and their limits."""
+def _to_tensors(
+    streams: Sequence[Stream], device: torch.device
+) -> tuple[Streams, Tensor, Tensor, Tensor, Tensor]:
+    """The streams as tensors, their kinds, the distinct temperatures and keys they index, their limits."""
     temperatures = sorted({s.temperature for s in streams})
     keys = sorted({s.luck for s in streams})
     place, slot = {t: i for i, t in enumerate(temperatures)}, {k: i for i, k in enumerate(keys)}
@@ -179,6 +173,7 @@ def _to_tensors(streams: Sequence[Stream], device: torch.device) -> tuple[Stream
             torch.tensor([s.top_k for s in streams], device=device),
             torch.tensor([s.top_p for s in streams], dtype=torch.float64, device=device),
         ),
+        torch.tensor([_kind(s) for s in streams], device=device),
         torch.tensor(temperatures, device=device),
         torch.tensor(keys, device=device),
         torch.tensor([s.max_length for s in streams], device=device),

@@ -13,18 +13,25 @@ added in that order, and the winner for any top-k or top-p is the running maximu
 """
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+
+draw: "Callable[..., None] | None" = None
+if torch.cuda.is_available():
+    # PyTorch for Windows comes without Triton: tensors do the same there, more slowly.
+    with suppress(ImportError):
+        from tangeval.decoding.kernels import draw
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # splitmix64's increment, as a signed integer
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 _NOISE_BITS = 23  # (integer + 1/2) / 2**23 is exact in float32 and never 0 or 1
 #: How many of a row's largest logits are looked at, one after another, before all of them are.
-CANDIDATES = (64, 512)
-_PART = 128  # streams whose whole vocabulary is sorted in one go
-_CHUNK = 1024  # groups whose whole vocabulary is looked at in one go
+CANDIDATES = (64, 1024, 8192)
+_AT_ONCE = 2**21  # numbers in the largest tensors that are made at a time
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Streams:
     top_k: Tensor
     top_p: Tensor
 
-    def __getitem__(self, chosen: Tensor) -> "Streams":
+    def __getitem__(self, chosen: Tensor | slice) -> "Streams":
         return Streams(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
@@ -58,78 +65,134 @@ def gumbel(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
     A counter-based generator: splitmix64's finaliser (Steele et al., OOPSLA 2014) on key and
     step, then on that and the token. Noise lies between -2.9 and 16.7.
     """
-    seeded = _mix(_mix(keys) + torch.full_like(keys, step) * _GOLDEN)
-    bits = _mix(seeded[:, None] ^ ((tokens + 1) * _GOLDEN))
+    bits = _mix(_seeds(keys, step)[:, None] ^ ((tokens + 1) * _GOLDEN))
     uniform = ((bits >> (64 - _NOISE_BITS)) & (2**_NOISE_BITS - 1)).to(torch.float32)
     uniform = (uniform + 0.5) * 2.0**-_NOISE_BITS
     return -torch.log(-torch.log1p(-uniform))
 
 
-def ban_repeats(logits: Tensor, history: Tensor, size: int) -> Tensor:
-    """Return ``logits`` ``[R, V]`` with -inf where a token would end an n-gram seen before.
+def _seeds(keys: Tensor, step: int) -> Tensor:
+    return _mix(_mix(keys) + torch.full_like(keys, step) * _GOLDEN)
+
+
+def ban_repeats(logits: Tensor, history: Tensor, size: int) -> None:
+    """Set ``logits`` ``[R, V]`` to -inf where a token would end an n-gram seen before.
 
     ``history`` ``[R, L]`` holds each row's prompt and output, padded on the left with -1.
-    Hugging Face's ``NoRepeatNGramLogitsProcessor``: the prompt counts; 0 is off.
+    Hugging Face's ``NoRepeatNGramLogitsProcessor``: the prompt counts; 0 is off. The newest
+    n - 1 tokens are compared with every place at once; nothing is kept between steps.
     """
     if size == 0 or history.shape[1] < size:
-        return logits
+        return
     places = history.shape[1] - size + 1
     same = history[:, :places] >= 0
     for offset in range(size - 1):
         same = same & (history[:, offset : offset + places] == history[:, offset - size + 1, None])
-    row, place = same.nonzero(as_tuple=True)
-    return logits.index_put((row, history[row, place + size - 1]), logits.new_tensor(-torch.inf))
+    bound = torch.full_like(same, torch.inf, dtype=logits.dtype).masked_fill_(same, -torch.inf)
+    logits.scatter_reduce_(1, history[:, size - 1 :].clamp(min=0), bound, "amin")
 
 
-def choose(logits: Tensor, streams: Streams, temperatures: Tensor, keys: Tensor, step: int) -> Tensor:
+KINDS = 4  #: ways of drawing, as ``kind_of`` counts them
+
+
+def kind_of(temperature: float, top_k: int, top_p: float) -> int:
+    """Say how a stream is drawn: 0 the largest logit, 1 from all, 2 cut by top-k, 3 by top-p alone."""
+    if temperature == 0:
+        return 0
+    return 2 if top_k else 3 if top_p < 1 else 1
+
+
+def choose(
+    logits: Tensor, streams: Streams, kinds: Sequence[int], temperatures: Tensor, keys: Tensor, step: int
+) -> Tensor:
     """Return each stream's next token: int64 ``[S]``.
 
-    ``logits`` are float32 ``[R, V]``; ``temperatures`` ``[T]`` and ``keys`` ``[K]`` are what
-    the streams index. Temperature 0 takes the largest logit. Else, as Hugging Face's
-    warpers: divide by the temperature, keep the top-k (all that tie with the k-th), then the
-    fewest most likely whose probability reaches top-p (never none).
+    ``logits`` are ``[R, V]``; ``temperatures`` ``[T]`` and ``keys`` ``[K]`` are what the
+    streams index. Streams stand in the order of their ``kind_of``, and ``kinds`` says how many
+    there are of each. Temperature 0 takes the largest logit. Else, as Hugging Face's warpers:
+    divide by the temperature, keep the top-k (all that tie with the k-th), then the fewest
+    most likely whose probability reaches top-p (never none).
+
+    On a GPU with Triton nothing here waits for a result.
     """
-    tokens = torch.empty_like(streams.row)
-    greedy = temperatures[streams.temperature] == 0
-    whole = ~greedy & (streams.top_k == 0) & (streams.top_p >= 1)
-    cut = ~greedy & ~whole
-    if greedy.any():
-        tokens[greedy] = logits.argmax(dim=-1)[streams.row[greedy]]
-    if whole.any():
-        tokens[whole] = _choose_from_all(logits, streams[whole], temperatures, keys, step)
-    if cut.any():
-        left = cut.nonzero().flatten()
-        for candidates in (*CANDIDATES, logits.shape[1]):
-            unsure = [left[:0]]
-            # Where all logits are looked at, a few streams at a time: each takes a row of the vocabulary's size.
-            for part in left.split(_PART if candidates == logits.shape[1] else len(left)):
-                chosen, sure = _choose_from_top(logits, streams[part], temperatures, keys, step, candidates)
-                tokens[part[sure]] = chosen[sure]
-                unsure.append(part[~sure])
-            left = torch.cat(unsure)
-            if not len(left):
-                break
-    return tokens
+    greedy, whole, ranked, nucleus = kinds
+    token = torch.empty_like(streams.row)
+    if greedy:
+        token[:greedy] = logits[streams.row[:greedy]].argmax(dim=-1)
+    if logits.is_cuda and draw and logits.shape[1] >= CANDIDATES[0]:
+        values, ids = _descending(logits, CANDIDATES[0])
+        rest = slice(greedy, None)
+        draw(logits, values, ids, streams[rest], temperatures, _seeds(keys, step), token[rest])
+        return token
+    if whole:
+        part = slice(greedy, greedy + whole)
+        token[part] = _choose_from_all(logits, streams[part], temperatures, keys, step)
+    if ranked + nucleus:
+        part = slice(greedy + whole, None)
+        token[part] = _choose_from_some(logits, streams[part], nucleus, temperatures, keys, step)
+    return token
 
 
 def _choose_from_all(
     logits: Tensor, streams: Streams, temperatures: Tensor, keys: Tensor, step: int
 ) -> Tensor:
     """The winner over the whole vocabulary: no order needed."""
-    groups, member = _groups(streams, len(temperatures), len(keys))
-    # Rows on one prompt share the noise of each sample: it is made once for all of them.
-    drawn, place = groups[2].unique(return_inverse=True)
-    every = torch.arange(logits.shape[1], device=logits.device).expand(len(drawn), -1)
-    noise = gumbel(keys[drawn], step, every)
-    winners = []
-    parts = (part.split(_CHUNK) for part in (*groups[:2], place))
-    for row, temperature, luck in zip(*parts, strict=True):
-        winners.append((logits[row] / temperatures[temperature, None] + noise[luck]).argmax(dim=-1))
-    return torch.cat(winners)[member]
+    (row, temperature, luck), member = _groups(streams, len(temperatures), len(keys))
+    size = logits.shape[1]
+    every = torch.arange(size, device=logits.device)
+    token = torch.empty_like(row)
+    for part in luck.argsort(stable=True).split(max(1, _AT_ONCE // size)):
+        # Rows on one prompt share the noise of each sample: it is made once for all of them.
+        drawn, place = luck[part].unique(return_inverse=True)
+        noise = gumbel(keys[drawn], step, every.expand(len(drawn), -1))
+        scaled = logits[row[part]].float().div_(temperatures[temperature[part], None])
+        token[part] = scaled.add_(noise[place]).argmax(dim=-1)
+    return token[member]
+
+
+def _choose_from_some(
+    logits: Tensor, streams: Streams, nucleus: int, temperatures: Tensor, keys: Tensor, step: int
+) -> Tensor:
+    """The winner among those that top-k and top-p keep, ever more logits looked at until it is certain."""
+    token, mass = torch.empty_like(streams.row), torch.zeros_like(streams.top_p)
+    if nucleus:
+        mass[-nucleus:] = _mass(logits, streams[slice(-nucleus, None)], temperatures)
+    left = torch.arange(len(token), device=token.device)
+    for candidates in (*CANDIDATES, logits.shape[1]):
+        candidates = min(candidates, logits.shape[1])
+        unsure = [left[:0]]
+        for part in left.split(max(1, _AT_ONCE // candidates)):
+            chosen, sure = _choose_from_top(
+                logits, streams[part], mass[part], temperatures, keys, step, candidates
+            )
+            token[part] = chosen
+            unsure.append(part[~sure])
+        left = torch.cat(unsure)
+        if not len(left):
+            break
+    return token
+
+
+def _mass(logits: Tensor, streams: Streams, temperatures: Tensor) -> Tensor:
+    """Each stream's sum over the vocabulary of exp(logit / temperature), the largest being 1: float64 ``[S]``."""
+    warps = streams.row * len(temperatures) + streams.temperature
+    code, member = warps.unique(return_inverse=True)
+    sums = []
+    for part in code.split(max(1, _AT_ONCE // logits.shape[1])):
+        scaled = logits[part // len(temperatures)].float().div_(temperatures[part % len(temperatures), None])
+        scaled.sub_(scaled.amax(dim=-1, keepdim=True)).exp_()
+        sums.append(scaled.sum(dim=-1, dtype=torch.float64))
+    return torch.cat(sums)[member]
 
 
 def _choose_from_top(
-    logits: Tensor, streams: Streams, temperatures: Tensor, keys: Tensor, step: int, candidates: int
+    logits: Tensor,
+    streams: Streams,
+    mass: Tensor,
+    temperatures: Tensor,
+    keys: Tensor,
+    step: int,
+    candidates: int,
 ) -> tuple[Tensor, Tensor]:
     """The winner among each row's largest logits, and whether those were enough to tell.
 
@@ -139,20 +202,12 @@ def _choose_from_top(
     candidates = min(candidates, size)
     rows, row_of = streams.row.unique(return_inverse=True)
     values, ids = _descending(logits[rows], candidates)
-    streams = Streams(row_of, streams.temperature, streams.luck, streams.top_k, streams.top_p)
+    streams = replace(streams, row=row_of)
 
     # One warped, cumulated distribution for each row and temperature.
     warps, warp = (row_of * len(temperatures) + streams.temperature).unique(return_inverse=True)
-    warp_row, warp_temperature = warps // len(temperatures), temperatures[warps % len(temperatures)]
-    scaled = values[warp_row] / warp_temperature[:, None]
-    largest = scaled[:, :1]
-    cumulated = (scaled - largest).double().exp().cumsum(dim=-1)
-    # The sum over the whole vocabulary is for those that cut it by top-p alone.
-    mass = torch.zeros_like(cumulated[:, 0])
-    asked = warp[(streams.top_k == 0) & (streams.top_p < 1)].unique()
-    for some in asked.split(_CHUNK):
-        every = logits[rows[warp_row[some]]] / warp_temperature[some, None] - largest[some]
-        mass[some] = every.exp_().sum(dim=-1, dtype=torch.float64)
+    scaled = values[warps // len(temperatures)] / temperatures[warps % len(temperatures), None]
+    cumulated = (scaled - scaled[:, :1]).double().exp().cumsum(dim=-1)
     keep, sure = _cut(scaled, cumulated, mass, warp, streams, candidates == size)
 
     # One draw for each row, temperature and luck, whatever the cuts.
@@ -167,11 +222,11 @@ def _cut(
 ) -> tuple[Tensor, Tensor]:
     """How many of the candidates each stream keeps ``[S]``, and whether that is certain ``[S]``.
 
-    ``scaled`` and ``cumulated`` are ``[G, M]``, ``mass`` ``[G]`` is the sum over the whole
-    vocabulary on the same scale where a stream wants it, ``warp`` ``[S]`` says which of the G a stream reads.
+    ``scaled`` and ``cumulated`` are ``[G, M]``, and ``warp`` ``[S]`` says which of the G a stream reads.
+    ``mass`` ``[S]`` is the sum over the whole vocabulary on the same scale, where a stream wants it.
     """
     candidates = scaled.shape[1]
-    scaled, cumulated, mass = scaled[warp], cumulated[warp], mass[warp]
+    scaled, cumulated = scaled[warp], cumulated[warp]
     last = torch.full_like(streams.top_k, candidates)
     ranked = torch.where(streams.top_k > 0, streams.top_k.clamp(max=candidates), last)
     threshold = scaled.gather(1, ranked[:, None] - 1)
@@ -198,9 +253,9 @@ def _descending(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if count < logits.shape[1]:
         ids = logits.topk(count, dim=-1).indices.sort(dim=-1).values
         values, order = logits.gather(1, ids).sort(dim=-1, stable=True)
-        return values.flip(1), ids.gather(1, order).flip(1)
+        return values.flip(1).float(), ids.gather(1, order).flip(1)
     values, ids = logits.sort(dim=-1, stable=True)
-    return values.flip(1), ids.flip(1)
+    return values.flip(1).float(), ids.flip(1)
 
 
 def _groups(streams: Streams, temperatures: int, keys: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:

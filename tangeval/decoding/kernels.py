@@ -1,0 +1,186 @@
+"""The sampler's draw as one GPU kernel: what ``sampler`` does in a hundred, and without a wait.
+
+In: logits, each row's largest in order, and the streams. Out: one token a stream. The same
+token as the sampler's own way gives, up to the last bit of a logarithm. Written in Triton,
+which PyTorch brings along where it drives a GPU.
+
+Each stream is one program. Where its cut falls among the largest logits, it looks at those
+alone. Else it finds the cut by bisection over the values that a logit can have, reading the
+row once for each bit, and draws from all that lie above.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import libdevice
+
+_BLOCK = 2048
+#: The low bits that are alike in all numbers of a dtype, once they are float32.
+_SHIFT = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}
+_GOLDEN = tl.constexpr(0x9E3779B97F4A7C15 - 2**64)
+_MIX_1, _MIX_2 = tl.constexpr(0xBF58476D1CE4E5B9 - 2**64), tl.constexpr(0x94D049BB133111EB - 2**64)
+
+
+def draw(
+    logits: Tensor,
+    values: Tensor,
+    ids: Tensor,
+    streams: Any,
+    temperatures: Tensor,
+    seeds: Tensor,
+    token: Tensor,
+) -> None:
+    """Write each stream's token to ``token`` ``[S]``; a stream of temperature 0 is left alone.
+
+    ``logits`` are ``[R, V]``; ``values`` (float32) and ``ids`` ``[R, M]`` the largest of each
+    row, falling, M a power of 2; ``streams`` a ``sampler.Streams``; ``seeds`` ``[K]`` the keys with the step
+    mixed in.
+    """
+    if len(token):
+        _draw[(len(token),)](
+            logits, logits.stride(0), logits.shape[1], values, ids, streams.row, streams.temperature, streams.luck,
+            streams.top_k, streams.top_p, temperatures, seeds, token, candidates=values.shape[1], block=_BLOCK,
+            shift=_SHIFT[logits.dtype], num_warps=8,
+        )  # fmt: skip
+
+
+@triton.jit
+def _draw(
+    logits, stride, size, values, ids, row_of, temperature_of, luck_of, top_k_of, top_p_of, temperatures, seeds, token,
+    candidates: tl.constexpr, block: tl.constexpr, shift: tl.constexpr,
+):  # fmt: skip
+    stream = tl.program_id(0)
+    temperature = tl.load(temperatures + tl.load(temperature_of + stream))
+    if temperature > 0:
+        row = tl.load(row_of + stream)
+        seed = tl.load(seeds + tl.load(luck_of + stream))
+        top_k = tl.load(top_k_of + stream)
+        top_p = tl.load(top_p_of + stream)
+        here = logits + row * stride
+
+        place = tl.arange(0, candidates)
+        scaled = tl.div_rn(tl.load(values + row * candidates + place), temperature)
+        largest = tl.max(scaled)
+        likely = libdevice.exp(scaled - largest).to(tl.float64)
+        cumulated = tl.cumsum(likely)
+        kept = tl.full((), candidates, tl.int64)
+        total = tl.full((), 0.0, tl.float64)
+        if top_k > 0:
+            ranked = tl.minimum(top_k, candidates)
+            threshold = tl.sum(tl.where(place == ranked - 1, scaled, 0.0))
+            kept = tl.sum((scaled >= threshold).to(tl.int64))
+            total = tl.sum(tl.where(place < kept, likely, 0.0))
+        elif top_p < 1:
+            total, _, _, _ = _split(here, size, temperature, largest, -2147483648 >> shift, block, shift)
+        keep = kept
+        if top_p < 1:
+            keep = tl.minimum(
+                kept, 1 + tl.sum(((cumulated < top_p * total) & (place < candidates - 1)).to(tl.int64))
+            )
+        edge = tl.sum(tl.where(place == keep - 1, scaled, 0.0))
+        cut = (top_k > 0) | (top_p < 1)
+        if cut & ((top_k == 0) | (kept < candidates)) & (edge > tl.min(scaled)):
+            among = tl.load(ids + row * candidates + place)
+            noisy = tl.where(place < keep, scaled + _gumbel(seed, among), -float("inf"))
+            _, best = tl.max(noisy, axis=0, return_indices=True)
+            tl.store(token + stream, tl.load(ids + row * candidates + best))
+        else:
+            bound = tl.full((), -2147483648 >> shift, tl.int32)
+            ties = tl.full((), 0, tl.int64) + size
+            if top_k > 0:
+                bound = _bisect(here, size, temperature, largest, top_k.to(tl.float64), True, block, shift)
+                above, _, at, _ = _split(here, size, temperature, largest, bound, block, shift)
+                total = above + at
+            if top_p < 1:
+                target = top_p * total
+                bound = _bisect(here, size, temperature, largest, target, False, block, shift)
+                above, _, at, count = _split(here, size, temperature, largest, bound, block, shift)
+                ties = tl.ceil((target - above) * count / at).to(tl.int64)
+            # From the largest id to the smallest: of tied tokens those with small ids go first.
+            best_noisy = tl.full((), -float("inf"), tl.float32)
+            best_token = tl.full((), 0, tl.int64)
+            seen = tl.full((), 0, tl.int64)
+            for begin in range((size - 1) // block * block, -1, -block):
+                tokens = begin + tl.arange(0, block)
+                inside = tokens < size
+                scores = tl.load(here + tokens, mask=inside, other=-float("inf")).to(tl.float32)
+                rank = _rank(scores, shift)
+                tied = ((rank == bound) & inside).to(tl.int64)
+                held = tl.sum(tied)
+                later = seen + held - tl.cumsum(tied)
+                keeps = inside & ((rank > bound) | ((rank == bound) & (later < ties)))
+                noisy = tl.where(
+                    keeps, tl.div_rn(scores, temperature) + _gumbel(seed, tokens.to(tl.int64)), -float("inf")
+                )
+                most, best = tl.max(noisy, axis=0, return_indices=True)
+                if most > best_noisy:
+                    best_noisy = most
+                    best_token = (begin + best).to(tl.int64)
+                seen += held
+            tl.store(token + stream, best_token)
+
+
+@triton.jit
+def _bisect(
+    here, size, temperature, largest, target, by_count: tl.constexpr, block: tl.constexpr, shift: tl.constexpr
+):
+    """The smallest rank above which lies less than ``target``: of probability, or of tokens."""
+    low = tl.full((), -2147483648 >> shift, tl.int32)
+    high = tl.full((), 2147483647 >> shift, tl.int32)
+    while low < high:
+        middle = (low & high) + ((low ^ high) >> 1)
+        mass, count, _, _ = _split(here, size, temperature, largest, middle, block, shift)
+        less = (count < target) if by_count else (mass < target)
+        if less:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@triton.jit
+def _split(here, size, temperature, largest, bound, block: tl.constexpr, shift: tl.constexpr):
+    """Mass and number (float64) of the tokens whose rank is above ``bound``, and of those at it."""
+    above = tl.zeros((block,), tl.float64)
+    at = tl.zeros((block,), tl.float64)
+    more = tl.zeros((block,), tl.int32)
+    same = tl.zeros((block,), tl.int32)
+    for begin in range(0, size, block):
+        tokens = begin + tl.arange(0, block)
+        inside = tokens < size
+        scores = tl.load(here + tokens, mask=inside, other=-float("inf")).to(tl.float32)
+        rank = _rank(scores, shift)
+        mass = libdevice.exp(tl.div_rn(scores, temperature) - largest).to(tl.float64)
+        over = (rank > bound) & inside
+        equal = (rank == bound) & inside
+        above += tl.where(over, mass, 0.0)
+        at += tl.where(equal, mass, 0.0)
+        more += over.to(tl.int32)
+        same += equal.to(tl.int32)
+    return tl.sum(above), tl.sum(more).to(tl.float64), tl.sum(at), tl.sum(same).to(tl.float64)
+
+
+@triton.jit
+def _rank(scores, shift: tl.constexpr):
+    """Integers in the order of the floats ``scores``."""
+    bits = (scores + 0.0).to(tl.int32, bitcast=True)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> shift
+
+
+@triton.jit
+def _gumbel(seed, tokens):
+    """``sampler.gumbel``."""
+    bits = _mix(seed ^ ((tokens + 1) * _GOLDEN))
+    uniform = (((bits >> 41) & 0x7FFFFF).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+    return -libdevice.log(-libdevice.log1p(-uniform))
+
+
+@triton.jit
+def _mix(x):
+    """``sampler._mix``."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)

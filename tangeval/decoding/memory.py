@@ -1,0 +1,85 @@
+"""Decode in the memory that is there.
+
+In: what ``engine.decode`` takes. Out: the tokens, in halves where a GPU's memory does not hold
+the whole; or, of a GPU, how many streams it holds, by trial.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tangeval.decoding.engine import Stream, decode
+from tangeval.decoding.rows import Workspace
+from tangeval.records import TangevalError
+
+_SHARE = 0.85  # of the free memory is planned with: the rest is for what a trial does not see
+_FEW, _MANY, _SHORT, _LONG = 64, 320, 2, 18  # rows and tokens of the trials
+
+
+def decode_in_memory(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    streams: Sequence[Stream],
+    *,
+    workspace: Workspace,
+    **options: Any,
+) -> list[list[int]]:
+    """Return each stream's tokens; where a GPU's memory does not hold them all, in halves.
+
+    ``options`` are ``decode``'s. Luck belongs to the stream, so halves draw what the whole would.
+
+    Raises:
+        TangevalError: the memory does not hold a single stream.
+    """
+    try:
+        return decode(model, prompts, streams, workspace=workspace, **options).tokens
+    except torch.OutOfMemoryError as error:
+        if len(streams) == 1:
+            raise TangevalError(
+                f"the GPU's memory does not hold one output of max_length {streams[0].max_length} ({error}); use "
+                "load.quantization: nf4, a smaller max_length, or a larger GPU"
+            ) from error
+    # Outside of the handler, or the traceback would keep what was allocated.
+    workspace.clear()
+    torch.cuda.empty_cache()
+    middle = len(streams) // 2
+    tokens: list[list[int]] = []
+    for half in (streams[:middle], streams[middle:]):
+        used = sorted({stream.prompt for stream in half})
+        own = [replace(stream, prompt=used.index(stream.prompt)) for stream in half]
+        tokens += decode_in_memory(
+            model, [prompts[prompt] for prompt in used], own, workspace=workspace, **options
+        )
+    return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class RowCost:
+    """Bytes that a row takes on a GPU: ``fixed`` whatever its length, and ``token`` for each token it may write."""
+
+    fixed: float
+    token: float
+
+    def streams(self, length: int, free: float) -> int:
+        """Return how many streams of ``length`` tokens fit into ``free`` bytes, if none shares a row."""
+        return max(1, int(_SHARE * free / (self.fixed + self.token * length)))
+
+
+def measure(model: Any, prompt: Sequence[int]) -> tuple[RowCost, int]:
+    """Return what a row of ``model`` costs on its GPU, from the peaks of three short decodes, and the bytes free."""
+    few, many = (_peak(model, prompt, rows, _SHORT) for rows in (_FEW, _MANY))
+    longer = _peak(model, prompt, _FEW, _LONG)
+    token = (longer - few) / (_FEW * (_LONG - _SHORT))
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return RowCost((many - few) / (_MANY - _FEW) - token * _SHORT, token), free
+
+
+def _peak(model: Any, prompt: Sequence[int], rows: int, length: int) -> int:
+    """The most bytes held while ``rows`` rows write ``length`` tokens each."""
+    torch.cuda.reset_peak_memory_stats(model.device)
+    streams = [Stream(0, 1.0, 0, 0.9, luck, length) for luck in range(rows)]
+    decode(model, [prompt], streams, eos=[], share=False)
+    return torch.cuda.max_memory_allocated(model.device)
