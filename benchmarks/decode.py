@@ -42,32 +42,14 @@ from tangeval.decoding.sampler import luck_key
 from tangeval.prompt import encode_prompt
 from tangeval.records import Checkpoint, Example, Load
 
-#: The first five are the homework's range; more of them make a larger grid.
+#: The first five are the table's; the others lie between them, so that a larger grid is a denser one.
 TEMPERATURES = (
-    0.1,
-    0.4,
-    0.7,
-    1.0,
-    1.3,
-    0.2,
-    0.3,
-    0.5,
-    0.6,
-    0.8,
-    0.9,
-    1.1,
-    1.2,
-    1.4,
-    1.5,
-    1.6,
-    1.7,
-    1.8,
-    1.9,
-    2.0,
-)
+    0.1, 0.4, 0.7, 1.0, 1.3, 0.15, 0.2, 0.25, 0.3, 0.5, 0.55, 0.6, 0.8, 0.85, 0.9, 0.95, 1.05, 1.1, 1.15, 1.2,
+)  # fmt: skip
 TOP_K = (0, 5, 50)
 TOP_P = (0.3, 0.6, 0.9, 1.0)
 MORE_TOP_P = (0.2, 0.25, 0.35, 0.4, 0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85)
+_CPU_WAVE = 3600  # streams; a study plans its waves for 2 GiB
 NAMES = {
     "a": "generate, one prompt, one setting", "b": "generate, one setting", "c": "tangeval, a row a stream",
     "d": "tangeval",
@@ -128,6 +110,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     examples = dataset.load(options.data).split("test")
     prompts = [encode_prompt(tokenizer, example, "hw5") for example in examples]
     model = models.load_model(base, load)
+    say(f"loaded {base.name}")
     task = Task(examples, prompts, options.max_length, models.eos_ids(model, tokenizer))
     streams = task.streams(options.cells, options.samples)
     on_gpu = torch.cuda.is_available()
@@ -140,6 +123,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.loop or options.batches:
         with models.with_checkpoint(model, checkpoint, load) as adapted:
             report["ways"] |= time_generate(adapted, task, streams, options)
+        del adapted
     if fast != load:
         del model
         if on_gpu:
@@ -154,6 +138,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         few = streams[:: max(1, len(streams) // 20)]
         decode(adapted, prompts, few, eos=task.eos, no_repeat_ngram_size=3)  # warm-up: libraries, kernels
         first, _ = timed(run, adapted, task, waves, workspace)
+        say(f"(d) {first:.1f} s the first time, in {len(waves)} waves")
         ways = report["ways"]
         for name in ("d",) if options.only_d else ("d", "c"):
             reset_peak()
@@ -162,6 +147,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "seconds": seconds, "timed_on": "all", "rows": sum(map(sum, rows)), "peak_gib": peak_gib(),
                 "steps": sum(map(len, rows)), "tokens": sum(map(len, tokens)), "waves": len(waves),
             }  # fmt: skip
+            say(f"({name}) {seconds:.1f} s")
             if name == "d":
                 floor = sum(roofline(adapted, prompts, steps) for steps in rows)
                 ways["d"] |= {
@@ -193,6 +179,7 @@ def time_generate(
     if options.loop:
         some = [luck.choice(streams) for _ in range(options.loop)]
         seconds = sum(timed(generated, model, [task.prompts[s.prompt]], s, task.eos)[0] for s in some)
+        say(f"(a) {seconds:.1f} s for {len(some)} outputs")
         ways["a"] = {"seconds": seconds * len(streams) / len(some), "timed_on": f"{len(some)} outputs"}
     if options.batches:
         every = [p for p in task.prompts for _ in range(options.samples)]
@@ -201,6 +188,7 @@ def time_generate(
         ]
         reset_peak()
         seconds = sum(timed(generated, model, every, s, task.eos)[0] for s in chosen)
+        say(f"(b) {seconds:.1f} s for {len(chosen)} settings")
         ways["b"] = {
             "seconds": seconds * options.cells / len(chosen), "timed_on": f"{len(chosen)} settings",
             "peak_gib": peak_gib(),
@@ -210,21 +198,18 @@ def time_generate(
 
 def plan(
     model: Any, task: Task, streams: list[Stream], memory_gib: float | None
-) -> tuple[list[list[Stream]], dict[str, Any]]:
+) -> tuple[list[list[Stream]], dict[str, float]]:
     """Cut the streams into waves that fit, as a study is: on a GPU by what a row was measured to cost."""
-    if not torch.cuda.is_available():
-        return [streams], {}
-    cost, free = measure_rows(model, max(task.prompts, key=len))
-    if memory_gib:
-        free = min(free, memory_gib * 2**30 - torch.cuda.memory_allocated())
-    waves = -(-len(streams) // cost.streams(task.max_length, free))
-    size = -(-len(streams) // waves)
-    said = {
-        "row_bytes": cost.fixed,
-        "token_bytes": cost.token,
-        "free_gib": free / 2**30,
-        "streams_a_wave": size,
-    }
+    most: int = _CPU_WAVE
+    said: dict[str, float] = {}
+    if torch.cuda.is_available():
+        cost, free = measure_rows(model, max(task.prompts, key=len))
+        if memory_gib:
+            free = min(free, memory_gib * 2**30 - torch.cuda.memory_allocated())
+        most = cost.streams(task.max_length, free)
+        said = {"row_bytes": cost.fixed, "token_bytes": cost.token, "free_gib": free / 2**30}
+    size = -(-len(streams) // -(-len(streams) // most))
+    said["streams_a_wave"] = size
     return [streams[i : i + size] for i in range(0, len(streams), size)], said
 
 
@@ -276,6 +261,7 @@ def grow(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         row = {"times": times, "outputs": len(streams) * (times if kind == "checkpoints" else 1)}
+        say(f"{times}× {kind} timed")
         growth[kind].append(row | {"seconds": time.perf_counter() - began, "rows": rows})
     return growth
 
@@ -334,6 +320,10 @@ def profiled(work: Callable[..., Any], *arguments: Any) -> list[dict[str, Any]]:
         {"name": event.key[:120], "seconds": getattr(event, key) / 1e6, "calls": event.count}
         for event in events[:20]
     ]
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def timed(work: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:

@@ -93,8 +93,8 @@ def with_checkpoint(
     and wants no ``model``.
 
     ``load.merge`` adds the adapter into the 16- or 32-bit weights for the time being; the
-    weights themselves are put back from a copy, since subtracting what was added would not
-    give the same bits.
+    weights themselves are put back from a copy in the machine's memory, since subtracting what
+    was added would not give the same bits.
 
     Raises:
         TangevalError: the adapter does not fit the base model, or it was made for another.
@@ -119,7 +119,7 @@ def with_checkpoint(
     if load.merge:
         for name, layer in adapted.named_modules():
             if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
-                kept[name] = layer.base_layer.weight.detach().clone()
+                kept[name] = layer.base_layer.weight.detach().to("cpu", copy=True)
         adapted.base_model.merge_adapter()
     try:
         yield adapted

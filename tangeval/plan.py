@@ -28,7 +28,7 @@ from tangeval.study import Study
 
 SCHEMA = 1
 #: Raised when the engine or the noise changes what it writes: older shards are then made again.
-ENGINE = 2
+ENGINE = 3
 PLAN = "plan.json"
 
 

@@ -1,5 +1,7 @@
 """The prompt and the completion as tokens, for tokenizers of several kinds."""
 
+import random
+
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -47,18 +49,44 @@ def test_text_survives_tang_minis_tokens():
     assert completion_text(tokenizer, completion[:-1], cut=False) == POEM
 
 
-def test_bytes_that_a_cut_leaves_unfinished_are_dropped():
-    core = Tokenizer(
-        models.BPE({c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
-    )
+def byte_level() -> PreTrainedTokenizerFast:
+    """As GPT-2's and Qwen's: every character is its bytes."""
+    letters = {c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    core = Tokenizer(models.BPE(letters, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    return PreTrainedTokenizerFast(tokenizer_object=core)
+
+
+def byte_fallback() -> PreTrainedTokenizerFast:
+    """As Llama's and Mistral's: some characters are tokens, others fall back to their bytes."""
+    tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"不知雲，"]
+    core = Tokenizer(
+        models.BPE({t: n for n, t in enumerate(tokens)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    core.normalizer = normalizers.Replace(" ", "▁")
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_bytes_that_a_cut_leaves_unfinished_are_dropped(make):
+    tokenizer = make()
     ids = tokenizer.encode(f" {POEM}")
     texts = [completion_text(tokenizer, ids[:length], cut=True) for length in range(1, len(ids) + 1)]
     assert texts[-1] == POEM
     assert all(POEM.startswith(text) for text in texts)
     assert len(set(texts)) == len(POEM) + 1
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_any_tokens_decode_to_text_that_can_be_written(make):
+    """A hot model draws bytes that make no character: they become U+FFFD, never an error or half a surrogate."""
+    tokenizer, luck = make(), random.Random(0)
+    for _ in range(300):
+        ids = [luck.randrange(len(tokenizer)) for _ in range(luck.randrange(1, 30))]
+        text = completion_text(tokenizer, ids, cut=False)
+        assert text.encode("utf-8").decode("utf-8") == text
 
 
 def test_a_template_that_knows_no_system_role_opens_the_question_with_it():

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tangeval import generate, plan, score, select, summarize
 from tangeval.decoding import memory
 from tangeval.decoding.engine import decode
+from tangeval.decoding.memory import RowCost
 from tangeval.poem import as_verse, clauses, han
 from tangeval.prompt import encode_prompt
 from tangeval.records import TangevalError
@@ -429,3 +430,16 @@ def test_manifest_signs_what_was_run(finished):
     assert manifest["data"]["digest"] == setup.dataset.digest
     assert {c["name"]: c["seen"] for c in manifest["checkpoints"]}["base"] == {"validation": 0, "test": 0}
     assert manifest["versions"]["torch"].startswith("2.")
+
+
+def test_waves_are_planned_by_what_a_row_was_measured_to_cost(study_file, tmp_path):
+    """What a trial on a GPU leaves in timings.json decides the next plan, for the same model and machine alone."""
+    setup = plan.resolve(load_study(study_file, []))
+    whole, _ = generate.plan(setup, tmp_path)
+    longest = max(setup.study.decoding.max_length)
+    cost = asdict(RowCost(fixed=1000.0, token=100.0)) | {"free": 20 * (1000 + 100 * longest) / 0.85 + 1}
+    (tmp_path / "timings.json").write_text(json.dumps({"rows": {generate._trial_key(setup): cost}}))
+    waves, _ = generate.plan(setup, tmp_path)
+    assert max(w.streams() for w in whole) > 20 >= max(w.streams() for w in waves)
+    (tmp_path / "timings.json").write_text(json.dumps({"rows": {"another model": cost}}))
+    assert generate.plan(setup, tmp_path)[0] == whole

@@ -138,7 +138,7 @@ def _part(
     move = first & ~keep
     taken = torch.zeros(len(row) + 1, dtype=torch.bool, device=row.device)
     taken.index_fill_(0, torch.where(keep & (parent < len(row)), parent, len(row)), True)
-    free = taken[:-1].to(torch.uint8).argsort(stable=True)
+    free = _first(~taken[:-1])
     place = torch.where(keep, parent, free[(move.cumsum(0) - 1).clamp(min=0)])
 
     leader = torch.where(first, streams, 0).cummax(0).values
@@ -150,8 +150,11 @@ def _part(
 
 
 def _first(true: Tensor) -> Tensor:
-    """The places ``[S]`` where ``true`` ``[S]``, in order, and then the others."""
-    return (~true).to(torch.uint8).argsort(stable=True)
+    """The places where ``true`` ``[S]``, in order, and then anything: ``[S]``."""
+    size = len(true)
+    place = torch.where(true, true.cumsum(0) - 1, size)
+    every = torch.arange(size, device=true.device)
+    return torch.zeros(size + 1, dtype=torch.int64, device=true.device).scatter_(0, place, every)[:size]
 
 
 def _kind(stream: Stream) -> int:
