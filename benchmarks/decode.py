@@ -21,7 +21,7 @@ import json
 import random
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -66,7 +66,7 @@ class Task:
     eos: Sequence[int]
 
     def streams(self, cells: int, samples: int) -> list[Stream]:
-        """``cells`` settings (a multiple of 12) × prompts × samples."""
+        """``cells`` settings × prompts × samples."""
         return [
             Stream(p, *cell, luck_key(42, example.id, sample), self.max_length)
             for (p, example), cell, sample in product(enumerate(self.examples), grid(cells), range(samples))
@@ -83,7 +83,7 @@ def main() -> None:
     add("--data", default="sample")
     add("--quantization", default="none", choices=["none", "nf4", "int8"])
     add("--merge", action="store_true", help="merged weights for (c) and (d)")
-    add("--cells", type=int, default=60, help="a multiple of 12")
+    add("--cells", type=int, default=60, choices=[12, 24, 36, 48, 60, 120, 240, 960])
     add("--samples", type=int, default=4)
     add("--max-length", type=int, default=96)
     add("--loop", type=int, default=12, help="outputs that (a) is timed on; 0 leaves it out")
@@ -95,14 +95,14 @@ def main() -> None:
     add("--profile", action="store_true", help="name the kernels that (d) spends its time in")
     add("--out", type=Path, default=Path("results/bench/decode.json"))
     options = parser.parse_args()
-    report = measure(options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for report in measure(options):
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     show(report)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Time the four ways and return what was found, in seconds, rows and bytes."""
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Time the four ways and yield what was found so far, in seconds, rows and bytes."""
     base, load = resolve_base(options.base), Load(options.quantization)
     fast = Load(options.quantization, merge=options.merge)
     tokenizer = models.load_tokenizer(base)
@@ -149,7 +149,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             }  # fmt: skip
             say(f"({name}) {seconds:.1f} s")
             if name == "d":
-                floor = sum(roofline(adapted, prompts, steps) for steps in rows)
+                floor = roofline(adapted, prompts, rows)
                 ways["d"] |= {
                     "first_seconds": first,
                     "roofline_seconds": floor,
@@ -158,11 +158,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 texts = tokens
         if options.profile:
             report["profile"] = profiled(run, adapted, task, waves, workspace)
+    del adapted
+    workspace.clear()
+    yield report
     if options.texts:
-        report["texts"] = compare_texts(base, model, checkpoint, fast, task, streams, texts)
+        report["texts"] = compare_texts(base, model, checkpoint, fast, task, waves, texts)
+        yield report
     if options.growth:
         report["growth"] = grow(model, checkpoint, fast, task, options)
-    return report
+        yield report
 
 
 def grid(cells: int) -> list[tuple[float, int, float]]:
@@ -272,15 +276,15 @@ def compare_texts(
     checkpoint: Checkpoint,
     load: Load,
     task: Task,
-    streams: list[Stream],
+    waves: list[list[Stream]],
     texts: Sequence[Sequence[int]],
 ) -> dict[str, Any]:
     """The share of outputs that other ways to compute the same leave as they are, and where the others part."""
-    halves = [streams[: len(streams) // 2], streams[len(streams) // 2 :]]
+    halves = [half for w in waves for half in (w[: len(w) // 2], w[len(w) // 2 :])]
     with models.with_checkpoint(model, checkpoint, load) as adapted:
         found = {
-            "a row a stream": likeness(texts, run(adapted, task, [streams], Workspace(), share=False)[0]),
-            "two waves": likeness(texts, run(adapted, task, halves, Workspace())[0]),
+            "a row a stream": likeness(texts, run(adapted, task, waves, Workspace(), share=False)[0]),
+            "waves of half the size": likeness(texts, run(adapted, task, halves, Workspace())[0]),
         }
     others = {
         "adapter merged" if not load.merge else "adapter not merged": replace(load, merge=not load.merge)
@@ -347,8 +351,8 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def roofline(model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> float:
-    """Return the seconds that the machine's own rates allow for ``rows`` ``[steps]``, prompts first."""
+def roofline(model: Any, prompts: Sequence[Sequence[int]], waves: Sequence[Sequence[int]]) -> float:
+    """Return the seconds that the machine's own rates allow for each wave's rows, step by step; prompts once."""
     merged = any(getattr(module, "merged", False) for module in model.modules())
     linear = [
         module
@@ -367,9 +371,10 @@ def roofline(model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[int]) 
     prompt = sum(map(len, prompts))
     bandwidth, rate = copy_bandwidth(model.device), matrix_rate(model.device, dtype)
     seconds = prompt * multiplied / rate
-    for step, count in enumerate(rows[1:], 1):
-        cache = (prompt + count * step) * token
-        seconds += max((read + cache) / bandwidth, count * multiplied / rate)
+    for rows in waves:
+        for step, count in enumerate(rows[1:], 1):
+            cache = (prompt * rows[0] / len(prompts) + count * step) * token
+            seconds += max((read + cache) / bandwidth, count * multiplied / rate)
     return seconds
 
 

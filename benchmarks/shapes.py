@@ -22,7 +22,7 @@ _SEVEN_B = {
     "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "rms_norm_eps": 1e-5,
     "max_position_embeddings": 4096, "pad_token_id": 0,
 }  # fmt: skip
-#: As each model's own config.json has it.
+#: The sizes that time and memory depend on; positions reach as far as a poem needs.
 SHAPES: dict[str, PretrainedConfig] = {
     "breeze-7b": MistralConfig(
         **_SEVEN_B, vocab_size=61872, intermediate_size=14336, num_key_value_heads=8, sliding_window=None

@@ -89,6 +89,7 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
             base = None  # two models at a time may be one too many
             workspace.clear()
         elif base is None:
+            workspace.clear()
             base = _load(setup, load, folder)
         with models.with_checkpoint(base, checkpoint, load) as model:
             for wave in pending:
@@ -97,7 +98,7 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
                 write_parquet(wave.shard(folder), frame)
                 _record_seconds(folder, "waves", wave.id, began)
             began = time.perf_counter()
-            likelihood.add(checkpoint, lacking, reference_nll(model, tokenizer, setup, lacking))
+            likelihood.add(checkpoint, lacking, reference_nll(model, tokenizer, setup, lacking, workspace))
             _record_seconds(folder, "likelihood", checkpoint.name, began)
         del model
     likelihood.write()
@@ -204,12 +205,17 @@ class _Likelihood:
 
 @torch.inference_mode()
 def reference_nll(
-    model: Any, tokenizer: PreTrainedTokenizerBase, setup: Setup, examples: Sequence[Example]
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    setup: Setup,
+    examples: Sequence[Example],
+    workspace: Workspace,
 ) -> list[tuple[float, int]]:
     """Return, for each example, the reference's negative log-likelihood in nats and its tokens.
 
     Raw logits at temperature 1. The sum runs over the completion's tokens: the first space,
-    characters and marks (the reference punctuated as verse) and EOS, given the prompt.
+    characters and marks (the reference punctuated as verse) and EOS, given the prompt. Where
+    memory is short, the ``workspace`` of the decoding is cleared and the batch halved.
     """
     results: list[tuple[float, int]] = []
     size = _REFERENCES
@@ -224,6 +230,7 @@ def reference_nll(
                     "load.quantization: nf4, or a larger GPU"
                 ) from error
             size //= 2
+            workspace.clear()
     return results
 
 
@@ -284,11 +291,16 @@ def _wants_trial(setup: Setup, folder: Path, waves: Sequence[Wave]) -> bool:
 
 
 def _try_rows(setup: Setup, folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Measure what a row costs here, and write it down."""
+    """Measure what a row costs here, and write it down; not of a model that shares short prompts alone."""
     examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
-    cost, free = measure(
-        model, max((encode_prompt(tokenizer, e, setup.study.prompt) for e in examples), key=len)
-    )
+    prompt = max((encode_prompt(tokenizer, e, setup.study.prompt) for e in examples), key=len)
+    length = len(prompt) + max(setup.study.decoding.max_length)
+    if not suits(type(model), model.config.get_text_config(), length):
+        return
+    try:
+        cost, free = measure(model, prompt)
+    except torch.OutOfMemoryError:
+        return  # it is planned by the model's sizes then, and halved until it fits
     timings = read_json(folder / TIMINGS) or {}
     timings.setdefault("rows", {})[_trial_key(setup)] = asdict(cost) | {"free": free}
     write_json(folder / TIMINGS, timings)
@@ -340,7 +352,7 @@ def _budget(base: Base, load: Load) -> float:
     if device.type != "cuda":
         return _CPU_BUDGET
     files = Path(base.source).glob(base.gguf or "*.safetensors") if base.local else []
-    shrink = {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
+    shrink = 1.0 if load.merge else {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
     weights = sum(file.stat().st_size for file in files) * shrink * (4 if base.gguf else 1)
     total = torch.cuda.get_device_properties(device).total_memory
     return max(0.7 * (total - weights) - 2**30, 2**28)
@@ -354,7 +366,12 @@ def estimate(setup: Setup, folder: Path, pending: Sequence[Wave]) -> str:
     streams = {w.id: w.streams() for w in read_plan(folder) if w.id in timed}
     largest = max(w.streams() for w in pending)
     memory = _budget(setup.base, setup.study.loading()) / 2**30
-    size = f"waves of up to {largest:,} streams, planned for {memory:.1f} GiB beside the weights"
+    planned = (
+        "by what a row took here"
+        if _rows_by_trial(setup, folder)
+        else f"for {memory:.1f} GiB beside the weights"
+    )
+    size = f"waves of up to {largest:,} streams, planned {planned}"
     if not streams:
         return f"{size}; no wave was timed here yet, so the time is not known"
     rate = sum(timed[name] for name in streams) / sum(streams.values())

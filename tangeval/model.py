@@ -81,7 +81,7 @@ def load_model(base: Base, load: Load) -> PreTrainedModel:
     with _readable(base):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base.source, **arguments)
     if load.quantization == "nf4" and load.merge:
-        model = model.dequantize().to(dtype)
+        model = model.dequantize()  # in the dtype that nf4 computes in; RoPE's frequencies stay float32
     return model.eval()
 
 
@@ -114,17 +114,18 @@ def with_checkpoint(
         raise TangevalError(
             f"{checkpoint.path}: the adapter does not fit base model {model.name_or_path}: {error}"
         ) from error
-    _check_names(adapted, checkpoint.path / ADAPTER)
     kept: dict[str, torch.Tensor] = {}
-    if load.merge:
-        for name, layer in adapted.named_modules():
-            if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
-                kept[name] = layer.base_layer.weight.detach().to("cpu", copy=True)
-        adapted.base_model.merge_adapter()
     try:
+        _check_names(adapted, checkpoint.path / ADAPTER)
+        if load.merge:
+            _check_untied(adapted, checkpoint)
+            for name, layer in adapted.named_modules():
+                if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
+                    kept[name] = layer.base_layer.weight.detach().to("cpu", copy=True)
+            adapted.base_model.merge_adapter()
         yield adapted
     finally:
-        if load.merge:
+        if kept:
             adapted.base_model.unmerge_adapter()
             for name, layer in adapted.named_modules():
                 if name in kept:
@@ -139,6 +140,21 @@ def with_checkpoint(
         # peft leaves its configuration on the bare model and would take the next adapter for a second one.
         if hasattr(model, "peft_config"):
             del model.peft_config
+
+
+def _check_untied(adapted: PeftModel, checkpoint: Checkpoint) -> None:
+    """Refuse to merge into a weight that two modules share: the other one would be changed too."""
+    owners: dict[int, set[str]] = {}
+    for name, parameter in adapted.named_parameters(remove_duplicate=False):
+        owners.setdefault(parameter.data_ptr(), set()).add(name)
+    for layer in adapted.modules():
+        if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
+            shared = owners[layer.base_layer.weight.data_ptr()]
+            if len(shared) > 1:
+                raise TangevalError(
+                    f"load.merge: {checkpoint.path} adapts a weight that is tied ({', '.join(sorted(shared))}); leave "
+                    "merge out"
+                )
 
 
 def _check_names(adapted: PeftModel, file: Path) -> None:

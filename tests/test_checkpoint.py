@@ -258,8 +258,24 @@ def test_nf4_is_merged_into_the_values_that_it_left(tiny_model, run_folder):
     }.items():
         base = load_model(resolve_base(str(tiny_model)), load)
         assert name == "apart" or not any("4bit" in type(m).__name__ for m in base.modules())
+        assert base.model.rotary_emb.inv_freq.dtype == torch.float32
         with torch.inference_mode(), with_checkpoint(base, checkpoint, load) as model:
             logits[name] = model(ids).logits[0, -1].float()
     near = (logits["merged"] - logits["apart"]).norm()
     assert near < 0.02 * logits["apart"].norm()
     assert near < 0.2 * (logits["exact"] - logits["apart"]).norm()
+
+
+def test_a_tied_weight_is_not_merged_into(tmp_path):
+    """The embedding would be changed with the head that an adapter was trained on."""
+    config = Qwen2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, tie_word_embeddings=True, pad_token_id=0,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config)
+    get_peft_model(Qwen2ForCausalLM(config), LoraConfig(target_modules=["lm_head"])).save_pretrained(tmp_path)
+    checkpoint = Checkpoint("head", 1, tmp_path, "adapter")
+    with pytest.raises(TangevalError, match="tied"), with_checkpoint(model, checkpoint, Load(merge=True)):
+        pass
+    with with_checkpoint(model, checkpoint, Load()):
+        pass

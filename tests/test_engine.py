@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from tangeval import dataset
+from tangeval.decoding import rows
 from tangeval.decoding.engine import Stream, decode
 from tangeval.decoding.rows import Shared, Workspace, prefill
 from tangeval.decoding.sampler import luck_key
@@ -122,6 +123,27 @@ def test_sharing_rows_changes_no_token_and_saves_rows(model, prompts):
     assert sum(shared.rows) < sum(apart.rows)
 
 
+@pytest.mark.parametrize("sizes", [None, [7, 16, 40, 120]], ids=["any size", "few sizes, so places lie dead"])
+def test_a_used_workspace_changes_no_token(model, prompts, sizes, monkeypatch):
+    """Other prompts, fewer prompts, fewer streams: what an earlier decode left behind is not seen."""
+    made = rows._Buffers.__init__
+
+    def make(self, *arguments):
+        made(self, *arguments)
+        if sizes:
+            self.sizes = torch.tensor(sizes)
+
+    fresh = decode(model, prompts, grid(prompts), eos=[EOS], no_repeat_ngram_size=3).tokens
+    monkeypatch.setattr(rows._Buffers, "__init__", make)
+    workspace, options = Workspace(), {"eos": [EOS], "no_repeat_ngram_size": 3}
+    decode(model, prompts[::-1], grid(prompts), workspace=workspace, **options)
+    assert decode(model, prompts, grid(prompts), workspace=workspace, **options).tokens == fresh
+    few = [s for s in grid(prompts) if s.prompt < 2]
+    buffers = workspace._buffers
+    assert decode(model, prompts[:2], few, workspace=workspace, **options).tokens == fresh[: len(few)]
+    assert workspace._buffers is buffers
+
+
 def test_order_of_streams_changes_no_token(model, prompts):
     streams = grid(prompts)
     forward = decode(model, prompts, streams, eos=[EOS]).tokens
@@ -186,13 +208,13 @@ def test_rows_that_share_a_prompt_have_the_logits_of_the_whole_text(config, shar
     prompts = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2], [11, 12, 13, 14, 15, 16]]
     written = [(0, [21, 22, 23]), (0, [21, 30, 31]), (1, [40, 41, 42]), (2, [50, 51, 52]), (0, [24, 25, 26])]
     with torch.inference_mode():
-        _, rows = prefill(model, prompts, 8, [3, 1, 1], Workspace())
-        assert isinstance(rows, Shared) == shares
+        _, batch = prefill(model, prompts, 8, [3, 1, 1], Workspace())
+        assert isinstance(batch, Shared) == shares
         # Rows 0, 2 and 3 are on prompt 0, which lies at place 0; prompts 1 and 2 stay where they are.
         place, move = torch.tensor([0, 3, 1, 2, 4]), (torch.tensor([0, 0]), torch.tensor([3, 4]))
         for step in range(3):
             new = torch.tensor([tokens[step] for _, tokens in written])
-            logits = rows.advance(5, *move, place, new)[place]
+            logits = batch.advance(5, *move, place, new)[place]
             move = (place[:0], place[:0])
         for row, (prompt, tokens) in zip(logits, written, strict=True):
             alone = model(torch.tensor([prompts[prompt] + tokens])).logits[0, -1]

@@ -22,6 +22,8 @@ from transformers import AttentionInterface
 NAME = "tangeval_shared_prompts"
 #: What the layers of the model at hand attend over: not every model hands arguments down to them.
 _STORE: "ContextVar[Store]" = ContextVar("store")
+#: Models that add a learned bias to the scores, or attend twice in a layer.
+_OF_THEIR_OWN = ("doge", "diffllama")
 _COPIED = 2**28  # bytes that are copied in one go when rows change places
 
 
@@ -181,9 +183,10 @@ class FlashStore(Store):
         own = own.view(rows, -1, groups, size).transpose(1, 2).reshape(rows, heads, size)
         own_mass = own_mass.view(groups, rows, -1).transpose(0, 1).reshape(rows, heads, 1)
         keys, values = self.held[layer]
+        # Never 1 for the most queries of a prompt: PyTorch then takes query n for sequence n.
         prompt, mass = _flash(
-            whole[self.order], keys, values, self.of_prompt, self.begins, min(rows, self.most), self.longest,
-            scaling, None,
+            whole[self.order], keys, values, self.of_prompt, self.begins, max(2, min(rows, self.most)),
+            self.longest, scaling, None,
         )  # fmt: skip
         share = (mass.t()[self.back][..., None] - own_mass).sigmoid()
         return torch.lerp(own.float(), prompt[self.back].float(), share).to(query.dtype)[:, None]
@@ -243,8 +246,8 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer, with one new token a row."""
-    if softcap is not None or s_aux is not None:
-        raise NotImplementedError("attention with soft-capped scores or sinks over shared prompts")
+    if softcap is not None or s_aux is not None or attention_mask is not None:
+        raise NotImplementedError("attention with soft-capped scores, sinks or a bias over shared prompts")
     return _STORE.get().attend(module.layer_idx, query, key, value, scaling), None
 
 
@@ -276,6 +279,7 @@ def suits(kind: type | None, config: Any, length: int) -> bool:
         and (window is None or length <= window)
         and getattr(config, "attn_logit_softcapping", None) is None
         and not hasattr(config, "kv_lora_rank")  # its cache holds latents (DeepSeek's), not keys and values
+        and getattr(config, "model_type", None) not in _OF_THEIR_OWN
     )
 
 

@@ -121,7 +121,8 @@ def _part(
     """Group the streams that go on by (row, token), and find each group a place.
 
     The first child of a row stays at its place; the others, and rows that lie beyond the new
-    batch's size, move to free ones. ``sizes`` are the sizes that a batch may have, in order.
+    batch's size, move to free ones, the lowest first. So below any row lie fewer dead places than its
+    streams could fill, and no prompt ever seems to have more rows than streams. ``sizes`` are the sizes that a batch may have, in order.
     """
     streams = torch.arange(len(row), device=row.device)
     width = 2**31

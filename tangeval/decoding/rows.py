@@ -158,9 +158,8 @@ class Workspace:
         keys = [layer.keys for layer in cache.layers]
         shape = (len(lengths), sum(lengths), max(lengths), places, room, most)
         kind = (len(keys), keys[0].shape[1], keys[0].shape[3], keys[0].dtype, keys[0].device)
-        last = self._buffers
-        if last and last.kind == kind and all(a <= b for a, b in zip(shape, last.shape, strict=True)):
-            last.use(model)
+        if self._buffers and self._buffers.holds(kind, shape):
+            self._buffers.use(model)
         else:
             self.clear()
             self._buffers = _Buffers(model, make_store(keys, lengths, places, room, most), shape, kind)
@@ -186,15 +185,22 @@ class _Buffers:
         self.length = torch.zeros(prompts, dtype=torch.int64, device=store.own.device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.logits: Tensor | None = None
-        self.pool = None
         self.weights: tuple[Any, ...] | None = None
         self.sizes: Tensor | None = None
+        self.recorded: list[int] = []
         if store.records:
-            self.pool = torch.cuda.graph_pool_handle()
             work = 2 * sum(p.numel() for p in model.parameters() if p.dim() > 1)
-            self.recorded_up_to = _WORTH_RECORDING / work
-            self.sizes = torch.tensor(_sizes(places, self.recorded_up_to), device=store.own.device)
+            sizes = _sizes(places, _WORTH_RECORDING / work)
+            self.sizes = torch.tensor(sizes, device=store.own.device)
+            # bitsandbytes' int8 layers wait for the device in their midst.
+            if not any(type(module).__name__ == "Linear8bitLt" for module in model.modules()):
+                self.recorded = [size for size in sizes if size <= _WORTH_RECORDING / work]
+            self.stream = torch.cuda.Stream()
         self.use(model)
+
+    def holds(self, kind: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
+        """Say whether a decode of ``shape`` finds room here."""
+        return self.kind == kind and all(a <= b for a, b in zip(shape, self.shape, strict=True))
 
     def use(self, model: Any) -> None:
         """Step with ``model`` from now on."""
@@ -202,15 +208,17 @@ class _Buffers:
         weights = _addresses(model)
         if weights != self.weights:
             self.graphs.clear()
+            if self.store.records:
+                self.pool = torch.cuda.graph_pool_handle()  # a pool dies with its last graph
         self.weights = weights
 
     def run(self, size: int) -> Tensor:
         """Run the newest token at the first ``size`` places; returns the next one's logits ``[size, V]``."""
-        if not self.store.records or size > self.recorded_up_to:
+        if size not in self.recorded:
             return self._forward(size)
         if size not in self.graphs:
             try:
-                self.graphs[size] = self._record(size)
+                self._record(size)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -219,7 +227,7 @@ class _Buffers:
                     f"without: {error}",
                     stacklevel=2,
                 )
-                self.recorded_up_to = 0.0
+                self.recorded = []
                 return self._forward(size)
         self.graphs[size].replay()
         assert self.logits is not None
@@ -237,21 +245,17 @@ class _Buffers:
                 use_cache=False,
             ).logits[:, -1]
 
-    def _record(self, size: int) -> torch.cuda.CUDAGraph:
+    def _record(self, size: int) -> None:
         if self.logits is None:
             # The first step of a model does what must not be recorded (libraries wake up), and tells the shape.
             first = self._forward(size)
-            places = min(self.shape[3], int(self.recorded_up_to))
-            self.logits = first.new_empty(places, first.shape[1])
-        graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.stream(torch.cuda.Stream()):
-            # Not `torch.cuda.graph`, which collects Python's garbage first: a quarter of a second each time.
-            graph.capture_begin(pool=self.pool)
-            self.logits[:size] = self._forward(size)
-            graph.capture_end()
-        torch.cuda.synchronize()
-        return graph
+            self.logits = first.new_empty(self.recorded[-1], first.shape[1])
+        # The largest first: what it took of the graphs' memory serves all others.
+        for some in (size,) if self.graphs else sorted({self.recorded[-1], size}, reverse=True):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                self.logits[:some] = self._forward(some)
+            self.graphs[some] = graph
 
 
 def _sizes(places: int, recorded: float) -> list[int]:
@@ -269,13 +273,14 @@ def _sizes(places: int, recorded: float) -> list[int]:
 
 
 def _addresses(model: Any) -> tuple[Any, ...]:
-    """What a recorded step relies on: the model, and where its weights lie; merged adapters are not read."""
+    """What a recorded step relies on: the model, and where its weights lie.
+
+    Merged adapters are not read. Unmerged ones are, and scaled by numbers that no address tells.
+    """
+    layers = [module for module in model.modules() if hasattr(module, "merged")]
     merged = {
-        id(p)
-        for module in model.modules()
-        if getattr(module, "merged", False)
-        for name, p in module.named_parameters()
-        if "lora_" in name
+        id(p) for layer in layers if layer.merged for name, p in layer.named_parameters() if "lora_" in name
     }
+    whole = bare(model) if all(layer.merged for layer in layers) else model
     tensors = [p for p in (*model.parameters(), *model.buffers()) if id(p) not in merged]
-    return weakref.ref(bare(model)), *((t.data_ptr(), t.shape, t.dtype) for t in tensors)
+    return weakref.ref(whole), *((t.data_ptr(), t.shape, t.dtype) for t in tensors)
