@@ -434,7 +434,7 @@ def test_manifest_signs_what_was_run(finished):
 
 def test_waves_are_planned_by_what_a_row_was_measured_to_cost(study_file, tmp_path):
     """What a trial on a GPU leaves in timings.json decides the next plan, for the same model and machine alone."""
-    setup = plan.resolve(load_study(study_file, []))
+    setup = plan.resolve(load_study(study_file, ["batch_size=auto"]))
     whole, _ = generate.plan(setup, tmp_path)
     longest = max(setup.study.decoding.max_length)
     cost = asdict(RowCost(fixed=1000.0, token=100.0)) | {"free": 20 * (1000 + 100 * longest) / 0.85 + 1}
