@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from tangeval import dataset
-from tangeval.decoding import rows
+from tangeval.decoding import memory, rows
 from tangeval.decoding.engine import Stream, decode
 from tangeval.decoding.rows import Shared, Workspace, prefill
 from tangeval.decoding.sampler import luck_key
@@ -142,6 +142,30 @@ def test_a_used_workspace_changes_no_token(model, prompts, sizes, monkeypatch):
     buffers = workspace._buffers
     assert decode(model, prompts[:2], few, workspace=workspace, **options).tokens == fresh[: len(few)]
     assert workspace._buffers is buffers
+
+
+def test_memory_that_is_short_is_tried_once_and_not_counted_twice(model, prompts, monkeypatch):
+    """The GPU's error in the midst of a decode of more than 40 streams."""
+    whole, tried, ended = decode(model, prompts, grid(prompts), eos=[EOS]).tokens, [], []
+
+    def small(model, prompts, streams, *, on_step, **options):
+        tried.append(len(streams))
+        if len(streams) > 40:
+            on_step(7)
+            raise torch.OutOfMemoryError("no room")
+        return decode(model, prompts, streams, on_step=on_step, **options)
+
+    monkeypatch.setattr(memory, "decode", small)
+    workspace = Workspace()
+    for sizes in ([120, 60, 30, 30, 30, 30], [30, 30, 30, 30]):
+        tokens = memory.decode_in_memory(
+            model, prompts, grid(prompts), eos=[EOS], workspace=workspace, on_step=ended.append
+        )
+        assert tokens == whole
+        assert tried == sizes
+        assert sum(ended) == len(whole)
+        tried.clear()
+        ended.clear()
 
 
 def test_order_of_streams_changes_no_token(model, prompts):

@@ -4,7 +4,7 @@ In: what ``engine.decode`` takes. Out: the tokens, in halves where a GPU's memor
 the whole; or, of a GPU, how many streams it holds, by trial.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,33 +24,46 @@ def decode_in_memory(
     streams: Sequence[Stream],
     *,
     workspace: Workspace,
+    on_step: Callable[[int], None] = lambda ended: None,
     **options: Any,
 ) -> list[list[int]]:
     """Return each stream's tokens; where a GPU's memory does not hold them all, in halves.
 
     ``options`` are ``decode``'s. Luck belongs to the stream, so halves draw what the whole would.
+    As many streams as once were too many are not tried again in this ``workspace``. ``on_step``
+    is told a negative number where a try failed.
 
     Raises:
         TangevalError: the memory does not hold a single stream.
     """
-    try:
-        return decode(model, prompts, streams, workspace=workspace, **options).tokens
-    except torch.OutOfMemoryError as error:
-        if len(streams) == 1:
-            raise TangevalError(
-                f"the GPU's memory does not hold one output of max_length {streams[0].max_length} ({error}); use "
-                "load.quantization: nf4, a smaller max_length, or a larger GPU"
-            ) from error
-    # Outside of the handler, or the traceback would keep what was allocated.
-    workspace.clear()
-    torch.cuda.empty_cache()
+    if workspace.too_many is None or len(streams) < workspace.too_many:
+        ended = 0
+
+        def count(more: int) -> None:
+            nonlocal ended
+            ended += more
+            on_step(more)
+
+        try:
+            return decode(model, prompts, streams, workspace=workspace, on_step=count, **options).tokens
+        except torch.OutOfMemoryError as error:
+            if len(streams) == 1:
+                raise TangevalError(
+                    f"the GPU's memory does not hold one output of max_length {streams[0].max_length} ({error}); "
+                    "use load.quantization: nf4, a smaller max_length, or a larger GPU"
+                ) from error
+        # Outside of the handler, or the traceback would keep what was allocated.
+        on_step(-ended)
+        workspace.clear()
+        workspace.too_many = len(streams)
+        torch.cuda.empty_cache()
     middle = len(streams) // 2
     tokens: list[list[int]] = []
     for half in (streams[:middle], streams[middle:]):
         used = sorted({stream.prompt for stream in half})
         own = [replace(stream, prompt=used.index(stream.prompt)) for stream in half]
         tokens += decode_in_memory(
-            model, [prompts[prompt] for prompt in used], own, workspace=workspace, **options
+            model, [prompts[p] for p in used], own, workspace=workspace, on_step=on_step, **options
         )
     return tokens
 

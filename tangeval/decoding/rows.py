@@ -150,6 +150,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: _Buffers | None = None
+        self.too_many: int | None = None  #: streams that memory did not hold
 
     def take(
         self, model: Any, cache: Any, lengths: Sequence[int], places: int, room: int, most: int
