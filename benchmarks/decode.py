@@ -135,29 +135,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     waves, report["planned"] = plan(model, task, streams, options.memory_gib)
     workspace = Workspace()
     with models.with_checkpoint(model, checkpoint, fast) as adapted:
-        few = streams[:: max(1, len(streams) // 20)]
-        decode(adapted, prompts, few, eos=task.eos, no_repeat_ngram_size=3)  # warm-up: libraries, kernels
-        first, _ = timed(run, adapted, task, waves, workspace)
-        say(f"(d) {first:.1f} s the first time, in {len(waves)} waves")
-        ways = report["ways"]
-        for name in ("d",) if options.only_d else ("d", "c"):
-            reset_peak()
-            seconds, (tokens, rows) = timed(run, adapted, task, waves, workspace, share=name == "d")
-            ways[name] = {
-                "seconds": seconds, "timed_on": "all", "rows": sum(map(sum, rows)), "peak_gib": peak_gib(),
-                "steps": sum(map(len, rows)), "tokens": sum(map(len, tokens)), "waves": len(waves),
-            }  # fmt: skip
-            say(f"({name}) {seconds:.1f} s")
-            if name == "d":
-                floor = roofline(adapted, prompts, rows)
-                ways["d"] |= {
-                    "first_seconds": first,
-                    "roofline_seconds": floor,
-                    "roofline_share": floor / seconds,
-                }
-                texts = tokens
-        if options.profile:
-            report["profile"] = profiled(run, adapted, task, waves, workspace)
+        texts = time_engine(adapted, task, waves, workspace, report, options)
     del adapted
     workspace.clear()
     yield report
@@ -198,6 +176,40 @@ def time_generate(
             "peak_gib": peak_gib(),
         }  # fmt: skip
     return ways
+
+
+def time_engine(
+    model: Any,
+    task: Task,
+    waves: Sequence[Sequence[Stream]],
+    workspace: Workspace,
+    report: dict[str, Any],
+    options: argparse.Namespace,
+) -> list[list[int]]:
+    """(d) twice, (c), and a profile of (d), into ``report``; returns (d)'s tokens, stream by stream."""
+    streams = [stream for wave in waves for stream in wave]
+    few = streams[:: max(1, len(streams) // 20)]
+    decode(model, task.prompts, few, eos=task.eos, no_repeat_ngram_size=3)  # warm-up: libraries, kernels
+    first, _ = timed(run, model, task, waves, workspace)
+    say(f"(d) {first:.1f} s the first time, in {len(waves)} waves")
+    ways, texts = report["ways"], []
+    for name in ("d",) if options.only_d else ("d", "c"):
+        reset_peak()
+        seconds, (tokens, rows) = timed(run, model, task, waves, workspace, share=name == "d")
+        ways[name] = {
+            "seconds": seconds, "timed_on": "all", "rows": sum(map(sum, rows)), "peak_gib": peak_gib(),
+            "steps": sum(map(len, rows)), "tokens": sum(map(len, tokens)), "waves": len(waves),
+        }  # fmt: skip
+        say(f"({name}) {seconds:.1f} s")
+        if name == "d":
+            floor = roofline(model, task.prompts, rows)
+            ways["d"] |= {
+                "first_seconds": first, "roofline_seconds": floor, "roofline_share": floor / seconds
+            }  # fmt: skip
+            texts = tokens
+    if options.profile:
+        report["profile"] = profiled(run, model, task, waves, workspace)
+    return texts
 
 
 def plan(

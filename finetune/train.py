@@ -17,14 +17,6 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -38,6 +30,7 @@ from finetune.config import Config
 from finetune.data import IGNORED, collate, summed_loss, tokenize
 from finetune.run import Run
 from tangeval.model import device, has_bfloat16, load_model, load_tokenizer
+from tangeval.progress import make_bar
 from tangeval.records import TangevalError
 from tangeval.store import read_json, write_bytes, write_text
 
@@ -148,12 +141,8 @@ class Log(TrainerCallback):
         self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
         self.rows: dict[int, dict[str, Any]] = {}
         self.rate, self.began = 0.0, time.monotonic()
-        self.bar = Progress(
-            TextColumn("fine-tuning"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.description}"), console=console, transient=True,
-            disable=not console.is_terminal,
-        )  # fmt: skip
-        self.task = self.bar.add_task("", total=None)
+        self.bar = make_bar(console)
+        self.task = self.bar.add_task("fine-tuning", total=None, more="")
 
     def take_up(self, step: int) -> None:
         """Keep the rows of an earlier run up to ``step``, from where this one goes on."""
@@ -184,7 +173,7 @@ class Log(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in logs:
-            self.bar.update(self.task, description=f"loss {logs['loss']:.3f}")
+            self.bar.update(self.task, more=f"loss {logs['loss']:.3f}")
             self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ Knows nothing of metrics.
 
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -25,11 +26,11 @@ from tangeval.decoding.engine import Stream
 from tangeval.decoding.memory import RowCost, decode_in_memory, measure
 from tangeval.decoding.rows import Workspace
 from tangeval.decoding.sampler import luck_key
+from tangeval.likelihood import Likelihood, reference_nll
 from tangeval.plan import SCHEMA, Setup, Wave, digest, make_plan, read_plan, write_plan
-from tangeval.poem import as_verse, han
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
-from tangeval.records import Base, Cell, Checkpoint, Example, Load, TangevalError
-from tangeval.store import LIKELIHOOD, read_json, sweep, write_json, write_parquet, write_text
+from tangeval.records import Base, Cell, Load, TangevalError
+from tangeval.store import read_json, sweep, write_json, write_parquet, write_text
 
 GENERATIONS = (
     "checkpoint", "step", "temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size",
@@ -37,7 +38,6 @@ GENERATIONS = (
 )  # fmt: skip
 TIMINGS = "timings.json"
 _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a wave; the whole process then stays under 4 GiB
-_REFERENCES = 16  # references scored in one batch
 
 #: Told, as work goes on, the checkpoint at hand, how many outputs ended, and the latest text.
 OnProgress = Callable[[str, int, str], None]
@@ -74,7 +74,7 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
     (folder / "generations").mkdir(exist_ok=True)
     for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
         stale.unlink()
-    likelihood = _Likelihood(setup, folder, contexts)
+    likelihood = Likelihood(setup, folder, contexts)
     for example in likelihood.examples[:1]:
         encode_completion(
             tokenizer, example, setup.study.prompt, ""
@@ -166,99 +166,6 @@ def _streams(wave: Wave, seed: int) -> tuple[list[Stream], dict[tuple[Any, ...],
     return streams, {key: index for index, key in enumerate(longest)}
 
 
-class _Likelihood:
-    """``likelihood.parquet``: one row a checkpoint and poem, kept while its context holds."""
-
-    def __init__(self, setup: Setup, folder: Path, contexts: dict[str, str]) -> None:
-        self.setup, self.file, self.contexts = setup, folder / LIKELIHOOD, contexts
-        self.examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
-        self.frame = pd.read_parquet(self.file) if self.file.is_file() else pd.DataFrame()
-
-    def _key(self, checkpoint: Checkpoint, example: Example) -> str:
-        texts = [example.instruction, example.couplet, example.reference]
-        return digest([self.contexts[checkpoint.name], checkpoint.name, example.id, example.split, *texts])
-
-    def lacking(self, checkpoint: Checkpoint) -> list[Example]:
-        have = set(self.frame["key"]) if len(self.frame) else set()
-        return [e for e in self.examples if self._key(checkpoint, e) not in have]
-
-    def add(
-        self, checkpoint: Checkpoint, examples: Sequence[Example], values: Sequence[tuple[float, int]]
-    ) -> None:
-        rows = [
-            {
-                "checkpoint": checkpoint.name, "step": checkpoint.step, "split": e.split, "example_id": e.id,
-                "nll_sum": total, "chars": len(han(e.reference)), "tokens": tokens,
-                "reference_nll": total / len(han(e.reference)), "key": self._key(checkpoint, e),
-            }
-            for e, (total, tokens) in zip(examples, values, strict=True)
-        ]  # fmt: skip
-        if rows:
-            self.frame = pd.concat([self.frame, pd.DataFrame(rows).astype({"step": "Int64"})])
-            write_parquet(self.file, self.frame)
-
-    def write(self) -> None:
-        """Keep what the study asks for, in its order."""
-        order = [self._key(c, e) for c in self.setup.checkpoints for e in self.examples]
-        write_parquet(self.file, self.frame.set_index("key").loc[order].reset_index())
-
-
-@torch.inference_mode()
-def reference_nll(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    setup: Setup,
-    examples: Sequence[Example],
-    workspace: Workspace,
-) -> list[tuple[float, int]]:
-    """Return, for each example, the reference's negative log-likelihood in nats and its tokens.
-
-    Raw logits at temperature 1. The sum runs over the completion's tokens: the first space,
-    characters and marks (the reference punctuated as verse) and EOS, given the prompt. Where
-    memory is short, the ``workspace`` of the decoding is cleared and the batch halved.
-    """
-    results: list[tuple[float, int]] = []
-    size = _REFERENCES
-    while len(results) < len(examples):
-        batch = examples[len(results) : len(results) + size]
-        try:
-            results += _nll(model, tokenizer, setup, batch)
-        except torch.OutOfMemoryError as error:
-            if size == 1:
-                raise TangevalError(
-                    f"the GPU's memory does not hold the reference of {batch[0].id} ({error}); use "
-                    "load.quantization: nf4, or a larger GPU"
-                ) from error
-            size //= 2
-            workspace.clear()
-    return results
-
-
-def _nll(
-    model: Any, tokenizer: PreTrainedTokenizerBase, setup: Setup, batch: Sequence[Example]
-) -> list[tuple[float, int]]:
-    """``reference_nll`` of one batch."""
-    prompts = [encode_prompt(tokenizer, e, setup.study.prompt) for e in batch]
-    answers = [encode_completion(tokenizer, e, setup.study.prompt, as_verse(e.reference)) for e in batch]
-    longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-    padded = [[-1] * (longest - len(p) - len(a)) + p + a for p, a in zip(prompts, answers, strict=True)]
-    ids = torch.tensor(padded, device=model.device)
-    mask = (ids >= 0).long()
-    tail = max(map(len, answers))
-    logits = model(
-        input_ids=ids.clamp(min=0),
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=False,
-        logits_to_keep=tail + 1,
-    ).logits[:, -tail - 1 : -1]
-    picked = logits.float().log_softmax(-1).gather(-1, ids[:, -tail:].clamp(min=0)[..., None])[..., 0]
-    return [
-        (-float(row[-len(answer) :].double().sum()), len(answer))
-        for row, answer in zip(picked, answers, strict=True)
-    ]
-
-
 def engine_name(load: Load) -> str:
     """Return on what texts are computed: device, dtype and, on a CPU, threads."""
     device = models.device()
@@ -299,8 +206,13 @@ def _try_rows(setup: Setup, folder: Path, model: Any, tokenizer: PreTrainedToken
         return
     try:
         cost, free = measure(model, prompt)
-    except torch.OutOfMemoryError:
-        return  # it is planned by the model's sizes then, and halved until it fits
+    except torch.OutOfMemoryError as error:
+        warnings.warn(
+            f"the GPU's memory does not hold a trial of 320 short outputs ({error}); waves are planned by the model's "
+            "sizes instead, and halved until they fit",
+            stacklevel=2,
+        )
+        return
     timings = read_json(folder / TIMINGS) or {}
     timings.setdefault("rows", {})[_trial_key(setup)] = asdict(cost) | {"free": free}
     write_json(folder / TIMINGS, timings)

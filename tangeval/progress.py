@@ -21,17 +21,22 @@ _EVERY = 10  # seconds between the lines of a log
 _SHOWN = 16  # characters of the latest text
 
 
+def make_bar(console: Console) -> Progress:
+    """Return a bar for a terminal, none elsewhere; a task has a description and, in ``more``, what follows the times."""
+    return Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[more]}", markup=False), console=console,
+        transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+
+
 class Decoding:
     """A context manager; ``advance`` is what ``generate`` calls as it goes on."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total, self.done, self.text = console, total, 0, ""
         self.began = self.told = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[more]}", markup=False), console=console,
-            transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
+        self.bar = make_bar(console)
         self.task = self.bar.add_task("loading", total=total or None, more="")
 
     def __enter__(self) -> "Decoding":

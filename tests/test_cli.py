@@ -263,7 +263,7 @@ def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def test_poems():
+def sample_poems():
     return dataset.load("sample").split("test")
 
 
@@ -292,8 +292,8 @@ def row_of(done: Done, name: str) -> dict:
 
 
 @pytest.mark.parametrize("write", [as_results_txt, as_results_json, as_jsonl, as_lines])
-def test_the_references_themselves_score_100(test_poems, tmp_path, write):
-    name, text = write(test_poems, [example.reference for example in test_poems])
+def test_the_references_themselves_score_100(sample_poems, tmp_path, write):
+    name, text = write(sample_poems, [example.reference for example in sample_poems])
     (tmp_path / name).write_text(text, encoding="utf-8")
     done = tangeval(tmp_path, "score", name, "--data", "sample", "--json")
     assert (done.code, done.err) == (0, "")
@@ -305,17 +305,17 @@ def test_the_references_themselves_score_100(test_poems, tmp_path, write):
     assert row["reference_nll"] is None
 
 
-def test_score_is_sacrebleus_beside_floor_and_reference(test_poems, tmp_path):
+def test_score_is_sacrebleus_beside_floor_and_reference(sample_poems, tmp_path):
     """Of each reference the first clause, then another poem's; no couplet before them."""
-    others = [*test_poems[1:], test_poems[0]]
+    others = [*sample_poems[1:], sample_poems[0]]
     texts = [
         f"{clauses(example.reference)[0]}，{clauses(other.reference)[1]}。"
-        for example, other in zip(test_poems, others, strict=True)
+        for example, other in zip(sample_poems, others, strict=True)
     ]
     (tmp_path / "poems.txt").write_text("\n".join(texts), encoding="utf-8")
     done = tangeval(tmp_path, "score", "poems.txt", "--data", "sample", "--json")
     hypotheses = [fold(han(text)) for text in texts]
-    references = [[fold(han(example.reference)) for example in test_poems]]
+    references = [[fold(han(example.reference)) for example in sample_poems]]
     metric = BLEU(tokenize="char")
     expected = metric.corpus_score(hypotheses, references).score
     assert 1 < expected < 99
@@ -340,21 +340,21 @@ def test_validation_poems_are_scored_when_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("write", [as_results_txt, as_results_json, as_jsonl, as_lines])
-def test_another_number_of_outputs_is_an_error_that_names_the_file(test_poems, tmp_path, write):
-    name, text = write(test_poems[:14], [example.reference for example in test_poems[:14]])
+def test_another_number_of_outputs_is_an_error_that_names_the_file(sample_poems, tmp_path, write):
+    name, text = write(sample_poems[:14], [example.reference for example in sample_poems[:14]])
     (tmp_path / name).write_text(text, encoding="utf-8")
     done = tangeval(tmp_path, "score", name, "--data", "sample")
     assert done.code == 2
     assert done.err.startswith(f"error: {name}: 14 outputs for 15 poems")
 
 
-def test_outputs_in_another_order_are_an_error_that_names_the_line(test_poems, tmp_path):
-    swapped = [test_poems[1], test_poems[0], *test_poems[2:]]
+def test_outputs_in_another_order_are_an_error_that_names_the_line(sample_poems, tmp_path):
+    swapped = [sample_poems[1], sample_poems[0], *sample_poems[2:]]
     name, text = as_results_txt(swapped, [example.reference for example in swapped])
     (tmp_path / name).write_text(text, encoding="utf-8")
     done = tangeval(tmp_path, "score", name, "--data", "sample")
     assert done.code == 2
-    assert done.err.startswith(f"error: {name}, line 1: stands beside {test_poems[1].couplet}")
+    assert done.err.startswith(f"error: {name}, line 1: stands beside {sample_poems[1].couplet}")
 
 
 @pytest.mark.parametrize(
@@ -378,14 +378,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def test_summarize_select_and_score_need_no_torch_and_make_the_runs_own_bytes(finished, test_poems):
+def test_summarize_select_and_score_need_no_torch_and_make_the_runs_own_bytes(finished, sample_poems):
     before = contents(finished)
     results = finished / RESULTS
     for folder in ("tables", "figures", "best"):
         shutil.rmtree(results / folder)
     for name in ("scores.parquet", "summary.csv", "effects.csv", "checkpoints.csv"):
         (results / name).unlink()
-    name, text = as_results_txt(test_poems, [example.reference for example in test_poems])
+    name, text = as_results_txt(sample_poems, [example.reference for example in sample_poems])
     (finished / name).write_text(text, encoding="utf-8")
     done = without_torch(
         finished, ["summarize", str(RESULTS)], ["select", str(RESULTS)], ["score", name, "--data", "sample"]

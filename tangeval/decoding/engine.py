@@ -120,9 +120,11 @@ def _part(
 ) -> Parting:
     """Group the streams that go on by (row, token), and find each group a place.
 
-    The first child of a row stays at its place; the others, and rows that lie beyond the new
-    batch's size, move to free ones, the lowest first. So below any row lie fewer dead places than its
-    streams could fill, and no prompt ever seems to have more rows than streams. ``sizes`` are the sizes that a batch may have, in order.
+    All arguments are ``[S]``, one entry a stream, but ``sizes``: those that a batch may have, in
+    order, or None for any. The first child of a row stays at its place; the others, and rows that
+    lie beyond the new batch's size, move to free ones, the lowest first. So below any row lie
+    fewer dead places than its prompt's ended streams, and with what is stale there a prompt never
+    seems to have more rows than it has streams.
     """
     streams = torch.arange(len(row), device=row.device)
     width = 2**31
@@ -130,7 +132,7 @@ def _part(
     code, order = code.sort(stable=True)
     parent = code // width
     alive = code < 2**62
-    first = alive & (code != code.roll(1)) | alive & (streams == 0)
+    first = alive & ((code != code.roll(1)) | (streams == 0))
     number = first.sum()
     size = number if sizes is None else sizes.take(torch.searchsorted(sizes, number))
 
