@@ -311,7 +311,7 @@ def compare_texts(
     return found
 
 
-def likeness(these: Sequence[Sequence[int]], those: Sequence[Sequence[int]]) -> dict[str, float]:
+def likeness(these: Sequence[Sequence[int]], those: Sequence[Sequence[int]]) -> dict[str, float | None]:
     """The share of equal texts; of the others, the mean place of the first token that differs, from 0."""
     places = [
         next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -319,7 +319,7 @@ def likeness(these: Sequence[Sequence[int]], those: Sequence[Sequence[int]]) -> 
         if list(a) != list(b)
     ]
     return {
-        "equal": 1 - len(places) / len(these), "first_difference": sum(places) / len(places) if places else float("nan")
+        "equal": 1 - len(places) / len(these), "first_difference": sum(places) / len(places) if places else None
     }  # fmt: skip
 
 
@@ -424,10 +424,9 @@ def show(report: dict[str, Any]) -> None:
         highlight=False,
     )
     for name, found in report.get("texts", {}).items():
-        console.print(
-            f"texts, {name}: {found['equal']:.1%} equal, the others part at token {found['first_difference']:.0f}",
-            highlight=False,
-        )
+        place = found["first_difference"]
+        others = "" if place is None else f", the others part at token {place:.0f}"
+        console.print(f"texts, {name}: {found['equal']:.1%} equal{others}", highlight=False)
     for kind, rows in report.get("growth", {}).items():
         for row in rows:
             console.print(
