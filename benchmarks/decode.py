@@ -10,7 +10,7 @@ One process, one model, the same prompts, cells and samples:
 (a) and (b) are timed on a random part, which the table states, and scaled. (d) runs twice: the
 first time on a GPU records its steps, which later waves and checkpoints use again. ``--growth``
 times (d) for ever more cells, samples and checkpoints, ``--texts`` counts the texts that other
-waves, merging and float32 leave the same, ``--profile`` says which kernels take the time.
+waves, merging and float32 leave the same, ``--profile`` says which kernels take the first wave's time.
 
 Prints tables and writes JSON. The roofline floor is, for each step, the larger of bytes read ÷
 measured copy bandwidth and FLOPs ÷ measured matrix rate.
@@ -92,7 +92,7 @@ def main() -> None:
     add("--memory-gib", type=float, help="the GPU memory that (c) and (d) may take")
     add("--growth", action="store_true", help="time (d) for 1, 4, 16 times as much")
     add("--texts", action="store_true", help="compare the texts of other ways to compute the same")
-    add("--profile", action="store_true", help="name the kernels that (d) spends its time in")
+    add("--profile", action="store_true", help="name the kernels that (d)'s first wave spends its time in")
     add("--out", type=Path, default=Path("results/bench/decode.json"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         with models.with_checkpoint(model, checkpoint, load) as adapted:
             report["ways"] |= time_generate(adapted, task, streams, options)
         del adapted
-    if fast != load:
+        yield report
+    if fast.merge and fast.quantization != "none":
         del model
         if on_gpu:
             torch.cuda.empty_cache()
@@ -139,12 +140,16 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     del adapted
     workspace.clear()
     yield report
-    if options.texts:
-        report["texts"] = compare_texts(base, model, checkpoint, fast, task, waves, texts)
-        yield report
     if options.growth:
-        report["growth"] = grow(model, checkpoint, fast, task, options)
-        yield report
+        report["growth"] = {}
+        for kind, row in grow(model, checkpoint, fast, task, options):
+            report["growth"].setdefault(kind, []).append(row)
+            yield report
+    if options.texts:
+        report["texts"] = {}
+        for name, found in compare_texts(base, model, checkpoint, fast, task, waves, texts):
+            report["texts"][name] = found
+            yield report
 
 
 def grid(cells: int) -> list[tuple[float, int, float]]:
@@ -190,7 +195,7 @@ def time_engine(
     streams = [stream for wave in waves for stream in wave]
     few = streams[:: max(1, len(streams) // 20)]
     decode(model, task.prompts, few, eos=task.eos, no_repeat_ngram_size=3)  # warm-up: libraries, kernels
-    first, _ = timed(run, model, task, waves, workspace)
+    first, _ = timed(run, model, task, waves, workspace, told=True)
     say(f"(d) {first:.1f} s the first time, in {len(waves)} waves")
     ways, texts = report["ways"], []
     for name in ("d",) if options.only_d else ("d", "c"):
@@ -208,7 +213,7 @@ def time_engine(
             }  # fmt: skip
             texts = tokens
     if options.profile:
-        report["profile"] = profiled(run, model, task, waves, workspace)
+        report["profile"] = profiled(run, model, task, waves[:1], workspace)
     return texts
 
 
@@ -230,11 +235,17 @@ def plan(
 
 
 def run(
-    model: Any, task: Task, waves: Sequence[Sequence[Stream]], workspace: Workspace, *, share: bool = True
+    model: Any,
+    task: Task,
+    waves: Sequence[Sequence[Stream]],
+    workspace: Workspace,
+    *,
+    share: bool = True,
+    told: bool = False,
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Decode wave after wave: each stream's tokens, and each wave's rows step by step."""
     tokens, rows = [], []
-    for wave in waves:
+    for number, wave in enumerate(waves, 1):
         used = sorted({stream.prompt for stream in wave})
         own = [replace(stream, prompt=used.index(stream.prompt)) for stream in wave]
         decoded = decode(
@@ -243,6 +254,8 @@ def run(
         )  # fmt: skip
         tokens += decoded.tokens
         rows.append(decoded.rows)
+        if told:
+            say(f"(d) wave {number} of {len(waves)}: {sum(decoded.rows):,} rows")
     return tokens, rows
 
 
@@ -260,10 +273,9 @@ def generated(model: Any, prompts: Sequence[Sequence[int]], stream: Stream, eos:
 
 def grow(
     model: Any, checkpoint: Checkpoint, load: Load, task: Task, options: argparse.Namespace
-) -> dict[str, list[dict[str, float]]]:
-    """Seconds and rows of (d) for 1, 4 and 16 times as many cells, samples, checkpoints."""
-    growth: dict[str, list[dict[str, float]]] = {"cells": [], "samples": [], "checkpoints": []}
-    for kind, times in product(growth, (1, 4, 16)):
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Seconds and rows of (d) for 1, 4 and 16 times as many cells, samples, checkpoints, each loaded anew."""
+    for kind, times in product(("cells", "samples", "checkpoints"), (1, 4, 16)):
         cells = options.cells * times if kind == "cells" else options.cells
         # 16 times the samples would be more than anyone asks for: it begins at a quarter.
         samples = max(1, options.samples // 4) * times if kind == "samples" else options.samples
@@ -277,9 +289,9 @@ def grow(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         row = {"times": times, "outputs": len(streams) * (times if kind == "checkpoints" else 1)}
-        say(f"{times}× {kind} timed")
-        growth[kind].append(row | {"seconds": time.perf_counter() - began, "rows": rows})
-    return growth
+        row |= {"seconds": time.perf_counter() - began, "rows": rows}
+        say(f"{times}× {kind}: {row['seconds']:.1f} s")
+        yield kind, row
 
 
 def compare_texts(
@@ -290,14 +302,13 @@ def compare_texts(
     task: Task,
     waves: list[list[Stream]],
     texts: Sequence[Sequence[int]],
-) -> dict[str, Any]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The share of outputs that other ways to compute the same leave as they are, and where the others part."""
     halves = [half for w in waves for half in (w[: len(w) // 2], w[len(w) // 2 :])]
     with models.with_checkpoint(model, checkpoint, load) as adapted:
-        found = {
-            "a row a stream": likeness(texts, run(adapted, task, waves, Workspace(), share=False)[0]),
-            "waves of half the size": likeness(texts, run(adapted, task, halves, Workspace())[0]),
-        }
+        yield "a row a stream", likeness(texts, run(adapted, task, waves, Workspace(), share=False)[0])
+        yield "waves of half the size", likeness(texts, run(adapted, task, halves, Workspace())[0])
+    del adapted
     others = {
         "adapter merged" if not load.merge else "adapter not merged": replace(load, merge=not load.merge)
     }
@@ -306,9 +317,8 @@ def compare_texts(
     for name, other in others.items():
         again = models.load_model(base, other)
         with models.with_checkpoint(again, checkpoint, other) as adapted:
-            found[name] = likeness(texts, run(adapted, task, halves, Workspace())[0])
+            yield name, likeness(texts, run(adapted, task, halves, Workspace())[0])
         del again, adapted
-    return found
 
 
 def likeness(these: Sequence[Sequence[int]], those: Sequence[Sequence[int]]) -> dict[str, float | None]:
@@ -324,18 +334,20 @@ def likeness(these: Sequence[Sequence[int]], those: Sequence[Sequence[int]]) -> 
 
 
 def profiled(work: Callable[..., Any], *arguments: Any) -> list[dict[str, Any]]:
-    """The operations that ``work`` spends most of its time in: seconds and calls."""
+    """What ``work`` spends its time in, all and the most of it: the kernels of a GPU, else operations."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as seen:
         work(*arguments)
-    key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-    events = sorted(seen.key_averages(), key=lambda event: -getattr(event, key))
-    return [
-        {"name": event.key[:120], "seconds": getattr(event, key) / 1e6, "calls": event.count}
-        for event in events[:20]
-    ]
+    on_gpu = torch.cuda.is_available()
+    key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
+    events = [event for event in seen.key_averages() if event.device_type == kind]
+    events.sort(key=lambda event: -getattr(event, key))
+    rows = [(event.key[:120], getattr(event, key) / 1e6, event.count) for event in events]
+    every = ("all", sum(row[1] for row in rows), sum(row[2] for row in rows))
+    return [dict(zip(("name", "seconds", "calls"), row, strict=True)) for row in (every, *rows[:20])]
 
 
 def say(text: str) -> None:

@@ -23,7 +23,7 @@ from tangeval import __version__
 from tangeval import model as models
 from tangeval.decoding.attention import suits
 from tangeval.decoding.engine import Stream
-from tangeval.decoding.memory import RowCost, decode_in_memory, measure
+from tangeval.decoding.memory import RowCost, UnmeasuredError, decode_in_memory, measure
 from tangeval.decoding.rows import Workspace
 from tangeval.decoding.sampler import luck_key
 from tangeval.likelihood import Likelihood, reference_nll
@@ -206,10 +206,10 @@ def _try_rows(setup: Setup, folder: Path, model: Any, tokenizer: PreTrainedToken
         return
     try:
         cost, free = measure(model, prompt)
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, UnmeasuredError) as error:
         warnings.warn(
-            f"the GPU's memory does not hold a trial of 320 short outputs ({error}); waves are planned by the model's "
-            "sizes instead, and halved until they fit",
+            f"a trial of 320 short outputs did not tell what a row costs on this GPU ({error}); waves are planned by "
+            "the model's sizes instead, and halved until they fit",
             stacklevel=2,
         )
         return

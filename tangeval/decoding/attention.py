@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,17 @@ _STORE: "ContextVar[Store]" = ContextVar("store")
 #: Models that add a learned bias to the scores, or attend twice in a layer.
 _OF_THEIR_OWN = ("doge", "diffllama")
 _COPIED = 2**28  # bytes that are copied in one go when rows change places
+
+
+class Shape(NamedTuple):
+    """What a store has room for."""
+
+    prompts: int
+    tokens: int  #: of all prompts together
+    longest: int  #: tokens of one prompt
+    places: int
+    room: int  #: tokens of a place's own
+    most: int  #: rows on one prompt
 
 
 class Store(ABC):
@@ -134,18 +145,14 @@ class FlashStore(Store):
 
     records = True
 
-    def __init__(self, own: Tensor, prompts: int, tokens: int, longest: int, most: int) -> None:
-        """``tokens`` are all prompts' together, ``longest`` one's; ``most`` rows may lie on one prompt."""
+    def __init__(self, own: Tensor, shape: Shape) -> None:
         super().__init__(own)
-        layers, _, places, groups, self.room, size = own.shape
-        self.held = own.new_empty(layers, 2, tokens, groups, size)
-        self.prompts, self.longest, self.most = prompts, longest, most
-        self.begins = torch.zeros(
-            prompts + 1, dtype=torch.int32, device=own.device
-        )  # of each prompt in `held`
-        self.length = torch.zeros(
-            places, dtype=torch.int32, device=own.device
-        )  # own tokens, the new one's too
+        layers, _, _, groups, self.room, size = own.shape
+        self.held = own.new_empty(layers, 2, shape.tokens, groups, size)
+        self.prompts, self.longest, self.most = shape.prompts, shape.longest, shape.most
+        zeros = torch.zeros(shape.prompts + 1 + shape.places, dtype=torch.int32, device=own.device)
+        #: where each prompt begins in ``held``, and the own tokens of each place, the new one's too
+        self.begins, self.length = zeros[: shape.prompts + 1], zeros[shape.prompts + 1 :]
 
     def hold(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor) -> None:
         count = int(mask.sum())
@@ -207,18 +214,13 @@ def _flash(
     )[:2]
 
 
-def make_store(keys: Sequence[Tensor], lengths: Sequence[int], places: int, room: int, most: int) -> Store:
-    """Return a store for prompts of ``lengths`` [tokens], ``places`` rows of ``room`` tokens each.
-
-    ``keys``, ``[P, K, L, D]`` a layer, say of what shape and kind they will be; ``most`` is
-    the largest number of rows that may lie on one prompt.
-    """
+def make_store(keys: Sequence[Tensor], shape: Shape) -> Store:
+    """Return an empty store; ``keys``, ``[P, K, L, D]`` a layer, say of what kind it will be."""
     _, groups, _, size = keys[0].shape
-    shape = (len(keys), 2, places)
+    own = (len(keys), 2, shape.places)
     if has_flash(keys[0].device, keys[0].dtype, size):
-        own = keys[0].new_empty(*shape, room, groups, size).transpose(3, 4)
-        return FlashStore(own, len(lengths), sum(lengths), max(lengths), most)
-    return PaddedStore(keys[0].new_empty(*shape, groups, room, size))
+        return FlashStore(keys[0].new_empty(*own, shape.room, groups, size).transpose(3, 4), shape)
+    return PaddedStore(keys[0].new_empty(*own, groups, shape.room, size))
 
 
 def has_flash(device: torch.device, dtype: torch.dtype, size: int) -> bool:

@@ -4,6 +4,7 @@ In: what ``engine.decode`` takes. Out: the tokens, in halves where a GPU's memor
 the whole; or, of a GPU, how many streams it holds, by trial.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from tangeval.decoding.rows import Workspace
 from tangeval.records import TangevalError
 
 _SHARE = 0.85  # of the free memory is planned with: the rest is for what a trial does not see
-_FEW, _MANY, _SHORT, _LONG = 64, 320, 2, 18  # rows and tokens of the trials
+_FEW, _MANY, _SHORT, _LONG = 64, 320, 2, 34  # rows and tokens of the trials
 
 
 def decode_in_memory(
@@ -68,6 +69,10 @@ def decode_in_memory(
     return tokens
 
 
+class UnmeasuredError(Exception):
+    """The trials say nothing of what a row costs."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowCost:
     """Bytes that a row takes on a GPU: ``fixed`` whatever its length, and ``token`` for each token it may write."""
@@ -81,20 +86,30 @@ class RowCost:
 
 
 def measure(model: Any, prompt: Sequence[int]) -> tuple[RowCost, int]:
-    """Return what a row of ``model`` costs on its GPU, from the peaks of three short decodes, and the bytes free."""
+    """Return what a row of ``model`` costs on its GPU, from the peaks of three short decodes, and the bytes free.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU does not hold the trials.
+        UnmeasuredError: a longer or a larger trial did not take more.
+    """
     few, many = (_peak(model, prompt, rows, _SHORT) for rows in (_FEW, _MANY))
-    longer = _peak(model, prompt, _FEW, _LONG)
-    token = (longer - few) / (_FEW * (_LONG - _SHORT))
+    longer = _peak(model, prompt, _MANY, _LONG)
+    token = (longer - many) / (_MANY * (_LONG - _SHORT))
+    fixed = (many - few) / (_MANY - _FEW) - token * _SHORT
+    if min(token, fixed) <= 0:
+        raise UnmeasuredError(f"{fixed:,.0f} bytes a row and {token:,.0f} a token were measured")
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(model.device)
-    return RowCost((many - few) / (_MANY - _FEW) - token * _SHORT, token), free
+    return RowCost(fixed, token), free
 
 
 def _peak(model: Any, prompt: Sequence[int], rows: int, length: int) -> int:
-    """The most bytes set aside while ``rows`` rows write ``length`` tokens each."""
+    """The most bytes set aside while ``rows`` rows write ``length`` tokens each, beyond what was before."""
+    gc.collect()  # a model that was let go is gone only then, and must not go between two trials
     torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(model.device)
     torch.cuda.reset_peak_memory_stats(model.device)
     streams = [Stream(0, 1.0, 0, 0.9, luck, length) for luck in range(rows)]
     decode(model, [prompt], streams, eos=[], share=False)
     # Reserved, not allocated: the memory of recorded steps is set aside, and free between replays.
-    return torch.cuda.max_memory_reserved(model.device)
+    return torch.cuda.max_memory_reserved(model.device) - before

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tangeval.decoding.attention import Store, attending, bare, fits, make_store
+from tangeval.decoding.attention import Shape, Store, attending, bare, fits, make_store
 from tangeval.records import TangevalError
 
-_WORTH_RECORDING = 1e13  # FLOPs: a step of more keeps a GPU busy for longer than its launches take
-_COARSE = 256  # places; below, launches are the whole cost of a step and its size none
+_COARSE = 256  # places; below, a step's size hardly changes what it costs
 
 
 class Rows(ABC):
@@ -71,7 +70,8 @@ class Shared(Rows):
         super().__init__(history, places, room)
         mask = history >= 0
         length = mask.sum(dim=1)
-        self.buffers = workspace.take(model, cache, length.tolist(), places, room, max(most))
+        shape = Shape(len(history), int(length.sum()), self.longest, places, room, max(most))
+        self.buffers = workspace.take(model, cache, shape)
         store = self.buffers.store
         store.hold([x.keys for x in cache.layers], [x.values for x in cache.layers], mask)
         store.prompt.zero_()
@@ -152,19 +152,19 @@ class Workspace:
         self._buffers: _Buffers | None = None
         self.too_many: int | None = None  #: streams that memory did not hold
 
-    def take(
-        self, model: Any, cache: Any, lengths: Sequence[int], places: int, room: int, most: int
-    ) -> "_Buffers":
+    def take(self, model: Any, cache: Any, shape: Shape) -> "_Buffers":
         """Return buffers that hold at least this much: the last decode's, or new ones."""
         keys = [layer.keys for layer in cache.layers]
-        shape = (len(lengths), sum(lengths), max(lengths), places, room, most)
         kind = (len(keys), keys[0].shape[1], keys[0].shape[3], keys[0].dtype, keys[0].device)
-        if self._buffers and self._buffers.holds(kind, shape):
-            self._buffers.use(model)
-        else:
-            self.clear()
-            self._buffers = _Buffers(model, make_store(keys, lengths, places, room, most), shape, kind)
-        assert self._buffers
+        old = self._buffers
+        if old and old.kind == kind and all(a <= b for a, b in zip(shape, old.shape, strict=True)):
+            old.use(model)
+            return old
+        if old:  # Prompts take little room; so that waves over other prompts fit here, it never shrinks.
+            shape = Shape(*map(max, shape, old.shape))._replace(places=shape.places, room=shape.room)
+        del old
+        self.clear()
+        self._buffers = _Buffers(model, make_store(keys, shape), shape, kind)
         return self._buffers
 
     def clear(self) -> None:
@@ -179,29 +179,23 @@ class _Buffers:
     (PyTorch's CUDA graphs). So it serves as long as the weights stay where they were.
     """
 
-    def __init__(self, model: Any, store: Store, shape: tuple[int, ...], kind: tuple[Any, ...]) -> None:
-        prompts, _, _, places, _, _ = shape
+    def __init__(self, model: Any, store: Store, shape: Shape, kind: tuple[Any, ...]) -> None:
         self.store, self.shape, self.kind = store, shape, kind
-        self.token = torch.zeros(places, dtype=torch.int64, device=store.own.device)
-        self.length = torch.zeros(prompts, dtype=torch.int64, device=store.own.device)
+        self.token = torch.zeros(shape.places, dtype=torch.int64, device=store.own.device)
+        self.length = torch.zeros(shape.prompts, dtype=torch.int64, device=store.own.device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.logits: Tensor | None = None
         self.weights: tuple[Any, ...] | None = None
         self.sizes: Tensor | None = None
         self.recorded: list[int] = []
         if store.records:
-            work = 2 * sum(p.numel() for p in model.parameters() if p.dim() > 1)
-            sizes = _sizes(places, _WORTH_RECORDING / work)
+            sizes = _sizes(shape.places)
             self.sizes = torch.tensor(sizes, device=store.own.device)
             # bitsandbytes' int8 layers wait for the device in their midst.
             if not any(type(module).__name__ == "Linear8bitLt" for module in model.modules()):
-                self.recorded = [size for size in sizes if size <= _WORTH_RECORDING / work]
+                self.recorded = sizes
             self.stream = torch.cuda.Stream()
         self.use(model)
-
-    def holds(self, kind: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
-        """Say whether a decode of ``shape`` finds room here."""
-        return self.kind == kind and all(a <= b for a, b in zip(shape, self.shape, strict=True))
 
     def use(self, model: Any) -> None:
         """Step with ``model`` from now on."""
@@ -259,17 +253,12 @@ class _Buffers:
             self.graphs[some] = graph
 
 
-def _sizes(places: int, recorded: float) -> list[int]:
-    """The sizes of a step: few and coarse where each is recorded, in steps of 64 beyond."""
+def _sizes(places: int) -> list[int]:
+    """The sizes that a step may have: powers of 2, then eight to an octave."""
     sizes, size = [], 16
     while size < places:
         sizes.append(size)
-        if size < _COARSE:
-            size *= 2
-        elif size < recorded:
-            size += 2 ** (size.bit_length() - 3)
-        else:
-            size += 64
+        size += size if size < _COARSE else 2 ** (size.bit_length() - 4)
     return [*sizes, places]
 
 
