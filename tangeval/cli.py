@@ -15,13 +15,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tangeval import dataset, figures, plan, score, select, summarize, tables
+from tangeval import compare as comparing
+from tangeval import (
+    dataset,
+    figures,
+    insights,
+    judge,
+    outputs,
+    plan,
+    score,
+    select,
+    summarize,
+    tables,
+    variance,
+)
 from tangeval.checkpoint import discover, trained_on
+from tangeval.metrics import METRICS
 from tangeval.metrics.aggregate import groups
 from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
-from tangeval.progress import Decoding
-from tangeval.records import SPLITS, TangevalError
+from tangeval.progress import Decoding, make_bar
+from tangeval.records import FLOOR, REFERENCE, SPLITS, TangevalError
+from tangeval.store import NO_LIKELIHOOD, write_csv
 from tangeval.study import Study, load_study
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -114,30 +129,69 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
 
 @app.command(name="score")
 def score_command(
-    file: Annotated[Path, typer.Argument(help="results.txt, results.json, JSONL, or one poem a line.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="results.txt, results.json, JSONL, or one poem a line."),
+    ],
     data: Annotated[str, typer.Option(help="sample, hw5, or a folder with HW5's three files.")] = "hw5",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     validation: Validation = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score outputs made elsewhere, beside floor and reference."""
+    """Score outputs made elsewhere, one file or several, beside floor and reference."""
     if split not in SPLITS[1:]:
         raise TangevalError(f"--split {split}: give validation or test")
     loaded = dataset.load(data, validation)
     examples = loaded.split(split)
-    outputs = score.outputs_frame(file.name, examples, score.read_outputs(file, examples))
-    rows = [outputs, score.floor_rows(loaded, [split], 42), score.reference_rows(loaded, [split])]
-    scores = pd.concat([score.score_texts(part, loaded) for part in rows], ignore_index=True)
-    empty = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
-    frame = summarize.overall(groups(scores, empty, 42))
+    others = [example for example in loaded.examples if example.split != split]
+    read = outputs.read_outputs(files, examples, others)
+    rows = [score.outputs_frame(each.name, examples, each.texts) for each in read]
+    rows += [score.floor_rows(loaded, [split], 42), score.reference_rows(loaded, [split])]
+    scores = score.score_texts(pd.concat(rows, ignore_index=True), loaded)
+    measured = list(groups(scores, NO_LIKELIHOOD, 42))
+    frame = summarize.overall(measured)
+    files_only = [comparing.Item(g.checkpoint, g, [0]) for g in measured[: len(read)]]
+    compared = comparing.compare(files_only) if len(read) > 1 else pd.DataFrame()
     if as_json:
-        print(
-            json.dumps(
-                {"signatures": signatures(), "rows": json.loads(frame.to_json(orient="records"))}, indent=2
-            )
-        )
-    else:
-        console.print(tables.rich_table(frame, f"{file} on {len(examples)} poems of {loaded.folder}"))
+        matched = [{"name": each.name, "matched": each.matched, "notes": list(each.notes)} for each in read]
+        records, differences = (json.loads(f.to_json(orient="records")) for f in (frame, compared))
+        content = {"signatures": signatures(), "files": matched, "rows": records, "comparisons": differences}
+        print(json.dumps(content, indent=2))
+        return
+    title = str(files[0]) if len(files) == 1 else f"{len(files)} files"
+    console.print(tables.rich_table(frame, f"{title} on {len(examples)} poems of {loaded.folder}"))
+    for each in read:
+        console.print(each.summary, highlight=False, markup=False)
+    if len(read) > 1:
+        _show_comparison(compared, "Differences between the files")
+
+
+@app.command()
+def compare(
+    items: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FOLDER[:CHECKPOINT[:KNOBS]]...",
+            help="A results folder (what was chosen there), one of its checkpoints, or of its cells: "
+            "results/grid:checkpoint-65:temperature=0.7,top_k=5",
+        ),
+    ],
+    metric: Annotated[list[str] | None, typer.Option(help="A metric to compare by; again for more.")] = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    effect: Annotated[
+        list[str] | None,
+        typer.Option(help="METRIC=SIZE: say how many poems would show a difference of that size."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
+) -> None:
+    """Say which differences are real: paired on poems and luck, tested, corrected for their number."""
+    effects = _effects(effect or [])
+    metrics = metric or [*dict.fromkeys((*comparing.METRICS, *effects))]
+    measured = [comparing.read_item(item, split) for item in items]
+    frame = comparing.compare(measured, metrics, effects)
+    if out:
+        write_csv(out, frame)
+    _show_comparison(frame, f"Differences on {split}")
 
 
 @app.command()
@@ -157,11 +211,58 @@ def checkpoints(
     console.print(table)
 
 
+@app.command(name="judge")
+def judge_command(
+    place: Place,
+    endpoint: Annotated[str, typer.Option(help="An OpenAI-compatible server; mostly ends in /v1.")],
+    model: Annotated[str, typer.Option(help="The model that judges, as the server names it.")],
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="A checkpoint to judge; repeatable (default: the selected one).")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Judge the model before fine-tuning too.")] = False,
+    cell: Annotated[
+        list[str] | None, typer.Option(help="knob=value: changes the selected cell; repeatable.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    samples: Annotated[int, typer.Option(min=1, help="Outputs of each poem.")] = 1,
+    votes: Annotated[int, typer.Option(min=1, help="How often an output is judged.")] = 3,
+    limit: Annotated[int, typer.Option(min=0, help="The most calls this run may make.")] = 500,
+    parallel: Annotated[int, typer.Option(min=1, help="Calls in flight at a time.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="The judge's own.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, reasoning included.")] = 2048,
+    retries: Annotated[int, typer.Option(min=0, help="How often a busy server is asked again.")] = 5,
+    prompt: Annotated[
+        Path | None, typer.Option(help="Other instructions for the judge (default: its own).")
+    ] = None,
+) -> None:
+    """Let a language model grade metre and fluency, 0 to 10; goes on where it stopped."""
+    study, folder = _results(place)
+    instructions = judge.load_prompt(prompt or judge.PROMPT)
+    judging = judge.Judge(endpoint, model, instructions, votes, temperature, max_tokens, retries)
+    generations = score.read_generations(study, folder)
+    loaded = dataset.load(study.data_name, study.validation_size)
+    judge.check_data(loaded, folder)
+    wanted = judge.Wanted(tuple(checkpoint or ()), base, tuple(cell or ()), split, samples)
+    references = score.reference_rows(loaded, study.ordered_splits())
+    rows = judge.outputs(generations, references, folder, wanted)
+    couplets = {example.id: example.couplet for example in loaded.examples}
+    _ask(judge.calls(rows, couplets, judging), judging, folder, limit, parallel)
+    judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
+    _show_judged(
+        judge.summary(judged, study.seed), f"Judged by {model} on the {split} split, {votes} votes an output"
+    )
+    _show_unjudged(judged, votes, cut_off)
+    console.print(f"every output: {folder / judge.TABLE}; every answer: {folder / judge.ANSWERS}")
+
+
 @data_app.callback(invoke_without_command=True)
 def data(
     context: typer.Context,
     path: Annotated[str | None, typer.Option(help="A folder with HW5's three files, of your own.")] = None,
     validation: Validation = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the training poems' real endings beside random ones.")
+    ] = False,
 ) -> None:
     """Show the data that are found: splits, duplicates, and clauses that leak into training."""
     if context.invoked_subcommand:
@@ -186,6 +287,8 @@ def data(
                 f"  {split}: {len(leaks)} poems share a clause with training"
                 + (f" ({found})" if found else "")
             )
+        if calibrate:
+            _calibrate(loaded)
 
 
 @data_app.command()
@@ -272,14 +375,16 @@ def _generate(setup: Setup, folder: Path, *, overwrite: bool) -> None:
 def _evaluate(study: Study, data: dataset.Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
     """Scores, summary, tables and figures."""
     with console.status("scoring"):
-        score.score(study, data, folder)
+        scores = score.score(study, data, folder)
     by = study.select.cell.by if study.select else "bleu"
     with console.status("summarising"):
         summary = summarize.summarize(folder, study.seed)
         frames = (summary.cells, summary.effects, summary.checkpoints)
         tables.write(*frames, folder / "tables", by=by)
+        behind = variance.write_variance(scores, folder)
     with console.status("drawing"):
-        return summary, figures.draw(*frames, folder / "figures", by=by)
+        pictures = figures.draw(*frames, folder / "figures", by=by)
+        return summary, pictures + insights.draw(*behind, summary.curve, folder / "figures")
 
 
 def _select(study: Study, data: dataset.Dataset, folder: Path) -> None:
@@ -333,15 +438,161 @@ def _show_selection(selection: dict[str, Any], folder: Path) -> None:
                 for m in (by, "form")
             ]
             console.print(f"  on {split}: {', '.join(shown)}", highlight=False, markup=False)
+    corrected = selection["corrected"]
+    if corrected["value"] is not None:
+        console.print(
+            f"  corrected for having been picked: {by} {corrected['value']:.2f} [{corrected['low']:.2f}, "
+            f"{corrected['high']:.2f}]",
+            highlight=False, markup=False,
+        )  # fmt: skip
     rest = selection["runners_up"]["cells"]
     if rest:
         told = sum(r["distinguishable"] for r in rest)
-        console.print(f"  of the next {len(rest)} cells, {told} can be told from it by {by}", highlight=False)
+        console.print(
+            f"  of the other {len(rest)} cells that may be chosen, {told} can be told from it by {by}",
+            highlight=False,
+        )
     console.print(f"  all of it in {folder / 'best'}", highlight=False)
+
+
+def _calibrate(data: dataset.Dataset) -> None:
+    """Every metric of what the poets wrote, and of what stands in another poem of the same metre."""
+    rows = [score.reference_rows(data, ["train"]), score.floor_rows(data, ["train"], 42, draws=2)]
+    with console.status("measuring the training poems"):
+        scores = score.score_texts(pd.concat(rows, ignore_index=True), data)
+        frame = summarize.overall(groups(scores, NO_LIKELIHOOD, 42))
+    poets, floor = (frame[frame["checkpoint"] == name].iloc[0] for name in (REFERENCE, FLOOR))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("metric", no_wrap=True)
+    for name in ("the poets' own endings", "floor"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in METRICS:
+        values = [
+            "–" if pd.isna(row[each.name])
+            else f"{row[each.name]:.3f} [{row[f'{each.name}_low']:.3f}, {row[f'{each.name}_high']:.3f}]"
+            for row in (poets, floor)
+        ]  # fmt: skip
+        if values != ["–", "–"]:
+            table.add_row(each.name, *map(Text, values))
+    console.print(table)
+    console.print(
+        "The floor is another poem's ending of the same metre: real verse, so all that a couplet has by itself "
+        "(form, tone_opposition) is right in it. The poets' own endings are looked for in all other training poems.",
+        highlight=False,
+    )
+
+
+def _effects(texts: list[str]) -> dict[str, float]:
+    effects = {}
+    for text in texts:
+        metric, _, size = text.partition("=")
+        try:
+            effects[metric] = float(size)
+        except ValueError:
+            raise TangevalError(f"--effect {text}: write it as METRIC=SIZE, such as form=0.05") from None
+        if not effects[metric] > 0:
+            raise TangevalError(f"--effect {text}: the size of a difference is above 0")
+    return effects
+
+
+def _show_comparison(frame: pd.DataFrame, title: str) -> None:
+    """A row for each pair and metric, the reasons to believe it last."""
+    if not len(frame):
+        console.print("[yellow]nothing to compare[/]: no metric was measured of two of them")
+        return
+    poems = frame["poems"].iloc[0]
+    table = Table(
+        title=Text(f"{title}, {poems} poems"), title_justify="left", box=None, header_style="bold",
+        padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    needed = "poems_needed" in frame and bool(frame["poems_needed"].notna().any())
+    for name in ("metric", "a", "b"):
+        table.add_column(name, overflow="fold")
+    for name in ("a − b", "95 % interval", "p", "p (Holm)", *["poems needed"] * needed):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in frame.to_dict("records"):
+        needs = (
+            ""
+            if not needed or pd.isna(row["poems_needed"])
+            else f"{row['poems_needed']:,.0f} for {row['effect']:g}"
+        )
+        table.add_row(
+            row["metric"], Text(f"{row['a']}  {row['value_a']:.3f}"), Text(f"{row['b']}  {row['value_b']:.3f}"),
+            f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]".replace("[", r"\["),
+            f"{row['p']:.4f}", f"{row['p_holm']:.4f}", *[needs] * needed, style="bold" if row["p_holm"] < 0.05 else "",
+        )  # fmt: skip
+    console.print(table)
+    luck = "shared" if frame["shared_luck"].all() else "not shared by all of them, which makes noise larger"
+    console.print(
+        f"{len(frame)} comparisons, corrected together (Holm); bold: real at the 5 % level. p by flipping signs of "
+        f"poems. Luck is {luck}.",
+        highlight=False,
+    )
 
 
 def _knobs(cell: dict[str, Any]) -> str:
     return ", ".join(f"{knob} {cell[knob]}" for knob in ("temperature", "top_k", "top_p", "max_length"))
+
+
+def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int, parallel: int) -> None:
+    """Ask for what ``judge.jsonl`` lacks, up to ``limit`` votes."""
+    kept = judge.read_answers(folder / judge.ANSWERS)
+    pending = [call for call in calls if call.key not in kept]
+    now = pending[:limit]
+    console.print(
+        f"{len(calls):,} votes are wanted, {len(calls) - len(pending):,} are there; asking {judging.host} for "
+        f"{len(now):,}",
+        highlight=False,
+    )
+    if now:
+        try:
+            with make_bar(console) as bar:
+                task = bar.add_task(f"judging by {judging.model}", total=len(now), more="")
+                judge.ask(now, judging, folder / judge.ANSWERS, parallel, lambda _: bar.advance(task))
+        except KeyboardInterrupt:
+            print("\nstopped; the same command goes on from here", file=sys.stderr)
+            raise typer.Exit(130) from None
+    if len(now) < len(pending):
+        console.print(
+            f"[yellow]{len(pending) - len(now):,} votes are left[/] beyond --limit {limit}; the same command goes on",
+            highlight=False,
+        )
+
+
+def _show_judged(summary: pd.DataFrame, title: str) -> None:
+    table = Table(
+        title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0)
+    )
+    table.add_column("checkpoint", no_wrap=True)
+    for name in ("metre 格律", "fluency 語意通順", "poems", "unparsable", "votes agree"):
+        table.add_column(name, justify="right")
+    rows: list[dict[Any, Any]] = summary.to_dict("records")
+    for row in rows:
+        scores = [
+            f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" if row["poems"] else ""
+            for name in judge.SCORES
+        ]
+        shares = ["" if pd.isna(row[k]) else f"{row[k]:.0%}" for k in ("unparsable", "agreement")]
+        poems = f"{row['poems']} of {row['poems'] + row['missing']}"
+        table.add_row(*map(Text, (row["checkpoint"], *scores, poems, *shares)))
+    console.print(table)
+
+
+def _show_unjudged(judged: pd.DataFrame, votes: int, cut_off: int) -> None:
+    """Say what the means leave out, and why."""
+    unread = judged[(judged["parsed"] == 0) & (judged["votes"] == votes)]
+    if len(unread):
+        names = [f"{row.example_id} of {row.checkpoint}" for row in unread.head(5).itertuples()]
+        more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
+        console.print(
+            f"[yellow]no vote could be read[/] for {', '.join(names)}{more}; they are missing above",
+            highlight=False,
+        )
+    if cut_off:
+        console.print(
+            f"[yellow]{cut_off} answers were cut off[/] before their scores; give more --max-tokens",
+            highlight=False,
+        )
 
 
 def _show_plan(setup: Setup, folder: Path) -> None:

@@ -6,6 +6,7 @@ workspace may have to give way.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,25 @@ from transformers import PreTrainedTokenizerBase
 
 from tangeval.decoding.rows import Workspace
 from tangeval.plan import Setup, digest
-from tangeval.poem import as_verse, han
-from tangeval.prompt import encode_completion, encode_prompt
+from tangeval.poem import as_verse, han, metre
+from tangeval.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.records import Checkpoint, Example, TangevalError
 from tangeval.store import LIKELIHOOD, write_parquet
 
 _REFERENCES = 16  # references scored in one batch
+_FORM = "2"  # of a row: raised when rows of an earlier form lack something
+
+
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """How unexpected a reference was: nats in all, tokens, and nats of each Han character in order.
+
+    ``characters`` is empty where the tokenizer does not spell the reference as it stands.
+    """
+
+    nats: float
+    tokens: int
+    characters: list[float]
 
 
 class Likelihood:
@@ -33,24 +47,25 @@ class Likelihood:
 
     def _key(self, checkpoint: Checkpoint, example: Example) -> str:
         texts = [example.instruction, example.couplet, example.reference]
-        return digest([self.contexts[checkpoint.name], checkpoint.name, example.id, example.split, *texts])
+        return digest(
+            [_FORM, self.contexts[checkpoint.name], checkpoint.name, example.id, example.split, *texts]
+        )
 
     def lacking(self, checkpoint: Checkpoint) -> list[Example]:
         """Return the poems that have no row under the checkpoint's context."""
         have = set(self.frame["key"]) if len(self.frame) else set()
         return [e for e in self.examples if self._key(checkpoint, e) not in have]
 
-    def add(
-        self, checkpoint: Checkpoint, examples: Sequence[Example], values: Sequence[tuple[float, int]]
-    ) -> None:
+    def add(self, checkpoint: Checkpoint, examples: Sequence[Example], values: Sequence[Surprise]) -> None:
         """Write a row for each of ``examples``; ``values`` are as ``reference_nll`` gives them."""
         rows = [
             {
                 "checkpoint": checkpoint.name, "step": checkpoint.step, "split": e.split, "example_id": e.id,
-                "nll_sum": total, "chars": len(han(e.reference)), "tokens": tokens,
-                "reference_nll": total / len(han(e.reference)), "key": self._key(checkpoint, e),
+                "metre": metre(e.couplet), "nll_sum": value.nats, "chars": len(han(e.reference)), "tokens": value.tokens,
+                "reference_nll": value.nats / len(han(e.reference)), "by_character": value.characters,
+                "key": self._key(checkpoint, e),
             }
-            for e, (total, tokens) in zip(examples, values, strict=True)
+            for e, value in zip(examples, values, strict=True)
         ]  # fmt: skip
         if rows:
             self.frame = pd.concat([self.frame, pd.DataFrame(rows).astype({"step": "Int64"})])
@@ -69,14 +84,14 @@ def reference_nll(
     setup: Setup,
     examples: Sequence[Example],
     workspace: Workspace,
-) -> list[tuple[float, int]]:
-    """Return, for each example, the reference's negative log-likelihood in nats and its tokens.
+) -> list[Surprise]:
+    """Return, for each example, the reference's negative log-likelihood.
 
     Raw logits at temperature 1. The sum runs over the completion's tokens: the first space,
     characters and marks (the reference punctuated as verse) and EOS, given the prompt. Where
     memory is short, the ``workspace`` of the decoding is cleared and the batch halved.
     """
-    results: list[tuple[float, int]] = []
+    results: list[Surprise] = []
     size = _REFERENCES
     while len(results) < len(examples):
         batch = examples[len(results) : len(results) + size]
@@ -95,7 +110,7 @@ def reference_nll(
 
 def _nll(
     model: Any, tokenizer: PreTrainedTokenizerBase, setup: Setup, batch: Sequence[Example]
-) -> list[tuple[float, int]]:
+) -> list[Surprise]:
     """``reference_nll`` of one batch."""
     prompts = [encode_prompt(tokenizer, e, setup.study.prompt) for e in batch]
     answers = [encode_completion(tokenizer, e, setup.study.prompt, as_verse(e.reference)) for e in batch]
@@ -112,7 +127,31 @@ def _nll(
         logits_to_keep=tail + 1,
     ).logits[:, -tail - 1 : -1]
     picked = logits.float().log_softmax(-1).gather(-1, ids[:, -tail:].clamp(min=0)[..., None])[..., 0]
-    return [
-        (-float(row[-len(answer) :].double().sum()), len(answer))
-        for row, answer in zip(picked, answers, strict=True)
+    nats = [
+        (-row[-len(answer) :].double()).tolist() for row, answer in zip(picked.cpu(), answers, strict=True)
     ]
+    spelt = [
+        by_character(tokenizer, a, n, han(e.reference)) for e, a, n in zip(batch, answers, nats, strict=True)
+    ]
+    return [Surprise(sum(n), len(n), c) for n, c in zip(nats, spelt, strict=True)]
+
+
+def by_character(
+    tokenizer: Any, tokens: Sequence[int], nats: Sequence[float], characters: str
+) -> list[float]:
+    """Return the nats of each of ``characters``, which ``tokens`` spell among marks and EOS.
+
+    A token of several characters is shared out evenly; a character of several tokens (byte
+    fallback) has their sum. Nats of spaces, marks and EOS are no character's. Empty where the
+    tokens spell other characters.
+    """
+    spelt: list[float] = []
+    text, waiting = "", 0.0
+    for end, (token, some) in enumerate(zip(tokens, nats, strict=True), 1):
+        unknown = token == tokenizer.unk_token_id
+        before, text = text, completion_text(tokenizer, list(tokens[:end]), cut=False)
+        new = 1 if unknown else len(han(text)) - len(han(before))
+        if new > 0:
+            spelt += [(waiting + some) / new] * new
+        waiting = waiting + some if new <= 0 and text.endswith("\ufffd") else 0.0
+    return spelt if len(spelt) == len(characters) else []

@@ -5,19 +5,22 @@ In: a results folder's shards (or texts made elsewhere) and the data. Out:
 nothing of torch, and nothing of intervals.
 """
 
-import json
 import random
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tangeval.dataset import Dataset
 from tangeval.metrics.bleu import COLUMNS, pair_statistics, signatures
-from tangeval.metrics.form import check
+from tangeval.metrics.copying import copying, index
+from tangeval.metrics.diversity import diversity
+from tangeval.metrics.form import check, length_match
+from tangeval.metrics.prosody import prosody
 from tangeval.plan import read_plan
-from tangeval.poem import as_verse, clauses, fold, metre
+from tangeval.poem import as_verse, clauses, metre
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
 from tangeval.store import SCORES, read_json, write_json, write_parquet
 from tangeval.study import Study
@@ -26,7 +29,6 @@ KNOBS = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
 KEYS = ("checkpoint", "step", *KNOBS, "split", "example_id", "sample")
 #: Draws of the floor for each poem.
 FLOOR_DRAWS = 32
-_NUMBERED = re.compile(r"^\s*\d+\.\s*")
 _TYPES = {"step": "Int64", "top_k": "Int64", "max_length": "Int64", "no_repeat_ngram_size": "Int64"}
 
 
@@ -44,14 +46,8 @@ def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
             "or run the study again"
         )
     splits = study.ordered_splits()
-    frame = pd.concat(
-        [
-            score_texts(generations, dataset),
-            score_texts(floor_rows(dataset, splits, study.seed), dataset),
-            score_texts(reference_rows(dataset, splits), dataset),
-        ],
-        ignore_index=True,
-    ).astype(_TYPES)
+    yardsticks = [floor_rows(dataset, splits, study.seed), reference_rows(dataset, splits)]
+    frame = score_texts(pd.concat([generations, *yardsticks], ignore_index=True), dataset)
     write_parquet(folder / SCORES, frame)
     write_json(folder / "signatures.json", signatures())
     return frame
@@ -90,29 +86,61 @@ def read_generations(study: Study, folder: Path) -> pd.DataFrame:
 def score_texts(frame: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     """Return ``KEYS``, ``n_tokens`` and the metrics for rows with ``example_id`` and ``text``.
 
-    The same text for the same poem is scored once.
+    The same text for the same poem is scored once. What is measured of all samples of a poem and
+    cell stands in each of their rows.
     """
     what = ["example_id", "text", "finish_reason"]
     distinct = frame[what].drop_duplicates().reset_index(drop=True)
+    training = index((e.id, e.couplet + e.reference) for e in dataset.split("train"))
     records = []
     for example_id, text, finish_reason in distinct.itertuples(index=False):
         example = dataset.by_id[example_id]
         reason = None if pd.isna(finish_reason) else finish_reason
-        statistics = pair_statistics(text, example.reference)
         records.append(
-            {**dict(zip(COLUMNS, statistics, strict=True)), **check(example.couplet, text, reason)}
+            {
+                **dict(zip(COLUMNS, pair_statistics(text, example.reference), strict=True)),
+                **check(example.couplet, text, reason),
+                "length_match": float(length_match(text, example.reference)),
+                **prosody(example.couplet, text),
+                **copying(training, text, own=example_id),
+            }
         )
-    metrics = pd.DataFrame(records).astype(float)
     # Looked up by number: a join on long texts would copy them.
     codes = frame.merge(distinct.reset_index(names="code"), on=what, how="left")["code"].to_numpy()
-    left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True)
-    return pd.concat([left, metrics.iloc[codes].reset_index(drop=True)], axis=1)
+    left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True).astype(_TYPES)
+    each = pd.DataFrame(records).astype(float).iloc[codes].reset_index(drop=True)
+    return pd.concat([left, each, _diversity(frame, codes, distinct["text"])], axis=1)
 
 
-def floor_rows(dataset: Dataset, splits: Sequence[str], seed: int) -> pd.DataFrame:
+def _diversity(frame: pd.DataFrame, codes: NDArray[np.int64], texts: pd.Series) -> pd.DataFrame:
+    """``diversity`` of each row's poem and cell; ``codes`` say which of ``texts`` each row has.
+
+    The floor's draws are measured in sets as large as the runs', for a larger set is less diverse.
+    """
+    floor = frame["checkpoint"].eq(FLOOR)
+    runs = frame[~floor & frame["checkpoint"].ne(REFERENCE)]
+    samples = frame["split"].map(runs.groupby("split")["sample"].max() + 1).fillna(FLOOR_DRAWS)
+    some = (frame["sample"] // samples).where(floor, 0)
+    keys = ["checkpoint", *KNOBS, "example_id", "some"]
+    group = frame.assign(some=some).groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
+    order = np.lexsort((codes, group))  # the samples in an order of their own: equal sets are measured once
+    begins = np.flatnonzero(np.diff(group[order], prepend=-1))
+    measured: dict[bytes, int] = {}
+    records: list[dict[str, float]] = []
+    which = np.empty(len(begins), np.int64)
+    for number, chosen in enumerate(np.split(codes[order], begins[1:])):
+        key = chosen.tobytes()
+        if key not in measured:
+            measured[key] = len(records)
+            records.append(diversity([texts[code] for code in chosen]))
+        which[number] = measured[key]
+    return pd.DataFrame(records).iloc[which[group]].reset_index(drop=True)
+
+
+def floor_rows(dataset: Dataset, splits: Sequence[str], seed: int, draws: int = FLOOR_DRAWS) -> pd.DataFrame:
     """Return, for each poem, the rest of random training poems of its metre and length.
 
-    ``FLOOR_DRAWS`` draws with replacement, seeded by poem. Where no training poem has as
+    ``draws`` with replacement, seeded by poem. Where no training poem has as
     many clauses (one of HW5's 15 has ten), those with the nearest number that enough have are
     drawn from.
 
@@ -132,10 +160,10 @@ def floor_rows(dataset: Dataset, splits: Sequence[str], seed: int) -> pd.DataFra
                 f"{example.id} has, so there is no floor to draw"
             )
         count = len(clauses(example.reference))
-        common = {n: texts for n, texts in by_count.items() if len(texts) >= FLOOR_DRAWS} or by_count
+        common = {n: texts for n, texts in by_count.items() if len(texts) >= draws} or by_count
         texts = by_count.get(count) or common[min(common, key=lambda n: (abs(n - count), n))]
         luck = random.Random(f"floor {seed} {example.id}")
-        rows += [_row(FLOOR, example, draw, luck.choice(texts)) for draw in range(FLOOR_DRAWS)]
+        rows += [_row(FLOOR, example, draw, luck.choice(texts)) for draw in range(draws)]
     return _frame(rows)
 
 
@@ -160,57 +188,6 @@ def _frame(rows: list[dict[str, object]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows).reindex(columns=columns)
     numbers = dict.fromkeys(("temperature", "top_p", "n_tokens"), "float64")
     return frame.astype({**_TYPES, **numbers})
-
-
-def read_outputs(file: Path, examples: Sequence[Example]) -> list[str]:
-    """Return the texts of outputs made elsewhere, one for each example, in order.
-
-    HW5's ``results.txt`` (``1. couplet+poem``), HW5's ``results.json`` (``input``,
-    ``predict``), JSONL of the same records, or one poem a line. A couplet that stands before
-    the poem is left out; one that is another example's is refused.
-
-    Raises:
-        TangevalError: the file cannot be read, or does not fit the examples; with the line.
-    """
-    try:
-        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
-        raise TangevalError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TangevalError(f"{file}, line {line}: not UTF-8") from None
-    if file.suffix in (".json", ".jsonl"):
-        records = _json_records(file, text)
-    else:
-        lines = text.removesuffix("\n").split("\n")
-        records = [(line, "", _NUMBERED.sub("", content)) for line, content in enumerate(lines, 1)]
-    if len(records) != len(examples):
-        raise TangevalError(
-            f"{file}: {len(records)} outputs for {len(examples)} poems; there must be one for each, in order"
-        )
-    texts = []
-    for (line, couplet, output), example in zip(records, examples, strict=True):
-        given = couplet or next((e.couplet for e in examples if output.startswith(e.couplet)), "")
-        if given and fold(given) != fold(example.couplet):
-            raise TangevalError(f"{file}, line {line}: stands beside {given}, expected {example.couplet}")
-        texts.append(output.removeprefix(given).strip())
-    return texts
-
-
-def _json_records(file: Path, text: str) -> list[tuple[int, str, str]]:
-    """Each record's line (of JSON: its number), input and predicted text."""
-    try:
-        if file.suffix == ".jsonl":
-            lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-            parsed = [(n, json.loads(line)) for n, line in lines]
-        else:
-            parsed = list(enumerate(json.loads(text), 1))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise TangevalError(f"{file}: not valid JSON: {error}") from None
-    for number, record in parsed:
-        if not isinstance(record, dict) or not isinstance(record.get("predict"), str):
-            raise TangevalError(f"{file}, record {number}: no text field 'predict'")
-    return [(number, str(record.get("input", "")), record["predict"]) for number, record in parsed]
 
 
 def outputs_frame(name: str, examples: Sequence[Example], texts: Sequence[str]) -> pd.DataFrame:

@@ -18,21 +18,37 @@ import pandas as pd
 from tangeval.metrics import BY_NAME, METRICS
 from tangeval.metrics.aggregate import KNOBS, Floats, Group, groups
 from tangeval.records import BASE, FLOOR, REFERENCE, TangevalError
-from tangeval.stats import interval
+from tangeval.stats import (
+    ERROR,
+    Bools,
+    cross_fitted,
+    flips_for,
+    folds,
+    holm,
+    mean_interval,
+    rate_interval,
+    sign_flip_p,
+)
 from tangeval.store import read_json, read_scores, write_json, write_text
 from tangeval.study import Selection, Study
 
-RUNNERS_UP = 10
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing that can be chosen: its labels, its value, and the value resampled ``[B]``."""
+    """One thing that can be chosen: a checkpoint over all of its cells, or one cell at ``places``."""
 
     labels: dict[str, Any]
-    value: float
-    resampled: Floats
+    group: Group
+    places: list[int]
+
+    def value(self, metric: str) -> float:
+        return float(self.group.measured.value[metric][self.places].mean())
+
+    def by_poem(self, metric: str) -> Floats:
+        mean: Floats = self.group.measured.by_poem[metric][:, self.places].mean(axis=1)
+        return mean
 
 
 def check_selection(
@@ -99,33 +115,39 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         for group in groups(*read_scores(folder), study.seed)
         if group.checkpoint not in (FLOOR, REFERENCE)
     }
+    every = {name: list(range(len(measured[name, rule.split].measured.knobs))) for name in records}
     candidates = [
-        _of_checkpoint(measured[name, rule.split], rule.checkpoint) for name in records if name not in refused
+        Candidate(_named(measured[name, rule.split]), measured[name, rule.split], every[name])
+        for name in records
+        if name not in refused
     ]
     chosen, others = _ranked(candidates, rule.checkpoint)
-    name = chosen.labels["checkpoint"]
-    group = measured[name, rule.split]
-    cells = [_of_cell(group, place, rule.cell.by) for place in range(len(group.measured.knobs))]
-    lacking = _shortfalls(group, rule)
+    name, group = chosen.labels["checkpoint"], chosen.group
+    cells = [Candidate(_knobs(group, place), group, [place]) for place in every[name]]
+    lacking = _shortfalls({m: group.measured.value[m] for m in BY_NAME}, rule)
     allowed = [cell for cell, short in zip(cells, lacking, strict=True) if short == 0]
     shutil.rmtree(folder / "best", ignore_errors=True)  # what an earlier choice left there
     selection: dict[str, Any] = {
         "rule": rule.model_dump(mode="json"),
-        "checkpoint": {**chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.value},
-        "runners_up": {"checkpoints": [_compared(chosen, o, rule.checkpoint) for o in others]},
+        "checkpoint": {
+            **chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.value(rule.checkpoint),
+            "corrected": _corrected(candidates, rule.checkpoint, study.seed),
+        },
+        "runners_up": {"checkpoints": _compared(chosen, others, rule.checkpoint)},
         "refused": refused,
         "saw_test": (records[name]["seen"] or {}).get("test", 0),
-    }
+    }  # fmt: skip
     if not allowed:
         nearest = sorted(zip(lacking, range(len(cells)), strict=True))[:3]
         selection["cell"] = None
         selection["nearest"] = [_shown(group, place) for _, place in nearest]
     else:
         best, rest = _ranked(allowed, rule.cell.by)
-        place = next(number for number, cell in enumerate(cells) if cell is best)
+        (place,) = best.places
         selection["cell"] = best.labels
-        selection["runners_up"]["cells"] = [_compared(best, o, rule.cell.by) for o in rest[:RUNNERS_UP]]
+        selection["runners_up"]["cells"] = _compared(best, rest, rule.cell.by)
         selection[rule.split] = _shown(group, place)
+        selection["corrected"] = _corrected(cells, rule.cell.by, study.seed, rule)
         if "test" in study.splits:
             selection["test"] = _shown(measured[name, "test"], place)
         write_json(folder / "best" / "generation_config.json", _generation_config(best.labels))
@@ -172,54 +194,88 @@ def _saw(counts: dict[str, int] | None, split: str) -> bool:
     return bool(counts and counts.get(split))
 
 
-def _of_checkpoint(group: Group, metric: str) -> Candidate:
-    """A checkpoint's value: the mean over all of its cells."""
-    measured = group.measured
-    step = None if pd.isna(group.step) else int(group.step)
-    return Candidate(
-        {"checkpoint": group.checkpoint, "step": step},
-        float(measured.value[metric].mean()),
-        measured.resampled[metric].mean(axis=1),
-    )
+def _named(group: Group) -> dict[str, Any]:
+    return {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
 
 
-def _of_cell(group: Group, place: int, metric: str) -> Candidate:
+def _knobs(group: Group, place: int) -> dict[str, Any]:
     knobs: dict[Any, Any] = group.measured.knobs.loc[place].to_dict()
-    labels = {
+    return {
         "temperature": float(knobs["temperature"]), "top_k": int(knobs["top_k"]), "top_p": float(knobs["top_p"]),
         "max_length": int(knobs["max_length"]), "no_repeat_ngram_size": int(knobs["no_repeat_ngram_size"]),
     }  # fmt: skip
-    measured = group.measured
-    return Candidate(labels, float(measured.value[metric][place]), measured.resampled[metric][:, place])
 
 
 def _ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, list[Candidate]]:
     """The best and the others, best first; of equals, the first in order."""
     sign = -1 if BY_NAME[metric].better == "high" else 1
-    if any(np.isnan(c.value) for c in candidates):
+    if any(np.isnan(c.value(metric)) for c in candidates):
         raise TangevalError(f"select: {metric} was not measured for every candidate; run the study again")
-    first, *others = sorted(candidates, key=lambda c: sign * c.value)
+    first, *others = sorted(candidates, key=lambda c: sign * c.value(metric))
     return first, others
 
 
-def _compared(best: Candidate, other: Candidate, metric: str) -> dict[str, Any]:
-    """A runner-up beside the best: the paired difference, and whether its interval leaves out 0."""
-    low, high = interval(best.resampled - other.resampled)
-    return {
-        **other.labels,
-        metric: other.value,
-        "difference": best.value - other.value,
-        "difference_low": float(low),
-        "difference_high": float(high),
-        "distinguishable": bool(low > 0 or high < 0),
-    }
+def _compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[dict[str, Any]]:
+    """All others beside the best: the paired difference, and whether it can be told from luck.
+
+    ``p`` is a sign-flip permutation's over poems, ``p_holm`` corrected for the number of others.
+    """
+    if not others:
+        return []
+    differences = np.stack([best.by_poem(metric) - other.by_poem(metric) for other in others], axis=1)
+    p = sign_flip_p(differences, flips_for(len(others)), seed=0)
+    rows = []
+    for other, own, corrected in zip(others, p, holm(p), strict=True):
+        low, high = best.group.measured.difference_interval(
+            other.group.measured, metric, best.places, other.places
+        )
+        rows.append(
+            {
+                **other.labels, metric: other.value(metric), "difference": best.value(metric) - other.value(metric),
+                "difference_low": low, "difference_high": high, "p": float(own), "p_holm": float(corrected),
+                "distinguishable": bool(corrected < ERROR),
+            }
+        )  # fmt: skip
+    return rows
 
 
-def _shortfalls(group: Group, rule: Selection) -> list[float]:
-    """How far each cell is from meeting every requirement: 0 if it meets them all."""
-    short = np.zeros(len(group.measured.knobs))
+def _corrected(
+    candidates: Sequence[Candidate], metric: str, seed: int, rule: Selection | None = None
+) -> dict[str, float | None]:
+    """The winner's value with its having been picked corrected for, by cross-fitting over poems.
+
+    With a ``rule``, the candidates are the cells of one checkpoint, and what is required is
+    asked of the poems that pick.
+    """
+    by_poem = np.stack([candidate.by_poem(metric) for candidate in candidates])
+
+    def allowed(rest: Bools) -> Bools:
+        assert rule
+        measured = candidates[0].group.measured
+        values = {m: measured.by_poem[m][rest].mean(axis=0) for m, _, _ in rule.cell.requirements()}
+        met: Bools = np.array(_shortfalls(values, rule, len(candidates))) == 0
+        return met
+
+    fold = folds(by_poem.shape[1], seed)
+    fitted = cross_fitted(by_poem, fold, BY_NAME[metric].better, allowed if rule else None)
+    values = fitted.by_poem[~np.isnan(fitted.by_poem)]
+    if len(values) < 2:
+        return {"value": None, "low": None, "high": None, "poems": len(values)}
+    if BY_NAME[metric].share:
+        low, high = rate_interval(values, candidates[0].group.measured.samples)
+    else:
+        low, high = mean_interval(values)
+    return {"value": fitted.value, "low": float(low), "high": float(high), "poems": len(values)}
+
+
+def _shortfalls(values: dict[str, Floats], rule: Selection, cells: int | None = None) -> list[float]:
+    """How far each cell is from meeting every requirement: 0 if it meets them all.
+
+    ``values`` has each required metric's value of each cell ``[C]``.
+    """
+    short = np.zeros(cells or len(values[rule.cell.by]))
     for metric, comparison, bound in rule.cell.requirements():
-        value = group.measured.value[metric]
+        value = values[metric]
         met = _COMPARE[comparison](value, bound)
         # An equal value that fails a strict comparison is near, but does not meet it.
         short += np.where(met, 0.0, np.maximum(np.abs(value - bound), 1e-12))
@@ -230,14 +286,15 @@ def _shown(group: Group, place: int) -> dict[str, Any]:
     """Every metric of one cell with its interval."""
     measured = group.measured
     shown: dict[str, Any] = {
-        **_of_cell(group, place, "bleu").labels,
+        **_knobs(group, place),
         "poems": measured.poems,
         "samples": measured.samples,
     }
     for metric in METRICS:
-        low, high = interval(measured.resampled[metric.name][:, place])
         value = float(measured.value[metric.name][place])
-        shown[metric.name] = {"value": value, "low": float(low), "high": float(high)}
+        if not np.isnan(value):  # self_bleu of one sample, say
+            low, high = measured.interval(metric.name, [place])
+            shown[metric.name] = {"value": value, "low": low, "high": high}
     return shown
 
 

@@ -15,6 +15,8 @@ import pandas as pd
 from tangeval.records import TangevalError
 
 SCORES, LIKELIHOOD = "scores.parquet", "likelihood.parquet"
+#: Likelihoods of what no model wrote.
+NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
 _UNFINISHED = ".unfinished"
 
 
@@ -63,10 +65,9 @@ def read_scores(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not (folder / SCORES).is_file():
         raise TangevalError(f"{folder / SCORES} is missing; `tangeval run STUDY` makes it")
     likelihood = folder / LIKELIHOOD
-    empty = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
     return (
         pd.read_parquet(folder / SCORES),
-        pd.read_parquet(likelihood) if likelihood.is_file() else empty,
+        pd.read_parquet(likelihood) if likelihood.is_file() else NO_LIKELIHOOD,
     )
 
 

@@ -1,10 +1,10 @@
 """Scores → summary: each checkpoint × cell × split with intervals, and the grid's margins.
 
-In: ``scores.parquet`` and ``likelihood.parquet``. Out: three frames, written as
+In: ``scores.parquet`` and ``likelihood.parquet``. Out: four frames, written as
 ``summary.csv`` (a row a cell), ``effects.csv`` (each value of each knob, averaged over the
-other knobs) and ``checkpoints.csv`` (averaged over all cells). Intervals are percentiles of
-a bootstrap over poems; an average over cells is resampled as a whole. Knows nothing of
-torch.
+other knobs), ``checkpoints.csv`` (averaged over all cells) and ``likelihood_curve.csv`` (the
+reference's likelihood by place in the poem). Intervals are over poems; an average over cells is
+one value a poem. Knows nothing of torch.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ import pandas as pd
 
 from tangeval.metrics import METRICS
 from tangeval.metrics.aggregate import KNOBS, Group, groups
-from tangeval.stats import interval
+from tangeval.stats import interval, resample_weights
 from tangeval.store import read_scores, write_csv
 
 MEASURES = tuple(column for m in METRICS for column in (m.name, f"{m.name}_low", f"{m.name}_high"))
@@ -25,21 +25,23 @@ MEASURES = tuple(column for m in METRICS for column in (m.name, f"{m.name}_low",
 
 @dataclass(frozen=True)
 class Summary:
-    """The three frames; columns as in docs/results.md."""
+    """The four frames; columns as in docs/results.md."""
 
     cells: pd.DataFrame
     effects: pd.DataFrame
     checkpoints: pd.DataFrame
+    curve: pd.DataFrame
 
 
 def summarize(folder: Path, seed: int) -> Summary:
-    """Summarise ``folder``'s scores, write the three CSV files and return them.
+    """Summarise ``folder``'s scores, write the four CSV files and return them.
 
     Raises:
         TangevalError: the folder holds no scores.
     """
     cells, effects, checkpoints = [], [], []
-    for group in groups(*read_scores(folder), seed):
+    scores, likelihood = read_scores(folder)
+    for group in groups(scores, likelihood, seed):
         measured = group.measured
         every = np.arange(len(measured.knobs))
         cells += [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
@@ -56,11 +58,37 @@ def summarize(folder: Path, seed: int) -> Summary:
         _frame(cells, [*first, *KNOBS, "no_repeat_ngram_size", "split", *counts]),
         _frame(effects, [*first, "split", "knob", "value", *counts]),
         _frame(checkpoints, [*first, "split", *counts]),
+        curve(likelihood, seed),
     )
+    write_csv(folder / "likelihood_curve.csv", summary.curve)
     write_csv(folder / "summary.csv", summary.cells)
     write_csv(folder / "effects.csv", summary.effects)
     write_csv(folder / "checkpoints.csv", summary.checkpoints)
     return summary
+
+
+def curve(likelihood: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return how surprising the poets' characters are by their place in the poem.
+
+    A row for each checkpoint × split × metre × ``position`` (1 is the first character after
+    the couplet): ``nll`` in nats, its interval over poems, and how many poems reach so far;
+    places that fewer than half of them reach are left out.
+    """
+    names = ["checkpoint", "step", "split", "metre", "position", "poems", "nll", "nll_low", "nll_high"]
+    rows = []
+    if "by_character" in likelihood:
+        spelt = likelihood[likelihood["by_character"].map(len) > 0]
+        for keys, part in spelt.groupby(["checkpoint", "step", "split", "metre"], sort=False, dropna=False):
+            places = pd.DataFrame(part["by_character"].tolist()).to_numpy(float)  # [poems, positions]
+            there = ~np.isnan(places)
+            places, there = places[:, there.mean(axis=0) >= 0.5], there[:, there.mean(axis=0) >= 0.5]
+            weights = resample_weights(len(places), seed)
+            with np.errstate(invalid="ignore"):
+                low, high = interval((weights @ np.nan_to_num(places)) / (weights @ there))
+            means = np.nanmean(places, axis=0)
+            for place, (mean, *ends) in enumerate(zip(means, low, high, strict=True), 1):
+                rows.append((*keys, place, there[:, place - 1].sum(), mean, *ends))
+    return pd.DataFrame(rows, columns=names).astype({"step": "Int64"})
 
 
 def overall(measured: Iterable[Group]) -> pd.DataFrame:
@@ -79,8 +107,7 @@ def _row(group: Group, places: Any, labels: dict[Any, Any]) -> dict[str, Any]:
     }  # fmt: skip
     for metric in METRICS:
         row[metric.name] = measured.value[metric.name][places].mean()
-        low, high = interval(measured.resampled[metric.name][:, places].mean(axis=1))
-        row[f"{metric.name}_low"], row[f"{metric.name}_high"] = low, high
+        row[f"{metric.name}_low"], row[f"{metric.name}_high"] = measured.interval(metric.name, places)
     return row
 
 

@@ -20,10 +20,13 @@ from tangeval.records import BASE, FLOOR, REFERENCE
 from tangeval.store import write_text
 
 #: Metrics a reader is shown; the CSV files have all of them.
-SHOWN = ("bleu", "chrf", "reference_nll", "form", "metre", "clause_count", "punctuation", "complete")
+SHOWN = (
+    "bleu", "chrf", "reference_nll", "form", "complete", "length_match", "rhyme", "tone_opposition", "self_bleu",
+    "copied_clauses",
+)  # fmt: skip
 BEST = 10
 OVERALL = "Checkpoints on {}, averaged over all cells"
-_CONSOLE_WIDTH = 100
+_CONSOLE_WIDTH = 120
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#",
     "$": r"\$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}",
@@ -96,11 +99,11 @@ def best_cells(cells: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def rich_table(
-    frame: pd.DataFrame, title: str, metrics: Sequence[str] = ("bleu", "form", "reference_nll")
+    frame: pd.DataFrame, title: str, metrics: Sequence[str] = ("bleu", "form", "rhyme", "reference_nll")
 ) -> Table:
     """Return ``frame`` for the terminal: what names its rows, and ``metrics``.
 
-    Intervals are left out where they would make it wider than 100 columns.
+    Intervals are left out where they would make it wider than 120 columns.
     """
     metrics = [metric for metric in metrics if frame[metric].notna().any()]
     named = [key for key in ("rank", "checkpoint", "knob", "value", *KNOBS) if key in frame]

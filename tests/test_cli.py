@@ -348,13 +348,41 @@ def test_another_number_of_outputs_is_an_error_that_names_the_file(sample_poems,
     assert done.err.startswith(f"error: {name}: 14 outputs for 15 poems")
 
 
-def test_outputs_in_another_order_are_an_error_that_names_the_line(sample_poems, tmp_path):
+def test_outputs_in_another_order_are_scored_and_said_to_be(sample_poems, tmp_path):
     swapped = [sample_poems[1], sample_poems[0], *sample_poems[2:]]
     name, text = as_results_txt(swapped, [example.reference for example in swapped])
     (tmp_path / name).write_text(text, encoding="utf-8")
     done = tangeval(tmp_path, "score", name, "--data", "sample")
-    assert done.code == 2
-    assert done.err.startswith(f"error: {name}, line 1: stands beside {sample_poems[1].couplet}")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith(f"{name}: 15 outputs for 15 poems: 15 by couplet; reordered")
+    done = tangeval(tmp_path, "score", name, "--data", "sample", "--json")
+    assert row_of(done, name)["bleu"] == pytest.approx(100)
+
+
+def test_several_files_are_rows_of_one_table_named_by_their_folders(sample_poems, tmp_path):
+    for folder, text in (("run1", "春風吹綠草，明月照高樓。</s>"), ("run2", sample_poems[0].reference)):
+        (tmp_path / folder).mkdir()
+        name, lines = as_results_txt(sample_poems, [text] * 15)
+        (tmp_path / folder / name).write_text(lines, encoding="utf-8")
+    files = ["run1/results.txt", "run2/results.txt"]
+    done = tangeval(tmp_path, "score", *files, "--data", "sample")
+    assert (done.code, done.err) == (0, "")
+    assert re.search(
+        "2 files on 15 poems.* run1/results.txt .* run2/results.txt .* floor .* reference ", done.out
+    )
+    assert (
+        "run1/results.txt: 15 outputs for 15 poems: 15 by couplet; lines 1, 2, 3, 4, 5 and 10 more: </s> cut"
+        in done.out
+    )
+    done = tangeval(tmp_path, "score", *files, "--data", "sample", "--json")
+    assert [row["checkpoint"] for row in json.loads(done.raw)["rows"]] == [*files, "floor", "reference"]
+    first, second = json.loads(done.raw)["files"]
+    assert first == {
+        "name": files[0],
+        "matched": "15 outputs for 15 poems: 15 by couplet",
+        "notes": ["lines 1, 2, 3, 4, 5 and 10 more: </s> cut"],
+    }
+    assert second["notes"] == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tangeval import figures
+from tangeval import canvas, figures
 from tests.test_tables import frames
 
 SMALL = {"temperature": (0.1, 0.7), "top_k": (5,), "top_p": (0.6, 1.0), "max_length": (96,)}
@@ -15,7 +15,7 @@ SMALL = {"temperature": (0.1, 0.7), "top_k": (5,), "top_p": (0.6, 1.0), "max_len
 @pytest.fixture(autouse=True)
 def style():
     """Sizes of text as ``draw`` sets them."""
-    with matplotlib.rc_context(figures._STYLE):
+    with matplotlib.rc_context(canvas.STYLE):
         yield
 
 

@@ -198,12 +198,12 @@ def test_latex_compiles_inside_a_document(tmp_path):
 
 
 def shown(table) -> str:
-    console = Console(width=100, file=io.StringIO())
+    console = Console(width=120, file=io.StringIO())
     console.print(table)
     return console.file.getvalue()
 
 
-def test_the_terminal_shows_checkpoints_with_intervals_in_100_columns():
+def test_the_terminal_shows_checkpoints_with_intervals_in_120_columns():
     text = shown(tables.rich_table(frames()[2], "Checkpoints of [results]"))
     assert "Checkpoints of [results]" in text
     assert "…" not in text

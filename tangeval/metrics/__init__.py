@@ -1,8 +1,8 @@
 """What is measured: every column of the summary, in the order of its tables.
 
 A metric is a name, a label for pictures, and which way is better. The functions that
-compute it stand in this package's modules, in one explicit tuple for each shape:
-``form.CHECKS`` (of a text), ``bleu`` (of a text and its reference).
+compute it stand in this package's modules, a module for each family: ``bleu``, ``form``,
+``prosody`` and ``copying`` of one text, ``diversity`` of all samples of a poem and cell.
 """
 
 from dataclasses import dataclass
@@ -33,5 +33,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("complete", "ended by itself", "high", share=True),
     Metric("no_echo", "no clause of the couplet again", "high", share=True),
     Metric("no_repeat", "no clause twice", "high", share=True),
+    Metric("length_match", "as many clauses as the poet", "high", share=True),
+    Metric("rhyme", "couplets rhyme", "high", share=True),
+    Metric("rhyme_level", "couplets rhyme in a level tone", "high", share=True),
+    Metric("tone_opposition", "tones oppose in a couplet", "high", share=True),
+    Metric("prosody_known", "characters with a known reading", "high", share=True),
+    Metric("distinct_1", "distinct characters over samples", "high", share=True),
+    Metric("distinct_2", "distinct pairs over samples", "high", share=True),
+    Metric("self_bleu", "BLEU against the other samples", "low"),
+    Metric("unique", "samples that differ", "high", share=True),
+    Metric("train_overlap", "longest run from training (characters)", "low"),
+    Metric("copied_clauses", "clauses from training", "low", share=True),
+)
+#: Metrics that are a mean over generations; the others are a corpus's, or a checkpoint's.
+MEANS: tuple[str, ...] = tuple(
+    metric.name for metric in METRICS if metric.per_cell and metric.name not in ("bleu", "bleu_strict")
 )
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}

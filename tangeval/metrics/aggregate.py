@@ -4,7 +4,8 @@ In: frames with one row a generation and one a likelihood. Out: arrays over cell
 numpy and pandas; knows nothing of files or pictures.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tangeval.metrics import BY_NAME, MEANS
 from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, STRICT, corpus_bleu, ngram_totals
-from tangeval.stats import resample_weights
+from tangeval.stats import bca_interval, mean_interval, rate_interval, resample_weights
 
 Floats = NDArray[np.float64]
 KNOBS = ("temperature", "top_k", "top_p", "max_length")
-#: Metrics that are a mean over generations; the others are a corpus's or a checkpoint's.
-MEANS = (
-    "chrf", "form", "metre", "clause_count", "punctuation", "han_only", "complete", "no_echo", "no_repeat",
-    "n_tokens",
-)  # fmt: skip
 _CHUNK = 64  # cells whose resamples are summed in one matrix product
 
 
@@ -29,15 +26,76 @@ _CHUNK = 64  # cells whose resamples are summed in one matrix product
 class Measured:
     """What was measured on C cells and B resamples of P poems.
 
-    ``knobs`` has C rows (columns ``KNOBS`` and no_repeat_ngram_size); ``value[metric]`` is
-    ``[C]``; ``resampled[metric]`` is ``[B, C]``.
+    ``knobs`` has C rows (columns ``KNOBS`` and no_repeat_ngram_size); ``examples`` are the poems'
+    ids. ``value[metric]`` is ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over poems is the
+    value. ``resampled[metric]`` is ``[B, C]``, of what is no mean.
+
+    A poem's part in BLEU, which is no mean, is its jackknife pseudo-value (Tukey, Annals of
+    Mathematical Statistics 29, 1958): P times the value less P − 1 times the value without the
+    poem. These average to the value but for its bias, and vary as it does.
     """
 
     knobs: pd.DataFrame
-    poems: int
+    examples: tuple[str, ...]
     samples: int
     value: dict[str, Floats]
+    by_poem: dict[str, Floats]
     resampled: dict[str, Floats]
+
+    @property
+    def poems(self) -> int:
+        return len(self.examples)
+
+    def interval(self, metric: str, places: Sequence[int]) -> tuple[float, float]:
+        """Return the 95 % interval of the mean over the cells at ``places``.
+
+        BCa of a bootstrap for BLEU, Wilson's with the variance between poems for shares, else t
+        without skewness: docs/statistics.md says why.
+        """
+        if metric in self.resampled:
+            return self._corpus_interval(metric, self._over(self.value, metric, places), places, None, ())
+        by_poem = self._over(self.by_poem, metric, places)
+        if BY_NAME[metric].share:
+            low, high = rate_interval(by_poem, self.samples * len(places))
+        else:
+            low, high = mean_interval(by_poem)
+        return float(low), float(high)
+
+    def difference_interval(
+        self, other: "Measured", metric: str, places: Sequence[int], others: Sequence[int]
+    ) -> tuple[float, float]:
+        """Return the 95 % interval of the mean over ``places`` less that of ``other`` over ``others``.
+
+        Paired: both were measured on the same poems, and resampled with the same draws.
+        """
+        if metric in self.resampled:
+            value = self._over(self.value, metric, places) - other._over(other.value, metric, others)
+            return self._corpus_interval(metric, value, places, other, others)
+        low, high = mean_interval(
+            self._over(self.by_poem, metric, places) - other._over(other.by_poem, metric, others)
+        )
+        return float(low), float(high)
+
+    def _over(self, measured: dict[str, Floats], metric: str, places: Sequence[int]) -> Floats:
+        mean: Floats = measured[metric][..., list(places)].mean(axis=-1)
+        return mean
+
+    def _corpus_interval(
+        self,
+        metric: str,
+        value: Floats,
+        places: Sequence[int],
+        other: "Measured | None",
+        others: Sequence[int],
+    ) -> tuple[float, float]:
+        resampled, by_poem = (self._over(x, metric, places) for x in (self.resampled, self.by_poem))
+        if other is not None:
+            resampled = resampled - other._over(other.resampled, metric, others)
+            by_poem = by_poem - other._over(other.by_poem, metric, others)
+        if self.poems < 2:
+            return math.nan, math.nan
+        low, high = bca_interval(value, resampled, (self.poems * value - by_poem) / (self.poems - 1))
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -89,25 +147,27 @@ def measure(scores: pd.DataFrame, likelihood: pd.Series | None, weights: Floats)
 
     once = np.ones((1, poems))
     value: dict[str, Floats] = {}
+    by_poem: dict[str, Floats] = {}
     resampled: dict[str, Floats] = {}
     counts = np.concatenate([cube(MATCH), cube(STRICT), cube(LENGTHS)], axis=-1)
     for number, metric in enumerate(("bleu", "bleu_strict")):
         value[metric] = _bleu(counts, number, once)[0]
+        by_poem[metric] = poems * value[metric] - (poems - 1) * _bleu(counts, number, None)
         resampled[metric] = _bleu(counts, number, weights)
-    for metric in MEANS:
-        by_poem = cube([metric])[..., 0].mean(axis=2).T  # [P, C]
-        value[metric] = by_poem.mean(axis=0)
-        resampled[metric] = weights @ by_poem / poems
+    for metric in (*MEANS, "n_tokens"):
+        by_poem[metric] = cube([metric])[..., 0].mean(axis=2).T
     nll = np.full(poems, np.nan) if likelihood is None else likelihood.loc[list(order)].to_numpy(float)
-    value["reference_nll"] = np.full(cells, nll.mean())
-    resampled["reference_nll"] = np.repeat((weights @ nll / poems)[:, None], cells, axis=1)
-    return Measured(knobs, poems, samples, value, resampled)
+    by_poem["reference_nll"] = np.repeat(nll[:, None], cells, axis=1)
+    for metric in by_poem.keys() - value.keys():
+        value[metric] = by_poem[metric].mean(axis=0)
+    return Measured(knobs, tuple(order), samples, value, by_poem, resampled)
 
 
-def _bleu(counts: Floats, which: int, weights: Floats) -> Floats:
+def _bleu(counts: Floats, which: int, weights: Floats | None) -> Floats:
     """Corpus BLEU of each cell ``[B, C]``: a corpus for each sample index, then their mean.
 
-    ``counts`` is ``[C, P, S, 10]``: matches folded, matches strict, both lengths.
+    ``counts`` is ``[C, P, S, 10]``: matches folded, matches strict, both lengths. Without
+    ``weights``, each poem is left out once: ``[P, C]``.
     """
     cells, poems, samples, _ = counts.shape
     matches = counts[..., ORDERS * which : ORDERS * (which + 1)]
@@ -116,7 +176,10 @@ def _bleu(counts: Floats, which: int, weights: Floats) -> Floats:
     parts = []
     for begin in range(0, cells, _CHUNK):
         part = columns[begin : begin + _CHUNK].transpose(1, 0, 2, 3)  # [P, c, S, 10]
-        sums = (weights @ part.reshape(poems, -1)).reshape(len(weights), -1, samples, 2 * ORDERS + 2)
+        if weights is None:
+            sums = part.sum(axis=0) - part
+        else:
+            sums = (weights @ part.reshape(poems, -1)).reshape(len(weights), -1, samples, 2 * ORDERS + 2)
         bleu = corpus_bleu(sums[..., :ORDERS], sums[..., ORDERS:-2], sums[..., -2], sums[..., -1])
         parts.append(bleu.mean(axis=2))
     return np.concatenate(parts, axis=1)

@@ -53,6 +53,11 @@ def no_repeat(couplet: str, text: str) -> bool:
     return len(set(written)) == len(written)
 
 
+def length_match(text: str, reference: str) -> bool:
+    """There are as many clauses as the poet wrote. No part of ``form``: a quatrain's couplet may begin a longer poem."""
+    return len(clauses(text)) == len(clauses(reference))
+
+
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("metre", keeps_metre),
     ("clause_count", clause_count),

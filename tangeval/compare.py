@@ -1,0 +1,175 @@
+"""Two or more things measured on the same poems → which differences are real.
+
+In: results folders with scores, or groups measured elsewhere. Out: a frame with one row for
+each pair × metric: the difference, its interval, a permutation p-value, the same corrected
+for the size of the family, and how many poems would show a difference of a given size. Knows
+nothing of torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tangeval.metrics import BY_NAME
+from tangeval.metrics.aggregate import KNOBS, Floats, Group, groups
+from tangeval.records import FLOOR, REFERENCE, TangevalError
+from tangeval.stats import flips_for, holm, poems_needed, sign_flip_p
+from tangeval.store import read_json, read_scores
+from tangeval.study import load_study
+
+METRICS = ("reference_nll", "bleu", "form", "rhyme")
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Item:
+    """One side of a comparison: a checkpoint, averaged over its cells at ``places``."""
+
+    name: str
+    group: Group
+    places: Sequence[int]
+    seed: int | None = None  #: of its luck; None if it was not generated here
+    data: str | None = None  #: the data's digest, if known
+
+    def value(self, metric: str) -> float:
+        return float(self.group.measured.value[metric][self.places].mean())
+
+    def by_poem(self, metric: str) -> Floats:
+        mean: Floats = self.group.measured.by_poem[metric][:, self.places].mean(axis=1)
+        return mean
+
+    def difference_interval(self, other: "Item", metric: str) -> tuple[float, float]:
+        return self.group.measured.difference_interval(
+            other.group.measured, metric, self.places, other.places
+        )
+
+
+def read_item(text: str, split: str) -> Item:
+    """Return what ``FOLDER[:CHECKPOINT[:KNOB=VALUE,…]]`` names, measured on ``split``.
+
+    A folder alone is the checkpoint and cell that were chosen in it; a checkpoint alone the mean
+    over all of its cells; knobs narrow them.
+
+    Raises:
+        TangevalError: there is no such folder, checkpoint, split or cell, or nothing was chosen.
+    """
+    place, _, rest = (text, "", "") if Path(text).is_dir() else text.partition(":")
+    folder = Path(place)
+    if not (folder / "study.yaml").is_file():
+        raise TangevalError(f"{place} is no results folder; `tangeval run STUDY` makes one")
+    name, _, knobs = rest.partition(":")
+    wanted = _knobs(text, knobs)
+    if not name:
+        selection = read_json(folder / "best" / "selection.json")
+        if not selection or not selection["cell"]:
+            raise TangevalError(
+                f"{place}: nothing is chosen there; say which checkpoint is meant, as in {place}:checkpoint-65"
+            )
+        name = selection["checkpoint"]["checkpoint"]
+        wanted = {knob: selection["cell"][knob] for knob in KNOBS}
+    scores, likelihood = read_scores(folder)
+    here = scores[scores["split"] == split]
+    if not len(here):
+        raise TangevalError(f"{place}: it has no {split} split; it has {', '.join(scores['split'].unique())}")
+    part = here[here["checkpoint"] == name]
+    if not len(part):
+        raise TangevalError(
+            f"{place}: it has no checkpoint {name}; it has {', '.join(here['checkpoint'].unique())}"
+        )
+    seed = load_study(folder / "study.yaml").seed
+    (group,) = groups(part, likelihood, seed)
+    fits = np.ones(len(group.measured.knobs), bool)
+    for knob, value in wanted.items():
+        there = group.measured.knobs[knob].to_numpy(float)
+        if not np.isclose(there, value).any():
+            values = ", ".join(f"{v:g}" for v in sorted(set(there)))
+            raise TangevalError(f"{text}: no cell has {knob} {value:g}; there are {values}")
+        fits &= np.isclose(there, value)
+    if name in (FLOOR, REFERENCE):
+        fits[:] = True
+    data = (read_json(folder / "manifest.json") or {}).get("data", {}).get("digest")
+    return Item(text, group, np.flatnonzero(fits).tolist(), seed, data)
+
+
+def _knobs(text: str, knobs: str) -> dict[str, float]:
+    wanted = {}
+    for part in filter(None, knobs.split(",")):
+        knob, _, value = part.partition("=")
+        try:
+            wanted[knob] = float(value)
+        except ValueError:
+            knob = ""
+        if knob not in KNOBS:
+            raise TangevalError(f"{text}: {part} is no knob; write knobs as in temperature=0.7,top_k=5")
+    return wanted
+
+
+def compare(
+    items: Sequence[Item], metrics: Sequence[str] = METRICS, effects: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Return a row for each pair of ``items`` × metric that both have.
+
+    ``difference`` is a's value less b's, over the same poems; ``low`` and ``high`` are its 95 %
+    interval. ``p`` is a sign-flip permutation's over poems, ``p_holm`` the same corrected for
+    all rows together. ``poems_needed`` are the poems that show a difference of ``effects``
+    [the metric's unit] with 80 % power, at the level that Holm begins with.
+
+    Raises:
+        TangevalError: there are fewer than two items, they are not of the same poems, or an unknown metric.
+    """
+    if len(items) < 2:
+        raise TangevalError("give two things to compare at least")
+    for metric in (*metrics, *(effects or {})):
+        if metric not in BY_NAME:
+            raise TangevalError(f"--metric {metric}: is no metric; there are {', '.join(BY_NAME)}")
+    poems = [item.group.measured.examples for item in items]
+    for item, own in zip(items, poems, strict=True):
+        if item.data != items[0].data:
+            raise TangevalError(f"{items[0].name} and {item.name} were made of different data")
+        if own != poems[0]:
+            raise TangevalError(
+                f"{items[0].name} and {item.name} are not of the same poems: {len(poems[0])} and {len(own)}, "
+                f"{len(set(poems[0]) & set(own))} of them in both"
+            )
+    rows: list[dict[str, Any]] = []
+    differences = []
+    for a, b in combinations(items, 2):
+        for metric in metrics:
+            difference = np.round(
+                a.by_poem(metric) - b.by_poem(metric), 12
+            )  # what rounding left is no difference
+            if np.isnan(difference).any():
+                continue  # was not measured of one of them
+            low, high = a.difference_interval(b, metric)
+            differences.append(difference)
+            rows.append(
+                {
+                    "metric": metric, "a": a.name, "b": b.name, "value_a": a.value(metric),
+                    "value_b": b.value(metric), "difference": a.value(metric) - b.value(metric),
+                    "low": low, "high": high, "poems": len(difference), "shared_luck": _share_luck(a, b),
+                }
+            )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    if not rows:
+        return frame
+    by_poem = np.stack(differences, axis=1)
+    frame["p"] = sign_flip_p(by_poem, flips_for(len(rows)), seed=0)
+    frame["p_holm"] = holm(frame["p"].to_numpy())
+    if effects:
+        spread = by_poem.std(axis=0, ddof=1)
+        frame["effect"] = [effects.get(metric, np.nan) for metric in frame["metric"]]
+        frame["poems_needed"] = [
+            np.nan if np.isnan(effect) else poems_needed(sd, effect, power=POWER, family=len(rows))
+            for sd, effect in zip(spread, frame["effect"], strict=True)
+        ]
+    return frame
+
+
+def _share_luck(a: Item, b: Item) -> bool:
+    """Keyed noise is the same where seed and samples are."""
+    return a.seed is not None and a.seed == b.seed and a.group.measured.samples == b.group.measured.samples

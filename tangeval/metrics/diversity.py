@@ -1,0 +1,78 @@
+"""How much the samples of one cell differ from each other, poem by poem.
+
+In: the texts that one checkpoint wrote in one cell for one poem. Out: a value for each
+metric, which all of these samples share. Pure; Han characters alone are compared, folded.
+
+All but ``distinct_1`` and ``distinct_2`` need two samples, and these fall as samples grow:
+compare them at equal numbers of samples.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from tangeval.metrics.bleu import ORDERS, corpus_bleu, ngram_totals
+from tangeval.poem import fold, han
+
+COLUMNS = ("distinct_1", "distinct_2", "self_bleu", "unique")
+
+
+def diversity(texts: Sequence[str]) -> dict[str, float]:
+    """Return ``COLUMNS`` for the samples of one poem and cell.
+
+    ``distinct_n`` is distinct n-grams ÷ all n-grams, over all samples together (Li et al.,
+    NAACL 2016), 0 where there is none; ``unique`` distinct texts ÷ texts; ``self_bleu`` see
+    there. The last two are NaN for a single sample.
+    """
+    strings = [fold(han(text)) for text in texts]
+    grams = [[Counter(ngrams(s, n)) for n in range(1, ORDERS + 1)] for s in strings]
+    several = len(strings) > 1
+    return {
+        "distinct_1": _distinct([g[0] for g in grams]),
+        "distinct_2": _distinct([g[1] for g in grams]),
+        "self_bleu": self_bleu(grams, [len(s) for s in strings]) if several else np.nan,
+        "unique": len(set(strings)) / len(strings) if several else np.nan,
+    }
+
+
+def ngrams(text: str, n: int) -> list[str]:
+    """Return the runs of ``n`` characters in ``text``, in order."""
+    return [text[i : i + n] for i in range(len(text) - n + 1)]
+
+
+def self_bleu(grams: Sequence[Sequence[Counter[str]]], lengths: Sequence[int]) -> float:
+    """Return the samples' corpus BLEU, each against all others as its references (Zhu et al., SIGIR 2018).
+
+    ``grams`` holds each sample's 1- to 4-grams. 100 where all samples are one text. As
+    sacrebleu counts: a match is clipped at the most that one reference has; the reference's
+    length is the one nearest to the sample's, the shorter of two equally near.
+    """
+    matches = [_clipped([g[n] for g in grams]) for n in range(ORDERS)]
+    closest = [
+        min((other for j, other in enumerate(lengths) if j != i), key=lambda other: (abs(other - own), other))
+        for i, own in enumerate(lengths)
+    ]
+    totals = ngram_totals(np.array(lengths, float)).sum(axis=0)
+    own, others = np.array(float(sum(lengths))), np.array(float(sum(closest)))
+    return float(corpus_bleu(np.array(matches, float), totals, own, others))
+
+
+def _clipped(grams: Sequence[Counter[str]]) -> int:
+    """N-grams of all samples that another sample has too, each as often as the other has it at most."""
+    most: dict[str, tuple[int, int, int]] = {}  # the most, who has it, and the most of the others
+    for sample, counts in enumerate(grams):
+        for gram, count in counts.items():
+            first, who, second = most.get(gram, (0, -1, 0))
+            most[gram] = (count, sample, first) if count > first else (first, who, max(second, count))
+    matched = 0
+    for sample, counts in enumerate(grams):
+        for gram, count in counts.items():
+            first, who, second = most[gram]
+            matched += min(count, second if who == sample else first)
+    return matched
+
+
+def _distinct(grams: Sequence[Counter[str]]) -> float:
+    every = sum(counts.total() for counts in grams)
+    return len(set().union(*grams)) / every if every else 0.0
