@@ -20,13 +20,13 @@ from tangeval.metrics.aggregate import KNOBS, Floats, Group, groups
 from tangeval.records import BASE, FLOOR, REFERENCE, TangevalError
 from tangeval.stats import (
     ERROR,
+    LEVEL,
     Bools,
     cross_fitted,
     flips_for,
     folds,
     holm,
-    mean_interval,
-    rate_interval,
+    joint_level,
     sign_flip_p,
 )
 from tangeval.store import read_json, read_scores, write_json, write_text
@@ -131,7 +131,7 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         "rule": rule.model_dump(mode="json"),
         "checkpoint": {
             **chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.value(rule.checkpoint),
-            "corrected": _corrected(candidates, rule.checkpoint, study.seed),
+            "corrected": _corrected(chosen, candidates, rule.checkpoint, study.seed),
         },
         "runners_up": {"checkpoints": _compared(chosen, others, rule.checkpoint)},
         "refused": refused,
@@ -147,7 +147,7 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         selection["cell"] = best.labels
         selection["runners_up"]["cells"] = _compared(best, rest, rule.cell.by)
         selection[rule.split] = _shown(group, place)
-        selection["corrected"] = _corrected(cells, rule.cell.by, study.seed, rule)
+        selection["corrected"] = _corrected(best, cells, rule.cell.by, study.seed, rule)
         if "test" in study.splits:
             selection["test"] = _shown(measured[name, "test"], place)
         write_json(folder / "best" / "generation_config.json", _generation_config(best.labels))
@@ -240,9 +240,9 @@ def _compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list
 
 
 def _corrected(
-    candidates: Sequence[Candidate], metric: str, seed: int, rule: Selection | None = None
+    winner: Candidate, candidates: Sequence[Candidate], metric: str, seed: int, rule: Selection | None = None
 ) -> dict[str, float | None]:
-    """The winner's value with its having been picked corrected for, by cross-fitting over poems.
+    """The winner's value with its having been picked corrected for: cross-fitting, and a joint interval.
 
     With a ``rule``, the candidates are the cells of one checkpoint, and what is required is
     asked of the poems that pick.
@@ -256,16 +256,16 @@ def _corrected(
         met: Bools = np.array(_shortfalls(values, rule, len(candidates))) == 0
         return met
 
-    fold = folds(by_poem.shape[1], seed)
-    fitted = cross_fitted(by_poem, fold, BY_NAME[metric].better, allowed if rule else None)
-    values = fitted.by_poem[~np.isnan(fitted.by_poem)]
-    if len(values) < 2:
-        return {"value": None, "low": None, "high": None, "poems": len(values)}
-    if BY_NAME[metric].share:
-        low, high = rate_interval(values, candidates[0].group.measured.samples)
-    else:
-        low, high = mean_interval(values)
-    return {"value": fitted.value, "low": float(low), "high": float(high), "poems": len(values)}
+    better = BY_NAME[metric].better
+    fitted = cross_fitted(by_poem, folds(by_poem.shape[1], seed), better, allowed if rule else None)
+    joint = joint_level(by_poem, seed)
+    # Luck helped the winner: the end on the worse side is that of all candidates at once.
+    levels = (joint, LEVEL) if better == "high" else (LEVEL, joint)
+    low, high = (
+        winner.group.measured.interval(metric, winner.places, level)[end] for end, level in enumerate(levels)
+    )
+    value = None if np.isnan(fitted.value) else fitted.value
+    return {"value": value, "low": low, "high": high}
 
 
 def _shortfalls(values: dict[str, Floats], rule: Selection, cells: int | None = None) -> list[float]:

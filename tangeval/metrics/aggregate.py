@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tangeval.metrics import BY_NAME, MEANS
 from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, STRICT, corpus_bleu, ngram_totals
-from tangeval.stats import bca_interval, mean_interval, rate_interval, resample_weights
+from tangeval.stats import LEVEL, bca_interval, mean_interval, rate_interval, resample_weights
 
 Floats = NDArray[np.float64]
 KNOBS = ("temperature", "top_k", "top_p", "max_length")
@@ -46,19 +46,21 @@ class Measured:
     def poems(self) -> int:
         return len(self.examples)
 
-    def interval(self, metric: str, places: Sequence[int]) -> tuple[float, float]:
-        """Return the 95 % interval of the mean over the cells at ``places``.
+    def interval(self, metric: str, places: Sequence[int], level: float = LEVEL) -> tuple[float, float]:
+        """Return the interval of the mean over the cells at ``places``.
 
         BCa of a bootstrap for BLEU, Wilson's with the variance between poems for shares, else t
         without skewness: docs/statistics.md says why.
         """
         if metric in self.resampled:
-            return self._corpus_interval(metric, self._over(self.value, metric, places), places, None, ())
+            return self._corpus_interval(
+                metric, self._over(self.value, metric, places), places, None, (), level
+            )
         by_poem = self._over(self.by_poem, metric, places)
         if BY_NAME[metric].share:
-            low, high = rate_interval(by_poem, self.samples * len(places))
+            low, high = rate_interval(by_poem, self.samples * len(places), level)
         else:
-            low, high = mean_interval(by_poem)
+            low, high = mean_interval(by_poem, level)
         return float(low), float(high)
 
     def difference_interval(
@@ -87,6 +89,7 @@ class Measured:
         places: Sequence[int],
         other: "Measured | None",
         others: Sequence[int],
+        level: float = LEVEL,
     ) -> tuple[float, float]:
         resampled, by_poem = (self._over(x, metric, places) for x in (self.resampled, self.by_poem))
         if other is not None:
@@ -94,7 +97,7 @@ class Measured:
             by_poem = by_poem - other._over(other.by_poem, metric, others)
         if self.poems < 2:
             return math.nan, math.nan
-        low, high = bca_interval(value, resampled, (self.poems * value - by_poem) / (self.poems - 1))
+        low, high = bca_interval(value, resampled, (self.poems * value - by_poem) / (self.poems - 1), level)
         return float(low), float(high)
 
 
