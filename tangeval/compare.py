@@ -126,7 +126,7 @@ def compare(
         raise TangevalError("give two things to compare at least")
     for metric in (*metrics, *(effects or {})):
         if metric not in BY_NAME:
-            raise TangevalError(f"--metric {metric}: is no metric; there are {', '.join(BY_NAME)}")
+            raise TangevalError(f"--metric {metric} is no metric; there are {', '.join(BY_NAME)}")
     poems = [item.group.measured.examples for item in items]
     for item, own in zip(items, poems, strict=True):
         if item.data != items[0].data:
@@ -164,7 +164,7 @@ def compare(
         spread = by_poem.std(axis=0, ddof=1)
         frame["effect"] = [effects.get(metric, np.nan) for metric in frame["metric"]]
         frame["poems_needed"] = [
-            np.nan if np.isnan(effect) else poems_needed(sd, effect, power=POWER, family=len(rows))
+            poems_needed(sd, effect, power=POWER, family=len(rows)) if effect > 0 and sd > 0 else np.nan
             for sd, effect in zip(spread, frame["effect"], strict=True)
         ]
     return frame
