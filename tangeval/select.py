@@ -121,7 +121,7 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         for name in records
         if name not in refused
     ]
-    chosen, others = _ranked(candidates, rule.checkpoint)
+    chosen, others = ranked(candidates, rule.checkpoint)
     name, group = chosen.labels["checkpoint"], chosen.group
     cells = [Candidate(_knobs(group, place), group, [place]) for place in every[name]]
     lacking = _shortfalls({m: group.measured.value[m] for m in BY_NAME}, rule)
@@ -133,7 +133,7 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
             **chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.value(rule.checkpoint),
             "corrected": _corrected(chosen, candidates, rule.checkpoint, study.seed),
         },
-        "runners_up": {"checkpoints": _compared(chosen, others, rule.checkpoint)},
+        "runners_up": {"checkpoints": compared(chosen, others, rule.checkpoint)},
         "refused": refused,
         "saw_test": (records[name]["seen"] or {}).get("test", 0),
     }  # fmt: skip
@@ -142,10 +142,10 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         selection["cell"] = None
         selection["nearest"] = [_shown(group, place) for _, place in nearest]
     else:
-        best, rest = _ranked(allowed, rule.cell.by)
+        best, rest = ranked(allowed, rule.cell.by)
         (place,) = best.places
         selection["cell"] = best.labels
-        selection["runners_up"]["cells"] = _compared(best, rest, rule.cell.by)
+        selection["runners_up"]["cells"] = compared(best, rest, rule.cell.by)
         selection[rule.split] = _shown(group, place)
         selection["corrected"] = _corrected(best, cells, rule.cell.by, study.seed, rule)
         if "test" in study.splits:
@@ -206,7 +206,7 @@ def _knobs(group: Group, place: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, list[Candidate]]:
+def ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, list[Candidate]]:
     """The best and the others, best first; of equals, the first in order."""
     sign = -1 if BY_NAME[metric].better == "high" else 1
     if any(np.isnan(c.value(metric)) for c in candidates):
@@ -215,7 +215,7 @@ def _ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, li
     return first, others
 
 
-def _compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[dict[str, Any]]:
+def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[dict[str, Any]]:
     """All others beside the best: the paired difference, and whether it can be told from luck.
 
     ``p`` is a sign-flip permutation's over poems, ``p_holm`` corrected for the number of others.

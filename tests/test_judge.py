@@ -529,7 +529,8 @@ def test_ctrl_c_keeps_what_was_answered_and_needs_no_torch(here, serve):
 
     server = serve(reply)
     script = (
-        "import sys\n"
+        # A shell's background jobs are born deaf to Ctrl-C.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "for name in ('torch', 'transformers', 'peft'): sys.modules[name] = None\n"
         "from tangeval.cli import main\n"
         "main()\n"
@@ -545,7 +546,10 @@ def test_ctrl_c_keeps_what_was_answered_and_needs_no_torch(here, serve):
         while len(kept(here)) < 10 and time.monotonic() < until:
             time.sleep(0.05)  # each line is there before the run ends
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        try:
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert time.monotonic() < until
     assert process.returncode == 130, err.decode()
     assert "the same command goes on from here" in err.decode()

@@ -1,0 +1,116 @@
+"""How long scoring takes, and the intervals and comparisons of a large grid.
+
+    python -m benchmarks.score [--generations 100000] [--cells 720] [--out results/bench/score.json]
+
+Scores distinct made-up endings (clauses of training poems at random, so that nothing is found in
+a cache) with every metric but the judge; then measures one checkpoint's ``--cells`` cells of 200
+poems and 4 samples, their intervals, and the best cell against all others. Needs no torch.
+"""
+
+import argparse
+import random
+import resource
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tangeval import dataset, score
+from tangeval.metrics import METRICS
+from tangeval.metrics.aggregate import KNOBS, Group, groups
+from tangeval.poem import as_verse, clauses, metre, punctuate
+from tangeval.select import Candidate, compared, ranked
+from tangeval.store import NO_LIKELIHOOD, write_json
+
+POEMS, SAMPLES = 200, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.score", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--generations", type=int, default=100_000)
+    parser.add_argument("--cells", type=int, default=720)
+    parser.add_argument("--data", default="hw5")
+    parser.add_argument("--out", type=Path, default=Path("results/bench/score.json"))
+    options = parser.parse_args()
+    data = dataset.load(options.data)
+    report: dict[str, Any] = {
+        "generations": options.generations,
+        "cells": options.cells,
+        "data": options.data,
+    }
+    frame = made_up(data, options.generations)
+    began = time.perf_counter()
+    scores = score.score_texts(frame, data)
+    report |= {"score_seconds": time.perf_counter() - began, "score_peak_gib": peak_gib()}
+    print(
+        f"{options.generations:,} generations: {report['score_seconds']:.1f} s, {report['score_peak_gib']:.2f} GiB"
+    )
+    large = spread(scores, options.cells)
+    began = time.perf_counter()
+    (group,) = groups(large, NO_LIKELIHOOD, 42)
+    for place, metric in product(range(options.cells), METRICS):
+        group.measured.interval(metric.name, [place])
+    report["interval_seconds"] = time.perf_counter() - began
+    began = time.perf_counter()
+    report["told_apart"] = against_all(group)
+    report |= {"compare_seconds": time.perf_counter() - began, "peak_gib": peak_gib()}
+    print(
+        f"{options.cells} cells: intervals of {len(METRICS)} metrics {report['interval_seconds']:.1f} s, the best against "
+        f"all others {report['compare_seconds']:.1f} s, {report['peak_gib']:.2f} GiB"
+    )
+    write_json(options.out, report)
+
+
+def made_up(data: dataset.Dataset, count: int) -> pd.DataFrame:
+    """``count`` distinct outputs for the validation poems, four samples a cell."""
+    luck = random.Random(0)
+    pool: dict[int, list[str]] = {}
+    for example in data.split("train"):
+        pool.setdefault(metre(example.couplet), []).extend(clauses(example.reference))
+    examples = data.split("validation")
+    rows = []
+    for number in range(count):
+        example = examples[number // SAMPLES % len(examples)]
+        parts = luck.choices(pool[metre(example.couplet)], k=luck.choice((2, 6)))
+        text = list(as_verse(punctuate(parts)))
+        text[luck.randrange(len(text))] = luck.choice(parts[0])
+        rows.append(
+            {
+                "checkpoint": "made up", "step": 1, "temperature": float(number // (SAMPLES * len(examples))),
+                "top_k": 0, "top_p": 1.0, "max_length": 96, "no_repeat_ngram_size": 3, "split": "validation",
+                "example_id": example.id, "sample": number % SAMPLES, "text": "".join(text), "n_tokens": 50.0,
+                "finish_reason": "stop",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def spread(scores: pd.DataFrame, cells: int) -> pd.DataFrame:
+    """Rows of ``scores`` drawn anew for ``cells`` cells × poems × samples."""
+    generator = np.random.default_rng(0)
+    grid = pd.DataFrame(
+        product(range(cells), range(POEMS), range(SAMPLES)), columns=["cell", "poem", "sample"]
+    )
+    large = scores.iloc[generator.integers(0, len(scores), len(grid))].reset_index(drop=True)
+    return large.assign(
+        temperature=grid["cell"] * 0.01, example_id="train-" + grid["poem"].astype(str), sample=grid["sample"]
+    ).astype({"temperature": float})
+
+
+def against_all(group: Group) -> int:
+    """How many cells can be told from the best by BLEU and by form: intervals, tests, Holm."""
+    cells = [Candidate(dict.fromkeys(KNOBS), group, [place]) for place in range(len(group.measured.knobs))]
+    return sum(row["distinguishable"] for m in ("bleu", "form") for row in compared(*ranked(cells, m), m))
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()
