@@ -127,6 +127,48 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
     _select(study, dataset.load(study.data_name, study.validation_size), folder)
 
 
+@app.command()
+def race(
+    study_file: StudyFile,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Where it runs (default: results/NAME-race).")] = None,
+    allow_pickle: Pickle = False,
+    assume_unseen: Unseen = False,
+) -> None:
+    """Choose the best cell for a fraction of the generations: successive halving."""
+    study, folder, setup = _open(study_file, overrides, out, allow_pickle)
+    folder = out or folder.with_name(f"{folder.name}-race")
+    if study.select:
+        select.check_selection(
+            study.select, {c.name: setup.seen(c) for c in setup.checkpoints}, assume_unseen=assume_unseen
+        )
+    from tangeval import race as racing
+
+    def watch(what: str, streams: int) -> Decoding:
+        console.print(f"{what}: {streams:,} streams to decode", highlight=False)
+        return Decoding(console, streams)
+
+    try:
+        result = racing.race(setup, folder, watch)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+    rule = result["rule"]
+    console.print(f"[bold]best checkpoint[/]: {result['checkpoint']}", highlight=False)
+    console.print(f"[bold]best cell[/]: {_knobs(result['cell'])}", highlight=False)
+    for name in dict.fromkeys((rule["split"], "test")):
+        if name in result:
+            value = result[name][rule["cell"]["by"]]
+            console.print(
+                f"  {rule['cell']['by']} on {name}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]",
+                highlight=False, markup=False,
+            )  # fmt: skip
+    console.print(
+        f"  chosen for {result['spent'] / result['whole']:.0%} of the grid's generations; all of it in {folder / racing.RACE}",
+        highlight=False,
+    )
+
+
 @app.command(name="score")
 def score_command(
     files: Annotated[

@@ -123,8 +123,8 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     ]
     chosen, others = ranked(candidates, rule.checkpoint)
     name, group = chosen.labels["checkpoint"], chosen.group
-    cells = [Candidate(_knobs(group, place), group, [place]) for place in every[name]]
-    lacking = _shortfalls({m: group.measured.value[m] for m in BY_NAME}, rule)
+    cells = [Candidate(knobs_of(group, place), group, [place]) for place in every[name]]
+    lacking = shortfalls({m: group.measured.value[m] for m in BY_NAME}, rule)
     allowed = [cell for cell, short in zip(cells, lacking, strict=True) if short == 0]
     shutil.rmtree(folder / "best", ignore_errors=True)  # what an earlier choice left there
     selection: dict[str, Any] = {
@@ -140,17 +140,17 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     if not allowed:
         nearest = sorted(zip(lacking, range(len(cells)), strict=True))[:3]
         selection["cell"] = None
-        selection["nearest"] = [_shown(group, place) for _, place in nearest]
+        selection["nearest"] = [shown(group, place) for _, place in nearest]
     else:
         best, rest = ranked(allowed, rule.cell.by)
         (place,) = best.places
         selection["cell"] = best.labels
         selection["runners_up"]["cells"] = compared(best, rest, rule.cell.by)
-        selection[rule.split] = _shown(group, place)
+        selection[rule.split] = shown(group, place)
         selection["corrected"] = _corrected(best, cells, rule.cell.by, study.seed, rule)
         if "test" in study.splits:
-            selection["test"] = _shown(measured[name, "test"], place)
-        write_json(folder / "best" / "generation_config.json", _generation_config(best.labels))
+            selection["test"] = shown(measured[name, "test"], place)
+        write_json(folder / "best" / "generation_config.json", generation_config(best.labels))
     write_json(folder / "best" / "selection.json", selection)
     return selection
 
@@ -198,7 +198,7 @@ def _named(group: Group) -> dict[str, Any]:
     return {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
 
 
-def _knobs(group: Group, place: int) -> dict[str, Any]:
+def knobs_of(group: Group, place: int) -> dict[str, Any]:
     knobs: dict[Any, Any] = group.measured.knobs.loc[place].to_dict()
     return {
         "temperature": float(knobs["temperature"]), "top_k": int(knobs["top_k"]), "top_p": float(knobs["top_p"]),
@@ -253,7 +253,7 @@ def _corrected(
         assert rule
         measured = candidates[0].group.measured
         values = {m: measured.by_poem[m][rest].mean(axis=0) for m, _, _ in rule.cell.requirements()}
-        met: Bools = np.array(_shortfalls(values, rule, len(candidates))) == 0
+        met: Bools = np.array(shortfalls(values, rule, len(candidates))) == 0
         return met
 
     better = BY_NAME[metric].better
@@ -268,7 +268,7 @@ def _corrected(
     return {"value": value, "low": low, "high": high}
 
 
-def _shortfalls(values: dict[str, Floats], rule: Selection, cells: int | None = None) -> list[float]:
+def shortfalls(values: dict[str, Floats], rule: Selection, cells: int | None = None) -> list[float]:
     """How far each cell is from meeting every requirement: 0 if it meets them all.
 
     ``values`` has each required metric's value of each cell ``[C]``.
@@ -282,11 +282,11 @@ def _shortfalls(values: dict[str, Floats], rule: Selection, cells: int | None = 
     return [float(s) for s in short]
 
 
-def _shown(group: Group, place: int) -> dict[str, Any]:
+def shown(group: Group, place: int) -> dict[str, Any]:
     """Every metric of one cell with its interval."""
     measured = group.measured
     shown: dict[str, Any] = {
-        **_knobs(group, place),
+        **knobs_of(group, place),
         "poems": measured.poems,
         "samples": measured.samples,
     }
@@ -298,7 +298,7 @@ def _shown(group: Group, place: int) -> dict[str, Any]:
     return shown
 
 
-def _generation_config(cell: dict[str, Any]) -> dict[str, Any]:
+def generation_config(cell: dict[str, Any]) -> dict[str, Any]:
     """The cell as transformers' GenerationConfig; its own default for top_k is 50, so 0 is written."""
     common = {"max_new_tokens": cell["max_length"], "no_repeat_ngram_size": cell["no_repeat_ngram_size"]}
     if cell["temperature"] == 0:

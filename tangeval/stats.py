@@ -8,7 +8,7 @@ and how each was chosen by simulation.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -321,6 +321,46 @@ def joint_level(by_poem: Floats, seed: int, level: float = LEVEL) -> float:
     deviations = np.abs(resampled - by_poem.mean(axis=1))[:, varied] / spread[varied]
     joint = 2 * special.ndtr(np.quantile(deviations.max(axis=1), level)) - 1
     return max(float(joint), level)
+
+
+# A winner for less
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a race: the cells in it, the samples that each had by its end, and the cells that it let on."""
+
+    cells: tuple[int, ...]
+    samples: int
+    kept: tuple[int, ...]
+
+
+def successive_halving(
+    cells: int, samples: int, rank: Callable[[Sequence[int], int], Sequence[int]], keep: float = 0.5
+) -> list[Round]:
+    """Return the rounds of a race of ``cells`` for the best, the last of which keeps the winner alone.
+
+    One sample of all cells, then twice as many of the best ``keep`` of them, and so on until
+    those left have ``samples``. ``rank`` is given cells and samples and returns the cells, best
+    first. Karnin et al., "Almost optimal exploration in multi-armed bandits", ICML 2013; here the
+    samples that a cell has are kept, and shared luck makes one sample tell much.
+    """
+    racing, have = tuple(range(cells)), 1
+    rounds = []
+    while True:
+        ranked = tuple(rank(racing, have))
+        last = have == samples or len(ranked) == 1
+        kept = ranked[: 1 if last else math.ceil(len(ranked) * keep)]
+        rounds.append(Round(racing, have, kept))
+        if last:
+            return rounds
+        racing, have = tuple(sorted(kept)), min(2 * have, samples)
+
+
+def spent(rounds: Sequence[Round]) -> int:
+    """Return how many cells × samples a race took; without one it is all cells × all samples."""
+    before = [0, *(r.samples for r in rounds)]
+    return sum(len(r.cells) * (r.samples - had) for r, had in zip(rounds, before, strict=False))
 
 
 def _quantile(ordered: Floats, share: Floats) -> Floats:

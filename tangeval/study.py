@@ -60,11 +60,21 @@ class Decoding(Section):
     top_p: Several[Annotated[float, Field(gt=0, le=1)]] = [1.0]
     max_length: Several[Annotated[int, Field(ge=1, le=4096)]] = [128]
     no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 3
+    only: Annotated[list[tuple[float, int, float, int]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _only_points_of_the_grid(self) -> "Decoding":
+        for point in self.only or []:
+            if point not in self._grid():
+                raise ValueError(f"only: {list(point)} is no point of the grid")
+        return self
+
+    def _grid(self) -> set[tuple[float, int, float, int]]:
+        return set(product(self.temperature, self.top_k, self.top_p, self.max_length))
 
     def cells(self) -> tuple[Cell, ...]:
-        """Return every point of the grid once, sorted."""
-        grid = product(self.temperature, self.top_k, self.top_p, self.max_length)
-        return tuple(sorted({Cell(*point) for point in grid}))
+        """Return every point of the grid once, or those of ``only``, sorted."""
+        return tuple(sorted({Cell(*point) for point in self.only or self._grid()}))
 
 
 class CellRule(Section):

@@ -1,0 +1,123 @@
+"""How often successive halving chooses as the whole grid does, and what it saves.
+
+    python -m benchmarks.halving RESULTS [RESULTS …] [--by bleu] [--trials 200] [--out results/bench/halving.json]
+
+Runs races on the stored generations of whole grids: each trial resamples the poems and shuffles
+the samples, chooses by all samples of all cells, and races for the same choice. Needs no torch.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from tangeval.metrics import BY_NAME
+from tangeval.metrics.aggregate import KNOBS, Floats
+from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, corpus_bleu, ngram_totals
+from tangeval.records import BASE, FLOOR, REFERENCE
+from tangeval.stats import spent, successive_halving
+from tangeval.store import write_json
+
+KEEP = (0.5, 0.25)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.halving", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--by", action="append", help="metrics to choose by (bleu, chrf, rhyme)")
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("results/bench/halving.json"))
+    options = parser.parse_args()
+    rows = [
+        {"folder": folder.name, "checkpoint": name, "split": split, "by": by, **row}
+        for folder in options.folders
+        for name, split, part in checkpoints(folder)
+        for by in options.by or ("bleu", "chrf", "rhyme")
+        for row in trials(part, by, options.trials)
+    ]
+    write_json(options.out, rows)
+    show(pd.DataFrame(rows))
+
+
+def checkpoints(folder: Path) -> Any:
+    """Each fine-tuned checkpoint's scores on each split that has several samples."""
+    scores = pd.read_parquet(folder / "scores.parquet")
+    runs = scores[~scores["checkpoint"].isin([BASE, FLOOR, REFERENCE])]
+    for (name, split), part in runs.groupby(["checkpoint", "split"], sort=False):
+        if part["sample"].nunique() > 1:
+            yield name, split, part.sort_values([*KNOBS, "example_id", "sample"])
+
+
+def trials(part: pd.DataFrame, by: str, count: int) -> list[dict[str, Any]]:
+    """The share of races that end as the whole does, what they cost, and what a wrong choice loses."""
+    poems, samples = part["example_id"].nunique(), part["sample"].nunique()
+    columns = [*MATCH, *LENGTHS] if by == "bleu" else [by]
+    cube = part[columns].to_numpy(float).reshape(-1, poems, samples, len(columns))
+    sign = 1 if BY_NAME[by].better == "high" else -1
+    generator = np.random.default_rng(0)
+    outcomes: dict[float, list[tuple[bool, float, float, float]]] = {keep: [] for keep in KEEP}
+    for _ in range(count):
+        weights = generator.multinomial(poems, np.full(poems, 1 / poems)).astype(float)
+        values = sign * by_sample(cube[:, :, generator.permutation(samples)], weights, by)  # [C, S]
+        whole = values.mean(axis=1)
+
+        def rank(places: Sequence[int], have: int, values: Floats = values) -> list[int]:
+            means = values[list(places), :have].mean(axis=1)
+            return [places[i] for i in np.argsort(-means, kind="stable")]
+
+        spread = whole.std()
+        for keep in KEEP:
+            rounds = successive_halving(len(values), samples, rank, keep)
+            lost = whole.max() - whole[rounds[-1].kept[0]]
+            cost = spent(rounds) / values.size
+            outcomes[keep].append((bool(lost < 1e-12), cost, lost, lost / spread if spread else 0.0))
+    return [
+        {
+            "keep": keep, "cells": len(cube), "poems": poems, "samples": samples,
+            **dict(zip(("same", "cost", "lost", "lost_in_deviations"), np.mean(found, axis=0).tolist(), strict=True)),
+        }
+        for keep, found in outcomes.items()
+    ]  # fmt: skip
+
+
+def by_sample(cube: Floats, weights: Floats, by: str) -> Floats:
+    """The value of each cell by each sample alone: ``[C, P, S, columns]`` → ``[C, S]``."""
+    if by != "bleu":
+        return np.einsum("cps,p->cs", cube[..., 0], weights) / weights.sum()
+    columns = np.concatenate(
+        [cube[..., :ORDERS], ngram_totals(cube[..., ORDERS]), cube[..., ORDERS:]], axis=-1
+    )
+    sums = np.einsum("cpsk,p->csk", columns, weights)
+    return corpus_bleu(sums[..., :ORDERS], sums[..., ORDERS : 2 * ORDERS], sums[..., -2], sums[..., -1])
+
+
+def show(frame: pd.DataFrame) -> None:
+    table = Table(
+        "results",
+        "split",
+        "by",
+        "cells × samples",
+        "kept a round",
+        "same choice",
+        "generations",
+        "lost [deviations of cells]",
+    )
+    keys = ["folder", "split", "by", "cells", "samples", "keep"]
+    for key, part in frame.groupby(keys, sort=False):
+        folder, split, by, cells, samples, keep = key
+        table.add_row(
+            folder, split, by, f"{cells} × {samples}", f"{keep:.0%}", f"{part['same'].mean():.0%}",
+            f"{part['cost'].mean():.0%}", f"{part['lost_in_deviations'].mean():.3f}",
+        )  # fmt: skip
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
