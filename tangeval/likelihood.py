@@ -22,7 +22,6 @@ from tangeval.records import Checkpoint, Example, TangevalError
 from tangeval.store import LIKELIHOOD, write_parquet
 
 _REFERENCES = 16  # references scored in one batch
-_FORM = "2"  # of a row: raised when rows of an earlier form lack something
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,12 @@ class Likelihood:
         self.setup, self.file, self.contexts = setup, folder / LIKELIHOOD, contexts
         self.examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
         self.frame = pd.read_parquet(self.file) if self.file.is_file() else pd.DataFrame()
+        if "by_character" not in self.frame:  # rows of an earlier version
+            self.frame = pd.DataFrame()
 
     def _key(self, checkpoint: Checkpoint, example: Example) -> str:
         texts = [example.instruction, example.couplet, example.reference]
-        return digest(
-            [_FORM, self.contexts[checkpoint.name], checkpoint.name, example.id, example.split, *texts]
-        )
+        return digest([self.contexts[checkpoint.name], checkpoint.name, example.id, example.split, *texts])
 
     def lacking(self, checkpoint: Checkpoint) -> list[Example]:
         """Return the poems that have no row under the checkpoint's context."""
