@@ -3,17 +3,15 @@
 import json
 import logging
 import os
-import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from tangeval import compare as comparing
 from tangeval import (
@@ -27,10 +25,10 @@ from tangeval import (
     select,
     summarize,
     tables,
+    terminal,
     variance,
 )
 from tangeval.checkpoint import discover, trained_on
-from tangeval.metrics import METRICS
 from tangeval.metrics.aggregate import groups
 from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
@@ -155,7 +153,7 @@ def race(
         raise typer.Exit(130) from None
     rule = result["rule"]
     console.print(f"[bold]best checkpoint[/]: {result['checkpoint']}", highlight=False)
-    console.print(f"[bold]best cell[/]: {_knobs(result['cell'])}", highlight=False)
+    console.print(f"[bold]best cell[/]: {terminal.knobs(result['cell'])}", highlight=False)
     for name in dict.fromkeys((rule["split"], "test")):
         if name in result:
             value = result[name][rule["cell"]["by"]]
@@ -205,7 +203,7 @@ def score_command(
     for each in read:
         console.print(each.summary, highlight=False, markup=False)
     if len(read) > 1:
-        _show_comparison(compared, "Differences between the files")
+        terminal.show_comparison(console, compared, "Differences between the files")
 
 
 @app.command()
@@ -233,7 +231,7 @@ def compare(
     frame = comparing.compare(measured, metrics, effects)
     if out:
         write_csv(out, frame)
-    _show_comparison(frame, f"Differences on {split}")
+    terminal.show_comparison(console, frame, f"Differences on {split}")
 
 
 @app.command()
@@ -290,10 +288,12 @@ def judge_command(
     couplets = {example.id: example.couplet for example in loaded.examples}
     _ask(judge.calls(rows, couplets, judging), judging, folder, limit, parallel)
     judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
-    _show_judged(
-        judge.summary(judged, study.seed), f"Judged by {model} on the {split} split, {votes} votes an output"
+    terminal.show_judged(
+        console,
+        judge.summary(judged, study.seed),
+        f"Judged by {model} on the {split} split, {votes} votes an output",
     )
-    _show_unjudged(judged, votes, cut_off)
+    terminal.show_unjudged(console, judged, votes, cut_off)
     console.print(f"every output: {folder / judge.TABLE}; every answer: {folder / judge.ANSWERS}")
 
 
@@ -432,7 +432,7 @@ def _evaluate(study: Study, data: dataset.Dataset, folder: Path) -> tuple[summar
 def _select(study: Study, data: dataset.Dataset, folder: Path) -> None:
     """Choose, write ``best/``, and show what was chosen and three of its poems."""
     selection = select.select(study, folder)
-    _show_selection(selection, folder)
+    terminal.show_selection(console, selection, folder)
     if "test" not in study.splits:
         return
     outputs = select.chosen_outputs(score.read_generations(study, folder), selection)
@@ -444,84 +444,17 @@ def _select(study: Study, data: dataset.Dataset, folder: Path) -> None:
     )
     for example_id, text in list(zip(outputs["example_id"], outputs["text"], strict=True))[:3]:
         example = data.by_id[example_id]
-        table.add_row(*map(_verse, (example.couplet, text, example.reference)))
+        table.add_row(*map(terminal.verse, (example.couplet, text, example.reference)))
     console.print(table)
 
 
-def _verse(text: str) -> Text:
-    """A poem set as verse, two clauses a line; what is no verse stays on its line."""
-    parts = re.findall("[^，、；：？！。]*[，、；：？！。]+|[^，、；：？！。]+$", " ".join(text.split()))
-    return Text("\n".join("".join(parts[place : place + 2]) for place in range(0, len(parts), 2)))
-
-
-def _show_selection(selection: dict[str, Any], folder: Path) -> None:
-    rule, best = selection["rule"], selection["checkpoint"]
-    value = best[rule["checkpoint"]]
-    console.print(
-        f"[bold]best checkpoint[/]: {best['checkpoint']} ({rule['checkpoint']} {value:.3f} on {rule['split']})",
-        highlight=False,
-    )
-    if selection["saw_test"]:
-        console.print(f"  [yellow]it was fine-tuned on {selection['saw_test']} of the test poems[/]")
-    ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
-    console.print(f"  cannot be told from it: {', '.join(ties) or 'none'}", highlight=False)
-    if selection["cell"] is None:
-        console.print(f"[yellow]no cell meets[/] {rule['cell']['require']}; nearest:", highlight=False)
-        for cell in selection["nearest"]:
-            metrics = ", ".join(f"{m} {cell[m]['value']:.3f}" for m in rule["cell"]["require"])
-            console.print(f"  {_knobs(cell)}: {metrics}", highlight=False)
-        return
-    by = rule["cell"]["by"]
-    console.print(f"[bold]best cell[/]: {_knobs(selection['cell'])}", highlight=False)
-    for split in dict.fromkeys((rule["split"], "test")):
-        if split in selection:
-            shown = [
-                f"{m} {selection[split][m]['value']:.2f} [{selection[split][m]['low']:.2f}, {selection[split][m]['high']:.2f}]"
-                for m in (by, "form")
-            ]
-            console.print(f"  on {split}: {', '.join(shown)}", highlight=False, markup=False)
-    corrected = selection["corrected"]
-    if corrected["value"] is not None:
-        console.print(
-            f"  corrected for having been picked: {by} {corrected['value']:.2f} [{corrected['low']:.2f}, "
-            f"{corrected['high']:.2f}]",
-            highlight=False, markup=False,
-        )  # fmt: skip
-    rest = selection["runners_up"]["cells"]
-    if rest:
-        told = sum(r["distinguishable"] for r in rest)
-        console.print(
-            f"  of the other {len(rest)} cells that may be chosen, {told} can be told from it by {by}",
-            highlight=False,
-        )
-    console.print(f"  all of it in {folder / 'best'}", highlight=False)
-
-
 def _calibrate(data: dataset.Dataset) -> None:
-    """Every metric of what the poets wrote, and of what stands in another poem of the same metre."""
     rows = [score.reference_rows(data, ["train"]), score.floor_rows(data, ["train"], 42, draws=2)]
     with console.status("measuring the training poems"):
         scores = score.score_texts(pd.concat(rows, ignore_index=True), data)
         frame = summarize.overall(groups(scores, NO_LIKELIHOOD, 42))
     poets, floor = (frame[frame["checkpoint"] == name].iloc[0] for name in (REFERENCE, FLOOR))
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("metric", no_wrap=True)
-    for name in ("the poets' own endings", "floor"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in METRICS:
-        values = [
-            "–" if pd.isna(row[each.name])
-            else f"{row[each.name]:.3f} [{row[f'{each.name}_low']:.3f}, {row[f'{each.name}_high']:.3f}]"
-            for row in (poets, floor)
-        ]  # fmt: skip
-        if values != ["–", "–"]:
-            table.add_row(each.name, *map(Text, values))
-    console.print(table)
-    console.print(
-        "The floor is another poem's ending of the same metre: real verse, so all that a couplet has by itself "
-        "(form, tone_opposition) is right in it. The poets' own endings are looked for in all other training poems.",
-        highlight=False,
-    )
+    terminal.show_calibration(console, poets, floor)
 
 
 def _effects(texts: list[str]) -> dict[str, float]:
@@ -535,45 +468,6 @@ def _effects(texts: list[str]) -> dict[str, float]:
         if not effects[metric] > 0:
             raise TangevalError(f"--effect {text}: the size of a difference is above 0")
     return effects
-
-
-def _show_comparison(frame: pd.DataFrame, title: str) -> None:
-    """A row for each pair and metric, the reasons to believe it last."""
-    if not len(frame):
-        console.print("[yellow]nothing to compare[/]: no metric was measured of two of them")
-        return
-    poems = frame["poems"].iloc[0]
-    table = Table(
-        title=Text(f"{title}, {poems} poems"), title_justify="left", box=None, header_style="bold",
-        padding=(0, 2, 0, 0),
-    )  # fmt: skip
-    needed = "poems_needed" in frame and bool(frame["poems_needed"].notna().any())
-    for name in ("metric", "a", "b"):
-        table.add_column(name, overflow="fold")
-    for name in ("a − b", "95 % interval", "p", "p (Holm)", *["poems needed"] * needed):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in frame.to_dict("records"):
-        needs = (
-            ""
-            if not needed or pd.isna(row["poems_needed"])
-            else f"{row['poems_needed']:,.0f} for {row['effect']:g}"
-        )
-        table.add_row(
-            row["metric"], Text(f"{row['a']}  {row['value_a']:.3f}"), Text(f"{row['b']}  {row['value_b']:.3f}"),
-            f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]".replace("[", r"\["),
-            f"{row['p']:.4f}", f"{row['p_holm']:.4f}", *[needs] * needed, style="bold" if row["p_holm"] < 0.05 else "",
-        )  # fmt: skip
-    console.print(table)
-    luck = "shared" if frame["shared_luck"].all() else "not shared by all of them, which makes noise larger"
-    console.print(
-        f"{len(frame)} comparisons, corrected together (Holm); bold: real at the 5 % level. p by flipping signs of "
-        f"poems. Luck is {luck}.",
-        highlight=False,
-    )
-
-
-def _knobs(cell: dict[str, Any]) -> str:
-    return ", ".join(f"{knob} {cell[knob]}" for knob in ("temperature", "top_k", "top_p", "max_length"))
 
 
 def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int, parallel: int) -> None:
@@ -597,42 +491,6 @@ def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int
     if len(now) < len(pending):
         console.print(
             f"[yellow]{len(pending) - len(now):,} votes are left[/] beyond --limit {limit}; the same command goes on",
-            highlight=False,
-        )
-
-
-def _show_judged(summary: pd.DataFrame, title: str) -> None:
-    table = Table(
-        title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0)
-    )
-    table.add_column("checkpoint", no_wrap=True)
-    for name in ("metre 格律", "fluency 語意通順", "poems", "unparsable", "votes agree"):
-        table.add_column(name, justify="right")
-    rows: list[dict[Any, Any]] = summary.to_dict("records")
-    for row in rows:
-        scores = [
-            f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" if row["poems"] else ""
-            for name in judge.SCORES
-        ]
-        shares = ["" if pd.isna(row[k]) else f"{row[k]:.0%}" for k in ("unparsable", "agreement")]
-        poems = f"{row['poems']} of {row['poems'] + row['missing']}"
-        table.add_row(*map(Text, (row["checkpoint"], *scores, poems, *shares)))
-    console.print(table)
-
-
-def _show_unjudged(judged: pd.DataFrame, votes: int, cut_off: int) -> None:
-    """Say what the means leave out, and why."""
-    unread = judged[(judged["parsed"] == 0) & (judged["votes"] == votes)]
-    if len(unread):
-        names = [f"{row.example_id} of {row.checkpoint}" for row in unread.head(5).itertuples()]
-        more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
-        console.print(
-            f"[yellow]no vote could be read[/] for {', '.join(names)}{more}; they are missing above",
-            highlight=False,
-        )
-    if cut_off:
-        console.print(
-            f"[yellow]{cut_off} answers were cut off[/] before their scores; give more --max-tokens",
             highlight=False,
         )
 

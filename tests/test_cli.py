@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -494,3 +495,49 @@ def test_the_best_checkpoint_is_not_chosen_where_it_saw_the_split(finished):
     assert selection["refused"] == [chosen]
     assert selection["checkpoint"]["checkpoint"] != chosen
     assert f"best checkpoint: {selection['checkpoint']['checkpoint']} " in done.out
+
+
+# compare, data --calibrate
+
+
+def test_compare_prints_and_writes_what_was_found(finished, tmp_path):
+    done = tangeval(
+        finished, "compare", f"{RESULTS}:base", f"{RESULTS}:checkpoint-20", "--metric", "chrf", "--effect", "chrf=1",
+        "--out", tmp_path / "differences.csv",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    (row,) = pd.read_csv(tmp_path / "differences.csv").to_dict("records")
+    assert f"Differences on validation of {RESULTS}, 30 poems" in done.out
+    assert f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" in done.out
+    assert f"{row['poems_needed']:,.0f} for 1" in done.out
+    assert "Luck is shared" in done.out
+
+
+@pytest.mark.parametrize("effect", ["chrf", "chrf=much", "chrf=-1"])
+def test_an_effect_that_is_no_size_is_refused(finished, effect):
+    done = tangeval(finished, "compare", f"{RESULTS}:base", f"{RESULTS}:checkpoint-20", "--effect", effect)
+    assert done.code == 2
+    assert f"--effect {effect}" in done.err
+
+
+def test_files_side_by_side_are_compared(sample_poems, tmp_path):
+    for name, cut in (("whole.txt", None), ("cut.txt", -3)):
+        _, text = as_results_txt(sample_poems, [example.reference[:cut] for example in sample_poems])
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = tangeval(tmp_path, "score", "whole.txt", "cut.txt", "--data", "sample", "--json")
+    rows = {row["metric"]: row for row in json.loads(done.raw)["comparisons"]}
+    assert (rows["form"]["a"], rows["form"]["b"], rows["form"]["difference"]) == ("whole.txt", "cut.txt", 1)
+    assert rows["form"]["p_holm"] < 0.01
+    assert "reference_nll" not in rows
+    assert (
+        "Differences between the files"
+        in tangeval(tmp_path, "score", "whole.txt", "cut.txt", "--data", "sample").out
+    )
+
+
+def test_the_poets_are_measured_by_the_same_code(tmp_path):
+    done = tangeval(tmp_path, "data", "--path", "sample", "--calibrate")
+    assert done.code == 0
+    rhyme = next(line.split() for line in done.raw.splitlines() if line.startswith("rhyme "))
+    assert float(rhyme[1]) > 0.9
+    assert float(rhyme[4]) < 0.15
