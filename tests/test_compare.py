@@ -13,6 +13,7 @@ from tangeval.compare import Item, compare, read_item
 from tangeval.metrics.aggregate import groups
 from tangeval.poem import as_verse, fold, han
 from tangeval.records import TangevalError
+from tangeval.stats import interval
 from tangeval.store import NO_LIKELIHOOD
 
 SAMPLE = dataset.load("sample")
@@ -153,3 +154,15 @@ def test_a_folder_without_results_and_a_split_that_is_not_there(folder, tmp_path
         read_item(str(tmp_path / "nowhere"), "validation")
     with pytest.raises(TangevalError, match="has no test split; it has validation"):
         read_item(f"{folder}:base", "test")
+
+
+def test_bleus_bootstrap_is_sacrebleus_at_one_sample_a_poem(texts):
+    (item,) = items({"near": texts["near"]})
+    resampled = item.group.measured.resampled["bleu"][:, 0]
+    references = [fold(han(e.reference)) for e in SAMPLE.split("validation")]
+    theirs = BLEU(tokenize="char").corpus_score(
+        [fold(han(text)) for text in texts["near"]], [references], n_bootstrap=4000
+    )
+    low, high = interval(resampled)
+    assert resampled.mean() == pytest.approx(theirs._mean, rel=0.02)
+    assert (high - low) / 2 == pytest.approx(theirs._ci, rel=0.1)
