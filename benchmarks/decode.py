@@ -137,6 +137,9 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     workspace = Workspace()
     with models.with_checkpoint(model, checkpoint, fast) as adapted:
         texts = time_engine(adapted, task, waves, workspace, report, options)
+        yield report
+        if options.profile:
+            report["profile"] = profiled(run, adapted, task, waves[:1], workspace)
     del adapted
     workspace.clear()
     yield report
@@ -212,8 +215,6 @@ def time_engine(
                 "first_seconds": first, "roofline_seconds": floor, "roofline_share": floor / seconds
             }  # fmt: skip
             texts = tokens
-    if options.profile:
-        report["profile"] = profiled(run, model, task, waves[:1], workspace)
     return texts
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from tangeval import dataset, score
 from tangeval.metrics import METRICS
-from tangeval.metrics.aggregate import KNOBS, Group, groups
+from tangeval.metrics.aggregate import KNOBS, Group, Part, groups
 from tangeval.poem import as_verse, clauses, metre, punctuate
 from tangeval.select import Candidate, compared, ranked
 from tangeval.store import NO_LIKELIHOOD, write_json
@@ -54,7 +54,7 @@ def main() -> None:
     began = time.perf_counter()
     (group,) = groups(large, NO_LIKELIHOOD, 42)
     for place, metric in product(range(options.cells), METRICS):
-        group.measured.interval(metric.name, [place])
+        Part(group.measured, [place]).interval(metric.name)
     report["interval_seconds"] = time.perf_counter() - began
     began = time.perf_counter()
     report["told_apart"] = against_all(group)
@@ -104,7 +104,10 @@ def spread(scores: pd.DataFrame, cells: int) -> pd.DataFrame:
 
 def against_all(group: Group) -> int:
     """How many cells can be told from the best by BLEU and by form: intervals, tests, Holm."""
-    cells = [Candidate(dict.fromkeys(KNOBS), group, [place]) for place in range(len(group.measured.knobs))]
+    cells = [
+        Candidate(dict.fromkeys(KNOBS), Part(group.measured, [place]))
+        for place in range(len(group.measured.knobs))
+    ]
     return sum(row["distinguishable"] for m in ("bleu", "form") for row in compared(*ranked(cells, m), m))
 
 

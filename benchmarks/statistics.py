@@ -32,7 +32,6 @@ from tangeval.stats import (
     folds,
     holm,
     interval,
-    jackknife_weights,
     joint_level,
     mean_interval,
     poems_needed,
@@ -151,7 +150,7 @@ def bootstrapped(by_poem: Floats, seed: int) -> dict[str, Interval]:
     """Percentile and BCa intervals of means ``[poems, runs]``."""
     poems = len(by_poem)
     resampled = resample_weights(poems, seed) @ by_poem / poems
-    jackknife = jackknife_weights(poems) @ by_poem / (poems - 1)
+    jackknife = (1 - np.eye(poems)) @ by_poem / (poems - 1)
     return {
         "percentile": interval(resampled),
         "BCa": bca_interval(by_poem.mean(axis=0), resampled, jackknife),
@@ -223,7 +222,7 @@ def corpora(runs: int) -> list[dict[str, Any]]:
                 return np.exp(np.log(np.maximum(sums[..., :-1], 0.5) / sums[..., -1:]).mean(axis=2))
 
             value, resampled = score(np.ones((1, poems)))[0], score(resample_weights(poems, seed))
-            bca = bca_interval(value, resampled, score(jackknife_weights(poems)))
+            bca = bca_interval(value, resampled, score(1 - np.eye(poems)))
             ends = {"BCa": bca, "percentile": interval(resampled)}
             parts.append({method: covered(pair, truth) for method, pair in ends.items()})
         name = "ratio of sums" if orders == 1 else "geometric mean of four ratios"

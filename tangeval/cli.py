@@ -29,13 +29,13 @@ from tangeval import (
     variance,
 )
 from tangeval.checkpoint import discover, trained_on
-from tangeval.metrics.aggregate import groups
+from tangeval.metrics.aggregate import Part, groups
 from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
 from tangeval.progress import Decoding, make_bar
 from tangeval.records import FLOOR, REFERENCE, SPLITS, TangevalError
 from tangeval.store import NO_LIKELIHOOD, write_csv
-from tangeval.study import Study, load_study
+from tangeval.study import Study, load_study, named_numbers
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
@@ -151,20 +151,7 @@ def race(
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    rule = result["rule"]
-    console.print(f"[bold]best checkpoint[/]: {result['checkpoint']}", highlight=False)
-    console.print(f"[bold]best cell[/]: {terminal.knobs(result['cell'])}", highlight=False)
-    for name in dict.fromkeys((rule["split"], "test")):
-        if name in result:
-            value = result[name][rule["cell"]["by"]]
-            console.print(
-                f"  {rule['cell']['by']} on {name}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]",
-                highlight=False, markup=False,
-            )  # fmt: skip
-    console.print(
-        f"  chosen for {result['spent'] / result['whole']:.0%} of the grid's generations; all of it in {folder / racing.RACE}",
-        highlight=False,
-    )
+    terminal.show_race(console, result, folder)
 
 
 @app.command(name="score")
@@ -190,7 +177,7 @@ def score_command(
     scores = score.score_texts(pd.concat(rows, ignore_index=True), loaded)
     measured = list(groups(scores, NO_LIKELIHOOD, 42))
     frame = summarize.overall(measured)
-    files_only = [comparing.Item(g.checkpoint, g, [0]) for g in measured[: len(read)]]
+    files_only = [comparing.Item(g.checkpoint, Part(g.measured, [0])) for g in measured[: len(read)]]
     compared = comparing.compare(files_only) if len(read) > 1 else pd.DataFrame()
     if as_json:
         matched = [{"name": each.name, "matched": each.matched, "notes": list(each.notes)} for each in read]
@@ -225,7 +212,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
 ) -> None:
     """Say which differences are real: paired on poems and luck, tested, corrected for their number."""
-    effects = _effects(effect or [])
+    effects = named_numbers(effect or [], "--effect", "form=0.05")
     metrics = metric or [*dict.fromkeys((*comparing.METRICS, *effects))]
     measured = [comparing.read_item(item, split) for item in items]
     frame = comparing.compare(measured, metrics, effects)
@@ -281,7 +268,7 @@ def judge_command(
     judging = judge.Judge(endpoint, model, instructions, votes, temperature, max_tokens, retries)
     generations = score.read_generations(study, folder)
     loaded = dataset.load(study.data_name, study.validation_size)
-    judge.check_data(loaded, folder)
+    plan.check_data(loaded, folder)
     wanted = judge.Wanted(tuple(checkpoint or ()), base, tuple(cell or ()), split, samples)
     references = score.reference_rows(loaded, study.ordered_splits())
     rows = judge.outputs(generations, references, folder, wanted)
@@ -290,7 +277,7 @@ def judge_command(
     judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
     terminal.show_judged(
         console,
-        judge.summary(judged, study.seed),
+        judge.summary(judged),
         f"Judged by {model} on the {split} split, {votes} votes an output",
     )
     terminal.show_unjudged(console, judged, votes, cut_off)
@@ -455,19 +442,6 @@ def _calibrate(data: dataset.Dataset) -> None:
         frame = summarize.overall(groups(scores, NO_LIKELIHOOD, 42))
     poets, floor = (frame[frame["checkpoint"] == name].iloc[0] for name in (REFERENCE, FLOOR))
     terminal.show_calibration(console, poets, floor)
-
-
-def _effects(texts: list[str]) -> dict[str, float]:
-    effects = {}
-    for text in texts:
-        metric, _, size = text.partition("=")
-        try:
-            effects[metric] = float(size)
-        except ValueError:
-            raise TangevalError(f"--effect {text}: write it as METRIC=SIZE, such as form=0.05") from None
-        if not effects[metric] > 0:
-            raise TangevalError(f"--effect {text}: the size of a difference is above 0")
-    return effects
 
 
 def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int, parallel: int) -> None:

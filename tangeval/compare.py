@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from tangeval.metrics import BY_NAME
-from tangeval.metrics.aggregate import KNOBS, Floats, Group, groups
+from tangeval.metrics.aggregate import KNOBS, Part, groups
 from tangeval.records import FLOOR, REFERENCE, TangevalError
 from tangeval.stats import flips_for, holm, poems_needed, sign_flip_p
 from tangeval.store import read_json, read_scores
-from tangeval.study import load_study
+from tangeval.study import load_study, named_numbers
 
 METRICS = ("reference_nll", "bleu", "form", "rhyme")
 POWER = 0.8
@@ -28,25 +28,12 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Item:
-    """One side of a comparison: a checkpoint, averaged over its cells at ``places``."""
+    """One side of a comparison."""
 
     name: str
-    group: Group
-    places: Sequence[int]
+    part: Part
     seed: int | None = None  #: of its luck; None if it was not generated here
     data: str | None = None  #: the data's digest, if known
-
-    def value(self, metric: str) -> float:
-        return float(self.group.measured.value[metric][self.places].mean())
-
-    def by_poem(self, metric: str) -> Floats:
-        mean: Floats = self.group.measured.by_poem[metric][:, self.places].mean(axis=1)
-        return mean
-
-    def difference_interval(self, other: "Item", metric: str) -> tuple[float, float]:
-        return self.group.measured.difference_interval(
-            other.group.measured, metric, self.places, other.places
-        )
 
 
 def read_item(text: str, split: str) -> Item:
@@ -93,19 +80,13 @@ def read_item(text: str, split: str) -> Item:
     if name in (FLOOR, REFERENCE):
         fits[:] = True
     data = (read_json(folder / "manifest.json") or {}).get("data", {}).get("digest")
-    return Item(text, group, np.flatnonzero(fits).tolist(), seed, data)
+    return Item(text, Part(group.measured, np.flatnonzero(fits).tolist()), seed, data)
 
 
 def _knobs(text: str, knobs: str) -> dict[str, float]:
-    wanted = {}
-    for part in filter(None, knobs.split(",")):
-        knob, _, value = part.partition("=")
-        try:
-            wanted[knob] = float(value)
-        except ValueError:
-            knob = ""
-        if knob not in KNOBS:
-            raise TangevalError(f"{text}: {part} is no knob; write knobs as in temperature=0.7,top_k=5")
+    wanted = named_numbers(filter(None, knobs.split(",")), f"{text}:", "temperature=0.7")
+    for knob in wanted.keys() - set(KNOBS):
+        raise TangevalError(f"{text}: {knob} is no knob; the knobs are {', '.join(KNOBS)}")
     return wanted
 
 
@@ -127,7 +108,10 @@ def compare(
     for metric in (*metrics, *(effects or {})):
         if metric not in BY_NAME:
             raise TangevalError(f"--metric {metric} is no metric; there are {', '.join(BY_NAME)}")
-    poems = [item.group.measured.examples for item in items]
+    for metric, effect in (effects or {}).items():
+        if not effect > 0:
+            raise TangevalError(f"--effect {metric}={effect:g}: the size of a difference is above 0")
+    poems = [item.part.measured.examples for item in items]
     for item, own in zip(items, poems, strict=True):
         if item.data != items[0].data:
             raise TangevalError(f"{items[0].name} and {item.name} were made of different data")
@@ -140,17 +124,17 @@ def compare(
     differences = []
     for a, b in combinations(items, 2):
         for metric in metrics:
-            difference = np.round(
-                a.by_poem(metric) - b.by_poem(metric), 12
-            )  # what rounding left is no difference
+            # What rounding left is no difference.
+            difference = np.round(a.part.by_poem(metric) - b.part.by_poem(metric), 12)
             if np.isnan(difference).any():
                 continue  # was not measured of one of them
-            low, high = a.difference_interval(b, metric)
+            low, high = a.part.difference_interval(b.part, metric)
+            values = a.part.value(metric), b.part.value(metric)
             differences.append(difference)
             rows.append(
                 {
-                    "metric": metric, "a": a.name, "b": b.name, "value_a": a.value(metric),
-                    "value_b": b.value(metric), "difference": a.value(metric) - b.value(metric),
+                    "metric": metric, "a": a.name, "b": b.name, "value_a": values[0],
+                    "value_b": values[1], "difference": values[0] - values[1],
                     "low": low, "high": high, "poems": len(difference), "shared_luck": _share_luck(a, b),
                 }
             )  # fmt: skip
@@ -172,4 +156,4 @@ def compare(
 
 def _share_luck(a: Item, b: Item) -> bool:
     """Keyed noise is the same where seed and samples are."""
-    return a.seed is not None and a.seed == b.seed and a.group.measured.samples == b.group.measured.samples
+    return a.seed is not None and a.seed == b.seed and a.part.measured.samples == b.part.measured.samples

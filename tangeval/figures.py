@@ -112,7 +112,8 @@ def training_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
     note = (
         "Averaged over all decoding settings. Bands and bars are 95 % intervals over poems. Higher is better"
     )
-    note += f", but for {' and '.join(lower)}." if lower else "."
+    *first, last = lower or [""]
+    note += f", but for {', '.join(first)} and {last}." if first else f", but for {last}." if last else "."
     figure, axes = panels(len(metrics), f"How each metric changes in training, on {measured_on(part)}", note)
     trained, base = part[part["step"].notna()], part[part["checkpoint"] == BASE]
     steps = trained["step"].to_numpy(float)

@@ -208,7 +208,7 @@ def _try_rows(setup: Setup, folder: Path, model: Any, tokenizer: PreTrainedToken
         cost, free = measure(model, prompt)
     except (torch.OutOfMemoryError, UnmeasuredError) as error:
         warnings.warn(
-            f"a trial of 320 short outputs did not tell what a row costs on this GPU ({error}); waves are planned by "
+            f"a trial of some hundred short outputs did not tell what a row costs on this GPU ({error}); waves are planned by "
             "the model's sizes instead, and halved until they fit",
             stacklevel=2,
         )

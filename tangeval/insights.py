@@ -87,7 +87,7 @@ def coupling_figure(coupling: pd.DataFrame, split: str) -> Figure:
     title = f"What shared luck leaves of the noise in a difference, on {split}"
     note = (
         "Variance over samples of the difference between neighbouring cells ÷ what independent draws would give. "
-        "Dot: median over pairs of cells; bar: the middle 80 %. Left of 1, the difference is easier to see."
+        "Dot: median over pairs of cells; bar: the middle 80\u00a0%. Left of 1, the difference is easier to see."
     )
     figure, axes = panels(
         len(knobs),
@@ -124,7 +124,7 @@ def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
     title = f"Where in the poem the poet's own characters surprise the model, on {split}"
     note = (
         "Nats of each character after the couplet, given all before it; marks left out. A gap stands between clauses. "
-        "Bands are 95 % intervals over poems. Lower is better."
+        "Bands are 95\u00a0% intervals over poems. Lower is better."
     )
     figure, axes = panels(len(metres), title, note, columns=1, panel=(7.5, 2.4), margin=1.6)
     looks = looks_of(part)

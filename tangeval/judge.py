@@ -24,10 +24,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from tangeval.dataset import Dataset
+from tangeval.metrics.aggregate import KNOBS
 from tangeval.records import BASE, TangevalError
-from tangeval.stats import interval, resample_weights
+from tangeval.stats import mean_interval
 from tangeval.store import read_json, write_csv
+from tangeval.study import named_numbers
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -38,7 +39,6 @@ SCORES = ("metre", "fluency")
 BEST_SCORE = 10
 #: Votes on one text agree if they are no further apart.
 AGREE = 1
-KNOBS = ("temperature", "top_k", "top_p", "max_length")
 LABELS = ("checkpoint", "step", *KNOBS, "no_repeat_ngram_size", "split", "example_id", "sample")
 #: What could close the marks around a text, or be a chat template's own token, made harmless.
 _HARMLESS = str.maketrans("<>[]", "＜＞［］")
@@ -193,19 +193,6 @@ def outputs(generations: pd.DataFrame, references: pd.DataFrame, folder: Path, w
     return pd.concat([frame[columns], references[columns]], ignore_index=True)
 
 
-def check_data(dataset: Dataset, folder: Path) -> None:
-    """Refuse data that are not those the results were made of.
-
-    Raises:
-        TangevalError: naming both.
-    """
-    manifest = read_json(folder / "manifest.json")
-    if manifest is None or manifest["data"]["digest"] != dataset.digest:
-        raise TangevalError(
-            f"{folder} was made of other data than {dataset.folder} holds now; give back the data it was made of"
-        )
-
-
 def _known(frame: pd.DataFrame, column: str, values: Sequence[Any], option: str) -> pd.DataFrame:
     """The rows with one of ``values`` in ``column``; each of them must be there."""
     there = list(dict.fromkeys(frame[column]))
@@ -223,14 +210,9 @@ def _cell(selection: Any, changes: Sequence[str], folder: Path) -> dict[str, flo
     if selection:
         chosen = selection["cell"] or selection["nearest"][0]
         cell = {knob: float(chosen[knob]) for knob in KNOBS}
-    for change in changes:
-        knob, _, value = change.partition("=")
-        try:
-            cell[knob] = float(value)
-        except ValueError:
-            raise TangevalError(f"--cell {change}: give knob=value, such as temperature=0.7") from None
-        if knob not in KNOBS:
-            raise TangevalError(f"--cell {change}: the knobs are {', '.join(KNOBS)}")
+    cell |= named_numbers(changes, "--cell", "temperature=0.7")
+    for knob in cell.keys() - set(KNOBS):
+        raise TangevalError(f"--cell {knob}: the knobs are {', '.join(KNOBS)}")
     missing = [knob for knob in KNOBS if knob not in cell]
     if missing:
         raise TangevalError(
@@ -496,11 +478,11 @@ def _counted(votes: list[Scores | None]) -> dict[str, float]:
     return {**counted, "votes": len(votes), "parsed": len(parsed), "agreement": agreement}
 
 
-def summary(judged: pd.DataFrame, seed: int) -> pd.DataFrame:
+def summary(judged: pd.DataFrame) -> pd.DataFrame:
     """Return a row a checkpoint of ``table``'s rows, in their order.
 
     ``metre`` and ``fluency`` are means over poems, a poem's own being that of its outputs, with
-    a 95 % bootstrap interval over poems; a poem without a parsed vote is left out and counted
+    a 95 % interval over poems (``mean_interval``); a poem without a parsed vote is left out and counted
     in ``missing``. ``unparsable`` is a share of answers, ``agreement`` a mean over outputs.
     """
     records = []
@@ -513,17 +495,17 @@ def summary(judged: pd.DataFrame, seed: int) -> pd.DataFrame:
             "outputs": len(part), "votes": answered, "agreement": part["agreement"].mean(),
             "unparsable": 1 - part["parsed"].sum() / answered if answered else np.nan,
         }  # fmt: skip
-        records.append(record | _intervals(measured.to_numpy(), seed))
+        records.append(record | _intervals(measured.to_numpy()))
     return pd.DataFrame(records)
 
 
-def _intervals(values: Any, seed: int) -> dict[str, float]:
+def _intervals(values: Any) -> dict[str, float]:
     """Mean and interval of each column of ``[poems, 2]``; nothing where there are no poems."""
     names = [f"{name}{end}" for end in ("", "_low", "_high") for name in SCORES]
     if not len(values):
         return dict.fromkeys(names, np.nan)
-    low, high = interval(resample_weights(len(values), seed) @ values / len(values))
-    return dict(zip(names, [*values.mean(axis=0), *low, *high], strict=True))
+    ends = (np.clip(end, 0, BEST_SCORE) for end in mean_interval(values))
+    return dict(zip(names, np.concatenate([values.mean(axis=0), *ends]).tolist(), strict=True))
 
 
 def _digest(content: Any) -> str:

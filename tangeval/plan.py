@@ -132,6 +132,20 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> Setup:
     return Setup(study, base, found, skipped, data, allow_pickle)
 
 
+def check_data(dataset: Dataset, folder: Path) -> None:
+    """Refuse data that are not those that a results folder was made of.
+
+    Raises:
+        TangevalError: naming both.
+    """
+    manifest = read_json(folder / "manifest.json")
+    if manifest is None or manifest["data"]["digest"] != dataset.digest:
+        raise TangevalError(
+            f"{folder} was made of other data than {dataset.folder} holds now; give back the data it was made of, "
+            "or run the study again"
+        )
+
+
 def read_plan(folder: Path) -> list[Wave]:
     """Return the waves recorded in a results folder; none if there is no plan."""
     content = read_json(folder / PLAN)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tangeval import generate, score
 from tangeval.metrics import BY_NAME
-from tangeval.metrics.aggregate import Group, groups
+from tangeval.metrics.aggregate import Measured, groups
 from tangeval.plan import Setup
 from tangeval.progress import Decoding
 from tangeval.records import Cell, Checkpoint, TangevalError
@@ -53,24 +53,24 @@ def race(setup: Setup, folder: Path, watch: Watch) -> dict[str, Any]:
 
     def rank(places: Sequence[int], have: int) -> list[int]:
         """Cells that meet what is required first, by value; then the others, by how far they are from it."""
-        group = _measured(own, folder, rule.split, [cells[i] for i in places], have, watch)
-        # A race's cells are sorted, and so are a group's.
-        value = group.measured.value[rule.cell.by] * (-1 if BY_NAME[rule.cell.by].better == "high" else 1)
-        short = shortfalls(group.measured.value, rule)
+        measured = _measured(own, folder, rule.split, [cells[i] for i in places], have, watch)
+        # A race's cells are sorted, and so are those measured.
+        value = measured.value[rule.cell.by] * (-1 if BY_NAME[rule.cell.by].better == "high" else 1)
+        short = shortfalls(measured.value, rule)
         return [place for _, _, place in sorted(zip(short, value.tolist(), places, strict=True))]
 
     rounds = successive_halving(len(cells), samples, rank)
     (winner,) = rounds[-1].kept
-    group = _measured(own, folder, rule.split, [cells[winner]], samples, watch)
-    if shortfalls(group.measured.value, rule)[0] > 0:
+    best = _measured(own, folder, rule.split, [cells[winner]], samples, watch)
+    if shortfalls(best.value, rule)[0] > 0:
         raise TangevalError(
-            f"select.cell.require: the race's winner {tuple(group.measured.knobs.iloc[0])[:4]} does not meet "
+            f"select.cell.require: the race's winner {tuple(best.knobs.iloc[0])[:4]} does not meet "
             f"{rule.cell.require}; ask for less"
         )
     result: dict[str, Any] = {
-        "rule": rule.model_dump(mode="json"), "checkpoint": checkpoint.name, "cell": knobs_of(group, 0),
+        "rule": rule.model_dump(mode="json"), "checkpoint": checkpoint.name, "cell": knobs_of(best, 0),
         "rounds": [{"cells": len(r.cells), "samples": r.samples} for r in rounds],
-        "spent": spent(rounds), "whole": len(cells) * samples, rule.split: shown(group, 0),
+        "spent": spent(rounds), "whole": len(cells) * samples, rule.split: shown(best, 0),
     }  # fmt: skip
     if "test" in study.splits and rule.split != "test":
         test = _measured(own, folder, "test", [cells[winner]], study.samples_of("test"), watch)
@@ -98,13 +98,13 @@ def _checkpoint(setup: Setup, folder: Path, rule: Selection, watch: Watch) -> Ch
 
 def _measured(
     setup: Setup, folder: Path, split: str, cells: Sequence[Cell], samples: int, watch: Watch
-) -> Group:
+) -> Measured:
     """What ``cells`` are worth with ``samples`` samples; what is lacking is decoded first."""
     study = _generate(setup, folder, split, cells, samples, watch, f"{len(cells)} cells, {samples} samples")
     scores = score.score_texts(score.read_generations(study, folder), setup.dataset)
     write_parquet(folder / SCORES, scores)
     (group,) = groups(*read_scores(folder), setup.study.seed)
-    return group
+    return group.measured
 
 
 def _generate(

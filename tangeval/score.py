@@ -19,7 +19,7 @@ from tangeval.metrics.copying import copying, index
 from tangeval.metrics.diversity import diversity
 from tangeval.metrics.form import check, length_match
 from tangeval.metrics.prosody import prosody
-from tangeval.plan import read_plan
+from tangeval.plan import check_data, read_plan
 from tangeval.poem import as_verse, clauses, metre
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
 from tangeval.store import SCORES, read_json, write_json, write_parquet
@@ -39,12 +39,7 @@ def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
         TangevalError: a shard that the plan names is missing, or the data are not the run's.
     """
     generations = read_generations(study, folder)
-    made_of = read_json(folder / "manifest.json")["data"]["digest"]
-    if made_of != dataset.digest:
-        raise TangevalError(
-            f"{folder} was made of other data than {dataset.folder} holds now; give back the data it was made of, "
-            "or run the study again"
-        )
+    check_data(dataset, folder)
     splits = study.ordered_splits()
     yardsticks = [floor_rows(dataset, splits, study.seed), reference_rows(dataset, splits)]
     frame = score_texts(pd.concat([generations, *yardsticks], ignore_index=True), dataset)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tangeval.metrics import BY_NAME, METRICS
-from tangeval.metrics.aggregate import KNOBS, Floats, Group, groups
+from tangeval.metrics.aggregate import KNOBS, Floats, Group, Measured, Part, groups
 from tangeval.records import BASE, FLOOR, REFERENCE, TangevalError
 from tangeval.stats import (
     ERROR,
@@ -37,18 +37,10 @@ _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operato
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing that can be chosen: a checkpoint over all of its cells, or one cell at ``places``."""
+    """One thing that can be chosen: a checkpoint over all of its cells, or one cell."""
 
     labels: dict[str, Any]
-    group: Group
-    places: list[int]
-
-    def value(self, metric: str) -> float:
-        return float(self.group.measured.value[metric][self.places].mean())
-
-    def by_poem(self, metric: str) -> Floats:
-        mean: Floats = self.group.measured.by_poem[metric][:, self.places].mean(axis=1)
-        return mean
+    part: Part
 
 
 def check_selection(
@@ -117,20 +109,21 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     }
     every = {name: list(range(len(measured[name, rule.split].measured.knobs))) for name in records}
     candidates = [
-        Candidate(_named(measured[name, rule.split]), measured[name, rule.split], every[name])
+        Candidate(_named(measured[name, rule.split]), Part(measured[name, rule.split].measured, every[name]))
         for name in records
         if name not in refused
     ]
     chosen, others = ranked(candidates, rule.checkpoint)
-    name, group = chosen.labels["checkpoint"], chosen.group
-    cells = [Candidate(knobs_of(group, place), group, [place]) for place in every[name]]
-    lacking = shortfalls({m: group.measured.value[m] for m in BY_NAME}, rule)
+    name = chosen.labels["checkpoint"]
+    own = chosen.part.measured
+    cells = [Candidate(knobs_of(own, place), Part(own, [place])) for place in every[name]]
+    lacking = shortfalls(own.value, rule)
     allowed = [cell for cell, short in zip(cells, lacking, strict=True) if short == 0]
     shutil.rmtree(folder / "best", ignore_errors=True)  # what an earlier choice left there
     selection: dict[str, Any] = {
         "rule": rule.model_dump(mode="json"),
         "checkpoint": {
-            **chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.value(rule.checkpoint),
+            **chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.part.value(rule.checkpoint),
             "corrected": _corrected(chosen, candidates, rule.checkpoint, study.seed),
         },
         "runners_up": {"checkpoints": compared(chosen, others, rule.checkpoint)},
@@ -140,16 +133,16 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     if not allowed:
         nearest = sorted(zip(lacking, range(len(cells)), strict=True))[:3]
         selection["cell"] = None
-        selection["nearest"] = [shown(group, place) for _, place in nearest]
+        selection["nearest"] = [shown(own, place) for _, place in nearest]
     else:
         best, rest = ranked(allowed, rule.cell.by)
-        (place,) = best.places
+        (place,) = best.part.places
         selection["cell"] = best.labels
         selection["runners_up"]["cells"] = compared(best, rest, rule.cell.by)
-        selection[rule.split] = shown(group, place)
+        selection[rule.split] = shown(own, place)
         selection["corrected"] = _corrected(best, cells, rule.cell.by, study.seed, rule)
         if "test" in study.splits:
-            selection["test"] = shown(measured[name, "test"], place)
+            selection["test"] = shown(measured[name, "test"].measured, place)
         write_json(folder / "best" / "generation_config.json", generation_config(best.labels))
     write_json(folder / "best" / "selection.json", selection)
     return selection
@@ -198,8 +191,9 @@ def _named(group: Group) -> dict[str, Any]:
     return {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
 
 
-def knobs_of(group: Group, place: int) -> dict[str, Any]:
-    knobs: dict[Any, Any] = group.measured.knobs.loc[place].to_dict()
+def knobs_of(measured: Measured, place: int) -> dict[str, Any]:
+    """The knobs of one cell, as JSON has them."""
+    knobs: dict[Any, Any] = measured.knobs.loc[place].to_dict()
     return {
         "temperature": float(knobs["temperature"]), "top_k": int(knobs["top_k"]), "top_p": float(knobs["top_p"]),
         "max_length": int(knobs["max_length"]), "no_repeat_ngram_size": int(knobs["no_repeat_ngram_size"]),
@@ -209,9 +203,9 @@ def knobs_of(group: Group, place: int) -> dict[str, Any]:
 def ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, list[Candidate]]:
     """The best and the others, best first; of equals, the first in order."""
     sign = -1 if BY_NAME[metric].better == "high" else 1
-    if any(np.isnan(c.value(metric)) for c in candidates):
+    if any(np.isnan(c.part.value(metric)) for c in candidates):
         raise TangevalError(f"select: {metric} was not measured for every candidate; run the study again")
-    first, *others = sorted(candidates, key=lambda c: sign * c.value(metric))
+    first, *others = sorted(candidates, key=lambda c: sign * c.part.value(metric))
     return first, others
 
 
@@ -222,16 +216,17 @@ def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[
     """
     if not others:
         return []
-    differences = np.stack([best.by_poem(metric) - other.by_poem(metric) for other in others], axis=1)
+    differences = np.stack(
+        [best.part.by_poem(metric) - other.part.by_poem(metric) for other in others], axis=1
+    )
     p = sign_flip_p(differences, flips_for(len(others)), seed=0)
     rows = []
     for other, own, corrected in zip(others, p, holm(p), strict=True):
-        low, high = best.group.measured.difference_interval(
-            other.group.measured, metric, best.places, other.places
-        )
+        low, high = best.part.difference_interval(other.part, metric)
+        value = other.part.value(metric)
         rows.append(
             {
-                **other.labels, metric: other.value(metric), "difference": best.value(metric) - other.value(metric),
+                **other.labels, metric: value, "difference": best.part.value(metric) - value,
                 "difference_low": low, "difference_high": high, "p": float(own), "p_holm": float(corrected),
                 "distinguishable": bool(corrected < ERROR),
             }
@@ -247,12 +242,12 @@ def _corrected(
     With a ``rule``, the candidates are the cells of one checkpoint, and what is required is
     asked of the poems that pick.
     """
-    by_poem = np.stack([candidate.by_poem(metric) for candidate in candidates])
+    by_poem = np.stack([candidate.part.by_poem(metric) for candidate in candidates])
 
     def allowed(rest: Bools) -> Bools:
         assert rule
-        measured = candidates[0].group.measured
-        values = {m: measured.by_poem[m][rest].mean(axis=0) for m, _, _ in rule.cell.requirements()}
+        by_poem = winner.part.measured.by_poem
+        values = {m: by_poem[m][rest].mean(axis=0) for m, _, _ in rule.cell.requirements()}
         met: Bools = np.array(shortfalls(values, rule, len(candidates))) == 0
         return met
 
@@ -261,9 +256,7 @@ def _corrected(
     joint = joint_level(by_poem, seed)
     # Luck helped the winner: the end on the worse side is that of all candidates at once.
     levels = (joint, LEVEL) if better == "high" else (LEVEL, joint)
-    low, high = (
-        winner.group.measured.interval(metric, winner.places, level)[end] for end, level in enumerate(levels)
-    )
+    low, high = (winner.part.interval(metric, level)[end] for end, level in enumerate(levels))
     value = None if np.isnan(fitted.value) else fitted.value
     return {"value": value, "low": low, "high": high}
 
@@ -282,20 +275,18 @@ def shortfalls(values: dict[str, Floats], rule: Selection, cells: int | None = N
     return [float(s) for s in short]
 
 
-def shown(group: Group, place: int) -> dict[str, Any]:
-    """Every metric of one cell with its interval."""
-    measured = group.measured
-    shown: dict[str, Any] = {
-        **knobs_of(group, place),
-        "poems": measured.poems,
-        "samples": measured.samples,
-    }
+def shown(measured: Measured, place: int) -> dict[str, Any]:
+    """Every metric of one cell that was measured, with its interval."""
+    part = Part(measured, [place])
+    content: dict[str, Any] = {
+        **knobs_of(measured, place), "poems": measured.poems, "samples": measured.samples
+    }  # fmt: skip
     for metric in METRICS:
-        value = float(measured.value[metric.name][place])
+        value = part.value(metric.name)
         if not np.isnan(value):  # self_bleu of one sample, say
-            low, high = measured.interval(metric.name, [place])
-            shown[metric.name] = {"value": value, "low": low, "high": high}
-    return shown
+            low, high = part.interval(metric.name)
+            content[metric.name] = {"value": value, "low": low, "high": high}
+    return content
 
 
 def generation_config(cell: dict[str, Any]) -> dict[str, Any]:

@@ -39,11 +39,6 @@ def resample_weights(poems: int, seed: int, resamples: int = RESAMPLES) -> Float
     return generator.multinomial(poems, np.full(poems, 1 / poems), size=resamples).astype(np.float64)
 
 
-def jackknife_weights(poems: int) -> Floats:
-    """Return weights that leave out each poem in turn: ``[poems, poems]``, as ``resample_weights``."""
-    return 1 - np.eye(poems)
-
-
 # Intervals
 
 
@@ -138,8 +133,10 @@ def sign_flip_p(differences: Floats, flips: int, seed: int) -> Floats:
     """Return two-sided p-values ``[...]`` of the mean of ``differences`` ``[P, ...]`` against 0.
 
     Under the null hypothesis each poem's two values could be swapped, so each difference could
-    have the other sign: p is the share of ``flip_signs`` that give a sum at least as far from 0.
-    All columns are flipped with the same signs. NaN gives NaN.
+    have the other sign: p is the share of flips that give a sum at least as far from 0. What was
+    observed counts as one of them, which keeps p above 0 and the test exact (the add-one rule:
+    Phipson & Smyth, *SAGMB* 9, 2010). Where no more than ``flips`` can differ, all are tried and
+    nothing is random. All columns are flipped with the same signs. NaN gives NaN.
     """
     columns = differences.reshape(len(differences), -1)
     observed, scale = columns.sum(axis=0), np.abs(columns).sum(axis=0)
@@ -149,26 +146,6 @@ def sign_flip_p(differences: Floats, flips: int, seed: int) -> Floats:
         count += len(signs)
     p = np.where(np.isnan(observed), np.nan, extreme / count)
     return p.reshape(differences.shape[1:])
-
-
-def flip_signs(poems: int, flips: int, seed: int) -> Signs:
-    """Return signs ``[flips, poems]``, 1 or −1, with which to swap two things on some poems.
-
-    The first row is all 1: what was observed. It counts as one of the flips, which keeps p above
-    0 and the test exact (the add-one rule: Phipson & Smyth, *SAGMB* 9, 2010). Where no more than
-    ``flips`` rows can differ, all are returned and nothing is random. A row and its negative give
-    the same two-sided result, so the last poem is then never flipped and 2^(poems − 1) rows are all.
-    """
-    return np.concatenate(list(_sign_chunks(poems, flips, seed)))
-
-
-def flip_p(flipped: Floats) -> Floats:
-    """Return two-sided p-values ``[...]`` of a difference under ``flip_signs``: ``[flips, ...]``.
-
-    Row 0 is the difference as observed. For what is no mean, a corpus's score say.
-    """
-    extreme = _as_extreme(flipped, flipped[0], np.abs(flipped).max(axis=0))
-    return np.where(np.isnan(flipped[0]), np.nan, extreme.mean(axis=0))
 
 
 def holm(p: Floats) -> Floats:
@@ -253,22 +230,6 @@ def folds(poems: int, seed: int, most: int = FOLDS, repeats: int = REPEATS) -> I
     return np.stack([generator.permutation(poems) % min(poems, most) for _ in range(repeats)])
 
 
-def cross_picked(fold: Ints, pick: Callable[[Bools], int]) -> Ints:
-    """Return for each repeat and poem the cell that is picked without the poem's fold: ``[R, P]``.
-
-    ``pick`` is given the poems it may look at, ``[P]``, and returns a cell's place, or −1. A
-    repeat's cells and poems then index any array of both, so that a corpus's score can be summed
-    from the poems of several cells: ``counts[picked[r], np.arange(P)]``. −1 where no other fold is.
-    """
-    picked = np.full(fold.shape, -1)
-    for row, repeat in zip(picked, fold, strict=True):
-        for number in np.unique(repeat):
-            rest = repeat != number
-            if rest.any():
-                row[~rest] = pick(rest)
-    return picked
-
-
 def cross_fitted(
     by_poem: Floats,
     fold: Ints,
@@ -293,7 +254,12 @@ def cross_fitted(
         # The product may round equal cells differently.
         return -1 if most == -np.inf else int((means >= most - 1e-12 * abs(most)).argmax())
 
-    picked = cross_picked(fold, pick)
+    picked = np.full(fold.shape, -1)
+    for row, repeat in zip(picked, fold, strict=True):
+        for number in np.unique(repeat):
+            rest = repeat != number
+            if rest.any():
+                row[~rest] = pick(rest)
     known = picked >= 0
     values = np.where(known, by_poem[picked, np.arange(by_poem.shape[1])], 0)
     times = known.sum(axis=0)
@@ -384,7 +350,11 @@ def _unskewed(t: float, skew: Floats) -> Floats:
 
 
 def _sign_chunks(poems: int, flips: int, seed: int) -> Iterator[Signs]:
-    """The rows of ``flip_signs``, some at a time."""
+    """Rows of signs, 1 or −1, some at a time; the first is all 1: what was observed.
+
+    A row and its negative give the same two-sided result. So where all are tried the last poem is
+    never flipped, and 2^(poems − 1) rows are all.
+    """
     if exact := poems - 1 < 62 and 2 ** (poems - 1) <= flips:
         flips = 2 ** (poems - 1)
     generator = np.random.default_rng([seed, poems, 2])

@@ -6,7 +6,7 @@ can tell: keys, types, ranges. Whether names resolve is for the rooms that open 
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -193,6 +193,22 @@ def validated(model: type[_Model], content: dict[str, Any], path: Path) -> _Mode
     except ValidationError as error:
         lines = (_explain(model, path, problem) for problem in error.errors())
         raise TangevalError("\n".join(dict.fromkeys(lines))) from None
+
+
+def named_numbers(texts: Iterable[str], where: str, example: str) -> dict[str, float]:
+    """Return what ``name=number`` texts of a command line say; ``where`` is what they stand at.
+
+    Raises:
+        TangevalError: one of them is not of that form.
+    """
+    numbers = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            raise TangevalError(f"{where} {text}: give name=number, such as {example}") from None
+    return numbers
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from tangeval.metrics import METRICS
-from tangeval.metrics.aggregate import KNOBS, Group, groups
-from tangeval.stats import interval, resample_weights
+from tangeval.metrics.aggregate import KNOBS, Group, Part, groups
+from tangeval.stats import mean_interval
 from tangeval.store import read_scores, write_csv
 
 MEASURES = tuple(column for m in METRICS for column in (m.name, f"{m.name}_low", f"{m.name}_high"))
@@ -58,7 +58,7 @@ def summarize(folder: Path, seed: int) -> Summary:
         _frame(cells, [*first, *KNOBS, "no_repeat_ngram_size", "split", *counts]),
         _frame(effects, [*first, "split", "knob", "value", *counts]),
         _frame(checkpoints, [*first, "split", *counts]),
-        curve(likelihood, seed),
+        curve(likelihood),
     )
     write_csv(folder / "likelihood_curve.csv", summary.curve)
     write_csv(folder / "summary.csv", summary.cells)
@@ -67,7 +67,7 @@ def summarize(folder: Path, seed: int) -> Summary:
     return summary
 
 
-def curve(likelihood: pd.DataFrame, seed: int) -> pd.DataFrame:
+def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
     """Return how surprising the poets' characters are by their place in the poem.
 
     A row for each checkpoint × split × metre × ``position`` (1 is the first character after
@@ -80,14 +80,11 @@ def curve(likelihood: pd.DataFrame, seed: int) -> pd.DataFrame:
         spelt = likelihood[likelihood["by_character"].map(len) > 0]
         for keys, part in spelt.groupby(["checkpoint", "step", "split", "metre"], sort=False, dropna=False):
             places = pd.DataFrame(part["by_character"].tolist()).to_numpy(float)  # [poems, positions]
-            there = ~np.isnan(places)
-            places, there = places[:, there.mean(axis=0) >= 0.5], there[:, there.mean(axis=0) >= 0.5]
-            weights = resample_weights(len(places), seed)
-            with np.errstate(invalid="ignore"):
-                low, high = interval((weights @ np.nan_to_num(places)) / (weights @ there))
-            means = np.nanmean(places, axis=0)
-            for place, (mean, *ends) in enumerate(zip(means, low, high, strict=True), 1):
-                rows.append((*keys, place, there[:, place - 1].sum(), mean, *ends))
+            for place, column in enumerate(places.T, 1):
+                reached = column[~np.isnan(column)]
+                if 2 * len(reached) >= len(column):
+                    low, high = mean_interval(reached)
+                    rows.append((*keys, place, len(reached), reached.mean(), float(low), float(high)))
     return pd.DataFrame(rows, columns=names).astype({"step": "Int64"})
 
 
@@ -100,14 +97,15 @@ def overall(measured: Iterable[Group]) -> pd.DataFrame:
 def _row(group: Group, places: Any, labels: dict[Any, Any]) -> dict[str, Any]:
     """One row: the mean over the cells at ``places``, with its interval."""
     measured = group.measured
+    part = Part(measured, list(places))
     row: dict[str, Any] = {
         "checkpoint": group.checkpoint, "step": group.step, "split": group.split, **labels,
         "poems": measured.poems, "samples": measured.samples,
-        "n_tokens": measured.value["n_tokens"][places].mean(),
+        "n_tokens": part.value("n_tokens"),
     }  # fmt: skip
     for metric in METRICS:
-        row[metric.name] = measured.value[metric.name][places].mean()
-        row[f"{metric.name}_low"], row[f"{metric.name}_high"] = measured.interval(metric.name, places)
+        row[metric.name] = part.value(metric.name)
+        row[f"{metric.name}_low"], row[f"{metric.name}_high"] = part.interval(metric.name)
     return row
 
 

@@ -67,6 +67,25 @@ def show_selection(console: Console, selection: dict[str, Any], folder: Path) ->
     console.print(f"  all of it in {escape(str(folder / 'best'))}", highlight=False)
 
 
+def show_race(console: Console, result: dict[str, Any], folder: Path) -> None:
+    """What a race chose, what it is worth, and what the race cost."""
+    rule = result["rule"]
+    by = rule["cell"]["by"]
+    console.print(f"[bold]best checkpoint[/]: {escape(result['checkpoint'])}", highlight=False)
+    console.print(f"[bold]best cell[/]: {knobs(result['cell'])}", highlight=False)
+    for split in dict.fromkeys((rule["split"], "test")):
+        if split in result:
+            value, low, high = (result[split][by][key] for key in ("value", "low", "high"))
+            console.print(
+                f"  {by} on {split}: {value:.3f} [{low:.3f}, {high:.3f}]", highlight=False, markup=False
+            )
+    console.print(
+        f"  chosen for {result['spent'] / result['whole']:.0%} of the grid's generations; all of it in "
+        f"{escape(str(folder / 'race.json'))}",
+        highlight=False,
+    )
+
+
 def show_calibration(console: Console, poets: pd.Series, floor: pd.Series) -> None:
     """Every metric of what the poets wrote, and of what stands in another poem of the same metre."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))

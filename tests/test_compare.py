@@ -10,7 +10,7 @@ from sacrebleu.significance import PairedTest
 
 from tangeval import dataset, score
 from tangeval.compare import Item, compare, read_item
-from tangeval.metrics.aggregate import groups
+from tangeval.metrics.aggregate import Part, groups
 from tangeval.poem import as_verse, fold, han
 from tangeval.records import TangevalError
 from tangeval.stats import interval
@@ -24,7 +24,7 @@ def items(texts: dict[str, list[str]], split: str = "validation") -> list[Item]:
     examples = SAMPLE.split(split)
     rows = [score.outputs_frame(name, examples, own) for name, own in texts.items()]
     scores = score.score_texts(pd.concat(rows, ignore_index=True), SAMPLE)
-    return [Item(g.checkpoint, g, [0]) for g in groups(scores, NO_LIKELIHOOD, 1)]
+    return [Item(g.checkpoint, Part(g.measured, [0])) for g in groups(scores, NO_LIKELIHOOD, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +123,12 @@ def folder(tmp_path):
 
 def test_an_item_names_a_checkpoint_and_narrows_its_cells(folder):
     whole = read_item(f"{folder}:base", "validation")
-    assert (len(whole.places), whole.seed) == (4, 3)
+    assert (len(whole.part.places), whole.seed) == (4, 3)
     low = read_item(f"{folder}:checkpoint-2:temperature=0.1", "validation")
-    assert len(low.places) == 2
-    assert low.value("form") == 1
+    assert len(low.part.places) == 2
+    assert low.part.value("form") == 1
     one = read_item(f"{folder}:checkpoint-2:temperature=1,top_k=5", "validation")
-    assert len(one.places) == 1
+    assert len(one.part.places) == 1
     frame = compare([low, one], ["form", "chrf"])
     assert frame["shared_luck"].all()
     assert (frame["difference"] > 0).all()
@@ -140,8 +140,8 @@ def test_an_item_names_a_checkpoint_and_narrows_its_cells(folder):
         ("", "nothing is chosen there"),
         (":checkpoint-3", "has no checkpoint checkpoint-3; it has base, checkpoint-2"),
         (":base:temperature=0.2", "no cell has temperature 0.2; there are 0.1, 1"),
-        (":base:temprature=0.1", "temprature=0.1 is no knob"),
-        (":base:top_k", "top_k is no knob"),
+        (":base:temprature=0.1", "temprature is no knob"),
+        (":base:top_k", "top_k: give name=number"),
     ],
 )
 def test_what_is_not_there_is_said_with_what_is(folder, item, message):
@@ -158,7 +158,7 @@ def test_a_folder_without_results_and_a_split_that_is_not_there(folder, tmp_path
 
 def test_bleus_bootstrap_is_sacrebleus_at_one_sample_a_poem(texts):
     (item,) = items({"near": texts["near"]})
-    resampled = item.group.measured.resampled["bleu"][:, 0]
+    resampled = item.part.measured.resampled["bleu"][:, 0]
     references = [fold(han(e.reference)) for e in SAMPLE.split("validation")]
     theirs = BLEU(tokenize="char").corpus_score(
         [fold(han(text)) for text in texts["near"]], [references], n_bootstrap=4000

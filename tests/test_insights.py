@@ -74,7 +74,7 @@ def test_dots_are_medians_and_bars_the_middle_of_the_pairs(coupled):
 
 
 def test_the_curve_is_the_mean_of_the_poems_that_reach_so_far():
-    frame = summarize.curve(likelihood(), seed=1)
+    frame = summarize.curve(likelihood())
     own = frame[(frame["checkpoint"] == "checkpoint-5") & (frame["metre"] == 5)].set_index("position")
     assert own.index.tolist() == list(range(1, 31))
     assert own.loc[1, "poems"] == 10
@@ -87,7 +87,7 @@ def test_the_curve_is_the_mean_of_the_poems_that_reach_so_far():
 
 
 def test_a_clause_is_a_stroke_and_a_metre_a_panel():
-    figure = insights.likelihood_figure(summarize.curve(likelihood(), seed=1), "test")
+    figure = insights.likelihood_figure(summarize.curve(likelihood()), "test")
     five, seven = figure.axes
     assert "10 poems" in five.get_title(loc="left")
     assert [len(line.get_xdata()) for line in five.lines] == [5] * 6 * 2
@@ -95,12 +95,12 @@ def test_a_clause_is_a_stroke_and_a_metre_a_panel():
 
 
 def test_results_of_an_earlier_version_have_no_curve():
-    assert not len(summarize.curve(likelihood().drop(columns="by_character"), seed=1))
-    assert not len(summarize.curve(pd.DataFrame(), seed=1))
+    assert not len(summarize.curve(likelihood().drop(columns="by_character")))
+    assert not len(summarize.curve(pd.DataFrame()))
 
 
 def test_the_same_frames_give_the_same_bytes(variance, coupled, tmp_path):
-    curve = summarize.curve(likelihood(), seed=1)
+    curve = summarize.curve(likelihood())
     one, two = (insights.draw(variance, coupled, curve, tmp_path / n) for n in "ab")
     names = [
         f"{n}.{k}"

@@ -46,59 +46,63 @@ class Measured:
     def poems(self) -> int:
         return len(self.examples)
 
-    def interval(self, metric: str, places: Sequence[int], level: float = LEVEL) -> tuple[float, float]:
-        """Return the interval of the mean over the cells at ``places``.
+
+@dataclass(frozen=True)
+class Part:
+    """What was measured on the cells at ``places``, as one: their mean."""
+
+    measured: Measured
+    places: Sequence[int]
+
+    def value(self, metric: str) -> float:
+        return float(self._over(self.measured.value[metric]))
+
+    def by_poem(self, metric: str) -> Floats:
+        """Each poem's part in the value, ``[P]``, in the order of ``examples``."""
+        return self._over(self.measured.by_poem[metric])
+
+    def interval(self, metric: str, level: float = LEVEL) -> tuple[float, float]:
+        """Return the value's interval.
 
         BCa of a bootstrap for BLEU, Wilson's with the variance between poems for shares, else t
         without skewness: docs/statistics.md says why.
         """
-        if metric in self.resampled:
-            return self._corpus_interval(
-                metric, self._over(self.value, metric, places), places, None, (), level
-            )
-        by_poem = self._over(self.by_poem, metric, places)
+        by_poem = self.by_poem(metric)
+        if metric in self.measured.resampled:
+            resampled = self._over(self.measured.resampled[metric])
+            return _corpus_interval(self.value(metric), resampled, by_poem, level)
         if BY_NAME[metric].share:
-            low, high = rate_interval(by_poem, self.samples * len(places), level)
+            low, high = rate_interval(by_poem, self.measured.samples * len(self.places), level)
         else:
             low, high = mean_interval(by_poem, level)
         return float(low), float(high)
 
-    def difference_interval(
-        self, other: "Measured", metric: str, places: Sequence[int], others: Sequence[int]
-    ) -> tuple[float, float]:
-        """Return the 95 % interval of the mean over ``places`` less that of ``other`` over ``others``.
+    def difference_interval(self, other: "Part", metric: str) -> tuple[float, float]:
+        """Return the 95 % interval of the value less that of ``other``.
 
         Paired: both were measured on the same poems, and resampled with the same draws.
         """
-        if metric in self.resampled:
-            value = self._over(self.value, metric, places) - other._over(other.value, metric, others)
-            return self._corpus_interval(metric, value, places, other, others)
-        low, high = mean_interval(
-            self._over(self.by_poem, metric, places) - other._over(other.by_poem, metric, others)
-        )
+        by_poem = self.by_poem(metric) - other.by_poem(metric)
+        if metric in self.measured.resampled:
+            resampled, theirs = (x._over(x.measured.resampled[metric]) for x in (self, other))
+            return _corpus_interval(self.value(metric) - other.value(metric), resampled - theirs, by_poem)
+        low, high = mean_interval(by_poem)
         return float(low), float(high)
 
-    def _over(self, measured: dict[str, Floats], metric: str, places: Sequence[int]) -> Floats:
-        mean: Floats = measured[metric][..., list(places)].mean(axis=-1)
+    def _over(self, array: Floats) -> Floats:
+        mean: Floats = array[..., list(self.places)].mean(axis=-1)
         return mean
 
-    def _corpus_interval(
-        self,
-        metric: str,
-        value: Floats,
-        places: Sequence[int],
-        other: "Measured | None",
-        others: Sequence[int],
-        level: float = LEVEL,
-    ) -> tuple[float, float]:
-        resampled, by_poem = (self._over(x, metric, places) for x in (self.resampled, self.by_poem))
-        if other is not None:
-            resampled = resampled - other._over(other.resampled, metric, others)
-            by_poem = by_poem - other._over(other.by_poem, metric, others)
-        if self.poems < 2:
-            return math.nan, math.nan
-        low, high = bca_interval(value, resampled, (self.poems * value - by_poem) / (self.poems - 1), level)
-        return float(low), float(high)
+
+def _corpus_interval(
+    value: float, resampled: Floats, by_poem: Floats, level: float = LEVEL
+) -> tuple[float, float]:
+    """BCa; pseudo-values give back the values without each poem."""
+    poems = len(by_poem)
+    if poems < 2:
+        return math.nan, math.nan
+    low, high = bca_interval(np.array(value), resampled, (poems * value - by_poem) / (poems - 1), level)
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
