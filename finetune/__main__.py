@@ -5,7 +5,9 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -24,16 +26,13 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as learning_rate=1e-3")
     parser.add_argument("--overwrite", action="store_true", help="delete another run's checkpoints")
     options = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    console = Console(width=None if sys.stdout.isatty() else 120, quiet=not first)
+    quieten()
     try:
         config = load_config(options.config, options.overrides)
-        run = prepare(config, overwrite=options.overwrite)
+        with _in_turn():
+            run = prepare(config, overwrite=options.overwrite, first=first)
         if run.complete():
             console.print(f"{run.folder} is complete already: nothing to do", highlight=False)
             return
@@ -50,6 +49,26 @@ def main() -> None:
     except TangevalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def quieten() -> None:
+    """Keep the libraries from telling what no user can act on; before they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _in_turn() -> AbstractContextManager[Any]:
+    """Let the first of torchrun's processes make the folder ready before the others look at it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext()
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available()).main_process_first()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A fine-tuning configuration: YAML and ``key=value`` overrides → a validated ``Config``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,10 +19,31 @@ class Lora(Section):
     )  # fmt: skip
 
 
-class Config(Section):
-    """One fine-tuning run. ``batch`` records make a step, ``micro_batch`` fit the memory at a time."""
+#: What the homework does otherwise than ``Config``'s defaults, a key for each of its ways.
+HW5: dict[str, Any] = {
+    "records": 1040,
+    "supervise": "all",
+    "eos": "twice",
+    "padding": "cutoff",
+    "attention_mask": "ones",
+    "too_long": "cut",
+    "precision": "float16",
+    "gradient_checkpointing": True,
+    "keep": 3,
+}
+RECIPES: dict[str, dict[str, Any]] = {"default": {}, "hw5": HW5}
 
+
+class Config(Section):
+    """One fine-tuning run. ``batch`` records make a step, ``micro_batch`` fit the memory at a time.
+
+    ``recipe`` says what keys that are not given are: ``hw5`` is the homework as it runs.
+    """
+
+    recipe: Literal["default", "hw5"] = "default"
     base_model: str = "tang-mini"
+    cache_dir: str | None = None  #: where the hub's library keeps a model; its own place if null
+    from_ckpt: str | None = None  #: an adapter to go on training; a new one if null
     data: str = "sample"
     validation: Annotated[int, Field(ge=1)] | None = None  #: poems; the data set's own number if null
     prompt: Literal["hw5", "chat"] = "hw5"
@@ -37,10 +58,23 @@ class Config(Section):
     micro_batch: Annotated[int, Field(ge=1)] = 4
     batch: Annotated[int, Field(ge=1)] = 16
     cutoff: Annotated[int, Field(ge=8)] = 256  #: tokens of prompt and completion together
+    too_long: Literal["leave_out", "cut"] = "leave_out"  #: what happens to longer texts
+    supervise: Literal["completion", "all"] = "completion"  #: the tokens that the loss is on
+    eos: Literal["once", "twice", "unlearnt"] = "once"  #: at a text's end; unlearnt where it also pads
+    padding: Literal["longest", "cutoff"] = "longest"  #: to the longest of a batch, or always to the cutoff
+    attention_mask: Literal["real", "ones"] = "real"  #: ones lets texts see what pads them
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  #: of mixed-precision training
     logging_steps: Annotated[int, Field(ge=1)] = 20
     save_steps: Annotated[int, Field(ge=1)] = 65
+    keep: Annotated[int, Field(ge=1)] | None = None  #: the newest so many checkpoints; all if null
+    report_to: tuple[str, ...] = ()  #: transformers' integrations, such as tensorboard
     gradient_checkpointing: bool = False
     seed: int = 42
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_recipe(cls, content: Any) -> Any:
+        return {**RECIPES.get(str(content.get("recipe")), {}), **content}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

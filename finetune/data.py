@@ -6,55 +6,102 @@ as in evaluation.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
+from finetune.config import Config
 from tangeval.prompt import Template, encode_completion, encode_prompt
 from tangeval.records import Example
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How texts become the rows of a batch; ``finetune.config.Config`` says what the words mean.
+
+    ``on_the_left`` is the side that ``filler`` pads; it matters only where the mask is all ones.
+    """
+
+    cutoff: int = 256
+    supervise: str = "completion"
+    eos: str = "once"
+    padding: str = "longest"
+    attention_mask: str = "real"
+    too_long: str = "leave_out"
+    filler: int = 0
+    on_the_left: bool = False
+
+
+def layout_of(config: Config, tokenizer: Any) -> Layout:
+    """Return a configuration's layout for a tokenizer.
+
+    The homework pads with id 0, on the side of the tokenizer's own, or with EOS where that
+    is also its padding token: then EOS is not learnt, being taken for padding.
+    """
+    plain = config.attention_mask == "real"
+    return Layout(
+        config.cutoff, config.supervise, config.eos, config.padding, config.attention_mask, config.too_long,
+        filler=tokenizer.eos_token_id if config.eos == "unlearnt" else 0,
+        on_the_left=not plain and getattr(tokenizer, "padding_side", "right") == "left",
+    )  # fmt: skip
+
+
 def tokenize(
-    tokenizer: Any, examples: Sequence[Example], template: Template, cutoff: int
+    tokenizer: Any, examples: Sequence[Example], template: Template, layout: Layout
 ) -> tuple[Dataset, int]:
     """Return rows of ``input_ids`` and ``labels``, and how many examples were left out as too long.
 
-    The prompt's labels are ``IGNORED``: the loss is on the completion alone, EOS included. A
-    text longer than ``cutoff`` tokens is left out whole: cut, it would teach not to end.
+    Labels that the loss is not on are ``IGNORED``: by default the prompt's, so that it is on
+    the completion alone, EOS included. A text longer than the cutoff is left out whole: cut,
+    as the homework cuts it, it would teach not to end.
     """
     rows = []
     for example in examples:
         prompt = encode_prompt(tokenizer, example, template)
         answer = encode_completion(tokenizer, example, template, example.reference)
-        if len(prompt) + len(answer) <= cutoff:
-            rows.append({"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer})
+        if layout.eos == "twice":
+            answer = [*answer, answer[-1]]
+        if len(prompt) + len(answer) > layout.cutoff and layout.too_long == "leave_out":
+            continue
+        ids = (prompt + answer)[: layout.cutoff]
+        labels = ids if layout.supervise == "all" else ([IGNORED] * len(prompt) + answer)[: layout.cutoff]
+        if layout.eos == "unlearnt":
+            labels = [IGNORED if label == answer[-1] else label for label in labels]
+        rows.append({"input_ids": ids, "labels": labels})
     return Dataset.from_list(rows), len(examples) - len(rows)
 
 
-def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``[B, L]``, padded on the right.
+def collate(rows: Sequence[dict[str, list[int]]], layout: Layout = Layout()) -> dict[str, torch.Tensor]:
+    """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``[B, L]``, padded to one length.
 
     ``logits_to_keep`` ``[K]`` tells the model at which places logits are wanted: those whose
-    next token is some row's label. The prompt's are many times as many and of no use.
+    next token is some row's label. The prompt's are many times as many and of no use. Where all
+    tokens are supervised, logits are computed everywhere, as the homework's are.
 
-    What pads the ids has no part in anything, since mask and labels leave it out; so a
-    tokenizer needs no padding token, and EOS used as one stays learnable.
+    What pads the ids has no part in anything where the mask is real, since mask and labels
+    leave it out; so a tokenizer needs no padding token, and EOS used as one stays learnable.
     """
     longest = max(len(row["input_ids"]) for row in rows)
+    if layout.padding == "cutoff":
+        longest = max(longest, layout.cutoff)
 
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
-        return torch.tensor([v + [filler] * (longest - len(v)) for v in values])
+        pads = [[filler] * (longest - len(v)) for v in values]
+        pairs = zip(pads, values, strict=True)
+        return torch.tensor([p + v if layout.on_the_left else v + p for p, v in pairs])
 
     labels = padded([row["labels"] for row in rows], IGNORED)
+    seen = int(layout.attention_mask == "ones")
     return {
-        "input_ids": padded([row["input_ids"] for row in rows], 0),
-        "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
+        "input_ids": padded([row["input_ids"] for row in rows], layout.filler),
+        "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], seen),
         "labels": labels,
-        "logits_to_keep": _places(labels),
+        "logits_to_keep": torch.arange(longest - 1) if layout.supervise == "all" else _places(labels),
     }
 
 
@@ -64,7 +111,8 @@ def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     ``logits`` are ``[B, K, V]``, what the model gives for ``collate``'s ``logits_to_keep``;
     ``labels`` ``[B, L]`` are ``collate``'s.
     """
-    wanted = labels[:, _places(labels) + 1]
+    everywhere = logits.shape[1] == labels.shape[1] - 1
+    wanted = labels[:, 1:] if everywhere else labels[:, _places(labels) + 1]
     return cross_entropy(
         logits.float().flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
     )

@@ -11,11 +11,13 @@ from typing import Any
 
 from finetune.config import Config
 from tangeval import dataset
-from tangeval.checkpoint import TRAIN_IDS, discover, identity, resolve_base
+from tangeval.checkpoint import TRAIN_IDS, discover, fingerprint, identity, resolve_base, trained_on
 from tangeval.records import Base, Checkpoint, Example, TangevalError
 from tangeval.store import read_json, sweep, write_json
 
 RECORD = "run.json"
+#: What decides nothing that is learnt.
+_NO_SETTINGS = {"output_dir", "cache_dir", "report_to", "recipe"}
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,17 @@ class Run:
         write_json(self.folder / RECORD, {"settings": self.settings, "finished": newest.step})
 
 
-def prepare(config: Config, *, overwrite: bool = False) -> Run:
+def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> Run:
     """Read the data, and make the folder ready: cut-off saves removed, another run's refused.
+
+    Of several processes that train together only the ``first`` touches the folder.
 
     Raises:
         TangevalError: data or base are not there, more than ``train`` is asked for, or the
             folder holds checkpoints of other settings.
     """
-    base = resolve_base(config.base_model)
+    base = resolve_base(config.base_model, config.cache_dir)
+    start = _start(config)
     data = dataset.load(config.data, config.validation)
     examples = data.split("train")
     if config.include_validation:
@@ -68,18 +73,34 @@ def prepare(config: Config, *, overwrite: bool = False) -> Run:
         )
     examples = examples[: config.records]
     validation = () if config.include_validation else data.split("validation")
-    settings = config.model_dump(mode="json", exclude={"output_dir"})
+    settings = config.model_dump(mode="json", exclude=_NO_SETTINGS)
     settings["data_digest"] = data.digest
     settings["base_fingerprint"] = identity(base)
+    settings["start_fingerprint"] = fingerprint(start.path) if start and start.path else None
     run = Run(Path(config.output_dir), base, examples, validation, settings)
-    _make_ready(run, overwrite)
-    ids = {
-        "data": data.digest,
-        "ids": [e.id for e in examples],
-        "hashes": [dataset.poem_hash(e) for e in examples],
-    }
-    write_json(run.folder / TRAIN_IDS, ids)
+    if first:
+        _make_ready(run, overwrite)
+        hashes = [dataset.poem_hash(e) for e in examples]
+        before = (trained_on(start) if start else None) or frozenset()
+        hashes += sorted(before.difference(hashes))
+        ids = {"data": data.digest, "ids": [e.id for e in examples], "hashes": hashes}
+        write_json(run.folder / TRAIN_IDS, ids)
     return run
+
+
+def _start(config: Config) -> Checkpoint | None:
+    """The adapter to go on from: one that keeps a record of the poems it saw, since its successors must."""
+    if config.from_ckpt is None:
+        return None
+    (start, *others), _ = discover([config.from_ckpt])
+    if others or start.kind != "adapter":
+        raise TangevalError(f"from_ckpt: {config.from_ckpt} is not one adapter; give a checkpoint-N folder")
+    if trained_on(start) is None:
+        raise TangevalError(
+            f"from_ckpt: {config.from_ckpt} keeps no {TRAIN_IDS}, so nothing could tell which poems its successors "
+            "saw; put the file there, with the hashes of the poems, or an empty list if it saw none of these"
+        )
+    return start
 
 
 def _make_ready(run: Run, overwrite: bool) -> None:

@@ -9,11 +9,13 @@ import csv
 import io
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from rich.console import Console
@@ -25,14 +27,15 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations import get_available_reporting_integrations
 
 from finetune.config import Config
-from finetune.data import IGNORED, collate, summed_loss, tokenize
+from finetune.data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
 from finetune.run import Run
-from tangeval.model import device, has_bfloat16, load_model, load_tokenizer
+from tangeval.model import check_names, has_bfloat16, load_model, load_tokenizer, with_adapter
 from tangeval.progress import make_bar
-from tangeval.records import TangevalError
-from tangeval.store import read_json, write_bytes, write_text
+from tangeval.records import ADAPTER, Base, TangevalError
+from tangeval.store import read_json, write_bytes, write_json, write_text
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
 _VALIDATION_BATCH = 50
@@ -44,23 +47,28 @@ def train(config: Config, run: Run, console: Console) -> None:
     Raises:
         TangevalError: the base model cannot be loaded or has no such layers, or no record is short enough.
     """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    settings = arguments(config)  # chooses this process's GPU, under torchrun
     fix_seeds(config.seed)
     tokenizer = load_tokenizer(run.base)
-    rows, left_out = tokenize(tokenizer, run.examples, config.prompt, config.cutoff)
-    held_out, _ = tokenize(tokenizer, run.validation, config.prompt, config.cutoff)
+    layout = layout_of(config, tokenizer)
+    rows, left_out = tokenize(tokenizer, run.examples, config.prompt, layout)
+    # However a run learns, its validation loss is on whole completions, EOS included.
+    held_out, _ = tokenize(tokenizer, run.validation, config.prompt, Layout(config.cutoff))
     if not len(rows):
         raise TangevalError(
             f"cutoff: all {left_out} records are longer than {config.cutoff} tokens; raise it"
         )
     if left_out:
         console.print(f"left out: {left_out} records longer than cutoff {config.cutoff}")
-    model = adapted(config, run)
+    model = adapted(config, run.base)
     log = Log(config, held_out, run.folder, console)
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
-        args=arguments(config),
+        args=settings,
         train_dataset=rows,
-        data_collator=collate,
+        data_collator=partial(collate, layout=layout),
         compute_loss_func=mean_loss,
         callbacks=[log],
     )
@@ -71,8 +79,11 @@ def train(config: Config, run: Run, console: Console) -> None:
     # Past the last step of part of an epoch the Trainer would find more batches, and train on them.
     if newest is None or newest.step < read_json(newest.path / "trainer_state.json")["max_steps"]:
         trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
-    draw_loss(log.rows, run.folder / "loss.png")
-    run.finish()
+    if settings.should_save:
+        draw_loss(log.rows, run.folder / "loss.png")
+        if log.steps:
+            write_json(run.folder / "timings.json", log.told())
+        run.finish()
 
 
 def fix_seeds(seed: int) -> None:
@@ -82,9 +93,9 @@ def fix_seeds(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def adapted(config: Config, run: Run) -> Any:
-    """Return the base model with a new LoRA adapter to train."""
-    model = load_model(run.base, config.load_settings())
+def adapted(config: Config, base: Base) -> Any:
+    """Return the base model with an adapter to train: a new one, or ``from_ckpt``'s to go on with."""
+    model = load_model(base, config.load_settings())
     if config.load.quantization != "none":
         model = prepare_model_for_kbit_training(
             model,
@@ -92,6 +103,10 @@ def adapted(config: Config, run: Run) -> Any:
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )
     model.config.use_cache = False
+    if config.from_ckpt:
+        adapted = with_adapter(model, Path(config.from_ckpt), trainable=True)
+        check_names(adapted, Path(config.from_ckpt, ADAPTER))
+        return adapted
     lora = config.lora
     adapter = LoraConfig(
         r=lora.r,
@@ -108,8 +123,31 @@ def adapted(config: Config, run: Run) -> Any:
 
 
 def arguments(config: Config) -> TrainingArguments:
-    """Return the configuration as the Trainer takes it."""
-    on_gpu = device().type == "cuda"
+    """Return the configuration as the Trainer takes it, for this process of those that torchrun started.
+
+    Raises:
+        TangevalError: the machine does not compute so, or cannot report so.
+    """
+    on_gpu = torch.cuda.is_available()
+    precision = config.precision
+    if precision == "auto":
+        # bfloat16 has float16's speed without a loss scale, which may skip steps.
+        precision = "bfloat16" if has_bfloat16() else "float16" if on_gpu else "float32"
+    if precision == "float16" and not on_gpu:
+        raise TangevalError(
+            "precision: float16, as the homework has it, wants a GPU; set precision=auto to train without one"
+        )
+    processes = PartialState(cpu=not on_gpu).num_processes
+    if config.batch % (config.micro_batch * processes):
+        raise TangevalError(
+            f"batch: {config.batch} is no multiple of micro_batch {config.micro_batch} × {processes} processes"
+        )
+    for name in config.report_to:
+        if name not in (known := get_available_reporting_integrations()):
+            raise TangevalError(
+                f"report_to: {name} is not installed here, or transformers does not know it (there are: "
+                f"{', '.join(known) or 'none'}); pip install it"
+            )
     return TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.epochs,
@@ -117,25 +155,38 @@ def arguments(config: Config) -> TrainingArguments:
         lr_scheduler_type="linear",
         warmup_steps=config.warmup_steps,
         per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=config.batch // config.micro_batch,
+        gradient_accumulation_steps=config.batch // (config.micro_batch * processes),
         gradient_checkpointing=config.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
-        # The homework trains in fp16; bf16 has its speed without a loss scale, which may skip steps.
-        bf16=has_bfloat16(),
-        fp16=on_gpu and not has_bfloat16(),
+        save_total_limit=config.keep,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
         use_cpu=not on_gpu,
         seed=config.seed,
         remove_unused_columns=False,
-        report_to="none",
+        ddp_find_unused_parameters=False,
+        report_to=list(config.report_to) or "none",
         disable_tqdm=True,
         log_level="error",
     )
 
 
+class _Trainer(Trainer):
+    """The Trainer, which reports the validation loss too."""
+
+    def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
+        for watch in (c for c in self.callback_handler.callbacks if isinstance(c, Log)):
+            logs = logs | watch.measured(self.state.global_step)
+        super().log(logs, *arguments, **named)
+
+
 class Log(TrainerCallback):
-    """Writes ``training_log.csv``, measures the validation loss at each save, shows progress."""
+    """Writes ``training_log.csv``, measures the validation loss at each save, shows progress.
+
+    Of several processes the first does so, and the others wait for it at the next step.
+    """
 
     def __init__(self, config: Config, held_out: Any, folder: Path, console: Console) -> None:
         self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
@@ -143,6 +194,8 @@ class Log(TrainerCallback):
         self.rate, self.began = 0.0, time.monotonic()
         self.bar = make_bar(console)
         self.task = self.bar.add_task("fine-tuning", total=None, more="")
+        self.step_began = 0.0
+        self.steps: list[float] = []
 
     def take_up(self, step: int) -> None:
         """Keep the rows of an earlier run up to ``step``, from where this one goes on."""
@@ -153,7 +206,7 @@ class Log(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
         self.bar.start()
-        if not state.global_step:
+        if state.is_world_process_zero and not state.global_step:
             self.record(0, epoch=0.0, validation_loss=validation_loss(model, self.held_out))
 
     def on_step_begin(
@@ -161,28 +214,58 @@ class Log(TrainerCallback):
     ) -> None:
         # The rate that this step uses: after the step the scheduler already holds the next one's.
         self.rate = lr_scheduler.get_last_lr()[0]
+        self.step_began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.bar.update(self.task, completed=state.global_step)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.steps.append(time.monotonic() - self.step_began)
         if control.should_save:
             # Before the save, so that a run which goes on from it has the row; with the training loss,
             # since a checkpoint does not hold what the Trainer has added up since the last one logged.
             control.should_log = True
-            loss = validation_loss(model, self.held_out)
-            self.record(state.global_step, epoch=state.epoch, learning_rate=self.rate, validation_loss=loss)
+            if state.is_world_process_zero:
+                loss = validation_loss(model, self.held_out)
+                self.record(
+                    state.global_step, epoch=state.epoch, learning_rate=self.rate, validation_loss=loss
+                )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in logs:
+        if "loss" in logs and state.is_world_process_zero:
             self.bar.update(self.task, more=f"loss {logs['loss']:.3f}")
             self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         loss = self.rows[state.global_step]["validation_loss"]
         told = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
         self.console.print(f"checkpoint-{state.global_step}: {told}", highlight=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.stop()
+
+    def told(self) -> dict[str, Any]:
+        """Where the training ran, the seconds of its steps without saving and validation, and the GPU's memory.
+
+        Times differ from run to run, so they are kept apart from the log's losses.
+        """
+        on_gpu = torch.cuda.is_available()
+        losses = [
+            row["validation_loss"] for _, row in sorted(self.rows.items()) if row["validation_loss"] != ""
+        ]
+        return {
+            "device": torch.cuda.get_device_name() if on_gpu else "cpu", "steps": len(self.steps),
+            "seconds": round(sum(self.steps), 3), "seconds_a_step": round(float(np.median(self.steps)), 4),
+            "peak_gib": round(torch.cuda.max_memory_reserved() / 2**30, 3) if on_gpu else None,
+            "validation_loss": float(losses[-1]) if losses else None,
+        }  # fmt: skip
+
+    def measured(self, step: int) -> dict[str, float]:
+        """What is known of a step beside what the Trainer logs, for ``report_to``."""
+        loss = self.rows.get(step, {}).get("validation_loss", "")
+        return {} if loss == "" else {"validation_loss": loss}
 
     def record(self, step: int, **values: Any) -> None:
         """Add to a step's row and write the whole log."""

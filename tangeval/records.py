@@ -3,6 +3,7 @@
 Plain values only: no files, no torch, no pandas.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,11 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 BASE, FLOOR, REFERENCE = "base", "floor", "reference"
 #: The file that holds an adapter's weights, as peft names it.
 ADAPTER = "adapter_model.safetensors"
+
+
+def user_cache() -> Path:
+    """Return where tangeval keeps what it made of a package or a GGUF file: ``$TANGEVAL_CACHE``, or its own place."""
+    return Path(os.environ.get("TANGEVAL_CACHE") or Path.home() / ".cache" / "tangeval")
 
 
 class TangevalError(Exception):
@@ -74,6 +80,7 @@ class Base:
     name: str
     source: str
     gguf: str | None = None  #: file name within ``source``, where the weights are GGUF
+    cache_dir: str | None = None  #: where the hub's library keeps its files; its own place if None
 
     @property
     def local(self) -> bool:

@@ -105,6 +105,7 @@ class Study(Section):
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
     base_model: str = "tang-mini"
+    cache_dir: str | None = None
     checkpoints: Annotated[list[str], BeforeValidator(_listed)] = []
     include_base: bool = True
     load: LoadSection = LoadSection()

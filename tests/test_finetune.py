@@ -10,28 +10,29 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling
 
 from finetune import train
 from finetune.__main__ import main
 from finetune.config import load_config
-from finetune.data import IGNORED, collate, summed_loss, tokenize
+from finetune.data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
 from tangeval import dataset, plan
 from tangeval.checkpoint import discover, resolve_base, trained_on
 from tangeval.dataset import TESTING, TRAINING, TRUTH
 from tangeval.model import load_model, with_checkpoint
-from tangeval.prompt import encode_prompt
+from tangeval.prompt import encode_prompt, prompt_text
 from tangeval.records import Load, TangevalError
 from tangeval.select import check_selection
 from tangeval.study import load_study
 from tests.tiny import make_tiny_model
 
-HW5 = Path(train.__file__).parent / "configs" / "hw5.yaml"
+CONFIGS = Path(train.__file__).parent / "configs"
 # Six steps an epoch, the last of half a batch; saves neither at the log's steps nor at an epoch's end.
 CONFIG = """
 base_model: {base}
@@ -170,9 +171,16 @@ def completion_loss(model: torch.nn.Module, tokenizer, example) -> tuple[float, 
 # The homework's recipe
 
 
-def test_the_shipped_hw5_config_has_the_homeworks_values():
-    config = load_config(HW5, [])
-    assert config.base_model == "taide/TAIDE-LX-7B-Chat"
+@pytest.mark.parametrize(
+    ("file", "model"),
+    [
+        ("taide-7b.yaml", "taide/TAIDE-LX-7B-Chat"),
+        ("breeze-7b.yaml", "MediaTek-Research/Breeze-7B-Instruct-v0_1"),
+    ],
+)
+def test_recipe_hw5_has_the_homeworks_values(file, model):
+    config = load_config(CONFIGS / file, ["recipe=hw5"])
+    assert config.base_model == model
     assert (config.data, config.prompt, config.records) == ("hw5", "hw5", 1040)
     assert (config.load.quantization, config.load.merge) == ("nf4", False)
     assert (config.lora.r, config.lora.alpha, config.lora.dropout) == (8, 16, 0.05)
@@ -181,15 +189,71 @@ def test_the_shipped_hw5_config_has_the_homeworks_values():
     }  # fmt: skip
     assert (config.epochs, config.learning_rate, config.warmup_steps) == (1, 3e-4, 50)
     assert (config.micro_batch, config.batch, config.cutoff) == (4, 16, 256)
-    assert (config.logging_steps, config.save_steps, config.seed) == (20, 65, 42)
+    assert (config.logging_steps, config.save_steps, config.keep, config.seed) == (20, 65, 3, 42)
+    assert (config.supervise, config.padding, config.attention_mask) == ("all", "cutoff", "ones")
+    assert (config.precision, config.gradient_checkpointing) == ("float16", True)
+
+
+def test_what_is_given_outweighs_the_recipe():
+    config = load_config(CONFIGS / "taide-7b.yaml", ["recipe=hw5", "records=64", "supervise=completion"])
+    assert (config.records, config.supervise, config.padding) == (64, "completion", "cutoff")
+    corrected = load_config(CONFIGS / "taide-7b.yaml", [])
+    assert (corrected.records, corrected.supervise, corrected.keep) == (None, "completion", None)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pads_with_eos", [False, True])
+def test_recipe_hw5_batches_as_the_homeworks_collator_does(tiny_model, poems, side, pads_with_eos):
+    """Against transformers' collator, fed as the notebook feeds it: padded to 256, EOS in the text and added."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model, padding_side=side)
+    tokenizer.pad_token_id = tokenizer.eos_token_id if pads_with_eos else 0
+    config = load_config(CONFIGS / "taide-7b.yaml", ["recipe=hw5"])
+    if pads_with_eos:
+        config = config.model_copy(update={"eos": "unlearnt"})
+    layout = layout_of(config, tokenizer)
+    rows, _ = tokenize(tokenizer, poems, "hw5", layout)
+    ours = collate(list(rows), layout)
+    fed = []
+    for poem in poems:
+        text = f"{prompt_text(poem)} {poem.reference}"
+        ends = [tokenizer.eos_token_id] * (1 if pads_with_eos else 2)
+        ids = [tokenizer.bos_token_id, *tokenizer.encode(text, add_special_tokens=False), *ends]
+        pads = [tokenizer.pad_token_id] * (256 - len(ids))
+        whole = pads + ids if side == "left" else ids + pads
+        fed.append({"input_ids": whole, "attention_mask": [1] * 256})
+    theirs = DataCollatorForLanguageModeling(tokenizer, mlm=False)(fed)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ("input_ids", "attention_mask", "labels"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"attention_mask": "real"}, {"padding": "longest"}])
+def test_the_homeworks_loss_is_hugging_faces(model, tokenizer, poems, changes):
+    config = load_config(CONFIGS / "taide-7b.yaml", ["recipe=hw5"]).model_copy(update=changes)
+    layout = layout_of(config, tokenizer)
+    batch = collate(list(tokenize(tokenizer, poems, "hw5", layout)[0]), layout)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        ours = summed_loss(model(**batch).logits, labels)
+        theirs = model(batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+    assert ours.item() == pytest.approx(theirs.item() * (labels[:, 1:] != IGNORED).sum().item(), rel=1e-5)
+
+
+def test_a_text_that_is_cut_does_not_teach_to_end(tokenizer, poems):
+    rows, left_out = tokenize(tokenizer, poems, "hw5", Layout(120, too_long="cut"))
+    assert left_out == 0
+    assert {len(row["input_ids"]) for row in rows} == {120}
+    assert all(tokenizer.eos_token_id not in row["labels"] for row in rows)
+
+
+def test_float16_is_refused_where_there_is_no_gpu(config, capsys):
+    assert "set precision=auto" in refusal(capsys, config, "recipe=hw5", "records=16")
 
 
 def test_the_homeworks_log_is_reproduced(lone_layer, tmp_path):
     """1,040 records give the 65 steps, epochs and learning rates that the homework printed."""
     data, folder = made_up(tmp_path / "data", 1040 + 8), tmp_path / "out"
     finetune(
-        HW5, f"base_model={lone_layer}", f"data={data}", "validation=8", f"output_dir={folder}",
-        "load.quantization=none",
+        CONFIGS / "taide-7b.yaml", "recipe=hw5", f"base_model={lone_layer}", f"data={data}", "validation=8",
+        f"output_dir={folder}", "load.quantization=none", "precision=auto",
     )  # fmt: skip
     assert len(json.loads((folder / "train_ids.json").read_text("utf-8"))["ids"]) == 1040
     assert saves(folder) == ["checkpoint-65"]
@@ -228,7 +292,7 @@ def poems():
 def test_the_completion_alone_is_supervised_and_its_eos_too(tiny_model, poems, pad):
     """Also where EOS pads, which made it unlearnable in the homework."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model, pad_token=pad)
-    rows, left_out = tokenize(tokenizer, poems, "hw5", 256)
+    rows, left_out = tokenize(tokenizer, poems, "hw5", Layout())
     assert left_out == 0
     batch = collate(list(rows))
     for example, ids, labels in zip(poems, batch["input_ids"], batch["labels"], strict=True):
@@ -239,7 +303,7 @@ def test_the_completion_alone_is_supervised_and_its_eos_too(tiny_model, poems, p
 
 
 def test_the_loss_of_a_padded_batch_is_hugging_faces(model, tokenizer, poems):
-    rows, _ = tokenize(tokenizer, poems, "hw5", 256)
+    rows, _ = tokenize(tokenizer, poems, "hw5", Layout())
     assert len({len(row["input_ids"]) for row in rows}) == len(poems)
     batch = collate(list(rows))
     labels = batch.pop("labels")
@@ -253,7 +317,7 @@ def test_the_loss_of_a_padded_batch_is_hugging_faces(model, tokenizer, poems):
 
 def test_the_prompts_predictions_have_no_part_in_the_loss(model, tokenizer, poems):
     """Whatever the model says of the prompt's own tokens, the sum stays."""
-    rows, _ = tokenize(tokenizer, poems, "hw5", 256)
+    rows, _ = tokenize(tokenizer, poems, "hw5", Layout())
     batch = collate(list(rows))
     labels = batch.pop("labels")
     kept = batch["logits_to_keep"]
@@ -279,8 +343,8 @@ def test_gradient_checkpointing_changes_nothing_that_is_learnt(config, whole, tm
 
 
 def test_a_text_longer_than_the_cutoff_is_left_out_whole(tokenizer, poems):
-    lengths = [len(row["input_ids"]) for row in tokenize(tokenizer, poems, "hw5", 10_000)[0]]
-    rows, left_out = tokenize(tokenizer, poems, "hw5", sorted(lengths)[2])
+    lengths = [len(row["input_ids"]) for row in tokenize(tokenizer, poems, "hw5", Layout(10_000))[0]]
+    rows, left_out = tokenize(tokenizer, poems, "hw5", Layout(sorted(lengths)[2]))
     assert left_out == 1
     assert [len(row["input_ids"]) for row in rows] == [n for n in lengths if n < max(lengths)]
     assert all(row["labels"][-1] == tokenizer.eos_token_id for row in rows)
@@ -477,6 +541,88 @@ def test_a_run_cut_off_just_before_or_after_a_save_logs_every_row(
     assert saves(tmp_path / "out") == SAVES[:kept]
     finetune(config)
     assert log(tmp_path / "out") == log(whole)
+
+
+def test_only_the_newest_checkpoints_are_kept_where_so_many_are_asked_for(config, whole, tmp_path):
+    finetune(config, "keep=1")
+    assert saves(tmp_path / "out") == ["checkpoint-12"]
+    assert weights(tmp_path / "out" / "checkpoint-12") == weights(whole / "checkpoint-12")
+
+
+def test_an_adapter_is_taken_up_with_the_poems_it_saw(config, whole, tmp_path):
+    """With a rate too small to move anything it leaves the adapter that it took up."""
+    start = whole / "checkpoint-5"
+    finetune(
+        config, f"from_ckpt={start}", "records=16", "epochs=1", "learning_rate=1e-12", "lora.r=4", "save_steps=1"
+    )  # fmt: skip
+    ours, theirs = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (tmp_path / "out" / "checkpoint-1", start)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-8) for name in theirs)
+    hashes = [json.loads((folder / "train_ids.json").read_text("utf-8"))["hashes"] for folder in (
+        tmp_path / "out", whole)]  # fmt: skip
+    assert set(hashes[0]) == set(hashes[1])
+    assert len(hashes[0]) == 88
+
+
+def test_an_adapter_that_keeps_no_record_is_not_taken_up(config, whole, tmp_path, capsys):
+    shutil.copytree(whole / "checkpoint-5", tmp_path / "bare")
+    assert "keeps no train_ids.json" in refusal(capsys, config, f"from_ckpt={tmp_path / 'bare'}")
+
+
+def test_an_adapter_for_another_model_is_not_taken_up(whole, lone_layer, tmp_path, capsys):
+    config = write_config(lone_layer, tmp_path)
+    assert "the adapter was made for another base" in refusal(
+        capsys, config, f"from_ckpt={whole / 'checkpoint-5'}"
+    )
+
+
+def test_tensorboard_is_told_both_losses(config, whole, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    finetune(config, "report_to=[tensorboard]")
+    (events,) = (tmp_path / "out" / "runs").glob("*")
+    told = event_accumulator.EventAccumulator(str(events))
+    told.Reload()
+    logged = log(whole)
+    for name, column in (("train/loss", "loss"), ("train/validation_loss", "validation_loss")):
+        points = {event.step: event.value for event in told.Scalars(name)}
+        expected = {step: float(row[column]) for step, row in logged.items() if row[column] and step}
+        assert points == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_cannot_be_reported_to_is_named(config, capsys):
+    assert "report_to: nowhere is not installed" in refusal(capsys, config, "report_to=[nowhere]")
+
+
+def test_two_processes_train_as_one(config, whole, tmp_path):
+    """Under torchrun, gloo on a CPU: the same effective batch, the same poems a step, the same losses."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    settings = [config, "lora.dropout=0", "micro_batch=4"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(
+        [*command, "-m", "finetune", *map(str, settings)], env=environment, check=True, capture_output=True
+    )
+    finetune(*settings, f"output_dir={tmp_path / 'alone'}")
+    assert saves(out) == SAVES
+    ours, alone = log(out), log(tmp_path / "alone")
+    assert ours.keys() == alone.keys()
+    for column in ("validation_loss", "learning_rate", "epoch"):
+        values = [[float(row[column]) for row in rows.values() if row[column]] for rows in (ours, alone)]
+        assert values[0] == pytest.approx(values[1], rel=1e-3)
+    state = json.loads((out / "checkpoint-12" / "trainer_state.json").read_text("utf-8"))
+    assert state["global_step"] == 12
+    again = subprocess.run(
+        [*command, "-m", "finetune", *map(str, settings)], env=environment, check=True, capture_output=True
+    )
+    assert b"complete already" in again.stdout
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(config, monkeypatch, capsys):
+    monkeypatch.setattr(train, "PartialState", lambda cpu: SimpleNamespace(num_processes=3))
+    assert "no multiple of micro_batch 8 × 3 processes" in refusal(capsys, config)
 
 
 def test_a_complete_run_says_so_without_importing_torch(config, out, whole):

@@ -1,0 +1,96 @@
+"""What each correction of the homework's recipe is worth: one change at a time.
+
+    python -m finetune.recipes CONFIG [key=value …] [--only NAME …]
+
+Fine-tunes as the homework does (``hw5``), then once for each of its ways with that one
+corrected, then with all of them (``default``): same model, records, steps and seed. Each is a
+run of its own under the configuration's ``output_dir``, as ``python -m finetune`` leaves it,
+with ``timings.json``. ``tangeval run studies/recipes.yaml`` then says what they write.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from finetune.__main__ import quieten
+from finetune.config import Config, load_config
+from finetune.run import prepare
+from tangeval.records import TangevalError
+from tangeval.store import read_json
+
+#: Each correction by name: the keys that it changes.
+CORRECTIONS: dict[str, dict[str, object]] = {
+    "completion-only": {"supervise": "completion"},
+    "one-eos": {"eos": "once"},
+    "real-mask": {"attention_mask": "real"},
+    "dynamic-padding": {"padding": "longest"},
+    "bfloat16": {"precision": "bfloat16"},
+    "no-checkpointing": {"gradient_checkpointing": False},
+    "saves": {"save_steps": 13, "keep": None},
+    "learning-rate": {"learning_rate": 1e-3},
+    "warm-up": {"warmup_steps": 7},
+}
+#: What is no correction, but what the homework would be had it left EOS as what pads.
+SLIPS: dict[str, dict[str, object]] = {"eos-as-padding": {"eos": "unlearnt"}}
+
+
+def variants(file: Path, overrides: list[str]) -> dict[str, Config]:
+    """Return every run's configuration by name, each with its own folder under ``output_dir``."""
+    given = load_config(file, ["recipe=hw5", *overrides])
+    default = load_config(file, [*overrides, f"records={given.records}"])
+    known = CORRECTIONS["learning-rate"] | CORRECTIONS["warm-up"] | CORRECTIONS["saves"]
+    every = {"hw5": given} | {
+        name: given.model_copy(update=keys) for name, keys in (CORRECTIONS | SLIPS).items()
+    }
+    every["default"] = default.model_copy(update=known | {"micro_batch": default.batch})
+    return {
+        name: config.model_copy(update={"output_dir": f"{given.output_dir}/{name}"})
+        for name, config in every.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m finetune.recipes", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("config", type=Path, help="a YAML file, such as finetune/configs/recipes.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the runs")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    quieten()
+    try:
+        every = variants(options.config, options.overrides)
+        if unknown := set(options.only or ()) - set(every):
+            raise TangevalError(f"--only: {', '.join(unknown)} is none of {', '.join(every)}")
+        chosen = {name: every[name] for name in options.only or every}
+        for name, config in chosen.items():
+            run = prepare(config)
+            if not run.complete():
+                from finetune.train import train
+
+                console.print(name, style="bold")
+                train(config, run, console)
+        show(chosen, console)
+    except TangevalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def show(chosen: dict[str, Config], console: Console) -> None:
+    table = Table("run", "validation loss (nats a token)", "seconds a step", "peak GiB")
+    for name, config in chosen.items():
+        said = read_json(Path(config.output_dir) / "timings.json") or {}
+        peak = said.get("peak_gib")
+        table.add_row(
+            name, f"{said.get('validation_loss', float('nan')):.3f}", f"{said.get('seconds_a_step', 0):.3f}",
+            "" if peak is None else f"{peak:.1f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

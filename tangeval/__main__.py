@@ -1,0 +1,5 @@
+"""``python -m tangeval`` is ``tangeval``."""
+
+from tangeval.cli import main
+
+main()
