@@ -48,6 +48,7 @@ def train(config: Config, run: Run, console: Console) -> None:
         TangevalError: the base model cannot be loaded or has no such layers, or no record is short enough.
     """
     if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what an earlier run of this process set aside is no part of this one's peak
         torch.cuda.reset_peak_memory_stats()
     settings = arguments(config)  # chooses this process's GPU, under torchrun
     fix_seeds(config.seed)

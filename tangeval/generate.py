@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedTokenizerBase
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedTokenizerBase
 
 from tangeval import __version__
 from tangeval import model as models
@@ -29,7 +29,7 @@ from tangeval.decoding.sampler import luck_key
 from tangeval.likelihood import Likelihood, reference_nll
 from tangeval.plan import SCHEMA, Setup, Wave, digest, make_plan, read_plan, write_plan
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
-from tangeval.records import Base, Cell, Load, TangevalError
+from tangeval.records import Base, Cell, Load
 from tangeval.store import read_json, sweep, write_json, write_parquet, write_text
 
 GENERATIONS = (
@@ -237,13 +237,7 @@ def rows_that_fit(setup: Setup) -> int:
     the vocabulary. Streams that share a row cost less than is reckoned here.
     """
     base, load, study = setup.base, setup.study.loading(), setup.study
-    extra = {"gguf_file": base.gguf} if base.gguf else {}
-    try:
-        whole = AutoConfig.from_pretrained(
-            base.source, trust_remote_code=False, cache_dir=base.cache_dir, **extra
-        )
-    except (OSError, ValueError) as error:
-        raise TangevalError(f"base_model: {base.source} has no readable configuration: {error}") from error
+    whole = models.load_config(base)
     config = whole.get_text_config()
     tokenizer = models.load_tokenizer(base)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -16,6 +16,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -57,6 +58,13 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
 
 
+def load_config(base: Base) -> Any:
+    """Return the model's configuration, read without its weights."""
+    source = str(_unpacked(base, "tokenizer")) if base.gguf else base.source
+    with _readable(base):
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
+
+
 def load_model(base: Base, load: Load) -> PreTrainedModel:
     """Return the model's weights on ``device()``, in evaluation mode.
 
@@ -93,7 +101,9 @@ def load_model(base: Base, load: Load) -> PreTrainedModel:
 
 
 def _unpacked(base: Base, part: str) -> Path:
-    """Return the folder of a GGUF file's tokenizer, or of its weights in a dtype, written at the first use.
+    """Return the folder of a GGUF file's tokenizer and configuration, or of its weights in a dtype.
+
+    It is written at the first use.
 
     Reading GGUF takes a minute where the same as safetensors takes seconds. The folder is in
     ``user_cache()`` and can be deleted at any time.
@@ -107,14 +117,15 @@ def _unpacked(base: Base, part: str) -> Path:
     with _readable(base):
         arguments = {"gguf_file": base.gguf, "trust_remote_code": False}
         if part == "tokenizer":
-            read: Any = AutoTokenizer.from_pretrained(base.source, **arguments)
+            read = [kind.from_pretrained(base.source, **arguments) for kind in (AutoTokenizer, AutoConfig)]
         else:
             arguments |= {"quantization_config": GgufConfig(dequantize=True), "dtype": getattr(torch, part)}
-            read = AutoModelForCausalLM.from_pretrained(base.source, **arguments)
+            read = [AutoModelForCausalLM.from_pretrained(base.source, **arguments)]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as draft:
-            read.save_pretrained(Path(draft, part))
+            for one in read:
+                one.save_pretrained(Path(draft, part))
             Path(draft, part).rename(folder)
     except OSError as error:
         if folder.is_dir():  # another process was first

@@ -374,7 +374,7 @@ def test_accumulated_micro_batches_are_one_batch(config, tmp_path, model, tokeni
 def test_every_save_and_the_last_step_are_kept(whole):
     assert saves(whole) == SAVES
     assert sorted(path.name for path in whole.iterdir()) == sorted(
-        [*SAVES, "loss.png", "run.json", "train_ids.json", "training_log.csv"]
+        [*SAVES, "loss.png", "run.json", "timings.json", "train_ids.json", "training_log.csv"]
     )
     assert len({weights(whole / save) for save in SAVES}) == 3
     assert (whole / "loss.png").read_bytes().startswith(b"\x89PNG")
