@@ -64,6 +64,9 @@ def bca_interval(
     below = ((resampled < value).mean(axis=0) + (resampled <= value).mean(axis=0)) / 2
     bias = special.ndtri(np.clip(below, 0.5 / count, 1 - 0.5 / count))
     influence = jackknife.mean(axis=0) - jackknife
+    # Skewness has no unit, and values near 0 (BLEU of a text that is hardly any) have no cubes.
+    largest = np.abs(influence).max(axis=0)
+    influence = influence / np.where(largest > 0, largest, 1)
     spread = (influence**2).sum(axis=0)
     acceleration = (influence**3).sum(axis=0) / (6 * np.where(spread > 0, spread, 1) ** 1.5)
     ordered = np.sort(resampled, axis=0)

@@ -97,6 +97,18 @@ def test_without_variation_bca_and_mean_intervals_are_the_value():
     assert np.array_equal(mean_interval(same), same[:2])
 
 
+@pytest.mark.filterwarnings("error")
+def test_bca_has_no_unit(generator):
+    """Values so small that their cubes are 0 have the interval of large ones."""
+    by_poem = generator.gamma(2, size=30)
+    resampled, jackknife = resampled_means(by_poem, 200)
+    for unit in (1e-150, 1e100):
+        small = bca_interval(by_poem.mean() * unit, resampled * unit, jackknife * unit)
+        assert np.allclose(
+            np.array(small) / unit, bca_interval(by_poem.mean(), resampled, jackknife), rtol=1e-9
+        )
+
+
 def test_bca_stays_finite_where_all_resamples_lie_on_one_side(generator):
     low, high = bca_interval(np.array(5.0), generator.random(200), generator.random(10))
     assert 0 <= low <= high <= 1
