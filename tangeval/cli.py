@@ -335,6 +335,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
     try:
         app()
     except TangevalError as error:

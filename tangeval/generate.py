@@ -75,10 +75,7 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
     for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
         stale.unlink()
     likelihood = Likelihood(setup, folder, contexts)
-    for example in likelihood.examples[:1]:
-        encode_completion(
-            tokenizer, example, setup.study.prompt, ""
-        )  # refuses what no weights are needed to refuse
+    check_openings(setup, tokenizer)
     workspace = Workspace()
     for checkpoint in setup.checkpoints:
         pending = [w for w in waves if w.checkpoint == checkpoint.name and not w.shard(folder).is_file()]
@@ -102,6 +99,33 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
             _record_seconds(folder, "likelihood", checkpoint.name, began)
         del model
     likelihood.write()
+
+
+def check_openings(setup: Setup, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Warn if no_repeat_ngram_size forbids the token that the poets' own endings begin with.
+
+    It counts the prompt's tokens. Where the prompt's last ones stand in it before, and the
+    first of a completion after them, every output begins with a stray one.
+
+    Raises:
+        TangevalError: the tokenizer cannot ask, or cannot tell where a poem ends.
+    """
+    study, size = setup.study, setup.study.decoding.no_repeat_ngram_size
+    forbidden: list[str] = []
+    examples = [e for split in study.ordered_splits() for e in setup.examples(split)]
+    for example in examples:
+        prompt = encode_prompt(tokenizer, example, study.prompt)
+        first = encode_completion(tokenizer, example, study.prompt, example.reference)[0]
+        end = [*prompt[len(prompt) - size + 1 :], first]
+        if size and any(prompt[i : i + size] == end for i in range(len(prompt) - size + 1)):
+            forbidden.append(str(tokenizer.decode(end)))
+    if forbidden:
+        warnings.warn(
+            f"decoding.no_repeat_ngram_size: {size} forbids how the poets' own endings begin after {len(forbidden)} of "
+            f"{len(examples)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
+            "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
+            stacklevel=2,
+        )
 
 
 def run_wave(

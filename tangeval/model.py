@@ -23,6 +23,7 @@ from transformers import (
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from tangeval.records import ADAPTER, Base, Checkpoint, Load, TangevalError, user_cache
@@ -117,7 +118,8 @@ def _unpacked(base: Base, part: str) -> Path:
     with _readable(base):
         arguments = {"gguf_file": base.gguf, "trust_remote_code": False}
         if part == "tokenizer":
-            read = [kind.from_pretrained(base.source, **arguments) for kind in (AutoTokenizer, AutoConfig)]
+            read = [_plain(AutoTokenizer.from_pretrained(base.source, **arguments))]
+            read.append(AutoConfig.from_pretrained(base.source, **arguments))
         else:
             arguments |= {"quantization_config": GgufConfig(dequantize=True), "dtype": getattr(torch, part)}
             read = [AutoModelForCausalLM.from_pretrained(base.source, **arguments)]
@@ -135,6 +137,18 @@ def _unpacked(base: Base, part: str) -> Path:
             "to a folder with room"
         ) from error
     return folder
+
+
+def _plain(tokenizer: Any) -> PreTrainedTokenizerBase:
+    """Return a tokenizer read from GGUF as one that is read from its file as it was written.
+
+    A model's own class builds its parts anew when it is read; transformers 5.17 loses the
+    merges of Gemma's that way, and spells every word out.
+    """
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, padding_side=tokenizer.padding_side, **tokens
+    )
 
 
 @contextmanager

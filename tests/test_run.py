@@ -14,7 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    NoRepeatNGramLogitsProcessor,
+)
 
 from tangeval import generate, plan, score, select, summarize
 from tangeval.decoding import memory
@@ -22,7 +27,7 @@ from tangeval.decoding.engine import decode
 from tangeval.decoding.memory import RowCost
 from tangeval.metrics import aggregate
 from tangeval.poem import as_verse, clauses, han
-from tangeval.prompt import encode_prompt
+from tangeval.prompt import encode_completion, encode_prompt
 from tangeval.records import TangevalError
 from tangeval.store import read_scores
 from tangeval.study import load_study
@@ -167,6 +172,30 @@ def test_a_removed_temperature_leaves_the_rest_as_it_was(study_file, tmp_path, w
     setup = evaluate(study_file, tmp_path / "out", "decoding.temperature=0.7")
     assert waves_made == []
     assert set(generations(setup, tmp_path / "out")["temperature"]) == {0.7}
+
+
+@pytest.mark.parametrize(
+    ("base", "size", "warned"),
+    [("tiny", 3, True), ("tiny", 2, True), ("tiny", 0, False), ("tiny", 9, False), ("tang-mini", 3, False)],
+)
+def test_a_ban_of_how_every_poem_begins_is_told(study_file, tiny_model, recwarn, base, size, warned):
+    """To a tokenizer that spells the markers out, ``T] `` stands in the prompt before it is to follow it."""
+    name = str(tiny_model) if base == "tiny" else base
+    overrides = [f"decoding.no_repeat_ngram_size={size}", f"base_model={name}", "checkpoints=[]"]
+    setup = plan.resolve(load_study(study_file, overrides))
+    tokenizer = AutoTokenizer.from_pretrained(setup.base.source)
+    generate.check_openings(setup, tokenizer)
+    told = [str(w.message) for w in recwarn if "no_repeat_ngram_size" in str(w.message)]
+    assert bool(told) == warned
+    assert all("after 45 of 45 prompts, since 'T] '" in text or size == 2 for text in told)
+    # What is told is what Hugging Face's processor forbids.
+    example = setup.examples("test")[0]
+    prompt = torch.tensor([encode_prompt(tokenizer, example, "hw5")])
+    first = encode_completion(tokenizer, example, "hw5", example.reference)[0]
+    scores = torch.zeros(1, len(tokenizer))
+    if size:
+        scores = NoRepeatNGramLogitsProcessor(size)(prompt, scores)
+    assert bool(scores[0, first] == -torch.inf) == warned
 
 
 @pytest.mark.parametrize("change", ["seed=7", "decoding.no_repeat_ngram_size=2", "load.dtype=bfloat16"])
