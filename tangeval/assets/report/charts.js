@@ -87,7 +87,7 @@ const said = (line, [value, low, high]) =>
 function band(api, rows, colour) {
   const whole = rows.map((row, place) => [place, ...row]).filter(([, , low, high]) => low !== "" && high !== "");
   const edge = (column) => whole.map((row) => api.coord([row[0], Number(row[column])]));
-  return { type: "polygon", shape: { points: [...edge(2), ...edge(3).reverse()] }, style: { fill: colour, opacity: 0.13 } };
+  return { type: "polygon", shape: { points: [...edge(2), ...edge(3).reverse()] }, style: { fill: colour, opacity: 0.1 } };
 }
 
 /** A heat map: `rows[y][x]` are the file's strings; `low`, `high` the scale that several share; `at` is [x, y]. */
@@ -95,16 +95,15 @@ function heatPanel(box, { x, y, names, rows, low, high, at, pick }) {
   const ramp = [1, 2, 3, 4].map((step) => css(`--heat${step}`)), few = x.length * y.length <= 81;
   const data = rows.flatMap((row, j) => row.map((text, i) => {
     const dark = text !== "" && (Number(text) - low) / (high - low || 1) > 0.5, here = i === at[0] && j === at[1];
-    return { value: [i, j, text === "" ? "-" : Number(text)], label: { color: dark ? css("--heat1") : css("--heat4") },
-      itemStyle: here ? { borderColor: css("--accent"), borderWidth: 3 } : {} };
+    return { value: [i, j, text === "" ? "-" : Number(text)], label: { color: dark ? css("--heat1") : css("--heat4") }, here };
   }));
+  const tiles = (own, border) => ({ type: "heatmap", data: own, itemStyle: border, label: { show: few, fontSize: 11, formatter: ({ value: [i, j] }) => short(rows[j][i]) } });
   draw(box, {
     grid: { left: 58, right: 10, top: 8, bottom: 40 },
     xAxis: axis({ type: "category", data: x, name: names[0], nameLocation: "middle", nameGap: 24, splitLine: { show: false } }),
     yAxis: axis({ type: "category", data: y, name: names[1], nameLocation: "middle", nameGap: 38, splitLine: { show: false } }),
-    visualMap: { show: false, min: low, max: high > low ? high : low + 1, inRange: { color: ramp } },
-    series: [{ type: "heatmap", data, itemStyle: { borderColor: css("--paper"), borderWidth: 1 },
-      label: { show: few, fontSize: 11, formatter: ({ value: [i, j] }) => short(rows[j][i]) } }],
+    visualMap: { show: false, seriesIndex: [0, 1], min: low, max: high > low ? high : low + 1, inRange: { color: ramp } },
+    series: [tiles(data, { borderColor: css("--paper"), borderWidth: 1 }), tiles(data.filter((tile) => tile.here), { borderColor: css("--accent"), borderWidth: 3 })],
     tell: ({ value: [i, j] }) => [`${names[0]} ${x[i]}`, `${names[1]} ${y[j]}`, el("b", {}, short(rows[j][i]))],
   }, pick);
 }
@@ -132,9 +131,14 @@ function dotPanel(box, { rows, share, zero }) {
   });
 }
 
-/** The panels of a picture: one for each {title, draw, about}; `table` is what they show, for saving and for reading aloud. */
-function panels(picture, list, table) {
+/**
+ * The panels of a picture, one for each {title, draw}; `table()` is what they show, for saving and for reading aloud;
+ * `keys` are the lines' {name, colour}.
+ */
+function panels(picture, list, table, keys = []) {
   const holder = picture.querySelector(".panels");
+  fill(picture.querySelector(".keys"), keys.map(({ name, colour }) => el("span", {}, el("i", { class: "dot", style: `background:${colour}` }), name)));
+  picture.keys = keys;
   while (holder.children.length > list.length) {
     echarts.getInstanceByDom(holder.lastChild.lastChild)?.dispose();
     holder.lastChild.remove();
@@ -155,7 +159,7 @@ function panels(picture, list, table) {
 function showTable(details, rows) {
   const [head, ...body] = rows;
   const row = (cells, tag) => el("tr", {}, cells.map((cell) => el(tag, {}, cell)));
-  details.querySelector("table").replaceChildren(el("thead", {}, row(head, "th")), el("tbody", {}, body.map((cells) => row(cells, "td"))));
+  fill(details.querySelector("table"), el("thead", {}, row(head, "th")), el("tbody", {}, body.map((cells) => row(cells, "td"))));
 }
 
 /** The buttons under every picture: SVG, PNG, and the table behind it. */
@@ -165,6 +169,7 @@ function addSaving() {
     const details = el("details", {}, el("summary", { "data-t": "as.table" }), el("div", { class: "scroll", tabindex: 0 }, el("table")));
     details.addEventListener("toggle", () => details.open && showTable(details, picture.table()));
     const name = `${FACTS.study}-${picture.id}`;
+    picture.querySelector(".panels").before(el("p", { class: "keys" }));
     picture.append(el("div", { class: "save" }, button("SVG", () => save(`${name}.svg`, svgOf(picture), "image/svg+xml")),
       button("PNG", () => savePng(picture, `${name}.png`)), details));
   }
@@ -172,7 +177,7 @@ function addSaving() {
 
 /** A picture's panels as one SVG, as they stand on the page, each under its title. */
 function svgOf(picture) {
-  const holder = picture.querySelector(".panels").getBoundingClientRect(), head = 34;
+  const holder = picture.querySelector(".panels").getBoundingClientRect(), head = 60;
   const root = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const [width, height] = [Math.ceil(holder.width), Math.ceil(holder.height) + head];
   const add = (tag, attributes, text) => {
@@ -184,6 +189,12 @@ function svgOf(picture) {
   for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) root.setAttribute(name, value);
   add("rect", { width, height, fill: css("--paper") });
   add("text", { x: 8, y: 22, fill: css("--ink"), "font-family": css("--sans"), "font-size": 15, "font-weight": 600 }, visible(picture.querySelector("h2").textContent));
+  let right = 8;
+  for (const { name, colour } of picture.keys) {
+    add("circle", { cx: right + 5, cy: 39, r: 5, fill: colour });
+    add("text", { x: right + 15, y: 43, fill: css("--ink"), "font-family": css("--sans"), "font-size": 12 }, visible(name));
+    right += 34 + Array.from(name).length * 7.5;
+  }
   for (const panel of picture.querySelectorAll(".panel")) {
     const [title, box] = panel.children, place = box.getBoundingClientRect();
     const [x, y] = [place.left - holder.left, place.top - holder.top + head];

@@ -1,7 +1,7 @@
 // knobs.js: sliders that snap to the grid, checkpoints to tick, and the numbers, curves and heat maps of where they stand.
 
 function makeKnobs() {
-  $("knobs").replaceChildren(...FACTS.knobs.map((knob) => {
+  fill($("knobs"), FACTS.knobs.map((knob) => {
     const last = GRID[knob].length - 1, key = KNOBS[knob];
     const slider = el("input", { type: "range", id: `knob-${knob}`, min: 0, max: last, step: 1, disabled: last === 0,
       on: { input: (event) => change({ [key]: GRID[knob][event.target.value] }) } });
@@ -40,10 +40,10 @@ function numbersTable(table, split, cell, names, metrics) {
   const shown = metrics.filter((metric) => names.some((name) => value(split, name, cell, metric) !== ""));
   const cells = (metric) => names.map((name) => el("td", { "data-of": name },
     number(value(split, name, cell, metric)), " ", interval(value(split, name, cell, `${metric}_low`), value(split, name, cell, `${metric}_high`))));
-  table.replaceChildren(
+  fill(table, 
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("metric")), names.map((name) => el("th", { scope: "col", class: FACTS.yardsticks.includes(name) ? "yard" : "" }, name)))),
     el("tbody", {}, shown.map((metric) => el("tr", { "data-metric": metric, class: metric === state.metric ? "here" : "" },
-      el("th", { scope: "row" }, label(metric), el("small", {}, METRIC[metric].better === "low" ? ` ${t("low.better")}` : "")), cells(metric)))));
+      el("th", { scope: "row" }, label(metric), METRIC[metric].better === "low" && el("small", { title: t("low.better") }, " ↓", el("span", { class: "sr" }, t("low.better")))), cells(metric)))));
 }
 
 function renderNumbers() {
@@ -69,8 +69,10 @@ function renderCurves() {
     x: GRID[knob].map((text) => ofKnob(knob, text)), lines: lines(knob), levels: levelsOf(state.split, metric), metric,
     at: GRID[knob].indexOf(state[KNOBS[knob]]), pick: (place) => change({ [KNOBS[knob]]: GRID[knob][place] }) }) }));
   panels($("curves"), list, () => [["knob", "value", "checkpoint", metric, `${metric}_low`, `${metric}_high`],
-    ...VARIED.flatMap((knob) => lines(knob).flatMap((line) => line.rows.map((row, place) => [knob, GRID[knob][place], line.name, ...row])))]);
+    ...VARIED.flatMap((knob) => lines(knob).flatMap((line) => line.rows.map((row, place) => [knob, GRID[knob][place], line.name, ...row])))], tickedKeys());
 }
+
+const tickedKeys = () => ticked().map((place) => ({ name: nameOf(place), colour: colourOf(place) }));
 
 function renderHeat() {
   const { x, y, metric } = state, cell = cellNow();

@@ -22,7 +22,7 @@ function relabel() {
   for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(node.dataset.t);
   for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", t(node.dataset.label));
   for (const select of document.querySelectorAll("select[data-state]"))
-    select.replaceChildren(...OPTIONS[select.dataset.state]().map(([value, text]) => el("option", { value }, text)));
+    fill(select, OPTIONS[select.dataset.state]().map(([value, text]) => el("option", { value }, text)));
   for (const set of document.querySelectorAll("[data-radio]"))
     OPTIONS[set.dataset.radio]().forEach(([, text], place) => { set.querySelectorAll("label > span")[place].firstChild.textContent = text; });
 }
@@ -67,14 +67,14 @@ function renderTrust() {
   const pairs = [["signature", manifest.signature], ["data.hash", `${manifest.data.name}: ${manifest.data.digest}`], ["base", `${manifest.base_model.name}: ${manifest.base_model.fingerprint}`],
     ["engine", flat(manifest.engine)], ["hardware", flat(manifest.hardware)], ["versions", flat({ tangeval: manifest.tangeval, ...manifest.versions })], ["seed", manifest.seed], ["luck", manifest.luck],
     ...manifest.checkpoints.map((each) => [null, each.name, `${each.kind}, ${each.fingerprint || "–"}; ${each.seen ? t("seen", { counts: flat(each.seen) }) : t("seen.unknown")}`])];
-  $("made").replaceChildren(...pairs.flatMap(([key, text, more]) => (key ? [el("dt", {}, t(`trust.${key}`)), el("dd", {}, text)] : [el("dt", {}, text), el("dd", {}, more)])));
+  fill($("made"), pairs.flatMap(([key, text, more]) => (key ? [el("dt", {}, t(`trust.${key}`)), el("dd", {}, text)] : [el("dt", {}, text), el("dd", {}, more)])));
   $("command").textContent = `tangeval run ${FACTS.study}.yaml`;
   $("yaml").textContent = visible(FACTS.yaml).replaceAll("⟨U+000A⟩", "\n");
   const file = (name, content, type) => el("li", {}, el("button", { type: "button", on: { click: () => save(name.replace("/", "-"), content, type) } }, name));
-  $("downloads").replaceChildren(file(`${FACTS.study}.yaml`, FACTS.yaml, "text/yaml"), ...Object.entries(TABLES).map(([name, { csv }]) => file(name, csv, "text/csv")));
+  fill($("downloads"), file(`${FACTS.study}.yaml`, FACTS.yaml, "text/yaml"), ...Object.entries(TABLES).map(([name, { csv }]) => file(name, csv, "text/csv")));
   const left = manifest.left_out.map((each) => (typeof each === "string" ? each : Object.values(each).join(t("colon"))));
-  $("left-out").replaceChildren(...(left.length ? left : [t("left.none")]).map((text) => el("li", {}, text)), el("li", {}, $("share").textContent), el("li", {}, t("left.path")));
-  $("signatures").replaceChildren(...Object.entries(FACTS.signatures).flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, typeof text === "string" ? text : JSON.stringify(text))]));
+  fill($("left-out"), (left.length ? left : [t("left.none")]).map((text) => el("li", {}, text)), el("li", {}, $("share").textContent), el("li", {}, t("left.path")));
+  fill($("signatures"), Object.entries(FACTS.signatures).flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, typeof text === "string" ? text : JSON.stringify(text))]));
 }
 
 const RENDER = {
@@ -99,7 +99,7 @@ async function start() {
   makeControls();
   makeKnobs();
   addSaving();
-  if (window.matchMedia("(max-width: 800px)").matches) $("more-knobs").open = false;
+  if (window.matchMedia("(max-width: 939px)").matches) $("more-knobs").open = false;
   rendering = render;
   render();
   window.addEventListener("hashchange", () => { readAddress(); render(); });

@@ -23,7 +23,12 @@ function el(tag, attributes = {}, ...children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, visible(value));
   }
-  node.append(...children.flat(2).filter((c) => c != null && c !== false).map((c) => (c instanceof Node ? c : visible(c))));
+  return fill(node, ...children);
+}
+
+/** Replace what is in `node`; nothing stands for null and false. */
+function fill(node, ...children) {
+  node.replaceChildren(...children.flat(2).filter((c) => c != null && c !== false).map((c) => (c instanceof Node ? c : visible(c))));
   return node;
 }
 
@@ -79,7 +84,7 @@ function value(split, checkpoint, cell, column) {
 function short(text) {
   if (text === "" || text == null) return "–";
   const size = Math.abs(Number(text));
-  return Number(text).toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 1 ? 2 : 3).replace("-", "−");
+  return Number(text).toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 2 : 3).replace("-", "−");
 }
 const number = (text) =>
   text === "" ? el("span", { class: "none" }, "–") : el("data", { value: text, title: text }, state.digits ? text : short(text));

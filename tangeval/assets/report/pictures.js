@@ -17,7 +17,7 @@ function renderGlance() {
     checkpoints: FACTS.checkpoints.length, cells: FACTS.cells.length, base: manifest.base_model.name, data: manifest.data.name,
     poems: FACTS.splits.map((name, i) => t("poems.of", { n: poems[i], split: t(`split.${name}`), samples: samples[name] })).join(t("comma")),
     outputs: (FACTS.luck * FACTS.cells.length * FACTS.checkpoints.length).toLocaleString("en") }));
-  $("best").replaceChildren(...(selection ? bestCard(selection, best, cell) : [el("h2", {}, t("no.choice")), el("p", {}, t("no.choice.say"))]));
+  fill($("best"), (selection ? bestCard(selection, best, cell) : [el("h2", {}, t("no.choice")), el("p", {}, t("no.choice.say"))]));
   const base = FACTS.checkpoints.includes("base") && best !== "base" ? ["base"] : [];
   numbersTable($("beside"), split, cell, [...base, best, ...FACTS.yardsticks], ["reference_nll", "bleu", "chrf", "form", "rhyme", "tone_opposition", "copied_clauses"]);
   $("beside-note").textContent = t("beside.note", { split: t(`split.${split}`), cell: spell(cell) });
@@ -38,7 +38,7 @@ async function renderHero(checkpoints, cell) {
   $("hero").hidden = PLACES.length === 0;
   if (!PLACES.length) return;
   const { nodes } = await versesOf(Math.max(place, 0), checkpoints.map((checkpoint) => ({ checkpoint, cell })));
-  $("hero").querySelector(".verses").replaceChildren(...nodes);
+  fill($("hero").querySelector(".verses"), nodes);
   $("hero-note").textContent = t("hero.note");
 }
 
@@ -54,7 +54,7 @@ function bestCard(selection, best, cell) {
     el("p", { class: "chips" }, FACTS.knobs.map((knob, place) => el("span", { class: "chip" }, t(`knob.${knob}`), " ", el("b", {}, ofKnob(knob, cell[place]))))),
     selection.cell ? figures : el("p", {}, t("no.cell.chosen")),
     corrected && corrected.value != null && el("p", {}, t("corrected", { value: short(String(corrected.value)), low: short(String(corrected.low)), high: short(String(corrected.high)) })),
-    el("p", {}, tied.length ? t("ties.with", { names: tied.join(t("comma")) }) : t("ties.none"), " ", cells.length ? t("ties.cells", { told, of: cells.length }) : ""),
+    el("p", {}, tied.length ? t("ties.with", { names: tied.join(t("comma")) }) : t("ties.none"), state.lang === "zh" ? "" : " ", cells.length ? t("ties.cells", { told, of: cells.length }) : ""),
     selection.refused.length ? el("p", {}, t("refused", { names: selection.refused.join(t("comma")), split: t(`split.${rule.split}`) })) : null,
     el("p", { class: "note" }, t("rule", { checkpoint: label(rule.checkpoint), cell: label(by), split: t(`split.${rule.split}`),
       require: Object.entries(rule.cell.require).map(([name, text]) => `${label(name)} ${text}`).join(t("comma")) || t("nothing") })),
@@ -67,7 +67,7 @@ function smallMultiples(picture, metrics, x, lines, levels) {
   panels(picture, metrics.map((metric) => ({ title: label(metric), draw: (box) => linePanel(box, {
     x, metric, at: -1, levels: levels(metric), lines: lines.map((line) => ({ ...line, rows: line.gets.map((get) => (get ? tripleOf(get, metric) : ["", "", ""])) })) }) })),
   () => [["line", "x", ...metrics.flatMap((m) => [m, `${m}_low`, `${m}_high`])],
-    ...lines.flatMap((line) => line.gets.map((get, place) => [line.name, x[place], ...metrics.flatMap((m) => (get ? tripleOf(get, m) : ["", "", ""]))]))]);
+    ...lines.flatMap((line) => line.gets.map((get, place) => [line.name, x[place], ...metrics.flatMap((m) => (get ? tripleOf(get, m) : ["", "", ""]))]))], lines);
 }
 
 const same = (one, other) => one !== "" && Number(one) === Number(other);
@@ -81,7 +81,7 @@ function renderEffects() {
   smallMultiples($("effects"), metrics, GRID[knob].map((text) => ofKnob(knob, text)), lines, levels);
   const body = lines.flatMap((line) => line.gets.map((get, place) => get && el("tr", {}, el("th", { scope: "row" }, line.name), el("td", {}, ofKnob(knob, GRID[knob][place])),
     metrics.map((metric) => { const [middle, low, high] = tripleOf(get, metric); return el("td", {}, number(middle), " ", interval(low, high)); })))).filter(Boolean);
-  $("effects-table").replaceChildren(el("thead", {}, el("tr", {}, [t("checkpoint"), t(`knob.${knob}`), ...metrics.map(label)].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, body));
+  fill($("effects-table"), el("thead", {}, el("tr", {}, [t("checkpoint"), t(`knob.${knob}`), ...metrics.map(label)].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, body));
 }
 
 function renderTraining() {
@@ -113,7 +113,7 @@ function renderPareto() {
       tell: ({ data: { point } }) => (point ? [el("b", {}, nameOf(point.place)), spell(point.cell), `${label(quality)} ${short(point.texts[1])}`, `${label(diversity)} ${short(point.texts[0])}`] : []) });
     const chart = echarts.getInstanceByDom(box);
     chart.off("click").on("click", ({ data }) => data?.point && change({ a: String(data.point.place), ...Object.fromEntries(FACTS.knobs.map((knob, i) => [KNOBS[knob], data.point.cell[i]])) }));
-  } }] : [], () => [["checkpoint", ...FACTS.knobs, diversity, quality, "front"], ...points.map((point) => [nameOf(point.place), ...point.cell, ...point.texts, edge.includes(point) ? "1" : ""])]);
+  } }] : [], () => [["checkpoint", ...FACTS.knobs, diversity, quality, "front"], ...points.map((point) => [nameOf(point.place), ...point.cell, ...point.texts, edge.includes(point) ? "1" : ""])], tickedKeys());
 }
 
 function renderTies() {

@@ -46,19 +46,20 @@ function endings(list) {
 /** What a text's characters are marked with: a class for a token, or none. */
 const MARKING = {
   none: () => () => "",
-  equal(_, { reference }) {
+  equal(_, { reference }, copied) {
+    if (!copied) return () => ""; // given, or the poet's own
     const own = new Map(tokens(reference).map((token) => [`${token.clause} ${token.place}`, folded(token.character)]));
     return (token) => (own.get(`${token.clause} ${token.place}`) === folded(token.character) ? "equal" : "");
   },
-  copied(_, __, copied) {
+  copied(_, __, copied = []) {
     const runs = Array.from({ length: copied.length / 2 }, (___, i) => [copied[2 * i], copied[2 * i + 1]]);
     const longest = Math.max(0, ...runs.map(([, length]) => length));
     const cover = (token) => runs.filter(([begin, length]) => begin <= token.han && token.han < begin + length);
     return (token) => (cover(token).some(([, length]) => length === longest) ? "copied longest" : cover(token).length ? "copied" : "");
   },
-  rhyme(list, { couplet }) {
+  rhyme(list, { couplet, reference }, copied, given) {
     const count = {}, own = endings(list);
-    for (const { character } of [...endings(tokens(couplet)), ...own])
+    for (const { character } of [...endings(tokens(given ? reference : couplet)), ...own])
       for (const group of GROUPS.get(character) ?? []) count[group] = (count[group] ?? 0) + 1;
     const most = Math.max(0, ...Object.values(count)), best = Object.keys(count).filter((group) => count[group] === most);
     const rhymes = (token) => most > 1 && GROUPS.get(token.character)?.some((group) => best.includes(group));
@@ -68,15 +69,15 @@ const MARKING = {
 };
 
 /** A text as lines of two clauses; `part` is the place of the character where another text goes another way. */
-function verse(text, example, copied = [], part = -1) {
-  const list = tokens(text), mark = MARKING[state.mark](list, example, copied), lines = [[]];
+function verse(text, example, copied, part = -1) {
+  const list = tokens(text), mark = MARKING[state.mark](list, example, copied, text === example.couplet), lines = [[[]]];
   list.forEach((token, place) => {
-    if (token.place === 0 && token.clause && token.clause % 2 === 0) lines.push([]);
+    if (token.place === 0 && token.clause) token.clause % 2 ? lines.at(-1).push([]) : lines.push([[]]);
     const name = [token.han === undefined ? "" : mark(token), place === part ? "part" : ""].filter(Boolean).join(" ");
     const shown = visible(token.character);
-    lines.at(-1).push(name || shown !== token.character ? el("span", { class: name || "escape" }, shown) : shown);
+    lines.at(-1).at(-1).push(name || shown !== token.character ? el("span", { class: name || "escape" }, shown) : shown);
   });
-  return el("p", { class: "verse", lang: "zh-Hant" }, text ? lines.map((line) => el("span", { class: "line" }, line)) : el("span", { class: "none" }, t("empty.text")));
+  return el("p", { class: "verse", lang: "zh-Hant" }, text ? lines.map((line) => el("span", { class: "line" }, line.map((clause) => el("span", { class: "clause" }, clause)))) : el("span", { class: "none" }, t("empty.text")));
 }
 
 function strophe(title, about, text, example, copied, part) {
@@ -132,7 +133,7 @@ function renderFilter({ own, kept }) {
   const worst = new Map();
   for (const unit of kept) worst.set(unit.id, [...(worst.get(unit.id) ?? []), unit.bits]);
   if (!worst.has(state.poem) && own.some((unit) => unit.id === state.poem)) worst.set(state.poem, []);
-  $("pick").replaceChildren(...[...worst].map(([id, bits]) => {
+  fill($("pick"), [...worst].map(([id, bits]) => {
     const flawed = bits.filter(Boolean).length;
     return el("option", { value: id, selected: id === state.poem }, `${EXAMPLES[id].couplet}${flawed ? `  ✗ ${flawed}/${bits.length}` : ""}`);
   }));
@@ -149,19 +150,19 @@ async function renderPoems() {
   const list = listed(), mine = list.own.filter((unit) => unit.id === state.poem);
   if (!mine.length) {
     if (list.own.length) return change({ poem: list.kept[0]?.id ?? list.own[0].id, sample: "0" });
-    $("verses").replaceChildren(el("p", {}, t("texts.none.here")));
+    fill($("verses"), el("p", {}, t("texts.none.here")));
     return;
   }
   const unit = mine.find((each) => each.sample === Number(state.sample)) ?? mine[0];
   renderFilter(list);
-  $("legend").replaceChildren(...legend());
+  fill($("legend"), legend());
   const sides = [{ checkpoint: Number(state.a), cell }, beside()].filter(Boolean);
-  if (sides.some((side) => cellNumber(side.cell) === undefined)) return $("verses").replaceChildren(el("p", {}, t("no.cell")));
+  if (sides.some((side) => cellNumber(side.cell) === undefined)) return fill($("verses"), el("p", {}, t("no.cell")));
   const turn = (renderPoems.turn = (renderPoems.turn ?? 0) + 1);
   const { nodes, texts, part } = await versesOf(unit.place, sides);
   if (turn !== renderPoems.turn) return; // the reader has moved on
   if (state.b === "pin" && sides[1]) nodes[2].querySelector(".about").append(el("br"), `${t("pinned")}${t("colon")}${spell(sides[1].cell)}`);
-  $("verses").replaceChildren(...nodes);
+  fill($("verses"), nodes);
   $("verses").classList.toggle("upright", state.up);
   const sample = `${t("sample.n", { n: unit.sample + 1, of: FACTS.samples[state.split] })}${t("stop")}`;
   const at = (text) => visible(Array.from(text)[part] ?? t("end"));
