@@ -98,7 +98,7 @@ def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path)
         texts = [text for e in examples for text in endings(f"{sample} {e.id}", name, cells, letters)]
         shard = keys.assign(text=texts, n_tokens=40, finish_reason="stop")
         write_parquet(wave.shard(folder), shard)
-        luck = np.random.default_rng(sample)
+        luck = np.random.default_rng([sample, names.index(name)])
         flaws = {f: (luck.random(len(keys)) > 0.2).astype(float) for f in report.FLAWS}
         scores.append(keys[["checkpoint", "example_id", *KNOBS, "sample"]].assign(**flaws))
         waves.append(wave)
@@ -107,7 +107,9 @@ def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path)
     # In the order in which generations are read.
     place = rows["example_id"].map({e.id: n for n, e in enumerate(examples)})
     by = rows.assign(place=place, name=rows["checkpoint"].map(names.index))
-    write_parquet(folder / "scores.parquet", rows.loc[by.sort_values(["name", "place", *KNOBS, "sample"]).index])
+    write_parquet(
+        folder / "scores.parquet", rows.loc[by.sort_values(["name", "place", *KNOBS, "sample"]).index]
+    )
     numbers(names, study, folder)
     write_text(folder / "study.yaml", study.to_yaml())
     write_json(folder / "manifest.json", manifest(names, data))
@@ -138,7 +140,9 @@ def numbers(names: list[str], study: Study, folder: Path) -> None:
         whole = [k for k in ("top_k", "max_length", "step") if k in frame]
         values = pd.DataFrame(luck.random((len(frame), len(MEASURES))), columns=list(MEASURES))
         frame = pd.concat([frame.astype(dict.fromkeys(whole, "Int64")), values], axis=1)
-        write_csv(folder / f"{file}.csv", frame.assign(no_repeat_ngram_size=3, poems=200, samples=8, n_tokens=40))
+        write_csv(
+            folder / f"{file}.csv", frame.assign(no_repeat_ngram_size=3, poems=200, samples=8, n_tokens=40)
+        )
 
 
 def manifest(names: list[str], data: dataset.Dataset) -> dict[str, Any]:
@@ -165,7 +169,9 @@ def turn_sliders(page: Path) -> None:
         print(f"sliders not measured: {error}")
         return
     for what, each in zip(("scripts", "until painted"), zip(*times, strict=True), strict=True):
-        print(f"slider, {what}: median {median(each):.0f} ms, longest {max(each):.0f} ms of {len(each)} moves")
+        print(
+            f"slider, {what}: median {median(each):.0f} ms, longest {max(each):.0f} ms of {len(each)} moves"
+        )
     print(f"opened in {opened:.1f} s")
 
 

@@ -106,7 +106,9 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
         raise TangevalError(f"{folder / missing[0]} is missing; `tangeval summarize {folder}` makes it")
     check_data(data, folder)
     corpus = Corpus(study, data, folder)
-    csv = {name: packed((folder / name).read_bytes()) for name in (*NEEDED, *ALSO) if (folder / name).is_file()}
+    csv = {
+        name: packed((folder / name).read_bytes()) for name in (*NEEDED, *ALSO) if (folder / name).is_file()
+    }
     facts = _facts(corpus)
     fixed = _render(facts, csv, Texts(), corpus)
     texts = _texts(corpus, LIMIT - len(fixed.encode()) - 100_000) if _has_texts(folder) else Texts()
@@ -204,7 +206,7 @@ def _about(texts: Texts, corpus: Corpus) -> dict[str, Any]:
     for character in characters:
         for group in sorted(rhyme_groups(character)):
             groups[group] = groups.get(group, "") + character
-    flaws = np.stack(texts.flaws, axis=1) if texts.flaws else np.empty((0, 0))
+    flaws = np.concatenate([np.empty(0, np.uint16), *texts.flaws])
     return {
         "places": [[number[example], sample] for example, sample in texts.places],
         "luck": corpus.luck(), "has_texts": _has_texts(corpus.folder),

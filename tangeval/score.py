@@ -63,7 +63,9 @@ def read_generations(study: Study, folder: Path, sample: int | None = None) -> p
     if missing:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
     only = None if sample is None else [("sample", "==", sample)]
-    frame = pd.concat([pd.read_parquet(wave.shard(folder), filters=only) for wave in waves], ignore_index=True)
+    frame = pd.concat(
+        [pd.read_parquet(wave.shard(folder), filters=only) for wave in waves], ignore_index=True
+    )
     names = [checkpoint["name"] for checkpoint in manifest["checkpoints"]]
     grid = {(c.temperature, c.top_k, c.top_p, c.max_length) for c in study.decoding.cells()}
     knobs = zip(*(frame[name] for name in KNOBS[:4]), strict=True)

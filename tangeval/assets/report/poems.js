@@ -14,7 +14,7 @@ const folded = (character) => VARIANT.get(character) ?? character;
 const toneOf = (character) => [...new Set((GROUPS.get(character) ?? []).map((group) => (group.includes("平聲") ? "level" : "oblique")))];
 const cellNumber = (cell) => CELL.get(cell.join("|"));
 const column = (checkpoint, cell) => checkpoint * FACTS.cells.length + cellNumber(cell);
-const flawsOf = (checkpoint, cell, unit) => FLAWS[column(checkpoint, cell) * PLACES.length + unit];
+const flawsOf = (checkpoint, cell, unit) => FLAWS[unit * FACTS.cells.length * FACTS.checkpoints.length + column(checkpoint, cell)];
 const spelt = (bits) => FACTS.flaws.filter((_, bit) => bits & (1 << bit));
 const bitCount = (bits) => spelt(bits).length;
 
