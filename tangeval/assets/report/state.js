@@ -29,7 +29,7 @@ const CHOSEN = chosen();
 /** Each key's first value, and what else it may be: what an address says is data, and may be anything. */
 const FIELDS = {
   tab: among(...TABS),
-  lang: [navigator.language.startsWith("zh") ? "zh" : "en", (text) => text in STRINGS],
+  lang: [navigator.language.startsWith("zh") ? "zh" : "en", (text) => Object.hasOwn(STRINGS, text)],
   theme: among("auto", "light", "dark"),
   split: [FACTS.selection?.rule.split ?? FACTS.splits[0], (text) => FACTS.splits.includes(text)],
   metric: [FACTS.selection?.rule.cell.by ?? "bleu", (text) => PER_CELL.includes(text)],
@@ -69,7 +69,7 @@ function writeAddress() {
 
 function readAddress() {
   for (const [key, text] of new URLSearchParams(location.hash.slice(1)))
-    if (key in FIELDS && FIELDS[key][1](text)) state[key] = text;
+    if (Object.hasOwn(FIELDS, key) && FIELDS[key][1](text)) state[key] = text;
   for (const key of ["up", "every", "digits"]) state[key] = state[key] === "1" || state[key] === true;
 }
 
