@@ -44,15 +44,23 @@ def manifest(study: str, names: list[str], data: dataset.Dataset) -> dict[str, A
     }  # fmt: skip
 
 
-def make_results(folder: Path) -> tuple[Study, dataset.Dataset]:
+def make_results(
+    folder: Path, names: tuple[str, ...] = ("base", NAME), **changes: Any
+) -> tuple[Study, dataset.Dataset]:
     """Write generations (a hostile text here and there), scores, summary and choice into ``folder``."""
-    study, data = Study.model_validate(STUDY), dataset.load("sample")
-    names = ["base", NAME]
+    study, data = Study.model_validate(STUDY | changes), dataset.load("sample")
     examples = [e for split in study.ordered_splits() for e in data.split(split)]
     training = [as_verse(e.reference) for e in data.split("train")]
     waves = []
     for number, (name, example) in enumerate(product(names, examples)):
-        wave = Wave(f"w{number}", name, "", (example.id,), (0, 1), study.decoding.cells())
+        wave = Wave(
+            f"w{number}",
+            name,
+            "",
+            (example.id,),
+            tuple(range(study.samples_of(example.split))),
+            study.decoding.cells(),
+        )
         rows = []
         for place, (cell, sample) in enumerate(product(wave.cells, wave.samples)):
             # What a stream writes depends on all but the length, as it does where a model writes.
@@ -68,11 +76,12 @@ def make_results(folder: Path) -> tuple[Study, dataset.Dataset]:
         write_parquet(wave.shard(folder), frame.astype({"step": "Int64"}))
         waves.append(wave)
     write_plan(folder, waves)
-    write_json(folder / "manifest.json", manifest(study.name, names, data))
+    write_json(folder / "manifest.json", manifest(study.name, list(names), data))
     write_text(folder / "study.yaml", study.to_yaml())
     score.score(study, data, folder)
     summarize.summarize(folder, study.seed)
-    select.select(study, folder)
+    if study.select:
+        select.select(study, folder)
     return study, data
 
 

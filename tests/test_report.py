@@ -184,6 +184,42 @@ def test_scores_of_other_generations_are_an_error(results, tmp_path):
         report.write(study, data, copy)
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance by WCAG 2.2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_words_and_marks_stand_out_from_every_ground_in_both_themes():
+    style = (report._ASSETS / "report.css").read_text("utf-8")
+    themes = re.findall(r"color-scheme: (\w+);(.*?)}", style, re.S)
+    assert [name for name, _ in themes] == ["light", "dark", "dark"]
+    colours = [dict(re.findall(r"--([\w-]+): (#\w{6})", text)) for _, text in themes]
+    assert colours[1] == colours[2]  # by the system, and by the reader's choice
+
+    def contrast(theme: dict[str, str], one: str, other: str) -> float:
+        low, high = sorted(luminance(theme[name]) for name in (one, other))
+        return (high + 0.05) / (low + 0.05)
+
+    for theme in colours[:2]:
+        words = [
+            (ink, ground) for ink in ("ink", "quiet", "accent", "good") for ground in ("paper", "ground")
+        ]
+        words += [
+            ("ink", "wash"),
+            ("ink", "wash2"),
+            ("quiet", "wash"),
+            ("accent-ink", "accent"),
+            ("heat1", "heat4"),
+        ]
+        assert {
+            pair: round(contrast(theme, *pair), 2) for pair in words if contrast(theme, *pair) < 4.5
+        } == {}
+        lines = [(line, "paper") for line in ("base", "early", "middle", "late")]
+        assert {pair: round(contrast(theme, *pair), 2) for pair in lines if contrast(theme, *pair) < 3} == {}
+
+
 def test_both_languages_say_the_same_things():
     strings = json.loads((report._ASSETS / "strings.json").read_text("utf-8"))
     english, chinese = strings["en"], strings["zh"]

@@ -151,6 +151,33 @@ def test_a_link_restores_what_its_sender_saw(visit):
     assert other.locator("#pick").input_value() == page.locator("#pick").input_value()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": ("base",), "select": None, "decoding": {}, "samples": 1, "splits": ["test"]},
+        {"decoding": {"temperature": [0.1, 0.9], "top_p": [0.5, 1.0], "only": [[0.1, 0, 1.0, 128], [0.9, 0, 0.5, 128]]},
+         "samples": {"validation": 1, "test": 2}},
+        {"select": {"cell": {"by": "bleu", "require": {"form": ">= 1.0"}}, "checkpoint": "bleu"}},
+    ],
+    ids=["one cell, nothing chosen", "a grid with holes", "no cell meets what is required"],
+)  # fmt: skip
+def test_a_page_of_an_unusual_study_opens_too(browser, tmp_path, changes):
+    report.write(*make_results(tmp_path, **changes), tmp_path)
+    heard: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("[data-ready]", state="attached")
+    for tab in TABS:
+        page.locator(f"#go-{tab}").click()
+        for slider in page.locator("#knobs input:enabled").all() if tab == "explore" else ():
+            slider.press("End")
+        page.wait_for_timeout(150)
+    page.close()
+    assert heard == []
+
+
 def test_an_address_that_says_nonsense_is_not_believed(visit):
     nonsense = (
         "tab=%3Cimg%3E&t=9&a=77&lang=xx&poem=%3Cscript%3E&on=0.9&pin=0~1~2&sample=-1&__proto__=1&split=train"

@@ -46,10 +46,13 @@ function numbersTable(table, split, cell, names, metrics) {
       el("th", { scope: "row" }, label(metric), METRIC[metric].better === "low" && el("small", { title: t("low.better") }, " ↓", el("span", { class: "sr" }, t("low.better")))), cells(metric)))));
 }
 
+/** What a reader is shown of a cell unless every metric is asked for. */
+const HEADLINES = ["reference_nll", "form", "rhyme", "bleu", "copied_clauses"];
+
 function renderNumbers() {
   const cell = cellNow(), names = [...ticked().map(nameOf), ...FACTS.yardsticks];
   $("now").textContent = `${t(`split.${state.split}`)}${t("colon")}${spell(cell)}${CELL.has(cell.join("|")) ? "" : ` (${t("no.cell")})`}`;
-  numbersTable($("numbers"), state.split, cell, names, state.every ? FACTS.metrics.map((metric) => metric.name) : FACTS.shown);
+  numbersTable($("numbers"), state.split, cell, names, state.every ? FACTS.metrics.map((metric) => metric.name) : [...new Set([state.metric, ...HEADLINES])]);
   clearTimeout(renderNumbers.later);
   const of = (name) => `${name} ${short(value(state.split, name, cell, state.metric))}`;
   renderNumbers.later = setTimeout(() => {
