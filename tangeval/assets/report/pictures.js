@@ -52,7 +52,7 @@ function bestCard(selection, best, cell) {
   return [
     el("h2", {}, t("best")), el("p", { class: "winner" }, best),
     el("p", { class: "chips" }, FACTS.knobs.map((knob, place) => el("span", { class: "chip" }, t(`knob.${knob}`), " ", el("b", {}, ofKnob(knob, cell[place]))))),
-    selection.cell ? figures : el("p", {}, t("no.cell.chosen")),
+    selection.cell ? el("div", { class: "row" }, figures) : el("p", {}, t("no.cell.chosen")),
     corrected && corrected.value != null && el("p", {}, t("corrected", { value: short(String(corrected.value)), low: short(String(corrected.low)), high: short(String(corrected.high)) })),
     el("p", {}, tied.length ? t("ties.with", { names: tied.join(t("comma")) }) : t("ties.none"), state.lang === "zh" ? "" : " ", cells.length ? t("ties.cells", { told, of: cells.length }) : ""),
     selection.refused.length ? el("p", {}, t("refused", { names: selection.refused.join(t("comma")), split: t(`split.${rule.split}`) })) : null,

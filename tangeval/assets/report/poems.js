@@ -128,7 +128,7 @@ function go(what, by) {
 }
 
 function renderFilter({ own, kept }) {
-  const count = (key) => (FACTS.flaws.includes(key) ? own.filter((unit) => unit.bits & (1 << FACTS.flaws.indexOf(key))).length : own.length);
+  const count = (key) => (FACTS.flaws.includes(key) ? own.filter((unit) => unit.bits & (1 << FACTS.flaws.indexOf(key))).length : key === "first" ? own.filter((unit) => unit.bits).length : own.length);
   for (const box of document.querySelectorAll("[data-radio=flaw] input")) box.nextSibling.lastChild.textContent = ` ${count(box.value)}`;
   const worst = new Map();
   for (const unit of kept) worst.set(unit.id, [...(worst.get(unit.id) ?? []), unit.bits]);
