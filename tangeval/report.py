@@ -101,7 +101,8 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
         TangevalError: the folder was not summarised, a shard is missing, the scores are of other
             generations, or the data are not the run's.
     """
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    needed = [*NEEDED, *[SCORES] * _has_texts(folder)]
+    missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise TangevalError(f"{folder / missing[0]} is missing; `tangeval summarize {folder}` makes it")
     check_data(data, folder)

@@ -166,7 +166,7 @@ def test_a_folder_without_generations_gives_a_page_that_says_so(results, tmp_pat
     assert (known["has_texts"], known["places"]) == (False, [])
 
 
-@pytest.mark.parametrize("name", report.NEEDED)
+@pytest.mark.parametrize("name", [*report.NEEDED, "scores.parquet"])
 def test_a_folder_that_was_not_summarised_is_an_error(results, tmp_path, name):
     study, data, folder = results
     copy = shutil.copytree(folder, tmp_path / "small", ignore=shutil.ignore_patterns(name))

@@ -52,6 +52,8 @@ function scale(numbers, share) {
   const interval = power * [1, 2, 5, 10].find((step) => step * power >= rough * 0.999);
   return { min: Math.floor(low / interval) * interval, max: Math.ceil(high / interval + 1e-9) * interval, interval };
 }
+const drawable = (text) => (text === "" ? "-" : Number(text)); // ECharts' own sign of what is not there
+const rule = (data, style) => ({ symbol: "none", silent: true, label: { show: false }, lineStyle: style, data });
 const numbersIn = (texts) => texts.filter((text) => text !== "").map(Number);
 const axisText = (value) => String(Number(value.toPrecision(6)));
 
@@ -64,9 +66,8 @@ function linePanel(box, { x, lines, levels, metric, at, pick }) {
   const bounds = scale(numbersIn([...lines.flatMap((line) => line.rows.flat()), ...drawn.map((level) => level.value)]), share);
   const series = lines.flatMap(({ name, colour, symbol, rows }) => [
     { type: "custom", silent: true, z: 1, data: [[0]], clip: true, renderItem: (_, api) => band(api, rows, colour) },
-    { type: "line", name, symbol, symbolSize: 7, color: colour, lineStyle: { width: 2 }, data: rows.map(([value]) => (value === "" ? null : Number(value))) },
+    { type: "line", name, symbol, symbolSize: 7, color: colour, lineStyle: { width: 2 }, data: rows.map(([text]) => drawable(text)) },
   ]);
-  const rule = (data, style) => ({ symbol: "none", silent: true, label: { show: false }, lineStyle: style, data, animation: false });
   const marks = drawn.map((level) => ({
     type: "line", data: [], color: css("--quiet"),
     markLine: rule([{ yAxis: Number(level.value) }], { color: css("--quiet"), type: level.name === FLOOR ? [2, 3] : [8, 4], width: 1.5 }),
@@ -81,8 +82,9 @@ function linePanel(box, { x, lines, levels, metric, at, pick }) {
   }, pick);
 }
 
+const dot = (colour) => el("i", { class: "dot", style: `background:${colour}` });
 const said = (line, [value, low, high]) =>
-  [el("i", { class: "dot", style: `background:${line.colour}` }), `${line.name}  ${short(value)}${low ? `  [${short(low)}, ${short(high)}]` : ""}`];
+  [dot(line.colour), `${line.name}  ${short(value)}${low ? `  [${short(low)}, ${short(high)}]` : ""}`];
 
 function band(api, rows, colour) {
   const whole = rows.map((row, place) => [place, ...row]).filter(([, , low, high]) => low !== "" && high !== "");
@@ -95,15 +97,16 @@ function heatPanel(box, { x, y, names, rows, low, high, at, pick }) {
   const ramp = [1, 2, 3, 4].map((step) => css(`--heat${step}`)), few = x.length * y.length <= 81;
   const data = rows.flatMap((row, j) => row.map((text, i) => {
     const dark = text !== "" && (Number(text) - low) / (high - low || 1) > 0.5, here = i === at[0] && j === at[1];
-    return { value: [i, j, text === "" ? "-" : Number(text)], label: { color: dark ? css("--heat1") : css("--heat4") }, here };
+    return { value: [i, j, drawable(text)], label: { color: dark ? css("--heat1") : css("--heat4") }, here };
   }));
-  const tiles = (own, border) => ({ type: "heatmap", data: own, itemStyle: border, label: { show: few, fontSize: 11, formatter: ({ value: [i, j] }) => short(rows[j][i]) } });
+  const written = { show: few, fontSize: 11, formatter: ({ value: [i, j] }) => short(rows[j][i]) };
+  const tiles = (own, colour, width) => ({ type: "heatmap", data: own, itemStyle: { borderColor: css(colour), borderWidth: width }, label: written });
   draw(box, {
     grid: { left: 58, right: 10, top: 8, bottom: 40 },
     xAxis: axis({ type: "category", data: x, name: names[0], nameLocation: "middle", nameGap: 24, splitLine: { show: false } }),
     yAxis: axis({ type: "category", data: y, name: names[1], nameLocation: "middle", nameGap: 38, splitLine: { show: false } }),
     visualMap: { show: false, seriesIndex: [0, 1], min: low, max: high > low ? high : low + 1, inRange: { color: ramp } },
-    series: [tiles(data, { borderColor: css("--paper"), borderWidth: 1 }), tiles(data.filter((tile) => tile.here), { borderColor: css("--accent"), borderWidth: 3 })],
+    series: [tiles(data, "--paper", 1), tiles(data.filter((tile) => tile.here), "--accent", 3)],
     tell: ({ value: [i, j] }) => [`${names[0]} ${x[i]}`, `${names[1]} ${y[j]}`, el("b", {}, short(rows[j][i]))],
   }, pick);
 }
@@ -120,14 +123,15 @@ function dotPanel(box, { rows, share, zero }) {
   draw(box, {
     grid: { left: 6, right: 16, top: 4, bottom: 26, containLabel: true },
     xAxis: axis({ type: "value", ...bounds, axisLabel: { color: css("--quiet"), fontSize: 11, hideOverlap: true, formatter: axisText } }),
-    yAxis: axis({ type: "category", inverse: true, data: rows.map((row) => visible(row.name)), axisLabel: { color: css("--ink"), fontSize: 12, width: 190, overflow: "truncate" } }),
+    yAxis: axis({ type: "category", inverse: true, data: rows.map((row) => visible(row.name)),
+      axisLabel: { color: css("--ink"), fontSize: 12, width: 190, overflow: "truncate" } }),
     series: [
       { type: "custom", silent: true, data: ranged, renderItem: whisker },
-      { type: "scatter", symbolSize: 9, data: rows.map((row, place) => ({ value: [row.value === "" ? "-" : Number(row.value), place],
+      { type: "scatter", symbolSize: 9, data: rows.map((row, place) => ({ value: [drawable(row.value), place],
         itemStyle: { color: row.open ? css("--paper") : row.colour, borderColor: row.colour, borderWidth: 2 } })),
-        markLine: zero ? { symbol: "none", silent: true, label: { show: false }, data: [{ xAxis: 0 }], lineStyle: { color: css("--accent"), type: "solid" } } : undefined },
+        markLine: zero ? rule([{ xAxis: 0 }], { color: css("--accent"), type: "solid" }) : undefined },
     ],
-    tell: ({ dataIndex }) => [el("b", {}, rows[dataIndex].name), said(rows[dataIndex], [rows[dataIndex].value, rows[dataIndex].low, rows[dataIndex].high])],
+    tell: ({ dataIndex }) => [said(rows[dataIndex], ["value", "low", "high"].map((end) => rows[dataIndex][end]))],
   });
 }
 
@@ -137,7 +141,7 @@ function dotPanel(box, { rows, share, zero }) {
  */
 function panels(picture, list, table, keys = []) {
   const holder = picture.querySelector(".panels");
-  fill(picture.querySelector(".keys"), keys.map(({ name, colour }) => el("span", {}, el("i", { class: "dot", style: `background:${colour}` }), name)));
+  fill(picture.querySelector(".keys"), keys.map(({ name, colour }) => el("span", {}, dot(colour), name)));
   picture.keys = keys;
   while (holder.children.length > list.length) {
     echarts.getInstanceByDom(holder.lastChild.lastChild)?.dispose();
@@ -157,9 +161,7 @@ function panels(picture, list, table, keys = []) {
 }
 
 function showTable(details, rows) {
-  const [head, ...body] = rows;
-  const row = (cells, tag) => el("tr", {}, cells.map((cell) => el(tag, {}, cell)));
-  fill(details.querySelector("table"), el("thead", {}, row(head, "th")), el("tbody", {}, body.map((cells) => row(cells, "td"))));
+  fillTable(details.querySelector("table"), rows[0], rows.slice(1));
 }
 
 /** The buttons under every picture: SVG, PNG, and the table behind it. */
@@ -188,17 +190,18 @@ function svgOf(picture) {
   };
   for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) root.setAttribute(name, value);
   add("rect", { width, height, fill: css("--paper") });
-  add("text", { x: 8, y: 22, fill: css("--ink"), "font-family": css("--sans"), "font-size": 15, "font-weight": 600 }, visible(picture.querySelector("h2").textContent));
+  const write = (text, x, y, size) => add("text", { x, y, fill: css("--ink"), "font-family": css("--sans"), "font-size": size }, visible(text));
+  write(picture.querySelector("h2").textContent, 8, 22, 16);
   let right = 8;
   for (const { name, colour } of picture.keys) {
     add("circle", { cx: right + 5, cy: 39, r: 5, fill: colour });
-    add("text", { x: right + 15, y: 43, fill: css("--ink"), "font-family": css("--sans"), "font-size": 12 }, visible(name));
+    write(name, right + 15, 43, 12);
     right += 34 + Array.from(name).length * 7.5;
   }
   for (const panel of picture.querySelectorAll(".panel")) {
     const [title, box] = panel.children, place = box.getBoundingClientRect();
     const [x, y] = [place.left - holder.left, place.top - holder.top + head];
-    add("text", { x: x + 8, y: y - 6, fill: css("--ink"), "font-family": css("--sans"), "font-size": 13 }, title.textContent);
+    write(title.textContent, x + 8, y - 6, 13);
     const chart = box.querySelector("svg").cloneNode(true);
     for (const [name, value] of Object.entries({ x, y, width: place.width, height: place.height })) chart.setAttribute(name, value);
     root.append(chart);

@@ -10,7 +10,7 @@ function makeKnobs() {
   }));
   $("ticks").append(...FACTS.checkpoints.map((name, place) =>
     el("label", {}, el("input", { type: "checkbox", "data-tick": place, on: { change: tick } }), el("i", { class: "dot" }), name)));
-  $("to-best").onclick = () => change({ ...Object.fromEntries(FACTS.knobs.map((knob, place) => [KNOBS[knob], CHOSEN.cell[place]])), a: String(CHOSEN.checkpoint) });
+  $("to-best").onclick = () => goTo(CHOSEN.cell, { a: String(CHOSEN.checkpoint) });
 }
 
 function tick() {
@@ -35,15 +35,16 @@ function renderKnobs() {
   }
 }
 
+const triple = (split, name, cell, metric) => ["", "_low", "_high"].map((end) => value(split, name, cell, metric + end));
+const measured = ([middle, low, high]) => el("span", {}, number(middle), " ", interval(low, high));
+const levelsOf = (split, metric) => FACTS.yardsticks.map((name) => ({ name, value: value(split, name, [], metric) }));
+
 /** The table of a cell: a metric a row, a column for each of `names`. */
 function numbersTable(table, split, cell, names, metrics) {
   const shown = metrics.filter((metric) => names.some((name) => value(split, name, cell, metric) !== ""));
-  const cells = (metric) => names.map((name) => el("td", { "data-of": name },
-    number(value(split, name, cell, metric)), " ", interval(value(split, name, cell, `${metric}_low`), value(split, name, cell, `${metric}_high`))));
-  fill(table, 
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("metric")), names.map((name) => el("th", { scope: "col", class: FACTS.yardsticks.includes(name) ? "yard" : "" }, name)))),
-    el("tbody", {}, shown.map((metric) => el("tr", { "data-metric": metric, class: metric === state.metric ? "here" : "" },
-      el("th", { scope: "row" }, label(metric), METRIC[metric].better === "low" && el("small", { title: t("low.better") }, " ↓", el("span", { class: "sr" }, t("low.better")))), cells(metric)))));
+  const low = (metric) => METRIC[metric].better === "low" && el("small", { title: t("low.better") }, " ↓", el("span", { class: "sr" }, t("low.better")));
+  const rows = shown.map((metric) => [el("span", {}, label(metric), low(metric)), ...names.map((name) => measured(triple(split, name, cell, metric)))]);
+  fillTable(table, [t("metric"), ...names], rows, (place) => ({ "data-metric": shown[place], class: shown[place] === state.metric ? "here" : "" }));
 }
 
 /** What a reader is shown of a cell unless every metric is asked for. */
@@ -52,16 +53,14 @@ const HEADLINES = ["reference_nll", "form", "rhyme", "bleu", "copied_clauses"];
 function renderNumbers() {
   const cell = cellNow(), names = [...ticked().map(nameOf), ...FACTS.yardsticks];
   $("now").textContent = `${t(`split.${state.split}`)}${t("colon")}${spell(cell)}${CELL.has(cell.join("|")) ? "" : ` (${t("no.cell")})`}`;
-  numbersTable($("numbers"), state.split, cell, names, state.every ? FACTS.metrics.map((metric) => metric.name) : [...new Set([state.metric, ...HEADLINES])]);
+  const metrics = state.every ? FACTS.metrics.map((metric) => metric.name) : [...new Set([state.metric, ...HEADLINES])];
+  numbersTable($("numbers"), state.split, cell, names, metrics);
   clearTimeout(renderNumbers.later);
   const of = (name) => `${name} ${short(value(state.split, name, cell, state.metric))}`;
   renderNumbers.later = setTimeout(() => {
     $("live").textContent = visible(`${spell(cell)}. ${label(state.metric)}${t("colon")}${names.map(of).join(t("comma"))}`);
   }, 400);
 }
-
-const triple = (split, name, cell, metric) => ["", "_low", "_high"].map((end) => value(split, name, cell, metric + end));
-const levelsOf = (split, metric) => FACTS.yardsticks.map((name) => ({ name, value: value(split, name, [], metric) }));
 
 function renderCurves() {
   const cell = cellNow(), metric = state.metric;
@@ -71,8 +70,9 @@ function renderCurves() {
   const list = VARIED.map((knob) => ({ title: `${label(metric)} · ${t(`knob.${knob}`)}`, draw: (box) => linePanel(box, {
     x: GRID[knob].map((text) => ofKnob(knob, text)), lines: lines(knob), levels: levelsOf(state.split, metric), metric,
     at: GRID[knob].indexOf(state[KNOBS[knob]]), pick: (place) => change({ [KNOBS[knob]]: GRID[knob][place] }) }) }));
-  panels($("curves"), list, () => [["knob", "value", "checkpoint", metric, `${metric}_low`, `${metric}_high`],
-    ...VARIED.flatMap((knob) => lines(knob).flatMap((line) => line.rows.map((row, place) => [knob, GRID[knob][place], line.name, ...row])))], tickedKeys());
+  const rows = (knob) => lines(knob).flatMap((line) => line.rows.map((row, place) => [knob, GRID[knob][place], line.name, ...row]));
+  const head = ["knob", "value", "checkpoint", metric, `${metric}_low`, `${metric}_high`];
+  panels($("curves"), list, () => [head, ...VARIED.flatMap(rows)], tickedKeys());
 }
 
 const tickedKeys = () => ticked().map((place) => ({ name: nameOf(place), colour: colourOf(place) }));

@@ -28,9 +28,13 @@ function relabel() {
 }
 
 function makeControls() {
-  $("tabs").append(...TABS.map((name) => el("button", { type: "button", role: "tab", id: `go-${name}`, "aria-controls": `tab-${name}`, "data-t": `tab.${name}`, on: { click: () => change({ tab: name }), keydown: nextTab } })));
+  const tab = (name) => el("button", { type: "button", role: "tab", id: `go-${name}`, "aria-controls": `tab-${name}`, "data-t": `tab.${name}`,
+    on: { click: () => change({ tab: name }), keydown: nextTab } });
+  $("tabs").append(...TABS.map(tab));
+  const chip = (name, value) => el("label", {}, el("input", { type: "radio", name, value, on: { change: () => change({ [name]: value }) } }),
+    el("span", {}, el("span"), el("span", { class: "count" })));
   for (const set of document.querySelectorAll("[data-radio]"))
-    set.append(...OPTIONS[set.dataset.radio]().map(([value]) => el("label", {}, el("input", { type: "radio", name: set.dataset.radio, value, on: { change: () => change({ [set.dataset.radio]: value }) } }), el("span", {}, el("span"), el("span", { class: "count" })))));
+    set.append(...OPTIONS[set.dataset.radio]().map(([value]) => chip(set.dataset.radio, value)));
   for (const node of document.querySelectorAll("[data-state]"))
     node.addEventListener("change", () => change({ [node.dataset.state]: node.type === "checkbox" ? node.checked : node.value }));
   for (const button of document.querySelectorAll("[data-go]")) {
@@ -63,25 +67,32 @@ function sync() {
 }
 
 function renderTrust() {
-  const { manifest } = FACTS, flat = (content) => (typeof content === "string" ? content : Object.entries(content).map(([key, text]) => `${key} ${text}`).join(t("comma")));
-  const pairs = [["signature", manifest.signature], ["data.hash", `${manifest.data.name}: ${manifest.data.digest}`], ["base", `${manifest.base_model.name}: ${manifest.base_model.fingerprint}`],
-    ["engine", flat(manifest.engine)], ["hardware", flat(manifest.hardware)], ["versions", flat({ tangeval: manifest.tangeval, ...manifest.versions })], ["seed", manifest.seed], ["luck", manifest.luck],
-    ...manifest.checkpoints.map((each) => [null, each.name, `${each.kind}, ${each.fingerprint || "–"}; ${each.seen ? t("seen", { counts: flat(each.seen) }) : t("seen.unknown")}`])];
-  fill($("made"), pairs.flatMap(([key, text, more]) => (key ? [el("dt", {}, t(`trust.${key}`)), el("dd", {}, text)] : [el("dt", {}, text), el("dd", {}, more)])));
+  const { manifest } = FACTS;
+  const flat = (content) => (typeof content === "string" ? content : joined(Object.entries(content).map(([key, text]) => `${key} ${text}`)));
+  const said = {
+    signature: manifest.signature, "data.hash": `${manifest.data.name}: ${manifest.data.digest}`,
+    base: `${manifest.base_model.name}: ${manifest.base_model.fingerprint}`, engine: flat(manifest.engine), hardware: flat(manifest.hardware),
+    versions: flat({ tangeval: manifest.tangeval, ...manifest.versions }), seed: manifest.seed, luck: manifest.luck,
+  };
+  const seen = (each) => (each.seen ? t("seen", { counts: flat(each.seen) }) : t("seen.unknown"));
+  const checkpoints = manifest.checkpoints.map((each) => [each.name, `${each.kind}, ${each.fingerprint || "–"}; ${seen(each)}`]);
+  fillTerms($("made"), [...Object.entries(said).map(([key, text]) => [t(`trust.${key}`), text]), ...checkpoints]);
   $("command").textContent = `tangeval run ${FACTS.study}.yaml`;
-  $("yaml").textContent = visible(FACTS.yaml).replaceAll("⟨U+000A⟩", "\n");
-  const file = (name, content, type) => el("li", {}, el("button", { type: "button", on: { click: () => save(name.replace("/", "-"), content, type) } }, name));
-  fill($("downloads"), file(`${FACTS.study}.yaml`, FACTS.yaml, "text/yaml"), ...Object.entries(TABLES).map(([name, { csv }]) => file(name, csv, "text/csv")));
+  $("yaml").textContent = FACTS.yaml.split("\n").map(visible).join("\n");
+  const file = (name, content, type) =>
+    el("li", {}, el("button", { type: "button", on: { click: () => save(name.replace("/", "-"), content, type) } }, name));
+  const tables = Object.entries(TABLES).map(([name, { csv }]) => file(name, csv, "text/csv"));
+  fill($("downloads"), file(`${FACTS.study}.yaml`, FACTS.yaml, "text/yaml"), tables);
   const left = manifest.left_out.map((each) => (typeof each === "string" ? each : Object.values(each).join(t("colon"))));
-  fill($("left-out"), (left.length ? left : [t("left.none")]).map((text) => el("li", {}, text)), el("li", {}, $("share").textContent), el("li", {}, t("left.path")));
-  fill($("signatures"), Object.entries(FACTS.signatures).flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, typeof text === "string" ? text : JSON.stringify(text))]));
+  fill($("left-out"), [...(left.length ? left : [t("left.none")]), share(), t("left.path")].map((text) => el("li", {}, text)));
+  fillTerms($("signatures"), Object.entries(FACTS.signatures).map(([name, text]) => [name, typeof text === "string" ? text : JSON.stringify(text)]));
 }
 
 const RENDER = {
   glance: [renderGlance],
   explore: [renderKnobs, renderNumbers, renderPoems, renderCurves, renderHeat],
   pictures: [renderEffects, renderTraining, renderPareto, renderTies],
-  trust: [renderPoems, renderTrust],
+  trust: [renderTrust],
 };
 let spoken = "";
 

@@ -91,6 +91,18 @@ const number = (text) =>
 const interval = (low, high) =>
   low === "" || high === "" ? null : el("span", { class: "interval" }, "[", number(low), ", ", number(high), "]");
 
+/** Fill a table: `head` names the columns; a row is what names it, then cells; `of` gives a row's attributes. */
+function fillTable(table, head, rows, of = () => ({})) {
+  const heads = head.map((name) => el("th", { scope: "col", class: FACTS.yardsticks.includes(name) ? "yard" : "" }, name));
+  const body = rows.map(([name, ...cells], place) =>
+    el("tr", of(place), el("th", { scope: "row" }, name), cells.map((cell) => el("td", {}, cell))));
+  fill(table, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, body));
+}
+
+/** Fill a list of terms and what is said of each. */
+const fillTerms = (list, pairs) => fill(list, pairs.flatMap(([term, said]) => [el("dt", {}, term), el("dd", {}, said)]));
+const joined = (names) => names.join(t("comma"));
+
 function save(name, content, type) {
   const link = el("a", { download: name });
   link.href = URL.createObjectURL(new Blob([content], { type }));

@@ -19,17 +19,20 @@ function renderGlance() {
     outputs: (FACTS.luck * FACTS.cells.length * FACTS.checkpoints.length).toLocaleString("en") }));
   fill($("best"), (selection ? bestCard(selection, best, cell) : [el("h2", {}, t("no.choice")), el("p", {}, t("no.choice.say"))]));
   const base = FACTS.checkpoints.includes("base") && best !== "base" ? ["base"] : [];
-  numbersTable($("beside"), split, cell, [...base, best, ...FACTS.yardsticks], ["reference_nll", "bleu", "chrf", "form", "rhyme", "tone_opposition", "copied_clauses"]);
+  const told = ["reference_nll", "bleu", "chrf", "form", "rhyme", "tone_opposition", "copied_clauses"];
+  numbersTable($("beside"), split, cell, [...base, best, ...FACTS.yardsticks], told);
   $("beside-note").textContent = t("beside.note", { split: t(`split.${split}`), cell: spell(cell) });
   const names = [...FACTS.checkpoints, ...FACTS.yardsticks];
   const metrics = ["reference_nll", "bleu", "form", "rhyme"].filter((metric) => value(split, best, cell, metric) !== "");
   const rows = (metric) => names.filter((name) => name !== REFERENCE || METRIC[metric].share).map((name) => {
     const [middle, low, high] = triple(split, name, cell, metric);
-    return { name: name === best ? `★ ${name}` : name, colour: placeOf(name) < 0 ? css("--quiet") : colourOf(placeOf(name)), value: middle, low, high, open: placeOf(name) < 0 };
+    const yard = FACTS.yardsticks.includes(name);
+    return { name: name === best ? `★ ${name}` : name, colour: yard ? css("--quiet") : colourOf(placeOf(name)), value: middle, low, high, open: yard };
   }).filter((row) => row.value !== "");
   panels($("standing"), metrics.map((metric) => ({ title: label(metric) + (METRIC[metric].better === "low" ? ` · ${t("low.better")}` : ""),
     draw: (box) => dotPanel(box, { rows: rows(metric), share: METRIC[metric].share }) })),
-  () => [["metric", "checkpoint", "value", "low", "high"], ...metrics.flatMap((metric) => rows(metric).map((row) => [metric, row.name, row.value, row.low, row.high]))]);
+  () => [["metric", "checkpoint", "value", "low", "high"],
+    ...metrics.flatMap((metric) => rows(metric).map((row) => [metric, row.name, row.value, row.low, row.high]))]);
   renderHero(base.length ? [0, CHOSEN.checkpoint] : [CHOSEN.checkpoint], cell);
 }
 
@@ -44,76 +47,94 @@ async function renderHero(checkpoints, cell) {
 
 function bestCard(selection, best, cell) {
   const { rule } = selection, by = rule.cell.by, same = (place) => selection[place] && selection.cell;
-  const figures = [...new Set([rule.split, "test"])].filter(same).map((split) => el("p", { class: "figure" },
-    el("strong", {}, number(value(split, best, cell, by))), " ", interval(value(split, best, cell, `${by}_low`), value(split, best, cell, `${by}_high`)),
-    el("small", {}, `${label(by)} · ${t(`split.${split}`)}${split === "test" && selection.saw_test ? ` · ${t("saw.test", { n: selection.saw_test })}` : ""}`)));
+  const warned = (split) => (split === "test" && selection.saw_test ? ` · ${t("saw.test", { n: selection.saw_test })}` : "");
+  const figures = [...new Set([rule.split, "test"])].filter(same).map((split) => {
+    const [middle, low, high] = triple(split, best, cell, by);
+    return el("p", { class: "figure" }, el("strong", {}, number(middle)), " ", interval(low, high),
+      el("small", {}, `${label(by)} · ${t(`split.${split}`)}${warned(split)}`));
+  });
   const { checkpoints, cells = [] } = selection.runners_up, tied = checkpoints.filter((each) => !each.distinguishable).map((each) => each.checkpoint);
   const told = cells.filter((each) => each.distinguishable).length, { corrected } = selection;
   return [
     el("h2", {}, t("best")), el("p", { class: "winner" }, best),
-    el("p", { class: "chips" }, FACTS.knobs.map((knob, place) => el("span", { class: "chip" }, t(`knob.${knob}`), " ", el("b", {}, ofKnob(knob, cell[place]))))),
+    el("p", { class: "chips" }, FACTS.knobs.map((knob, i) => el("span", { class: "chip" }, t(`knob.${knob}`), " ", el("b", {}, ofKnob(knob, cell[i]))))),
     selection.cell ? el("div", { class: "row" }, figures) : el("p", {}, t("no.cell.chosen")),
-    corrected && corrected.value != null && el("p", {}, t("corrected", { value: short(String(corrected.value)), low: short(String(corrected.low)), high: short(String(corrected.high)) })),
-    el("p", {}, tied.length ? t("ties.with", { names: tied.join(t("comma")) }) : t("ties.none"), state.lang === "zh" ? "" : " ", cells.length ? t("ties.cells", { told, of: cells.length }) : ""),
-    selection.refused.length ? el("p", {}, t("refused", { names: selection.refused.join(t("comma")), split: t(`split.${rule.split}`) })) : null,
+    corrected?.value != null && el("p", {}, t("corrected", Object.fromEntries(Object.entries(corrected).map(([key, one]) => [key, short(one)])))),
+    el("p", {}, tied.length ? t("ties.with", { names: joined(tied) }) : t("ties.none"), state.lang === "zh" ? "" : " ",
+      cells.length ? t("ties.cells", { told, of: cells.length }) : ""),
+    selection.refused.length ? el("p", {}, t("refused", { names: joined(selection.refused), split: t(`split.${rule.split}`) })) : null,
     el("p", { class: "note" }, t("rule", { checkpoint: label(rule.checkpoint), cell: label(by), split: t(`split.${rule.split}`),
-      require: Object.entries(rule.cell.require).map(([name, text]) => `${label(name)} ${text}`).join(t("comma")) || t("nothing") })),
+      require: joined(Object.entries(rule.cell.require).map(([name, text]) => `${label(name)} ${text}`)) || t("nothing") })),
     el("button", { type: "button", class: "main", on: { click: () => { $("to-best").click(); change({ tab: "explore" }); } } }, t("to.explore")),
   ];
 }
 
-/** Lines against `x` for every metric: what a knob does, or what training did. */
-function smallMultiples(picture, metrics, x, lines, levels) {
-  panels(picture, metrics.map((metric) => ({ title: label(metric), draw: (box) => linePanel(box, {
-    x, metric, at: -1, levels: levels(metric), lines: lines.map((line) => ({ ...line, rows: line.gets.map((get) => (get ? tripleOf(get, metric) : ["", "", ""])) })) }) })),
-  () => [["line", "x", ...metrics.flatMap((m) => [m, `${m}_low`, `${m}_high`])],
-    ...lines.flatMap((line) => line.gets.map((get, place) => [line.name, x[place], ...metrics.flatMap((m) => (get ? tripleOf(get, m) : ["", "", ""]))]))], lines);
+/** Lines against `x` for every metric: what a knob does, or what training did. `gets` reads the row at each x, if there is one. */
+function smallMultiples(picture, metrics, x, lines) {
+  const read = (get, metric) => (get ? tripleOf(get, metric) : ["", "", ""]);
+  const panel = (metric) => ({ title: label(metric), draw: (box) => linePanel(box, {
+    x, metric, at: -1, levels: levelsOf(state.split, metric), lines: lines.map((line) => ({ ...line, rows: line.gets.map((get) => read(get, metric)) })) }) });
+  const row = (line) => line.gets.map((get, place) => [line.name, x[place], ...metrics.flatMap((metric) => read(get, metric))]);
+  const head = ["checkpoint", "at", ...metrics.flatMap((metric) => [metric, `${metric}_low`, `${metric}_high`])];
+  panels(picture, metrics.map(panel), () => [head, ...lines.flatMap(row)], lines);
 }
 
-const same = (one, other) => one !== "" && Number(one) === Number(other);
-
 function renderEffects() {
-  const { split, knob } = state;
-  const rows = records("effects.csv", (get) => get("split") === split && get("knob") === knob), levels = (metric) => levelsOf(split, metric);
+  const { split, knob } = state, x = GRID[knob].map((text) => ofKnob(knob, text));
+  const rows = records("effects.csv", (get) => get("split") === split && get("knob") === knob);
   const metrics = rows.length ? shownIn(rows).filter((metric) => METRIC[metric].per_cell) : [];
+  const at = (name, text) => rows.find((get) => get("checkpoint") === name && Number(get("value")) === Number(text));
   const lines = ticked().map((place) => ({ name: nameOf(place), colour: colourOf(place), symbol: SYMBOLS[place % SYMBOLS.length],
-    gets: GRID[knob].map((text) => rows.find((get) => get("checkpoint") === nameOf(place) && same(get("value"), text))) }));
-  smallMultiples($("effects"), metrics, GRID[knob].map((text) => ofKnob(knob, text)), lines, levels);
-  const body = lines.flatMap((line) => line.gets.map((get, place) => get && el("tr", {}, el("th", { scope: "row" }, line.name), el("td", {}, ofKnob(knob, GRID[knob][place])),
-    metrics.map((metric) => { const [middle, low, high] = tripleOf(get, metric); return el("td", {}, number(middle), " ", interval(low, high)); })))).filter(Boolean);
-  fill($("effects-table"), el("thead", {}, el("tr", {}, [t("checkpoint"), t(`knob.${knob}`), ...metrics.map(label)].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, body));
+    gets: GRID[knob].map((text) => at(nameOf(place), text)) }));
+  smallMultiples($("effects"), metrics, x, lines);
+  const row = (line) => line.gets.flatMap((get, place) => (get ? [[line.name, x[place], ...metrics.map((metric) => measured(tripleOf(get, metric)))]] : []));
+  fillTable($("effects-table"), [t("checkpoint"), t(`knob.${knob}`), ...metrics.map(label)], lines.flatMap(row));
 }
 
 function renderTraining() {
-  const rows = records("checkpoints.csv", (get) => get("split") === state.split && !FACTS.yardsticks.includes(get("checkpoint")) && (get("step") !== "" || get("checkpoint") === "base"));
-  const steps = rows.filter((get) => get("step") !== "").length > 1;
-  const gets = steps ? rows.toSorted((a, b) => Number(a("step") || 0) - Number(b("step") || 0)) : [];
+  const own = records("checkpoints.csv", (get) => get("split") === state.split && FACTS.checkpoints.includes(get("checkpoint")));
+  const gets = own.filter((get) => get("step") !== "" || get("checkpoint") === "base").sort((a, b) => Number(a("step")) - Number(b("step")));
+  const steps = new Set(gets.map((get) => get("step")).filter(Boolean)).size > 1;
   const line = { name: t("all.cells"), colour: css("--late"), symbol: "circle", gets };
-  smallMultiples($("training"), steps ? shownIn(gets) : [], gets.map((get) => (get("step") === "" ? get("checkpoint") : get("step"))), [line], (metric) => levelsOf(state.split, metric));
+  smallMultiples($("training"), steps ? shownIn(gets) : [], gets.map((get) => get("step") || get("checkpoint")), [line]);
 }
 
-/** Cells for which no other is better in both; points are [x, y], already turned so that more is better. */
-const front = (points) => points.filter((one) => !points.some((other) => other.x >= one.x && other.y >= one.y && (other.x > one.x || other.y > one.y)));
+/** Points for which no other is better in both; x and y are turned so that more is better. */
+function front(points) {
+  const beats = (one, other) => one.x >= other.x && one.y >= other.y && (one.x > other.x || one.y > other.y);
+  return points.filter((point) => !points.some((other) => beats(other, point))).sort((one, other) => one.x - other.x);
+}
+
+/** Every cell of the ticked checkpoints that has both metrics. */
+function paretoPoints({ quality, diversity, split }) {
+  const turned = (metric, text) => Number(text) * (METRIC[metric].better === "low" ? -1 : 1);
+  return ticked().flatMap((place) => FACTS.cells.flatMap((cell) => {
+    const [x, y] = [diversity, quality].map((metric) => value(split, nameOf(place), cell, metric));
+    return x === "" || y === "" ? [] : [{ place, cell, texts: [x, y], x: turned(diversity, x), y: turned(quality, y) }];
+  }));
+}
 
 function renderPareto() {
-  const { quality, diversity, split } = state, sign = (metric) => (METRIC[metric].better === "low" ? -1 : 1);
-  const points = ticked().flatMap((place) => FACTS.cells.flatMap((cell) => {
-    const [x, y] = [diversity, quality].map((metric) => value(split, nameOf(place), cell, metric));
-    return x === "" || y === "" ? [] : [{ place, cell, texts: [x, y], x: Number(x) * sign(diversity), y: Number(y) * sign(quality) }];
-  }));
-  const edge = front(points).sort((one, other) => one.x - other.x), now = cellNow().join("|");
-  const dot = (point) => ({ value: point.texts.map(Number), point, itemStyle: edge.includes(point) ? { borderColor: css("--ink"), borderWidth: 2, opacity: 1 } : {},
-    symbolSize: point.cell.join("|") === now && point.place === Number(state.a) ? 16 : 8 });
+  const { quality, diversity } = state, points = paretoPoints(state), edge = front(points), now = cellNow().join("|");
+  const here = (point) => point.cell.join("|") === now && point.place === Number(state.a);
+  const mark = (point) => ({ value: point.texts.map(Number), point, symbolSize: here(point) ? 16 : 8,
+    itemStyle: edge.includes(point) ? { borderColor: css("--ink"), borderWidth: 2, opacity: 1 } : {} });
   const series = ticked().map((place) => ({ type: "scatter", name: nameOf(place), color: colourOf(place), symbol: SYMBOLS[place % SYMBOLS.length],
-    itemStyle: { opacity: 0.65 }, data: points.filter((point) => point.place === place).map(dot) }));
-  const axisOf = (metric, more) => axis({ type: "value", scale: true, name: label(metric), nameLocation: "middle", inverse: METRIC[metric].better === "low", ...more });
-  panels($("pareto"), points.length ? [{ title: `${label(quality)} · ${label(diversity)}`, draw: (box) => {
-    draw(box, { grid: { left: 60, right: 20, top: 14, bottom: 48 }, xAxis: axisOf(diversity, { nameGap: 28 }), yAxis: axisOf(quality, { nameGap: 42 }),
-      series: [{ type: "line", data: edge.map((point) => point.texts.map(Number)), step: false, symbol: "none", silent: true, color: css("--ink"), lineStyle: { width: 1, type: [4, 4] } }, ...series],
-      tell: ({ data: { point } }) => (point ? [el("b", {}, nameOf(point.place)), spell(point.cell), `${label(quality)} ${short(point.texts[1])}`, `${label(diversity)} ${short(point.texts[0])}`] : []) });
+    itemStyle: { opacity: 0.65 }, data: points.filter((point) => point.place === place).map(mark) }));
+  const along = { type: "line", data: edge.map((point) => point.texts.map(Number)), symbol: "none", silent: true, color: css("--ink"),
+    lineStyle: { width: 1, type: [4, 4] } };
+  const axisOf = (metric, nameGap) => axis({ type: "value", scale: true, name: label(metric), nameLocation: "middle", nameGap,
+    inverse: METRIC[metric].better === "low" });
+  const tell = ({ data: { point } }) => (point ? [el("b", {}, nameOf(point.place)), spell(point.cell), `${label(quality)} ${short(point.texts[1])}`,
+    `${label(diversity)} ${short(point.texts[0])}`] : []);
+  const panel = { title: `${label(quality)} · ${label(diversity)}`, draw(box) {
+    draw(box, { grid: { left: 60, right: 20, top: 14, bottom: 48 }, xAxis: axisOf(diversity, 28), yAxis: axisOf(quality, 42), series: [along, ...series], tell });
     const chart = echarts.getInstanceByDom(box);
-    chart.off("click").on("click", ({ data }) => data?.point && change({ a: String(data.point.place), ...Object.fromEntries(FACTS.knobs.map((knob, i) => [KNOBS[knob], data.point.cell[i]])) }));
-  } }] : [], () => [["checkpoint", ...FACTS.knobs, diversity, quality, "front"], ...points.map((point) => [nameOf(point.place), ...point.cell, ...point.texts, edge.includes(point) ? "1" : ""])], tickedKeys());
+    chart.off("click");
+    chart.on("click", ({ data }) => data?.point && goTo(data.point.cell, { a: String(data.point.place) }));
+  } };
+  const row = (point) => [nameOf(point.place), ...point.cell, ...point.texts, edge.includes(point) ? "1" : ""];
+  panels($("pareto"), points.length ? [panel] : [], () => [["checkpoint", ...FACTS.knobs, diversity, quality, "front"], ...points.map(row)], tickedKeys());
 }
 
 function renderTies() {
@@ -124,8 +145,11 @@ function renderTies() {
   const row = (each) => ({ name: named(each), colour: css(each.distinguishable ? "--accent" : "--late"), open: !each.distinguishable,
     value: text(each.difference), low: text(each.difference_low), high: text(each.difference_high) });
   const { checkpoints, cells = [] } = selection.runners_up;
-  const list = [[rule.checkpoint, checkpoints, "ties.checkpoints"], [rule.cell.by, cells.slice(0, most), "ties.of.cells"]].filter(([, each]) => each.length);
+  const kinds = [[rule.checkpoint, checkpoints, "ties.checkpoints"], [rule.cell.by, cells.slice(0, most), "ties.of.cells"]];
+  const list = kinds.filter(([, each]) => each.length);
   $("ties-say").textContent = cells.length > most ? t("ties.most", { most, all: cells.length }) : "";
-  panels($("ties"), list.map(([metric, each, key]) => ({ title: t(key, { metric: label(metric) }), draw: (box) => dotPanel(box, { rows: each.map(row), zero: true }) })),
-    () => [["what", "difference", "low", "high", "p (Holm)"], ...[...checkpoints, ...cells].map((each) => [named(each), text(each.difference), text(each.difference_low), text(each.difference_high), text(each.p_holm)])]);
+  const said = (each) => [named(each), ...["difference", "difference_low", "difference_high", "p_holm"].map((key) => text(each[key]))];
+  panels($("ties"), list.map(([metric, each, key]) => ({ title: t(key, { metric: label(metric) }),
+    draw: (box) => dotPanel(box, { rows: each.map(row), zero: true }) })),
+  () => [["what", "difference", "low", "high", "p (Holm)"], ...[...checkpoints, ...cells].map(said)]);
 }

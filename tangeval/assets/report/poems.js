@@ -77,14 +77,16 @@ function verse(text, example, copied, part = -1) {
     const shown = visible(token.character);
     lines.at(-1).at(-1).push(name || shown !== token.character ? el("span", { class: name || "escape" }, shown) : shown);
   });
-  return el("p", { class: "verse", lang: "zh-Hant" }, text ? lines.map((line) => el("span", { class: "line" }, line.map((clause) => el("span", { class: "clause" }, clause)))) : el("span", { class: "none" }, t("empty.text")));
+  const clause = (own) => el("span", { class: "clause" }, own), line = (own) => el("span", { class: "line" }, own.map(clause));
+  return el("p", { class: "verse", lang: "zh-Hant" }, text ? lines.map(line) : el("span", { class: "none" }, t("empty.text")));
 }
 
 function strophe(title, about, text, example, copied, part) {
   return el("section", { class: "strophe" }, el("h3", {}, title), verse(text, example, copied, part), el("p", { class: "about" }, about));
 }
 
-const flawLine = (bits) => (bits ? [el("span", { class: "bad" }, "✗ "), spelt(bits).map((flaw) => t(`flaw.${flaw}`)).join(t("comma"))] : [el("span", { class: "good" }, "✓ "), t("no.flaw")]);
+const flawLine = (bits) => (bits ? [el("span", { class: "bad" }, "✗ "), joined(spelt(bits).map((flaw) => t(`flaw.${flaw}`)))]
+  : [el("span", { class: "good" }, "✓ "), t("no.flaw")]);
 
 /** What stands beside: checkpoint and cell, or nothing. */
 function beside() {
@@ -104,14 +106,16 @@ async function versesOf(place, sides) {
   const example = EXAMPLES[PLACES[place].id], [texts, copied, at] = await unitOf(place);
   const codes = sides.map((side) => at[column(side.checkpoint, side.cell)]);
   const part = codes.length === 2 ? partOf(texts[codes[0]], texts[codes[1]]) : -1;
-  const own = sides.map((side, i) => strophe(nameOf(side.checkpoint), flawLine(flawsOf(side.checkpoint, side.cell, place)), texts[codes[i]], example, copied[codes[i]], part));
+  const own = sides.map(({ checkpoint, cell }, i) =>
+    strophe(nameOf(checkpoint), flawLine(flawsOf(checkpoint, cell, place)), texts[codes[i]], example, copied[codes[i]], part));
   const given = strophe(t("given"), example.id, example.couplet, example);
   return { nodes: [given, ...own, strophe(t("poet"), "", example.reference, example)], texts: codes.map((code) => texts[code]), part };
 }
 
 /** The units of the split at hand, as the filter orders or thins them; `first` has the worst first. */
 function listed() {
-  const own = PLACES.map((where, place) => ({ ...where, place, bits: flawsOf(Number(state.a), cellNow(), place) })).filter((unit) => unit.split === state.split);
+  const cell = cellNow(), all = PLACES.map((where, place) => ({ ...where, place, bits: flawsOf(Number(state.a), cell, place) }));
+  const own = all.filter((unit) => unit.split === state.split);
   const bit = FACTS.flaws.indexOf(state.flaw);
   const kept = bit < 0 ? own : own.filter((unit) => unit.bits & (1 << bit));
   return { own, kept: state.flaw === "first" ? kept.toSorted((one, other) => bitCount(other.bits) - bitCount(one.bits)) : kept };
@@ -119,7 +123,8 @@ function listed() {
 
 function go(what, by) {
   const { kept } = listed(), sample = Number(state.sample);
-  const poems = [...new Set(kept.map((unit) => unit.id))], samples = kept.filter((unit) => unit.id === state.poem).map((unit) => unit.sample).sort((a, b) => a - b);
+  const poems = [...new Set(kept.map((unit) => unit.id))];
+  const samples = kept.filter((unit) => unit.id === state.poem).map((unit) => unit.sample).sort((a, b) => a - b);
   const step = (list, now) => list[(list.indexOf(now) + by + list.length) % list.length] ?? list[0];
   if (!kept.length) return;
   if (what === "sample" && samples.length) return change({ sample: String(step(samples, sample)) });
@@ -128,8 +133,8 @@ function go(what, by) {
 }
 
 function renderFilter({ own, kept }) {
-  const count = (key) => (FACTS.flaws.includes(key) ? own.filter((unit) => unit.bits & (1 << FACTS.flaws.indexOf(key))).length : key === "first" ? own.filter((unit) => unit.bits).length : own.length);
-  for (const box of document.querySelectorAll("[data-radio=flaw] input")) box.nextSibling.lastChild.textContent = ` ${count(box.value)}`;
+  const among = (key) => (key === "all" ? own : own.filter(({ bits }) => (key === "first" ? bits : bits & (1 << FACTS.flaws.indexOf(key)))));
+  for (const box of document.querySelectorAll("[data-radio=flaw] input")) box.nextSibling.lastChild.textContent = ` ${among(box.value).length}`;
   const worst = new Map();
   for (const unit of kept) worst.set(unit.id, [...(worst.get(unit.id) ?? []), unit.bits]);
   if (!worst.has(state.poem) && own.some((unit) => unit.id === state.poem)) worst.set(state.poem, []);
@@ -139,12 +144,20 @@ function renderFilter({ own, kept }) {
   }));
 }
 
+/** How many of the study's texts are on the page, and which. */
+function share() {
+  const each = FACTS.cells.length * FACTS.checkpoints.length, some = (number) => number.toLocaleString("en");
+  if (!FACTS.has_texts) return t("texts.absent");
+  if (PLACES.length === FACTS.luck) return t("texts.all", { all: some(FACTS.luck * each) });
+  return t("texts.share", {
+    shown: some(PLACES.length * each), all: some(FACTS.luck * each), percent: ((100 * PLACES.length) / FACTS.luck).toFixed(1),
+    units: some(PLACES.length), of: some(FACTS.luck),
+  });
+}
+
 async function renderPoems() {
   const cell = cellNow(), ready = PLACES.length > 0;
-  const shown = PLACES.length * FACTS.cells.length * FACTS.checkpoints.length, all = FACTS.luck * FACTS.cells.length * FACTS.checkpoints.length;
-  const some = (number) => number.toLocaleString("en");
-  $("share").textContent = !FACTS.has_texts ? t("texts.absent") : shown === all ? t("texts.all", { all: some(all) })
-    : t("texts.share", { shown: some(shown), all: some(all), percent: ((100 * shown) / all).toFixed(1), units: some(PLACES.length), of: some(FACTS.luck) });
+  $("share").textContent = share();
   $("with-texts").hidden = !ready;
   if (!ready) return;
   const list = listed(), mine = list.own.filter((unit) => unit.id === state.poem);
@@ -171,8 +184,10 @@ async function renderPoems() {
 
 function legend() {
   const sign = (name, text) => [el("span", { class: `verse key ${name}`, lang: "zh-Hant" }, "字"), ` ${text}  `];
-  return { none: [], equal: sign("equal", t("mark.equal.say")), copied: [sign("copied", t("mark.copied.say", { n: FACTS.least_run })), sign("copied longest", t("mark.longest.say"))],
+  return {
+    none: [], equal: sign("equal", t("mark.equal.say")),
+    copied: [sign("copied", t("mark.copied.say", { n: FACTS.least_run })), sign("copied longest", t("mark.longest.say"))],
     rhyme: [sign("rhymes", t("mark.rhymes.say")), sign("apart", t("mark.apart.say"))],
-    tone: [sign("tone level", t("mark.level.say")), sign("tone oblique", t("mark.oblique.say")), sign("tone both", t("mark.both.say"))] }[state.mark]
-    .concat(beside() ? sign("part", t("mark.part.say")) : []).flat();
+    tone: [sign("tone level", t("mark.level.say")), sign("tone oblique", t("mark.oblique.say")), sign("tone both", t("mark.both.say"))],
+  }[state.mark].concat(beside() ? sign("part", t("mark.part.say")) : []).flat();
 }

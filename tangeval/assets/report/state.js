@@ -73,8 +73,10 @@ function readAddress() {
   for (const key of ["up", "every", "digits"]) state[key] = state[key] === "1" || state[key] === true;
 }
 
+/** Set the sliders to `cell`, and what else is given. */
+const goTo = (cell, more) => change({ ...Object.fromEntries(FACTS.knobs.map((knob, place) => [KNOBS[knob], cell[place]])), ...more });
 const cellNow = () => FACTS.knobs.map((knob) => state[KNOBS[knob]]);
 const ticked = () => (state.on ? state.on.split(".").map(Number) : []);
 const nameOf = (place) => FACTS.checkpoints[place];
 const ofKnob = (knob, text) => (OFF[knob] === text ? t("off") : text);
-const spell = (cell) => FACTS.knobs.map((knob, place) => `${t(`knob.${knob}`)} ${ofKnob(knob, cell[place])}`).join(t("comma"));
+const spell = (cell) => joined(FACTS.knobs.map((knob, place) => `${t(`knob.${knob}`)} ${ofKnob(knob, cell[place])}`));
