@@ -93,7 +93,7 @@ const interval = (low, high) =>
 
 /** Fill a table: `head` names the columns; a row is what names it, then cells; `of` gives a row's attributes. */
 function fillTable(table, head, rows, of = () => ({})) {
-  const heads = head.map((name) => el("th", { scope: "col", class: FACTS.yardsticks.includes(name) ? "yard" : "" }, name));
+  const heads = head.map((name) => el("th", { scope: "col", class: FACTS.yardsticks.includes(name) ? "yard" : name.length > 20 ? "long" : "" }, name));
   const body = rows.map(([name, ...cells], place) =>
     el("tr", of(place), el("th", { scope: "row" }, name), cells.map((cell) => el("td", {}, cell))));
   fill(table, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, body));
