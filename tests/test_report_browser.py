@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 from tangeval import report
@@ -121,6 +122,38 @@ def test_sliders_move_the_numbers_to_exactly_those_of_the_summary(visit, folder)
     assert len(seen) == 5
     first = page.locator("#numbers tbody td data").first
     assert first.inner_text() == first.get_attribute("value")  # all digits
+
+
+def test_poems_are_those_of_the_sliders_checkpoints_poem_and_sample(visit, folder):
+    keys = ["checkpoint", "example_id", "sample", *KNOBS]
+    texts = pd.concat(map(pd.read_parquet, (folder / "generations").iterdir())).set_index(keys)["text"]
+    scores = pd.read_parquet(folder / "scores.parquet").set_index(keys)
+    page = visit("tab=explore&split=test&a=1&b=0&mark=none&poem=test-3&sample=0&t=0&k=0&p=0.6&l=6&digits=0")
+    seen = set()
+    for knob, times in (("temperature", 2), ("max_length", 1), ("top_k", 1), ("top_p", 1)):
+        for _ in range(times):
+            page.locator(f"#knob-{knob}").press("ArrowLeft" if knob == "top_k" else "ArrowRight")
+            for sample in (0, 1):
+                page.evaluate(f"change({{sample: '{sample}'}})")
+                until(page, f"document.querySelector('#part').textContent.startsWith('Sample {sample + 1} ')")
+                page.wait_for_timeout(60)
+                cell = [float(now(page)[key]) for key in "tkpl"]
+                for place, name in ((1, NAME), (2, "base")):
+                    own = page.locator("#verses .strophe").nth(place)
+                    text, row = (
+                        texts[(name, "test-3", sample, *cell)],
+                        scores.loc[(name, "test-3", sample, *cell)],
+                    )
+                    written = "".join(own.locator(".verse").inner_text().split())
+                    assert written == "".join(page.evaluate("visible", text).split()) or (
+                        not text and "empty" in written
+                    )
+                    flawed = own.locator(".about").inner_text().split(" ", 1)[1].split(", ")
+                    assert ("rhyme" in flawed) == (row["rhyme"] == 0)
+                    assert ("cut off" in flawed) == (row["complete"] == 0)
+                    assert ("copied" in flawed) == (row["copied_clauses"] > 0)
+                    seen.add(text)
+    assert len(seen) > 6
 
 
 def test_a_slider_snaps_to_the_grid_and_says_where_it_stands(visit):
