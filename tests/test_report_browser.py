@@ -95,6 +95,13 @@ def test_every_part_opens_in_both_languages_without_a_word_or_a_request(visit, l
     assert ("Explore" in page.locator("nav").inner_text()) == (language == "en")
 
 
+@pytest.mark.parametrize("tab", ["glance", "explore", "pictures"])
+def test_pictures_far_down_the_page_are_drawn_when_the_reader_pauses(visit, tab):
+    page = visit(f"tab={tab}")
+    until(page, f"[...document.querySelectorAll('#tab-{tab} .box')].every((box) => box.querySelector('svg'))")
+    assert page.locator(f"#tab-{tab} .box").count() >= 4
+
+
 @pytest.mark.parametrize("width", [360, 1920])
 @pytest.mark.parametrize("tab", TABS)
 def test_nothing_sticks_out_of_a_phone_or_a_wide_screen(visit, width, tab):

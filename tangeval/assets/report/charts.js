@@ -135,6 +135,33 @@ function dotPanel(box, { rows, share, zero }) {
   });
 }
 
+const WAITING = new Map(); // box → how it is to be drawn
+const WATCH = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    target.near = isIntersecting;
+    if (isIntersecting) drawWaiting([target]);
+  }
+}, { rootMargin: "10% 0px" });
+
+/** Draw at once what is on the screen or near it, the rest when it comes near or the reader pauses. */
+function whenSeen(box, drawing) {
+  WAITING.set(box, drawing);
+  WATCH.observe(box);
+  if (box.near) drawWaiting([box]);
+  clearTimeout(whenSeen.later);
+  whenSeen.later = setTimeout(() => drawWaiting([...WAITING.keys()]), 500);
+}
+
+function drawWaiting(boxes) {
+  for (const box of boxes) {
+    if (box.isConnected && !box.clientWidth) continue; // in a tab that is not open
+    const drawing = WAITING.get(box);
+    WAITING.delete(box);
+    if (box.isConnected) drawing?.();
+  }
+}
+window.addEventListener("beforeprint", () => drawWaiting([...WAITING.keys()]));
+
 /**
  * The panels of a picture, one for each {title, draw}; `table()` is what they show, for saving and for reading aloud;
  * `keys` are the lines' {name, colour}.
@@ -152,7 +179,7 @@ function panels(picture, list, table, keys = []) {
     const [title, box] = holder.children[place].children;
     title.textContent = visible(panel.title);
     box.setAttribute("aria-label", visible(`${picture.querySelector("h2").textContent}: ${panel.title}. ${t("see.table")}`));
-    panel.draw(box);
+    whenSeen(box, () => panel.draw(box));
   });
   picture.hidden = !list.length;
   picture.table = table;
@@ -179,6 +206,7 @@ function addSaving() {
 
 /** A picture's panels as one SVG, as they stand on the page, each under its title. */
 function svgOf(picture) {
+  drawWaiting(picture.querySelectorAll(".box"));
   const holder = picture.querySelector(".panels").getBoundingClientRect(), head = 60;
   const root = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const [width, height] = [Math.ceil(holder.width), Math.ceil(holder.height) + head];
