@@ -1,7 +1,7 @@
 // charts.js: the three kinds of picture (lines with bands, heat map, dots with intervals), and how a picture is saved.
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const SYMBOLS = ["circle", "rect", "triangle", "diamond", "pin", "roundRect", "arrow"];
+const SYMBOLS = ["circle", "rect", "triangle", "diamond", "roundRect", "arrow"];
 
 /** Base is grey; checkpoints go from ochre to indigo as training went on. */
 function colourOf(place) {
