@@ -21,6 +21,7 @@ from tangeval import (
     judge,
     outputs,
     plan,
+    report,
     score,
     select,
     summarize,
@@ -90,6 +91,7 @@ def run(
     if drawn:
         console.print(f"pictures: {', '.join(drawn)} in {folder / 'figures'}")
     console.print(f"tables: {folder / 'tables'}; every cell: {folder / 'summary.csv'}")
+    _report(study, setup.dataset, folder)
 
 
 @app.command()
@@ -109,9 +111,21 @@ def generate(
 def summarize_command(place: Place) -> None:
     """Score, summarise and draw what a results folder holds; needs no torch."""
     study, folder = _results(place)
-    summary, pictures = _evaluate(study, dataset.load(study.data_name, study.validation_size), folder)
+    data = dataset.load(study.data_name, study.validation_size)
+    summary, pictures = _evaluate(study, data, folder)
     console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
     console.print(f"{len(pictures)} pictures in {folder / 'figures'}")
+    _report(study, data, folder)
+
+
+@app.command(name="report")
+def report_command(
+    place: Place,
+    out: Annotated[Path | None, typer.Option(help="The file (default: report.html in the folder).")] = None,
+) -> None:
+    """Write the page of a results folder: one HTML file to explore, nothing loaded from the network."""
+    study, folder = _results(place)
+    _report(study, dataset.load(study.data_name, study.validation_size), folder, out)
 
 
 @app.command(name="select")
@@ -122,7 +136,10 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
         manifest = select.read_manifest(folder)
         seen = {record["name"]: record["seen"] for record in manifest["checkpoints"]}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
-    _select(study, dataset.load(study.data_name, study.validation_size), folder)
+    data = dataset.load(study.data_name, study.validation_size)
+    _select(study, data, folder)
+    if (folder / report.PAGE).is_file():  # it would still show the old choice
+        _report(study, data, folder)
 
 
 @app.command()
@@ -434,6 +451,12 @@ def _select(study: Study, data: dataset.Dataset, folder: Path) -> None:
         example = data.by_id[example_id]
         table.add_row(*map(terminal.verse, (example.couplet, text, example.reference)))
     console.print(table)
+
+
+def _report(study: Study, data: dataset.Dataset, folder: Path, out: Path | None = None) -> None:
+    with console.status("writing the page"):
+        page, about = report.write(study, data, folder, out)
+    console.print(f"page: {page} ({about}); open it in a browser", highlight=False, markup=False)
 
 
 def _calibrate(data: dataset.Dataset) -> None:

@@ -48,8 +48,10 @@ def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
     return frame
 
 
-def read_generations(study: Study, folder: Path) -> pd.DataFrame:
+def read_generations(study: Study, folder: Path, sample: int | None = None) -> pd.DataFrame:
     """Return the study's generations, in the order of checkpoints, splits, poems, cells, samples.
+
+    With ``sample`` only that one of each poem and cell is read, which takes that much less memory.
 
     Raises:
         TangevalError: there are none, or a shard is missing.
@@ -60,7 +62,10 @@ def read_generations(study: Study, folder: Path) -> pd.DataFrame:
     missing = [wave.shard(folder) for wave in waves if not wave.shard(folder).is_file()]
     if missing:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
-    frame = pd.concat([pd.read_parquet(wave.shard(folder)) for wave in waves], ignore_index=True)
+    only = None if sample is None else [("sample", "==", sample)]
+    frame = pd.concat(
+        [pd.read_parquet(wave.shard(folder), filters=only) for wave in waves], ignore_index=True
+    )
     names = [checkpoint["name"] for checkpoint in manifest["checkpoints"]]
     grid = {(c.temperature, c.top_k, c.top_p, c.max_length) for c in study.decoding.cells()}
     knobs = zip(*(frame[name] for name in KNOBS[:4]), strict=True)

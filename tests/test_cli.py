@@ -427,6 +427,36 @@ def test_summarize_select_and_score_need_no_torch_and_make_the_runs_own_bytes(fi
     assert [file for file in before if after[file] != before[file]] == []
 
 
+def test_a_run_ends_in_a_page_and_report_makes_the_same_one_without_torch(planned_and_run, finished):
+    page = finished / RESULTS / "report.html"
+    assert re.search(
+        rf"page: {RESULTS}/report\.html \([\d.]+ MB, all numbers, all texts\)", planned_and_run[3].out
+    )
+    made = page.read_bytes()
+    page.unlink()
+    done = without_torch(finished, ["report", str(RESULTS)], ["report", "tiny.yaml", "--out", "sent.html"])
+    assert done.returncode == 0, done.stderr
+    assert page.read_bytes() == made == (finished / "sent.html").read_bytes()
+
+
+def test_a_page_shows_the_choice_that_was_made_last(finished):
+    page = finished / RESULTS / "report.html"
+    before = page.read_bytes()
+    study = (finished / "tiny.yaml").read_text()
+    (finished / "tiny.yaml").write_text(study.replace("by: bleu", "by: chrf"))
+    assert tangeval(finished, "select", "tiny.yaml").code == 0
+    assert page.read_bytes() != before
+    assert b'"by":"chrf"' in page.read_bytes()
+
+
+def test_a_page_of_what_is_no_results_folder_is_an_error(finished):
+    assert tangeval(finished, "report", "nowhere.yaml").code == 2
+    (finished / RESULTS / "summary.csv").unlink()
+    done = tangeval(finished, "report", RESULTS)
+    assert done.code == 2
+    assert "summary.csv is missing; `tangeval summarize" in done.err
+
+
 def test_a_study_file_stands_for_its_results_folder(finished):
     by_folder = tangeval(finished, "select", RESULTS)
     by_study = tangeval(finished, "select", "tiny.yaml")

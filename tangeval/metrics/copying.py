@@ -55,23 +55,47 @@ def copying(poems: Index, text: str, own: str | None = None) -> dict[str, float]
     }
 
 
+def runs(poems: Index, text: str, least: int, own: str | None = None) -> list[tuple[int, int]]:
+    """Return (begin, length) of the longest runs of ``text``'s Han characters that a training poem has too.
+
+    Runs of at least ``least`` characters that no other such run contains, in order; they may overlap.
+    """
+    written = fold(han(text))
+    found: list[tuple[int, int]] = []
+    end = 0
+    for begin in range(len(written) - least + 1):
+        # A run that does not reach beyond the last one is part of it.
+        if end == len(written):
+            break
+        length = _at(poems, written[begin:], own)
+        if length >= least and begin + length > end:
+            end = begin + length
+            found.append((begin, length))
+    return found
+
+
 def _longest(poems: Index, text: str, own: str | None) -> int:
     longest = 0
     for begin in range(len(text)):
         if len(text) - begin <= longest:
             break
-        rest = text[begin:]
-        place = bisect_left(poems.suffixes, rest)
-        for step in (-1, 1):
-            neighbour = place - 1 if step < 0 else place
-            while 0 <= neighbour < len(poems.suffixes):
-                shared = _shared(poems.suffixes[neighbour], rest)
-                if shared <= longest:
-                    break
-                if poems.owners[neighbour] != own:
-                    longest = shared
-                    break
-                neighbour += step
+        longest = max(longest, _at(poems, text[begin:], own, longest))
+    return longest
+
+
+def _at(poems: Index, rest: str, own: str | None, longest: int = 0) -> int:
+    """How many of the first characters of ``rest`` stand together in a poem; ``longest`` unless more do."""
+    place = bisect_left(poems.suffixes, rest)
+    for step in (-1, 1):
+        neighbour = place - 1 if step < 0 else place
+        while 0 <= neighbour < len(poems.suffixes):
+            shared = _shared(poems.suffixes[neighbour], rest)
+            if shared <= longest:
+                break
+            if poems.owners[neighbour] != own:
+                longest = shared
+                break
+            neighbour += step
     return longest
 
 

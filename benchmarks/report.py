@@ -1,0 +1,181 @@
+"""How large the page of a large study is, how long it takes to write, and how fast its sliders answer.
+
+    python -m benchmarks.report [--folder results/bench/report] [--checkpoints 5] [--samples 8]
+
+Makes up a results folder of 5 checkpoints × 180 cells × 215 poems × 8 samples (1,548,000 texts), writes
+its page in a fresh process, and turns every slider in headless Chromium if one is found. The texts are made
+to be hard to pack: cells of one luck share a beginning, and what follows is drawn character by character.
+The numbers mean nothing. Needs no torch.
+"""
+
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tangeval import dataset, report
+from tangeval.metrics.aggregate import KNOBS
+from tangeval.plan import Wave, write_plan
+from tangeval.poem import han
+from tangeval.store import write_csv, write_json, write_parquet, write_text
+from tangeval.study import Study
+from tangeval.summarize import MEASURES
+from tests.chromium import NoBrowserError, launched
+
+GRID: dict[str, list[Any]] = {
+    "temperature": [0.1, 0.4, 0.7, 1.0, 1.3], "top_k": [0, 5, 50], "top_p": [0.3, 0.6, 0.9, 1.0],
+    "max_length": [16, 32, 96],
+}  # fmt: skip
+#: Milliseconds from a slider's event to the end of the frame that shows it, each slider end to end.
+TURN = """async (place) => {
+    document.querySelector(place).scrollIntoView();
+    await new Promise((done) => setTimeout(done, 1500));
+    const times = [], painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    for (const slider of document.querySelectorAll("#knobs input:enabled"))
+        for (let step = 0; step <= Number(slider.max); step++) {
+            const began = performance.now();
+            slider.value = step;
+            slider.dispatchEvent(new Event("input", {bubbles: true}));
+            const ran = performance.now() - began;
+            await painted();
+            times.push([ran, performance.now() - began]);
+        }
+    return times;
+}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--folder", type=Path, default=Path("results/bench/report"))
+    parser.add_argument("--checkpoints", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--write-only", action="store_true", help="Only write the page of the folder.")
+    options = parser.parse_args()
+    study, data = declared(options.samples)
+    if options.write_only:
+        began = time.perf_counter()
+        _, about = report.write(study, data, options.folder)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"page: {about}; {time.perf_counter() - began:.1f} s, peak {peak:.2f} GiB")
+        return
+    names = ["base", *(f"checkpoint-{step * 65}" for step in range(1, options.checkpoints))]
+    made_up(study, data, names, options.folder)
+    # A process of its own, so that its peak is the page's.
+    subprocess.run([sys.executable, "-m", "benchmarks.report", "--write-only", "--folder", options.folder,
+                    "--samples", str(options.samples)], check=True)  # fmt: skip
+    turn_sliders(options.folder / report.PAGE)
+
+
+def declared(samples: int) -> tuple[Study, dataset.Dataset]:
+    study = Study.model_validate(
+        {"name": "large", "data": {"path": "sample", "validation": 200}, "decoding": GRID, "samples": samples,
+         "select": None}
+    )  # fmt: skip
+    return study, dataset.load(study.data_name, study.validation_size)
+
+
+def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path) -> None:
+    """Write all that the page is made of."""
+    examples = [e for split in study.ordered_splits() for e in data.split(split)]
+    cells, samples = study.decoding.cells(), range(study.samples_of("test"))
+    letters = "".join(han(e.reference) for e in data.split("train"))
+    waves, scores = [], []
+    for name, sample in product(names, samples):
+        wave = Wave(f"{name}-{sample}", name, "", tuple(e.id for e in examples), (sample,), cells)
+        keys = pd.DataFrame(
+            [(e.split, e.id, c.temperature, c.top_k, c.top_p, c.max_length) for e in examples for c in cells],
+            columns=["split", "example_id", *KNOBS],
+        ).assign(checkpoint=name, step=None, no_repeat_ngram_size=3, sample=sample)
+        texts = [text for e in examples for text in endings(f"{sample} {e.id}", name, cells, letters)]
+        shard = keys.assign(text=texts, n_tokens=40, finish_reason="stop")
+        write_parquet(wave.shard(folder), shard)
+        luck = np.random.default_rng([sample, names.index(name)])
+        flaws = {f: (luck.random(len(keys)) > 0.2).astype(float) for f in report.FLAWS}
+        scores.append(keys[["checkpoint", "example_id", *KNOBS, "sample"]].assign(**flaws))
+        waves.append(wave)
+    write_plan(folder, waves)
+    rows = pd.concat(scores, ignore_index=True)
+    # In the order in which generations are read.
+    place = rows["example_id"].map({e.id: n for n, e in enumerate(examples)})
+    by = rows.assign(place=place, name=rows["checkpoint"].map(names.index))
+    write_parquet(
+        folder / "scores.parquet", rows.loc[by.sort_values(["name", "place", *KNOBS, "sample"]).index]
+    )
+    numbers(names, study, folder)
+    write_text(folder / "study.yaml", study.to_yaml())
+    write_json(folder / "manifest.json", manifest(names, data))
+
+
+def endings(luck: str, name: str, cells: tuple[Any, ...], letters: str) -> list[str]:
+    """A text for each cell: the luck's own, left at a place of the cell's, and cut at max_length."""
+    own, other = random.Random(luck), random.Random(f"{luck} {name}")
+    common, streams = own.choices(letters, k=40), {}
+    for stream in dict.fromkeys(cell.stream for cell in cells):
+        at = other.randrange(40)
+        text = common[:at] + other.choices(letters, k=40 - at)
+        streams[stream] = "".join(c + "，。"[n // 5 % 2] * (n % 5 == 4) for n, c in enumerate(text))
+    return [streams[cell.stream][: cell.max_length] for cell in cells]
+
+
+def numbers(names: list[str], study: Study, folder: Path) -> None:
+    """summary.csv, effects.csv and checkpoints.csv of random numbers."""
+    luck, splits = np.random.default_rng(0), study.ordered_splits()
+    yardsticks = [{"checkpoint": n, "split": s} for n in ("floor", "reference") for s in splits]
+    cells = [{"checkpoint": n, "split": s, **dict(zip(KNOBS, (c.temperature, c.top_k, c.top_p, c.max_length), strict=True))}
+             for n in names for s in splits for c in study.decoding.cells()]  # fmt: skip
+    effects = [{"checkpoint": n, "split": s, "knob": knob, "value": value}
+               for n in names for s in splits for knob in KNOBS for value in GRID[knob]]  # fmt: skip
+    overall = [{"checkpoint": n, "step": 65 * i, "split": s} for i, n in enumerate(names) for s in splits]
+    for file, rows in (("summary", cells), ("effects", effects), ("checkpoints", overall)):
+        frame = pd.DataFrame(rows + yardsticks)
+        whole = [k for k in ("top_k", "max_length", "step") if k in frame]
+        values = pd.DataFrame(luck.random((len(frame), len(MEASURES))), columns=list(MEASURES))
+        frame = pd.concat([frame.astype(dict.fromkeys(whole, "Int64")), values], axis=1)
+        write_csv(
+            folder / f"{file}.csv", frame.assign(no_repeat_ngram_size=3, poems=200, samples=8, n_tokens=40)
+        )
+
+
+def manifest(names: list[str], data: dataset.Dataset) -> dict[str, Any]:
+    checkpoints = [{"name": n, "step": None, "kind": "adapter", "path": None, "fingerprint": "", "seen": None}
+                   for n in names]  # fmt: skip
+    return {
+        "schema": 1, "tangeval": "0", "study": "large", "seed": 42, "signature": "made up", "engine": "none",
+        "luck": "made up", "data": {"name": data.name, "digest": data.digest},
+        "base_model": {"name": "none", "fingerprint": ""}, "checkpoints": checkpoints, "left_out": [],
+        "versions": {}, "hardware": {},
+    }  # fmt: skip
+
+
+def turn_sliders(page: Path) -> None:
+    try:
+        with launched() as browser:
+            tab = browser.new_page(viewport={"width": 1440, "height": 900})
+            began = time.perf_counter()
+            tab.goto(f"{page.resolve().as_uri()}#tab=explore")
+            tab.wait_for_selector("[data-ready]", state="attached")
+            opened = time.perf_counter() - began
+            moved = {place: tab.evaluate(TURN, place) for place in ("#knobs-title", "#curves", "#heat")}
+    except NoBrowserError as error:
+        print(f"sliders not measured: {error}")
+        return
+    print(f"opened in {opened:.1f} s")
+    for place, times in moved.items():
+        ran, painted = zip(*times, strict=True)
+        print(f"slider, {place} on the screen: scripts {median(ran):.0f} ms, until painted {median(painted):.0f} ms, "
+              f"at most {max(painted):.0f} ms of {len(times)} moves")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
