@@ -1,10 +1,8 @@
 """``python -m finetune CONFIG.yaml [key=value …]``"""
 
 import argparse
-import logging
 import os
 import sys
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from rich.console import Console
 
 from finetune.config import load_config
 from finetune.run import prepare
+from tangeval.progress import quieten
 from tangeval.records import TangevalError
 
 
@@ -49,16 +48,6 @@ def main() -> None:
     except TangevalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def quieten() -> None:
-    """Keep the libraries from telling what no user can act on; before they are imported."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _in_turn() -> AbstractContextManager[Any]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from finetune.__main__ import quieten
 from finetune.config import Config, load_config
 from finetune.run import prepare
+from tangeval.progress import quieten
 from tangeval.records import TangevalError
 from tangeval.store import read_json
 

@@ -1,12 +1,12 @@
 """The command line: parse, delegate, print."""
 
 import json
-import logging
-import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -16,10 +16,9 @@ from rich.table import Table
 from tangeval import compare as comparing
 from tangeval import (
     dataset,
-    figures,
-    insights,
     judge,
     outputs,
+    pipeline,
     plan,
     report,
     score,
@@ -27,13 +26,12 @@ from tangeval import (
     summarize,
     tables,
     terminal,
-    variance,
 )
 from tangeval.checkpoint import discover, trained_on
 from tangeval.metrics.aggregate import Part, groups
 from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
-from tangeval.progress import Decoding, make_bar
+from tangeval.progress import Decoding, For, make_bar, quieten, tell
 from tangeval.records import FLOOR, REFERENCE, SPLITS, TangevalError
 from tangeval.store import NO_LIKELIHOOD, write_csv
 from tangeval.study import Study, load_study, named_numbers
@@ -60,6 +58,8 @@ Validation = Annotated[
 Unseen = Annotated[
     bool, typer.Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Machines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
 
 
 @app.command()
@@ -71,27 +71,27 @@ def run(
     overwrite: Overwrite = False,
     allow_pickle: Pickle = False,
     assume_unseen: Unseen = False,
+    quiet: Quiet = False,
+    as_json: Machines = False,
 ) -> None:
     """Generate, score, summarise, draw and select; goes on where it was cut off."""
+    audience = _audience(quiet, as_json)
     study, folder, setup = _open(study_file, overrides, out, allow_pickle)
-    if study.select:
-        seen = {c.name: setup.seen(c) for c in setup.checkpoints}
-        select.check_selection(study.select, seen, assume_unseen=assume_unseen)
+    pipeline.check(setup, assume_unseen=assume_unseen)
     if dry_run:
         _show_plan(setup, folder)
         return
-    # What could end the run after hours of decoding is asked first.
-    score.floor_rows(setup.dataset, study.ordered_splits(), study.seed)
-    _generate(setup, folder, overwrite=overwrite)
+    _generate(setup, folder, overwrite=overwrite, audience=audience)
     summary, pictures = _evaluate(study, setup.dataset, folder)
     console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
-    if study.select:
-        _select(study, setup.dataset, folder)
+    selection = _select(study, setup.dataset, folder) if study.select else None
     drawn = [path.name for path in pictures if path.suffix == ".png"]
     if drawn:
         console.print(f"pictures: {', '.join(drawn)} in {folder / 'figures'}")
     console.print(f"tables: {folder / 'tables'}; every cell: {folder / 'summary.csv'}")
     _report(study, setup.dataset, folder)
+    if audience == "machines":
+        tell("done", folder=str(folder), selection=selection)
 
 
 @app.command()
@@ -101,17 +101,20 @@ def generate(
     out: Out = None,
     overwrite: Overwrite = False,
     allow_pickle: Pickle = False,
+    quiet: Quiet = False,
+    as_json: Machines = False,
 ) -> None:
     """Make the generations and likelihoods that the results folder lacks."""
+    audience = _audience(quiet, as_json)
     _, folder, setup = _open(study_file, overrides, out, allow_pickle)
-    _generate(setup, folder, overwrite=overwrite)
+    _generate(setup, folder, overwrite=overwrite, audience=audience)
 
 
 @app.command(name="summarize")
 def summarize_command(place: Place) -> None:
     """Score, summarise and draw what a results folder holds; needs no torch."""
-    study, folder = _results(place)
-    data = dataset.load(study.data_name, study.validation_size)
+    study, folder = pipeline.open_results(place)
+    data = pipeline.data_of(study)
     summary, pictures = _evaluate(study, data, folder)
     console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
     console.print(f"{len(pictures)} pictures in {folder / 'figures'}")
@@ -124,19 +127,19 @@ def report_command(
     out: Annotated[Path | None, typer.Option(help="The file (default: report.html in the folder).")] = None,
 ) -> None:
     """Write the page of a results folder: one HTML file to explore, nothing loaded from the network."""
-    study, folder = _results(place)
-    _report(study, dataset.load(study.data_name, study.validation_size), folder, out)
+    study, folder = pipeline.open_results(place)
+    _report(study, pipeline.data_of(study), folder, out)
 
 
 @app.command(name="select")
 def select_command(place: Place, assume_unseen: Unseen = False) -> None:
     """Choose the best checkpoint and cell of a results folder; writes best/."""
-    study, folder = _results(place)
+    study, folder = pipeline.open_results(place)
     if study.select:
         manifest = select.read_manifest(folder)
         seen = {record["name"]: record["seen"] for record in manifest["checkpoints"]}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
-    data = dataset.load(study.data_name, study.validation_size)
+    data = pipeline.data_of(study)
     _select(study, data, folder)
     if (folder / report.PAGE).is_file():  # it would still show the old choice
         _report(study, data, folder)
@@ -151,23 +154,17 @@ def race(
     assume_unseen: Unseen = False,
 ) -> None:
     """Choose the best cell for a fraction of the generations: successive halving."""
-    study, folder, setup = _open(study_file, overrides, out, allow_pickle)
+    _, folder, setup = _open(study_file, overrides, out, allow_pickle)
     folder = out or folder.with_name(f"{folder.name}-race")
-    if study.select:
-        select.check_selection(
-            study.select, {c.name: setup.seen(c) for c in setup.checkpoints}, assume_unseen=assume_unseen
-        )
+    pipeline.check(setup, assume_unseen=assume_unseen)
     from tangeval import race as racing
 
     def watch(what: str, streams: int) -> Decoding:
         console.print(f"{what}: {streams:,} streams to decode", highlight=False)
         return Decoding(console, streams)
 
-    try:
+    with _going_on():
         result = racing.race(setup, folder, watch)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130) from None
     terminal.show_race(console, result, folder)
 
 
@@ -280,11 +277,11 @@ def judge_command(
     ] = None,
 ) -> None:
     """Let a language model grade metre and fluency, 0 to 10; goes on where it stopped."""
-    study, folder = _results(place)
+    study, folder = pipeline.open_results(place)
     instructions = judge.load_prompt(prompt or judge.PROMPT)
     judging = judge.Judge(endpoint, model, instructions, votes, temperature, max_tokens, retries)
     generations = score.read_generations(study, folder)
-    loaded = dataset.load(study.data_name, study.validation_size)
+    loaded = pipeline.data_of(study)
     plan.check_data(loaded, folder)
     wanted = judge.Wanted(tuple(checkpoint or ()), base, tuple(cell or ()), split, samples)
     references = score.reference_rows(loaded, study.ordered_splits())
@@ -345,19 +342,21 @@ def fetch() -> None:
 
 def main() -> None:
     """Run the command line; what the user can mend is one message, not a traceback."""
-    # The libraries' own bars and notes of coming changes say nothing that a study needs.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    quieten()
     warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
     try:
         app()
     except TangevalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _audience(quiet: bool, as_json: bool) -> For:
+    """Who listens; the console falls silent for all but people."""
+    if quiet and as_json:
+        raise TangevalError("--quiet, --json: give one of them")
+    console.quiet = quiet or as_json
+    return "nobody" if quiet else "machines" if as_json else "people"
 
 
 def _open(
@@ -370,87 +369,48 @@ def _open(
     return study, out or Path("results") / study.name, setup
 
 
-def _results(place: Path) -> tuple[Study, Path]:
-    """A results folder and the study it was made by; a study file may choose anew from it."""
-    if place.is_dir():
-        return load_study(place / "study.yaml"), place
-    folder = Path("results") / load_study(place).name
-    if not (folder / "study.yaml").is_file():
-        raise TangevalError(f"{place}: there is no {folder} yet; `tangeval run {place}` makes it")
-    made, rule = load_study(folder / "study.yaml"), load_study(place).select
-    if rule and rule.split not in made.splits:
-        raise TangevalError(
-            f"{place}: select.split: {folder} has no {rule.split} split; run the study with it"
-        )
-    return made.model_copy(update={"select": rule}), folder
-
-
-def _generate(setup: Setup, folder: Path, *, overwrite: bool) -> None:
-    # torch takes seconds to import, and no other command needs it.
-    from tangeval import generate as generating
-
-    waves, _ = generating.plan(setup, folder)
-    pending = [wave for wave in waves if not wave.shard(folder).is_file()]
-    total = sum(wave.streams() for wave in pending)
-    cells = len(setup.study.decoding.cells())
-    there = set((folder / "generations").glob("*.parquet"))
-    stale = there - {wave.shard(folder) for wave in waves}
-    why = "checkpoints, weights, data, prompt, seed, versions or machine are others"
-    if stale and stale == there and not overwrite:
-        raise TangevalError(
-            f"{folder}: none of its {len(stale)} shards of generations fits this study any longer ({why}); give "
-            "--overwrite to remove them, or another folder with --out"
-        )
-    if stale:
+def _generate(setup: Setup, folder: Path, *, overwrite: bool, audience: For = "people") -> None:
+    pending = pipeline.pending(setup, folder, overwrite=overwrite)
+    if pending.stale:
         console.print(
-            f"[yellow]{len(stale)} shards of an earlier run fit no longer[/] ({why}) and are removed",
+            f"[yellow]{len(pending.stale)} shards of an earlier run fit no longer[/] ({pipeline.STALE}) and are removed",
             highlight=False,
         )
+    cells = len(setup.study.decoding.cells())
     console.print(
-        f"{len(setup.checkpoints)} checkpoints × {cells} cells: {sum(w.outputs() for w in waves):,} outputs; "
-        f"{total:,} streams to decode in {len(pending)} waves",
+        f"{len(setup.checkpoints)} checkpoints × {cells} cells: {pending.outputs:,} outputs; "
+        f"{pending.streams:,} streams to decode in {len(pending.waiting)} waves",
         highlight=False,
     )
+    if audience == "machines":
+        tell("planned", checkpoints=len(setup.checkpoints), cells=cells, outputs=pending.outputs,
+             streams=pending.streams)  # fmt: skip
+    with _going_on(), Decoding(console, pending.streams, setup.names, audience) as progress:
+        pipeline.decode(setup, folder, progress.advance)
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Say how to go on where the user stopped."""
     try:
-        with Decoding(console, total) as progress:
-            generating.generate(setup, folder, progress.advance)
+        yield
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
 def _evaluate(study: Study, data: dataset.Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
-    """Scores, summary, tables and figures."""
-    with console.status("scoring"):
-        scores = score.score(study, data, folder)
-    by = study.select.cell.by if study.select else "bleu"
-    with console.status("summarising"):
-        summary = summarize.summarize(folder, study.seed)
-        frames = (summary.cells, summary.effects, summary.checkpoints)
-        tables.write(*frames, folder / "tables", by=by)
-        behind = variance.write_variance(scores, folder)
-    with console.status("drawing"):
-        pictures = figures.draw(*frames, folder / "figures", by=by)
-        return summary, pictures + insights.draw(*behind, summary.curve, folder / "figures")
+    with console.status("scoring, summarising, drawing"):
+        return pipeline.evaluate(study, data, folder)
 
 
-def _select(study: Study, data: dataset.Dataset, folder: Path) -> None:
+def _select(study: Study, data: dataset.Dataset, folder: Path) -> dict[str, Any]:
     """Choose, write ``best/``, and show what was chosen and three of its poems."""
-    selection = select.select(study, folder)
+    selection, outputs = pipeline.choose(study, data, folder)
     terminal.show_selection(console, selection, folder)
-    if "test" not in study.splits:
-        return
-    outputs = select.chosen_outputs(score.read_generations(study, folder), selection)
-    if selection["cell"]:
-        couplets = {example.id: example.couplet for example in data.examples}
-        select.write_results_txt(outputs, couplets, folder / "best" / "results.txt")
-    table = Table(
-        "given", "written", "the poet's own", title="Three poems of the test split", title_justify="left"
-    )
-    for example_id, text in list(zip(outputs["example_id"], outputs["text"], strict=True))[:3]:
-        example = data.by_id[example_id]
-        table.add_row(*map(terminal.verse, (example.couplet, text, example.reference)))
-    console.print(table)
+    if len(outputs):
+        terminal.show_poems(console, outputs.head(3), data)
+    return selection
 
 
 def _report(study: Study, data: dataset.Dataset, folder: Path, out: Path | None = None) -> None:
@@ -479,13 +439,9 @@ def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int
         highlight=False,
     )
     if now:
-        try:
-            with make_bar(console) as bar:
-                task = bar.add_task(f"judging by {judging.model}", total=len(now), more="")
-                judge.ask(now, judging, folder / judge.ANSWERS, parallel, lambda _: bar.advance(task))
-        except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
-            raise typer.Exit(130) from None
+        with _going_on(), make_bar(console) as bar:
+            task = bar.add_task(f"judging by {judging.model}", total=len(now), more="")
+            judge.ask(now, judging, folder / judge.ANSWERS, parallel, lambda _: bar.advance(task))
     if len(now) < len(pending):
         console.print(
             f"[yellow]{len(pending) - len(now):,} votes are left[/] beyond --limit {limit}; the same command goes on",

@@ -70,6 +70,11 @@ class Setup:
     def examples(self, split: str) -> tuple[Example, ...]:
         return tuple(e for e in self.dataset.examples if e.split == split)
 
+    @property
+    def names(self) -> list[str]:
+        """The checkpoints' names, in the order they are run."""
+        return [checkpoint.name for checkpoint in self.checkpoints]
+
     @cached_property
     def base_fingerprint(self) -> str:
         return checkpoints_on_disk.identity(self.base)

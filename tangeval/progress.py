@@ -5,7 +5,10 @@ model's and are shown as they are, never read as markup.
 """
 
 import json
+import logging
+import os
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -25,6 +28,16 @@ _SHOWN = 16  # characters of the latest text
 
 #: ``people``: a bar in a terminal, plain lines elsewhere; ``machines``: one JSON object a line; or nothing.
 For = Literal["people", "machines", "nobody"]
+
+
+def quieten() -> None:
+    """Keep the libraries from telling what no user can act on; before they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def tell(event: str, **facts: Any) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tangeval import judge
+from tangeval.dataset import Dataset
 from tangeval.metrics import METRICS
 
 
@@ -65,6 +66,17 @@ def show_selection(console: Console, selection: dict[str, Any], folder: Path) ->
             highlight=False,
         )
     console.print(f"  all of it in {escape(str(folder / 'best'))}", highlight=False)
+
+
+def show_poems(console: Console, outputs: pd.DataFrame, data: Dataset) -> None:
+    """A few poems of the test split: what was given, what was written, and the poet's own."""
+    table = Table(
+        "given", "written", "the poet's own", title="Three poems of the test split", title_justify="left"
+    )
+    for example_id, text in zip(outputs["example_id"], outputs["text"], strict=True):
+        example = data.by_id[example_id]
+        table.add_row(*map(verse, (example.couplet, text, example.reference)))
+    console.print(table)
 
 
 def show_race(console: Console, result: dict[str, Any], folder: Path) -> None:
