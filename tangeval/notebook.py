@@ -152,7 +152,7 @@ def run(
     quieten()
     if isinstance(study, Study) and overrides:
         raise TangevalError("overrides go with a study's file; use study.model_copy(update=…) instead")
-    read = study if isinstance(study, Study) else load_study(Path(study), overrides)
+    read = study if isinstance(study, Study) else load_study(study, overrides)
     folder = Path(out) if out else Path("results") / read.name
     setup = plan.resolve(read)
     pipeline.check(setup, assume_unseen=assume_unseen)

@@ -155,12 +155,13 @@ class Study(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     """Read a study file and apply ``key=value`` overrides (``decoding.top_k=[0,5]``).
 
     Raises:
         TangevalError: naming the file, the key, and what would be right.
     """
+    path = Path(path)
     return validated(Study, read_yaml(path, overrides), path)
 
 

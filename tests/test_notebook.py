@@ -96,7 +96,7 @@ def test_one_cell_and_one_sample_are_a_study_too(study):
 
 def test_overrides_want_a_file(study):
     with pytest.raises(TangevalError, match="model_copy"):
-        run(load_study(study), "samples=1")
+        run(load_study(str(study)), "samples=1")
 
 
 def test_what_a_folder_lacks_is_named(tmp_path):
