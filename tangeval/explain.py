@@ -61,6 +61,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What one cell writes: its tokens, EOS among them, and as ``generations`` has them text and finish reason."""
+
+    tokens: list[int]
+    text: str
+    finish: str
+
+
+@dataclass(frozen=True)
 class Rest:
     """The allowed tokens that are not stored, at one temperature; all of ``logit / temperature``.
 
@@ -118,7 +127,9 @@ def _cell(decoding: Decoding, selected: dict[str, Any] | None, knobs: Sequence[s
             raise TangevalError(f"--cell {name}: there is no such knob; there are {', '.join(names)}")
         cell = replace(cell, **{name: type(getattr(cell, name))(value)})
     if cell.temperature < 0 or cell.top_k < 0 or not 0 < cell.top_p <= 1 or cell.max_length < 1:
-        raise TangevalError("--cell: temperature and top_k are 0 or more, top_p over 0 to 1, max_length 1 or more")
+        raise TangevalError(
+            "--cell: temperature and top_k are 0 or more, top_p over 0 to 1, max_length 1 or more"
+        )
     return cell
 
 
@@ -127,7 +138,9 @@ def around(cell: Cell, decoding: Decoding) -> dict[str, list[Cell]]:
     rows = {}
     for knob in KNOBS:
         grid = set(getattr(decoding, knob)) - {getattr(cell, knob)}
-        values = sorted({getattr(cell, knob), *_handful(sorted(grid))}, key=lambda v: (knob == "top_k" and v == 0, v))
+        values = sorted(
+            {getattr(cell, knob), *_handful(sorted(grid))}, key=lambda v: (knob == "top_k" and v == 0, v)
+        )
         rows[knob] = [replace(cell, **{knob: value}) for value in values]
     return rows
 
@@ -161,7 +174,7 @@ def explain_with(
     rows = around(subject.cell, study.decoding)
     cells = list(dict.fromkeys([subject.cell, *(cell for row in rows.values() for cell in row)]))
     written = _written(model, tokenizer, setup, subject, cells)
-    tokens, text = written[0]
+    tokens, text = written[0].tokens, written[0].text
     if subject.reference:
         text = as_verse(example.reference)
         tokens = encode_completion(tokenizer, example, study.prompt, text)
@@ -176,7 +189,7 @@ def explain_with(
         "sample": subject.sample, "text": text, "step": _step(vocabulary, tokens, step),
         "cell": _knobs(subject.cell) | {"max_length": subject.cell.max_length},
         "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
-        "settings": [_knobs(cell) | {"text": own} for cell, (_, own) in zip(cells, written, strict=True)],
+        "settings": [_knobs(c) | {"text": w.text, "finish_reason": w.finish} for c, w in zip(cells, written, strict=True)],
         "knobs": {knob: [cells.index(cell) for cell in row] for knob, row in rows.items()},
         "temperatures": _temperatures(cells), "tokens": len(vocabulary), "steps": steps,
         "vocabulary": {str(token): vocabulary[token] for token in sorted(vocabulary)},
@@ -197,13 +210,15 @@ def _step(vocabulary: dict[int, str], tokens: Sequence[int], asked: int | None) 
     if asked is None:
         return next((place for place, token in enumerate(tokens, 1) if han(vocabulary[token])), 1)
     if not 1 <= asked <= len(tokens):
-        raise TangevalError(f"--step {asked}: the text has {len(tokens)} steps (tokens); give 1 to {len(tokens)}")
+        raise TangevalError(
+            f"--step {asked}: the text has {len(tokens)} steps (tokens); give 1 to {len(tokens)}"
+        )
     return asked
 
 
 def _written(
     model: Any, tokenizer: PreTrainedTokenizerBase, setup: Setup, subject: Subject, cells: Sequence[Cell]
-) -> list[tuple[list[int], str]]:
+) -> list[Written]:
     """The tokens and the text that each cell writes, as ``tangeval generate`` would."""
     luck = luck_key(setup.study.seed, subject.example.id, subject.sample)
     streams = list(dict.fromkeys(Stream(0, *cell.stream, luck, cell.max_length) for cell in cells))
@@ -215,7 +230,8 @@ def _written(
     for cell in cells:
         ids = decoded[streams.index(Stream(0, *cell.stream, luck, cell.max_length))]
         stopped = ids[-1] in eos
-        result.append((ids, completion_text(tokenizer, ids[:-1] if stopped else ids, cut=not stopped)))
+        text = completion_text(tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
+        result.append(Written(ids, text, "stop" if stopped else "length"))
     return result
 
 
@@ -251,17 +267,24 @@ def _allowed(logits: Tensor, history: Tensor, size: int) -> NDArray[np.bool_]:
 def _record(
     logits: _Floats, allowed: NDArray[np.bool_], noise: _Floats, token: int, cells: Sequence[Cell]
 ) -> dict[str, Any]:
-    """One step: its largest logits with their luck, the rest summed up, and what each cell leaves."""
+    """One step: logits with luck and rank (-1: forbidden), the rest summed up, and what each cell leaves.
+
+    Stored are the largest logits, what is forbidden, and the token that was written.
+    """
     order = np.argsort(logits, kind="stable")[::-1]  # ties by falling id, as the sampler has them
-    top = order[(np.arange(len(order)) < STORED) | ~allowed[order]]
-    rest = order[STORED:][allowed[order[STORED:]]]
-    sums = [_rest(logits, noise, rest, temperature) for temperature in _temperatures(cells)] if len(rest) else []
+    free = allowed[order]
+    rank = np.where(free, free.cumsum() - 1, -1)
+    stored = (np.arange(len(order)) < STORED) | ~free | (order == token)
+    rest = order[~stored]
+    sums = (
+        [_rest(logits, noise, rest, temperature) for temperature in _temperatures(cells)] if len(rest) else []
+    )
     return {
         "token": token,
-        "forbidden": [int(name) for name in order[~allowed[order]]],
-        "top": [[int(name), _short(logits[name]), _short(noise[name])] for name in top],
+        "top": [[int(i), _short(logits[i]), _short(noise[i]), int(r)]
+                for i, r in zip(order[stored], rank[stored], strict=True)],
         "rest": {"count": len(rest)} | {field.name: [getattr(s, field.name) for s in sums] for field in fields(Rest)},
-        "stages": [stages(logits[order], allowed[order], cell) for cell in cells],
+        "stages": [stages(logits[order], free, cell) for cell in cells],
     }  # fmt: skip
 
 
@@ -286,7 +309,10 @@ def stages(logits: _Floats, allowed: NDArray[np.bool_], cell: Cell) -> list[list
     model = _softmax(logits)
     warped = logits[allowed]
     if cell.temperature == 0:
-        return [_stage(model, 1.0), *[_stage(np.ones(1), share) for share in (model[allowed].max(), 1.0, 1.0)]]
+        return [
+            _stage(model, 1.0),
+            *[_stage(np.ones(1), share) for share in (model[allowed].max(), 1.0, 1.0)],
+        ]
     heated = warped / np.float32(cell.temperature)
     first = _softmax(heated)
     kept = int((heated >= heated[cell.top_k - 1]).sum()) if 0 < cell.top_k < len(heated) else len(heated)
@@ -305,7 +331,8 @@ def _stage(p: _Floats, mass: float) -> list[float]:
 
 def _softmax(logits: _Floats) -> _Floats:
     weights: _Floats = np.exp(logits.astype(np.float64) - logits[0])
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def _short(value: Any) -> float:

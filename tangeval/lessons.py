@@ -8,6 +8,7 @@ Texts and tokens come from a model: they are drawn as they are, never read as ma
 cannot be printed is written as its escape.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -28,29 +29,42 @@ from tangeval.poem import MARKS, STOPS, clauses
 from tangeval.records import TangevalError
 from tangeval.store import read_json
 
-SCHEMA = 1
+FILE, SCHEMA = "explain.json", 1
+KNOBS = ("temperature", "top_k", "top_p")
 NAMES = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
 STAGES = ("the model", *NAMES.values())
-INK, PALE, BLUE, RED, GREY = "#222222", "#8a8a8a", "#2a6f97", "#c1121f", "#d9d9d9"
+INK, PALE, BLUE, RED, HATCH = "#222222", "#8a8a8a", "#2a6f97", "#c1121f", "#9a9a9a"
 #: Families with Chinese characters, the traditional forms first, and how their files are named.
 FONTS = (
     "Noto Sans CJK TC", "Noto Sans TC", "Source Han Sans TC", "Noto Sans CJK", "Source Han Sans", "PingFang",
     "Heiti TC", "Microsoft JhengHei", "Noto Sans SC", "Microsoft YaHei", "WenQuanYi", "Noto Serif CJK",
     "Source Han Serif", "Noto Serif TC", "AR PL", "PMingLiU", "SimHei", "SimSun", "Droid Sans Fallback",
 )  # fmt: skip
-_FILES = re.compile(r"CJK|SourceHan|PingFang|STHeiti|msjh|msyh|wqy|uming|ukai|mingliu|sim(hei|sun)|DroidSansFallback|Noto\w+[TS]C", re.I)
-_ROWS = 18  # tokens of a step that are drawn
+_FILES = re.compile(
+    r"CJK|SourceHan|PingFang|STHeiti|msjh|msyh|wqy|uming|ukai|mingliu|sim(hei|sun)|DroidSansFallback|Noto\w+[TS]C",
+    re.I,
+)
+_LIKELIEST = 12  # tokens of a step that are drawn, whatever is cut
+_TITLE = 20  # characters of a poem in a title
 _COLUMNS = 50  # characters of a poem that are drawn
 _SIZE = (13.333, 7.5)
 
 
 @dataclass(frozen=True)
 class Bars:
-    """The tokens that are drawn of a step, likeliest first: id, and probability at each stage ``[4, N]``."""
+    """The tokens drawn of a step, by falling logit: id, rank (-1: forbidden), and probability at each stage ``[4, N]``."""
 
     tokens: list[int]
+    ranks: list[int]
     probability: NDArray[np.float64]
-    forbidden: list[bool]
+
+    @property
+    def y(self) -> list[float]:
+        """Where the rows stand, a gap where ranks are left out."""
+        ranks = [rank for rank in self.ranks if rank >= 0]
+        jumps = {rank for before, rank in itertools.pairwise(ranks) if rank - before > 1}
+        gaps = np.cumsum([rank in jumps for rank in self.ranks])
+        return [float(place) for place in np.arange(len(self.ranks)) + 0.45 * gaps]
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -61,7 +75,9 @@ def read(file: Path) -> dict[str, Any]:
     """
     content = read_json(file)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise TangevalError(f"{file}: not an explain.json of this version; `tangeval explain STUDY` makes one")
+        raise TangevalError(
+            f"{file}: not an explain.json of this version; `tangeval explain STUDY` makes one"
+        )
     return content
 
 
@@ -77,7 +93,7 @@ def draw(content: dict[str, Any], folder: Path) -> list[Path]:
     with style():
         matplotlib.rcParams.update(
             {"font.family": ["DejaVu Sans", family], "font.size": 14, "text.parse_math": False, "axes.grid": False,
-             "text.color": INK, "hatch.color": "#9a9a9a", "hatch.linewidth": 0.8}
+             "text.color": INK, "hatch.color": HATCH, "hatch.linewidth": 0.8}
         )  # fmt: skip
         return save(_figures(content), folder)
 
@@ -118,38 +134,46 @@ def _figures(content: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
         yield "luck", luck_figure(content, varied)
 
 
-def label(text: str) -> str:
+def label(text: str, most: int = 8) -> str:
     """A token as it is written beside a bar: blanks made visible, what cannot be printed escaped."""
     shown = text.replace(" ", "␣").replace("\n", "⏎")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)[:10]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)[:most]
 
 
-def bars(content: dict[str, Any], step: dict[str, Any], rows: int = _ROWS) -> Bars:
-    """Return a step's likeliest tokens and their probabilities at each stage of the cell.
+def bars(content: dict[str, Any], step: dict[str, Any]) -> Bars:
+    """Return a step's tokens to draw and their probabilities at each stage of the cell.
 
-    The token that was written is among them, in the last place if it is not of the likeliest.
+    The likeliest, the last that top-k and top-p keep and the first that they remove so far as
+    they are stored, and the one that was written.
     """
-    top, cell = step["top"], content["settings"][0]
-    ids, logits = [entry[0] for entry in top], np.array([entry[1] for entry in top])
-    barred = np.isin(ids, step["forbidden"])
-    temperature = cell["temperature"]
-    (_, *_), (_, _, *_), (ranked, kept_k, *_), (nucleus, kept_p, *_) = step["stages"][0]
-    rank = np.cumsum(~barred) - 1
+    ids, logits, _, rank = (np.array(column) for column in zip(*step["top"], strict=True))
+    first = np.arange(len(ids)) < _LIKELIEST
+    cuts = [place for kept, *_ in step["stages"][0][2:] for place in (kept - 1, kept)]
+    drawn = first | np.isin(rank, cuts) | (ids == step["token"])
+    table = np.stack(_probabilities(content, step, logits, rank))[:, drawn]
+    return Bars(ids[drawn].tolist(), rank[drawn].tolist(), table)
+
+
+def _probabilities(
+    content: dict[str, Any], step: dict[str, Any], logits: NDArray[Any], rank: NDArray[Any]
+) -> tuple[NDArray[Any], ...]:
+    """Of the stored tokens, at each stage; 0 where one is removed."""
+    _, _, (in_k, mass_k, *_), (in_p, mass_p, *_) = step["stages"][0]
+    temperature = content["cell"]["temperature"]
     model = np.exp(logits - _log_sum(content, step, logits, 1.0))
-    heated = np.where(barred, 0.0, rank == 0)
     if temperature:
-        heated = np.where(barred, 0.0, np.exp(logits / temperature - _log_sum(content, step, np.where(barred, -np.inf, logits), temperature)))
-    second = np.where(rank < ranked, heated, 0) / kept_k
-    third = np.where(rank < nucleus, second, 0) / kept_p
-    places = list(range(min(rows, len(ids))))
-    if step["token"] in ids[rows:]:
-        places[-1] = ids.index(step["token"])
-    table = np.stack([model, heated, second, third])[:, places]
-    return Bars([ids[place] for place in places], table, [bool(barred[place]) for place in places])
+        heated = np.exp(logits / temperature - _log_sum(content, step, logits[rank >= 0], temperature))
+    else:
+        heated = (rank == 0).astype(float)
+    heated = np.where(rank < 0, 0, heated)
+    second = np.where(rank < in_k, heated, 0) / mass_k
+    return model, heated, second, np.where(rank < in_p, second, 0) / mass_p
 
 
-def _log_sum(content: dict[str, Any], step: dict[str, Any], logits: NDArray[Any], temperature: float) -> float:
-    """The log of the summed exponentials of ``logits / temperature`` and of the rest."""
+def _log_sum(
+    content: dict[str, Any], step: dict[str, Any], logits: NDArray[Any], temperature: float
+) -> float:
+    """The log of the summed exponentials at a temperature: of ``logits``, and of the rest."""
     parts = list(logits / temperature)
     if step["rest"]["count"]:
         parts.append(step["rest"]["log_sum"][content["temperatures"].index(temperature)])
@@ -177,119 +201,168 @@ def value(knob: str, number: float) -> str:
 def _so_far(content: dict[str, Any]) -> str:
     """The poem up to the step that is drawn."""
     words = [content["vocabulary"][str(s["token"])] for s in content["steps"][: content["step"] - 1]]
-    return content["couplet"] + "".join(words).strip()
+    text = label(content["couplet"] + "".join(words).strip(), most=999)
+    return text if len(text) <= _TITLE else f"…{text[-_TITLE:]}"
 
 
 def step_figure(content: dict[str, Any]) -> Figure:
     """Return one step's distribution through the pipeline: model → temperature → top-k → top-p."""
     step = content["steps"][content["step"] - 1]
     shown = bars(content, step)
-    figure = _blank(f"{_so_far(content)} _", "Which character comes next? " + _whence(content))
-    reach = 1.22 * float(shown.probability.max())
-    names = [label(content["vocabulary"][str(token)]) for token in shown.tokens]
-    chosen = shown.tokens.index(step["token"])
+    figure = _blank(f"{_so_far(content)}＿", f"Which token comes next? {_whence(content)}")
+    written = shown.tokens.index(step["token"])
     for place, name in enumerate(STAGES):
-        panel = figure.add_axes((0.075 + 0.235 * place, 0.09, 0.205, 0.60))
-        panel.set_xlim(0, reach)
-        panel.set_ylim(len(names) - 0.4, -0.6)
+        left = 0.09 + 0.229 * place
+        knob = f"→ {name} {value(KNOBS[place - 1], content['cell'][KNOBS[place - 1]])}" if place else name
+        _stage_heading(figure, left, knob, step["stages"][0][place])
+        panel = figure.add_axes((left, 0.07, 0.2, 0.575))
+        panel.set_xlim(0, 1.25 * float(shown.probability.max()))
+        panel.set_ylim(shown.y[-1] + 0.6, -0.6)
         panel.spines["bottom"].set_visible(False)
         panel.tick_params(length=0)
         panel.set_xticks([])
-        panel.set_yticks(range(len(names)), names if place == 0 else [""] * len(names), fontsize=16)
-        _stage_bars(panel, shown, place)
-        _written(panel, chosen, shown.probability[place, chosen], emphatic=place in (0, 3))
-        knob = [*NAMES][place - 1] if place else None
-        setting = f" {value(knob, content['cell'][knob])}" if knob else ""
-        _stage_heading(figure, 0.075 + 0.235 * place, f"{name}{setting}", step["stages"][0][place], place)
-    _mark(figure.axes[0], chosen)
+        panel.set_yticks([])
+        _stage_bars(panel, shown, place, written)
+    _name_rows(figure.axes[1], content, shown, written)
     figure.legend(
-        handles=[Patch(facecolor=BLUE, label="probability"), Patch(facecolor="none", edgecolor=INK, label="before this knob"),
-                 Patch(facecolor="white", edgecolor="#9a9a9a", hatch="////", label="removed"), Patch(facecolor=RED, label="picked by this sample's luck")],
-        loc="lower center", ncols=4, fontsize=13, bbox_to_anchor=(0.53, 0.005), handlelength=1.4,
+        handles=[Patch(color=BLUE, label="probability"), Patch(facecolor="none", edgecolor=INK, label="before this knob"),
+                 Patch(facecolor="white", edgecolor=HATCH, hatch="////", label="removed"), Patch(color=RED, label=_picked(content))],
+        loc="lower center", ncols=4, fontsize=13, bbox_to_anchor=(0.53, 0.0), handlelength=1.4,
     )  # fmt: skip
     return figure
 
 
-def _stage_bars(panel: Axes, shown: Bars, place: int) -> None:
+def _picked(content: dict[str, Any]) -> str:
+    return "the poet's own" if content["follows"] == "reference" else "picked by luck"
+
+
+def _stage_heading(figure: Figure, left: float, name: str, stage: Sequence[float]) -> None:
+    """What a stage leaves, in words, and as a strip of the stage before: kept, removed."""
+    kept, mass, entropy, _ = stage
+    figure.text(left, 0.845, name, fontsize=17, fontweight="bold", color=BLUE, va="top")
+    words = f"{kept:,.0f} tokens, {_percent(mass)} kept\n{entropy:.2f} nats ≈ {_number(math.exp(entropy))} choices"
+    figure.text(left, 0.795, words, fontsize=14, va="top", linespacing=1.4)
+    strip = figure.add_axes((left, 0.675, 0.2, 0.022))
+    strip.axis("off")
+    strip.set_xlim(0, 1)
+    strip.barh(0, mass, color=BLUE)
+    strip.barh(0, 1 - mass, left=mass, facecolor="white", edgecolor=HATCH, hatch="////", linewidth=0.8)
+
+
+def _stage_bars(panel: Axes, shown: Bars, place: int, written: int) -> None:
     now, before = shown.probability[place], shown.probability[max(place - 1, 0)]
-    for row, (after, was, barred) in enumerate(zip(now, before, shown.forbidden, strict=True)):
-        gone = after == 0 and was > 0
-        if gone or (place == 0 and barred):
-            panel.barh(row, was, height=0.74, facecolor="white", edgecolor="#9a9a9a", hatch="////", linewidth=0.8)
+    for row, (y, after, was) in enumerate(zip(shown.y, now, before, strict=True)):
+        colour = RED if row == written else BLUE
+        if was and (not after or (place == 0 and shown.ranks[row] < 0)):
+            panel.barh(y, was, height=0.76, facecolor="white", edgecolor=HATCH, hatch="////", linewidth=0.8)
+            panel.text(was, y, " ×", color=PALE, va="center", fontsize=14)
         elif after:
-            panel.barh(row, after, height=0.74, color=BLUE)
+            panel.barh(y, after, height=0.76, color=colour)
             if place:
-                panel.add_patch(Rectangle((0, row - 0.37), was, 0.74, fill=False, edgecolor=INK, linewidth=1.2))
+                panel.barh(y, was, height=0.76, fill=False, edgecolor=INK, linewidth=1.2)
+        if row == written and after:
+            panel.text(
+                max(was, after),
+                y,
+                f" {_percent(after)}",
+                color=RED,
+                va="center",
+                fontsize=14,
+                fontweight="bold",
+            )
 
 
-def _written(panel: Axes, row: int, probability: float, *, emphatic: bool) -> None:
-    """The token that luck picked: its bar red, its probability beside it."""
-    for bar in panel.patches:
-        if isinstance(bar, Rectangle) and bar.get_fill() and abs(bar.get_y() + 0.37 - row) < 0.01 and not bar.get_hatch():
-            bar.set_facecolor(RED)
-    weight = "bold" if emphatic else "normal"
-    panel.text(probability, row, f" {_percent(probability)}", color=RED, va="center", fontsize=14, fontweight=weight)
+def _name_rows(panel: Axes, content: dict[str, Any], shown: Bars, written: int) -> None:
+    """The tokens beside the first panel, each with its rank."""
+    beside = panel.get_yaxis_transform()
+    for row, (y, token, rank) in enumerate(zip(shown.y, shown.tokens, shown.ranks, strict=True)):
+        colour = RED if row == written else INK
+        text = label(content["vocabulary"][str(token)])
+        panel.text(
+            -0.04,
+            y,
+            text,
+            fontsize=17 if len(text) < 3 else 12,
+            color=colour,
+            ha="right",
+            va="center",
+            transform=beside,
+        )
+        panel.text(
+            -0.19,
+            y,
+            f"{rank + 1}" if rank >= 0 else "–",
+            fontsize=11,
+            color=PALE,
+            ha="right",
+            va="center",
+            transform=beside,
+        )
 
 
-def _mark(panel: Axes, row: int) -> None:
-    chosen = panel.get_yticklabels()[row]
-    chosen.set_color(RED)
-    chosen.set_fontweight("bold")
+def _number(count: float) -> str:
+    return f"{count:,.0f}" if count >= 9.95 else f"{count:.1f}"
 
 
 def _percent(share: float) -> str:
-    return "<0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
-
-
-def _stage_heading(figure: Figure, x: float, name: str, stage: Sequence[float], place: int) -> None:
-    kept, mass, entropy, _ = stage
-    figure.text(x, 0.835, name if place == 0 else f"→ {name}", fontsize=19, fontweight="bold", color=BLUE, va="top")
-    lines = [f"{kept:,.0f} tokens" + (f" hold {_percent(mass)}" if place > 1 else ""),
-             f"{entropy:.2f} nats ≈ {math.exp(entropy):,.{0 if entropy > 2.3 else 1}f} choices"]  # fmt: skip
-    figure.text(x, 0.78, "\n".join(lines), fontsize=14, va="top", linespacing=1.4)
+    places = 0 if share >= 0.0995 else 1
+    return (
+        "<0.1 %"
+        if 0 < share < 0.001
+        else ">99 %"
+        if 0.995 <= share < 0.99999
+        else f"{100 * share:.{places}f} %"
+    )
 
 
 def knobs_figure(content: dict[str, Any], knobs: Sequence[str]) -> Figure:
-    """Return how choices, kept tokens and largest probability move as each knob turns over its grid."""
+    """Return how choices, kept tokens and largest probability move as each knob turns over its grid.
+
+    The heights of counts are their logarithms: of effective choices, that is the entropy.
+    """
     step = content["steps"][content["step"] - 1]
-    title = f"What each knob leaves of the next character after {_so_far(content)[-6:]}"
-    figure = _blank(title, f"One knob turned, the others as marked ({_whence(content)})")
-    kinds = (("effective choices, exp(entropy)", 2), ("tokens that stay", 0), ("largest probability", 3))
-    height = 0.72 / len(knobs)
+    figure = _blank(f"{_so_far(content)}＿  one knob at a time", f"The others as in red: {_whence(content)}")
+    tops = [max(_measure(each[3], column) for each in step["stages"]) for column in range(len(_MEASURES))]
+    height = 0.75 / len(knobs)
     for row, knob in enumerate(knobs):
-        places = content["knobs"][knob]
-        labels = [value(knob, content["settings"][place][knob]) for place in places]
-        for column, (name, which) in enumerate(kinds):
-            panel = figure.add_axes((0.12 + 0.30 * column, 0.80 - (row + 1) * height + 0.075, 0.25, height - 0.11))
-            y = [step["stages"][place][3][which] for place in places]
-            y = [math.exp(v) for v in y] if which == 2 else y
-            _knob_panel(panel, y, places.index(0), share=which == 3)
-            panel.set_xticks(range(len(labels)), labels, fontsize=14)
-            panel.get_xticklabels()[places.index(0)].set_fontweight("bold")
+        bottom = 0.80 - (row + 1) * height
+        figure.text(0.03, bottom + 0.3 * height, NAMES[knob], fontsize=17, fontweight="bold", color=BLUE)
+        for column, name in enumerate(_MEASURES):
+            panel = figure.add_axes((0.175 + 0.275 * column, bottom + 0.05, 0.25, height - 0.06))
+            _knob_bars(panel, content, step, knob, column)
+            panel.set_ylim(0, 1.3 * tops[column])
             if row == 0:
-                panel.set_title(name, fontsize=15, pad=14)
-            if column == 0:
-                panel.set_ylabel(NAMES[knob], fontsize=17, fontweight="bold", color=BLUE, labelpad=12)
-    for column in range(len(kinds)):
-        own = figure.axes[column :: len(kinds)]
-        low, high = min(a.dataLim.y0 for a in own), max(a.dataLim.y1 for a in own)
-        for panel in own:
-            panel.set_ylim((0, 1.3) if column == 2 else (0.6 * low, 4 * high))
+                figure.text(0.175 + 0.275 * column, 0.825, name, fontsize=15)
     return figure
 
 
-def _knob_panel(panel: Axes, y: Sequence[float], chosen: int, *, share: bool) -> None:
-    panel.plot(range(len(y)), y, color=BLUE, marker="o", markersize=8, linewidth=2)
-    panel.plot([chosen], [y[chosen]], "o", color=RED, markersize=12, zorder=3)
-    if not share:
-        panel.set_yscale("log")
-    panel.set_yticks([], minor=False)
-    panel.set_yticks([], minor=True)
+_MEASURES = ("effective choices = exp(entropy)", "tokens that stay", "largest probability")
+
+
+def _measure(stage: Sequence[float], column: int) -> float:
+    """How high a bar stands: the entropy, the log of the tokens kept, the largest probability."""
+    return (stage[2], math.log(stage[0]), stage[3])[column]
+
+
+def _knob_bars(panel: Axes, content: dict[str, Any], step: dict[str, Any], knob: str, column: int) -> None:
+    places = content["knobs"][knob]
+    heights = [_measure(step["stages"][place][3], column) for place in places]
+    texts = [
+        _percent(h) if column == 2 else _number(math.exp(h)) if column == 0 else f"{math.exp(h):,.0f}"
+        for h in heights
+    ]
+    drawn = panel.bar(
+        range(len(places)), heights, width=0.72, color=[BLUE if place else RED for place in places]
+    )
+    panel.bar_label(drawn, texts, padding=3, fontsize=14 if len(places) < 6 else 11)
+    panel.set_xticks(
+        range(len(places)), [value(knob, content["settings"][place][knob]) for place in places], fontsize=14
+    )
+    panel.get_xticklabels()[places.index(0)].set(color=RED, fontweight="bold")
+    panel.set_xlim(-0.6, max(len(places), 4) - 0.4)
+    panel.set_yticks([])
     panel.spines["left"].set_visible(False)
-    panel.set_xlim(-0.4, len(y) - 0.6)
-    for x, number in enumerate(y):
-        text = _percent(number) if share else f"{number:,.0f}" if number >= 9.95 else f"{number:.2g}"
-        panel.annotate(text, (x, number), (0, 9), textcoords="offset points", ha="center", fontsize=13)
+    panel.tick_params(length=0)
 
 
 def poem_figure(content: dict[str, Any]) -> Figure:
@@ -304,11 +377,23 @@ def poem_figure(content: dict[str, Any]) -> Figure:
     panel = figure.add_axes((0.075, 0.2, 0.9, 0.6))
     x = range(len(steps))
     panel.set_yscale("log")
-    panel.bar(x, kept, bottom=0.8, width=0.86, color="#dbe7ef", label="tokens that stay")
-    panel.plot(x, model, color=PALE, marker="o", markersize=7, linewidth=1.5, label="the model's effective choices")
-    panel.plot(x, left, color=BLUE, marker="o", markersize=9, linewidth=2.5, label="effective choices after the knobs")
+    panel.bar(x, np.subtract(kept, 0.8), bottom=0.8, width=0.86, color="#dbe7ef", label="tokens that stay")
+    panel.plot(
+        x, model, color=PALE, marker="o", markersize=7, linewidth=1.5, label="the model's effective choices"
+    )
+    panel.plot(
+        x,
+        left,
+        color=BLUE,
+        marker="o",
+        markersize=9,
+        linewidth=2.5,
+        label="effective choices after the knobs",
+    )
     panel.set_ylim(0.8, 2.2 * max([*kept, *model]))
-    panel.set_yticks(_decades(max([*kept, *model])), [f"{tick:,}" for tick in _decades(max([*kept, *model]))], fontsize=13)
+    panel.set_yticks(
+        _decades(max([*kept, *model])), [f"{tick:,}" for tick in _decades(max([*kept, *model]))], fontsize=13
+    )
     panel.minorticks_off()
     panel.set_xlim(-0.6, len(steps) - 0.4)
     panel.tick_params(length=0)
@@ -334,7 +419,9 @@ def _write_below(panel: Axes, words: Sequence[str]) -> None:
             tick.set_fontsize(10)
         if MARKS & set(word):
             heavy = bool(set(word) & set(STOPS))
-            panel.axvline(place + 0.5, color=PALE, linewidth=1.4 if heavy else 0.7, linestyle="-" if heavy else ":")
+            panel.axvline(
+                place + 0.5, color=PALE, linewidth=1.4 if heavy else 0.7, linestyle="-" if heavy else ":"
+            )
     for place in rhymes:
         panel.axvspan(place - 0.5, place + 0.5, color=RED, alpha=0.10, linewidth=0)
 
@@ -352,27 +439,31 @@ def rhyme_steps(words: Sequence[str]) -> list[int]:
 
 def luck_figure(content: dict[str, Any], knobs: Sequence[str]) -> Figure:
     """Return the text of every value of every knob, drawn with one luck, and where neighbours part."""
-    figure = _blank(f"{content['couplet']} …  the same luck, other knobs", "A box: where a text parts from the one above it. " + _whence(content))
+    figure = _blank(
+        f"{content['couplet']} …  the same luck, other knobs",
+        "Red box: where a text parts from the one above. " + _whence(content),
+    )
     rows = [(knob, place) for knob in knobs for place in content["knobs"][knob]]
-    texts = [" ".join(setting["text"].split()) for setting in content["settings"]]
+    settings = content["settings"]
+    texts = [" ".join(setting["text"].split()) for setting in settings]
     width = min(_COLUMNS, max(len(texts[place]) for _, place in rows))
-    panel = figure.add_axes((0.17, 0.04, 0.81, 0.80))
+    panel = figure.add_axes((0.205, 0.04, 0.78, 0.80))
     panel.axis("off")
     panel.set_xlim(-0.5, max(width, 24) + 0.5)
     height = len(rows) + 0.6 * (len(knobs) - 1)
     panel.set_ylim(height - 0.4, -0.6)
-    size = min(24.0, 72 * 0.81 * _SIZE[0] / (max(width, 24) + 1) * 0.92, 72 * 0.80 * _SIZE[1] / height * 0.7)
+    size = min(24.0, 72 * 0.78 * _SIZE[0] / (max(width, 24) + 1) * 0.92, 72 * 0.80 * _SIZE[1] / height * 0.7)
     y = 0.0
     for number, (knob, place) in enumerate(rows):
         first = number == 0 or rows[number - 1][0] != knob
         y += 0.0 if number == 0 else 1.6 if first else 1.0
         above = None if first else texts[rows[number - 1][1]]
-        _luck_row(panel, y, texts[place], above, size)
-        _luck_name(panel, y, knob if first else "", value(knob, content["settings"][place][knob]), chosen=place == 0)
+        _luck_row(panel, y, texts[place], above, size, cut=settings[place]["finish_reason"] == "length")
+        _luck_name(panel, y, knob if first else "", value(knob, settings[place][knob]), chosen=place == 0)
     return figure
 
 
-def _luck_row(panel: Axes, y: float, text: str, above: str | None, size: float) -> None:
+def _luck_row(panel: Axes, y: float, text: str, above: str | None, size: float, *, cut: bool) -> None:
     parts = parting(text, above) if above is not None else 0
     for x, character in enumerate(text[:_COLUMNS]):
         colour = PALE if x < parts or character in MARKS else INK
@@ -380,18 +471,30 @@ def _luck_row(panel: Axes, y: float, text: str, above: str | None, size: float) 
             panel.add_patch(Rectangle((x - 0.5, y - 0.46), 1, 0.92, facecolor=RED, edgecolor="none"))
             colour = "white"
         panel.text(x, y, label(character), fontsize=size, color=colour, ha="center", va="center")
-    if len(text) > _COLUMNS:
-        panel.text(_COLUMNS, y, "…", fontsize=size, color=PALE, ha="center", va="center")
+    if cut or len(text) > _COLUMNS:
+        panel.text(min(len(text), _COLUMNS), y, "…", fontsize=size, color=PALE, ha="center", va="center")
 
 
 def parting(text: str, other: str) -> int:
     """Where two texts first differ; the shorter one's length if it begins the other."""
-    return next((place for place, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+    return next(
+        (place for place, (a, b) in enumerate(zip(text, other, strict=False)) if a != b),
+        min(len(text), len(other)),
+    )
 
 
 def _luck_name(panel: Axes, y: float, knob: str, setting: str, *, chosen: bool) -> None:
     weight = "bold" if chosen else "normal"
-    panel.text(-1.0, y, setting, fontsize=16, ha="right", va="center", fontweight=weight, color=RED if chosen else INK)
+    panel.text(
+        -1.0,
+        y,
+        setting,
+        fontsize=16,
+        ha="right",
+        va="center",
+        fontweight=weight,
+        color=RED if chosen else INK,
+    )
     if knob:
-        panel.text(-0.185, y, NAMES[knob], fontsize=17, fontweight="bold", color=BLUE, va="center",
+        panel.text(-0.228, y, NAMES[knob], fontsize=16, fontweight="bold", color=BLUE, va="center",
                    transform=panel.get_yaxis_transform())  # fmt: skip
