@@ -8,7 +8,7 @@ Texts are the engine's; the logits of all their steps come from one pass over pr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tangeval.poem import as_verse, han
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.records import Cell, Checkpoint, Example, TangevalError
 from tangeval.store import read_json
-from tangeval.study import Decoding, named_numbers
+from tangeval.study import Decoding, named_numbers, validated
 
 SCHEMA = 1
 KNOBS = ("temperature", "top_k", "top_p")
@@ -122,15 +122,11 @@ def _cell(decoding: Decoding, selected: dict[str, Any] | None, knobs: Sequence[s
     names = [field.name for field in fields(Cell)]
     chosen = Cell(*(selected[name] for name in names)) if selected else cells[0]
     cell = chosen if chosen in cells else cells[0]
-    for name, value in named_numbers(knobs, "--cell", "top_k=5").items():
-        if name not in names:
-            raise TangevalError(f"--cell {name}: there is no such knob; there are {', '.join(names)}")
-        cell = replace(cell, **{name: type(getattr(cell, name))(value)})
-    if cell.temperature < 0 or cell.top_k < 0 or not 0 < cell.top_p <= 1 or cell.max_length < 1:
-        raise TangevalError(
-            "--cell: temperature and top_k are 0 or more, top_p over 0 to 1, max_length 1 or more"
-        )
-    return cell
+    changes = named_numbers(knobs, "--cell", "top_k=5")
+    if unknown := set(changes) - set(names):
+        raise TangevalError(f"--cell {min(unknown)}: there is no such knob; there are {', '.join(names)}")
+    (result,) = validated(Decoding, asdict(cell) | changes, Path("--cell")).cells()
+    return result
 
 
 def around(cell: Cell, decoding: Decoding) -> dict[str, list[Cell]]:

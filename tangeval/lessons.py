@@ -32,8 +32,8 @@ from tangeval.store import read_json
 FILE, SCHEMA = "explain.json", 1
 KNOBS = ("temperature", "top_k", "top_p")
 NAMES = {"temperature": "temperature", "top_k": "top-k", "top_p": "top-p"}
-STAGES = ("the model", *NAMES.values())
 INK, PALE, BLUE, RED, HATCH = "#222222", "#8a8a8a", "#2a6f97", "#c1121f", "#9a9a9a"
+_REMOVED: dict[str, Any] = {"facecolor": "white", "edgecolor": HATCH, "hatch": "////", "linewidth": 0.8}
 #: Families with Chinese characters, the traditional forms first, and how their files are named.
 FONTS = (
     "Noto Sans CJK TC", "Noto Sans TC", "Source Han Sans TC", "Noto Sans CJK", "Source Han Sans", "PingFang",
@@ -201,8 +201,12 @@ def value(knob: str, number: float) -> str:
 def _so_far(content: dict[str, Any]) -> str:
     """The poem up to the step that is drawn."""
     words = [content["vocabulary"][str(s["token"])] for s in content["steps"][: content["step"] - 1]]
-    text = label(content["couplet"] + "".join(words).strip(), most=999)
+    text = _given(content) + label("".join(words).strip(), most=999)
     return text if len(text) <= _TITLE else f"…{text[-_TITLE:]}"
+
+
+def _given(content: dict[str, Any]) -> str:
+    return label(content["couplet"], most=999)
 
 
 def step_figure(content: dict[str, Any]) -> Figure:
@@ -211,7 +215,7 @@ def step_figure(content: dict[str, Any]) -> Figure:
     shown = bars(content, step)
     figure = _blank(f"{_so_far(content)}＿", f"Which token comes next? {_whence(content)}")
     written = shown.tokens.index(step["token"])
-    for place, name in enumerate(STAGES):
+    for place, name in enumerate(("the model", *NAMES.values())):
         left = 0.09 + 0.229 * place
         knob = f"→ {name} {value(KNOBS[place - 1], content['cell'][KNOBS[place - 1]])}" if place else name
         _stage_heading(figure, left, knob, step["stages"][0][place])
@@ -224,80 +228,64 @@ def step_figure(content: dict[str, Any]) -> Figure:
         panel.set_yticks([])
         _stage_bars(panel, shown, place, written)
     _name_rows(figure.axes[1], content, shown, written)
-    figure.legend(
-        handles=[Patch(color=BLUE, label="probability"), Patch(facecolor="none", edgecolor=INK, label="before this knob"),
-                 Patch(facecolor="white", edgecolor=HATCH, hatch="////", label="removed"), Patch(color=RED, label=_picked(content))],
-        loc="lower center", ncols=4, fontsize=13, bbox_to_anchor=(0.53, 0.0), handlelength=1.4,
-    )  # fmt: skip
+    handles = [
+        Patch(color=BLUE, label="probability"),
+        Patch(facecolor="none", edgecolor=INK, label="before this knob"),
+        Patch(label="removed", **_REMOVED),
+        Patch(color=RED, label=_picked(content)),
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=4, fontsize=13, bbox_to_anchor=(0.53, 0.0))
     return figure
 
 
 def _picked(content: dict[str, Any]) -> str:
-    return "the poet's own" if content["follows"] == "reference" else "picked by luck"
+    if content["follows"] == "reference":
+        return "the poet's own"
+    return "picked by luck" if content["cell"]["temperature"] else "the likeliest"
 
 
 def _stage_heading(figure: Figure, left: float, name: str, stage: Sequence[float]) -> None:
     """What a stage leaves, in words, and as a strip of the stage before: kept, removed."""
     kept, mass, entropy, _ = stage
     figure.text(left, 0.845, name, fontsize=17, fontweight="bold", color=BLUE, va="top")
-    words = f"{kept:,.0f} tokens, {_percent(mass)} kept\n{entropy:.2f} nats ≈ {_number(math.exp(entropy))} choices"
+    words = f"{kept:,.0f} token{'' if kept == 1 else 's'}, {_percent(mass)} kept\n"
+    words += f"{entropy:.2f} nats ≈ {_number(math.exp(entropy))} choices"
     figure.text(left, 0.795, words, fontsize=14, va="top", linespacing=1.4)
     strip = figure.add_axes((left, 0.675, 0.2, 0.022))
     strip.axis("off")
     strip.set_xlim(0, 1)
     strip.barh(0, mass, color=BLUE)
-    strip.barh(0, 1 - mass, left=mass, facecolor="white", edgecolor=HATCH, hatch="////", linewidth=0.8)
+    strip.barh(0, 1 - mass, left=mass, **_REMOVED)
 
 
 def _stage_bars(panel: Axes, shown: Bars, place: int, written: int) -> None:
     now, before = shown.probability[place], shown.probability[max(place - 1, 0)]
     for row, (y, after, was) in enumerate(zip(shown.y, now, before, strict=True)):
-        colour = RED if row == written else BLUE
         if was and (not after or (place == 0 and shown.ranks[row] < 0)):
-            panel.barh(y, was, height=0.76, facecolor="white", edgecolor=HATCH, hatch="////", linewidth=0.8)
-            panel.text(was, y, " ×", color=PALE, va="center", fontsize=14)
+            panel.barh(y, was, height=0.76, **_REMOVED)
+            _put(panel, was, y, " ×", 14, PALE)
         elif after:
-            panel.barh(y, after, height=0.76, color=colour)
+            panel.barh(y, after, height=0.76, color=RED if row == written else BLUE)
             if place:
                 panel.barh(y, was, height=0.76, fill=False, edgecolor=INK, linewidth=1.2)
         if row == written and after:
-            panel.text(
-                max(was, after),
-                y,
-                f" {_percent(after)}",
-                color=RED,
-                va="center",
-                fontsize=14,
-                fontweight="bold",
-            )
+            _put(panel, max(was, after), y, f" {_percent(after)}", 14, RED, bold=True)
 
 
 def _name_rows(panel: Axes, content: dict[str, Any], shown: Bars, written: int) -> None:
     """The tokens beside the first panel, each with its rank."""
-    beside = panel.get_yaxis_transform()
+    beside: dict[str, Any] = {"ha": "right", "transform": panel.get_yaxis_transform()}
     for row, (y, token, rank) in enumerate(zip(shown.y, shown.tokens, shown.ranks, strict=True)):
-        colour = RED if row == written else INK
         text = label(content["vocabulary"][str(token)])
-        panel.text(
-            -0.04,
-            y,
-            text,
-            fontsize=17 if len(text) < 3 else 12,
-            color=colour,
-            ha="right",
-            va="center",
-            transform=beside,
-        )
-        panel.text(
-            -0.19,
-            y,
-            f"{rank + 1}" if rank >= 0 else "–",
-            fontsize=11,
-            color=PALE,
-            ha="right",
-            va="center",
-            transform=beside,
-        )
+        _put(panel, -0.04, y, text, 17 if len(text) < 3 else 12, RED if row == written else INK, **beside)
+        _put(panel, -0.19, y, f"{rank + 1}" if rank >= 0 else "–", 11, PALE, **beside)
+
+
+def _put(
+    panel: Axes, x: float, y: float, text: str, size: float, colour: str, *, bold: bool = False, **more: Any
+) -> None:
+    weight = "bold" if bold else "normal"
+    panel.text(x, y, text, fontsize=size, color=colour, va="center", fontweight=weight, **more)
 
 
 def _number(count: float) -> str:
@@ -330,7 +318,7 @@ def knobs_figure(content: dict[str, Any], knobs: Sequence[str]) -> Figure:
         for column, name in enumerate(_MEASURES):
             panel = figure.add_axes((0.175 + 0.275 * column, bottom + 0.05, 0.25, height - 0.06))
             _knob_bars(panel, content, step, knob, column)
-            panel.set_ylim(0, 1.3 * tops[column])
+            panel.set_ylim(0, 1.3 * (tops[column] or 1))
             if row == 0:
                 figure.text(0.175 + 0.275 * column, 0.825, name, fontsize=15)
     return figure
@@ -346,18 +334,13 @@ def _measure(stage: Sequence[float], column: int) -> float:
 
 def _knob_bars(panel: Axes, content: dict[str, Any], step: dict[str, Any], knob: str, column: int) -> None:
     places = content["knobs"][knob]
-    heights = [_measure(step["stages"][place][3], column) for place in places]
-    texts = [
-        _percent(h) if column == 2 else _number(math.exp(h)) if column == 0 else f"{math.exp(h):,.0f}"
-        for h in heights
-    ]
-    drawn = panel.bar(
-        range(len(places)), heights, width=0.72, color=[BLUE if place else RED for place in places]
-    )
-    panel.bar_label(drawn, texts, padding=3, fontsize=14 if len(places) < 6 else 11)
-    panel.set_xticks(
-        range(len(places)), [value(knob, content["settings"][place][knob]) for place in places], fontsize=14
-    )
+    ends = [step["stages"][place][3] for place in places]
+    texts = [(_number(math.exp(end[2])), f"{end[0]:,}", _percent(end[3]))[column] for end in ends]
+    heights, colours = [_measure(end, column) for end in ends], [BLUE if place else RED for place in places]
+    drawn = panel.bar(range(len(places)), heights, width=0.72, color=colours)
+    panel.bar_label(drawn, texts, padding=3, fontsize=14 if len(places) < 6 else 10)
+    names = [value(knob, content["settings"][place][knob]) for place in places]
+    panel.set_xticks(range(len(places)), names, fontsize=14)
     panel.get_xticklabels()[places.index(0)].set(color=RED, fontweight="bold")
     panel.set_xlim(-0.6, max(len(places), 4) - 0.4)
     panel.set_yticks([])
@@ -369,43 +352,30 @@ def poem_figure(content: dict[str, Any]) -> Figure:
     """Return, along the poem, how many characters the model weighs, and how many the cell leaves."""
     steps = content["steps"][:_COLUMNS]
     words = [content["vocabulary"][str(step["token"])] for step in steps]
-    model = [math.exp(step["stages"][0][0][2]) for step in steps]
-    left = [math.exp(step["stages"][0][3][2]) for step in steps]
-    kept = [step["stages"][0][3][0] for step in steps]
+    model, left = ([math.exp(step["stages"][0][stage][2]) for step in steps] for stage in (0, 3))
+    kept = np.array([step["stages"][0][3][0] for step in steps])
     who = "the poet's own ending" if content["follows"] == "reference" else "what this cell writes"
-    figure = _blank(f"{content['couplet']} …  where is there a choice?", f"Along {who}: {_whence(content)}")
-    panel = figure.add_axes((0.075, 0.2, 0.9, 0.6))
-    x = range(len(steps))
+    figure = _blank(f"{_given(content)} …  where is there a choice?", f"Along {who}: {_whence(content)}")
+    panel = figure.add_axes((0.075, 0.18, 0.9, 0.62))
+    x, base = range(len(steps)), 0.8
+    panel.bar(x, kept - base, bottom=base, width=0.86, color="#dbe7ef", label="tokens that stay")
+    panel.plot(x, model, "o-", color=PALE, markersize=7, linewidth=1.5, label="the model's effective choices")
+    panel.plot(
+        x, left, "o-", color=BLUE, markersize=9, linewidth=2.5, label="effective choices after the knobs"
+    )
     panel.set_yscale("log")
-    panel.bar(x, np.subtract(kept, 0.8), bottom=0.8, width=0.86, color="#dbe7ef", label="tokens that stay")
-    panel.plot(
-        x, model, color=PALE, marker="o", markersize=7, linewidth=1.5, label="the model's effective choices"
-    )
-    panel.plot(
-        x,
-        left,
-        color=BLUE,
-        marker="o",
-        markersize=9,
-        linewidth=2.5,
-        label="effective choices after the knobs",
-    )
-    panel.set_ylim(0.8, 2.2 * max([*kept, *model]))
-    panel.set_yticks(
-        _decades(max([*kept, *model])), [f"{tick:,}" for tick in _decades(max([*kept, *model]))], fontsize=13
-    )
-    panel.minorticks_off()
+    panel.set_ylim(base, 2.2 * max([*kept, *model]))
     panel.set_xlim(-0.6, len(steps) - 0.4)
+    decades = [10**power for power in range(int(math.log10(panel.get_ylim()[1])) + 1)]
+    panel.set_yticks(decades, [f"{tick:,}" for tick in decades], fontsize=13)
+    panel.minorticks_off()
     panel.tick_params(length=0)
     _write_below(panel, words)
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=14, borderaxespad=0)
-    figure.text(0.075, 0.04, "Red: where the poem rhymes. Lines: ends of clauses. Counts on a log scale; effective choices = exp(entropy).",
-                fontsize=13, color="#555555")  # fmt: skip
+    note = "Red: where the poem rhymes. Lines: ends of clauses. Counts on a log scale; effective choices = exp(entropy)."
+    more = len(content["steps"]) - len(steps)
+    figure.text(0.075, 0.035, note + f" {more} more steps." * bool(more), fontsize=13, color="#555555")
     return figure
-
-
-def _decades(top: float) -> list[int]:
-    return [10**power for power in range(int(math.log10(max(top, 1))) + 1)]
 
 
 def _write_below(panel: Axes, words: Sequence[str]) -> None:
@@ -439,40 +409,45 @@ def rhyme_steps(words: Sequence[str]) -> list[int]:
 
 def luck_figure(content: dict[str, Any], knobs: Sequence[str]) -> Figure:
     """Return the text of every value of every knob, drawn with one luck, and where neighbours part."""
-    figure = _blank(
-        f"{content['couplet']} …  the same luck, other knobs",
-        "Red box: where a text parts from the one above. " + _whence(content),
-    )
-    rows = [(knob, place) for knob in knobs for place in content["knobs"][knob]]
-    settings = content["settings"]
-    texts = [" ".join(setting["text"].split()) for setting in settings]
-    width = min(_COLUMNS, max(len(texts[place]) for _, place in rows))
+    note = f"Red box: where a text parts from the one above. {_whence(content)}"
+    figure = _blank(f"{_given(content)} …  the same luck, other knobs", note)
+    groups = {knob: [content["settings"][place] for place in content["knobs"][knob]] for knob in knobs}
+    longest = max(len(_line(setting)) for group in groups.values() for setting in group)
+    width, height = max(longest, 24), sum(map(len, groups.values())) + 0.6 * (len(groups) - 1)
     panel = figure.add_axes((0.205, 0.04, 0.78, 0.80))
     panel.axis("off")
-    panel.set_xlim(-0.5, max(width, 24) + 0.5)
-    height = len(rows) + 0.6 * (len(knobs) - 1)
+    panel.set_xlim(-0.5, width + 0.5)
     panel.set_ylim(height - 0.4, -0.6)
-    size = min(24.0, 72 * 0.78 * _SIZE[0] / (max(width, 24) + 1) * 0.92, 72 * 0.80 * _SIZE[1] / height * 0.7)
+    size = min(24.0, 72 * 0.72 * _SIZE[0] / (width + 1), 72 * 0.56 * _SIZE[1] / height)
     y = 0.0
-    for number, (knob, place) in enumerate(rows):
-        first = number == 0 or rows[number - 1][0] != knob
-        y += 0.0 if number == 0 else 1.6 if first else 1.0
-        above = None if first else texts[rows[number - 1][1]]
-        _luck_row(panel, y, texts[place], above, size, cut=settings[place]["finish_reason"] == "length")
-        _luck_name(panel, y, knob if first else "", value(knob, settings[place][knob]), chosen=place == 0)
+    for knob, group in groups.items():
+        beside = panel.get_yaxis_transform()
+        _put(panel, -0.228, y, NAMES[knob], 16, BLUE, bold=True, transform=beside)
+        for setting, above in zip(group, [None, *group], strict=False):
+            chosen = setting is content["settings"][0]
+            colour = RED if chosen else INK
+            _put(panel, -1, y, value(knob, setting[knob]), 16, colour, bold=chosen, ha="right")
+            _luck_row(panel, y, _line(setting), _line(above) if above else None, size)
+            y += 1.0
+        y += 0.6
     return figure
 
 
-def _luck_row(panel: Axes, y: float, text: str, above: str | None, size: float, *, cut: bool) -> None:
-    parts = parting(text, above) if above is not None else 0
-    for x, character in enumerate(text[:_COLUMNS]):
-        colour = PALE if x < parts or character in MARKS else INK
+def _line(setting: dict[str, Any]) -> str:
+    """A setting's text on one line, as much as is drawn; three dots where it was cut."""
+    text = " ".join(setting["text"].split())
+    cut = setting["finish_reason"] == "length" or len(text) > _COLUMNS
+    return text[:_COLUMNS] + "…" * cut
+
+
+def _luck_row(panel: Axes, y: float, text: str, above: str | None, size: float) -> None:
+    parts = 0 if above is None else parting(text, above)
+    for x, character in enumerate(text):
+        colour = PALE if x < parts or character in MARKS or character == "…" else INK
         if above is not None and x == parts:
             panel.add_patch(Rectangle((x - 0.5, y - 0.46), 1, 0.92, facecolor=RED, edgecolor="none"))
             colour = "white"
-        panel.text(x, y, label(character), fontsize=size, color=colour, ha="center", va="center")
-    if cut or len(text) > _COLUMNS:
-        panel.text(min(len(text), _COLUMNS), y, "…", fontsize=size, color=PALE, ha="center", va="center")
+        _put(panel, x, y, label(character), size, colour, ha="center")
 
 
 def parting(text: str, other: str) -> int:
@@ -481,20 +456,3 @@ def parting(text: str, other: str) -> int:
         (place for place, (a, b) in enumerate(zip(text, other, strict=False)) if a != b),
         min(len(text), len(other)),
     )
-
-
-def _luck_name(panel: Axes, y: float, knob: str, setting: str, *, chosen: bool) -> None:
-    weight = "bold" if chosen else "normal"
-    panel.text(
-        -1.0,
-        y,
-        setting,
-        fontsize=16,
-        ha="right",
-        va="center",
-        fontweight=weight,
-        color=RED if chosen else INK,
-    )
-    if knob:
-        panel.text(-0.228, y, NAMES[knob], fontsize=16, fontweight="bold", color=BLUE, va="center",
-                   transform=panel.get_yaxis_transform())  # fmt: skip
