@@ -147,7 +147,6 @@ def _handful(values: list[float]) -> list[float]:
     return [values[place] for place in places]
 
 
-@torch.inference_mode()
 def explain(setup: Setup, subject: Subject, step: int | None = None) -> dict[str, Any]:
     """Return the content of ``explain.json``; ``step`` (from 1) is the one to draw, by default the first character.
 
@@ -187,7 +186,7 @@ def explain_with(
         "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
         "settings": [_knobs(c) | {"text": w.text, "finish_reason": w.finish} for c, w in zip(cells, written, strict=True)],
         "knobs": {knob: [cells.index(cell) for cell in row] for knob, row in rows.items()},
-        "temperatures": _temperatures(cells), "tokens": len(vocabulary), "steps": steps,
+        "temperatures": _temperatures(cells), "steps": steps,
         "vocabulary": {str(token): vocabulary[token] for token in sorted(vocabulary)},
     }  # fmt: skip
 

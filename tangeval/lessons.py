@@ -45,6 +45,7 @@ _FILES = re.compile(
     re.I,
 )
 _LIKELIEST = 12  # tokens of a step that are drawn, whatever is cut
+_FORBIDDEN = 3  # tokens that would repeat an n-gram, of a step that are drawn
 _TITLE = 20  # characters of a poem in a title
 _COLUMNS = 50  # characters of a poem that are drawn
 _SIZE = (13.333, 7.5)
@@ -144,12 +145,13 @@ def bars(content: dict[str, Any], step: dict[str, Any]) -> Bars:
     """Return a step's tokens to draw and their probabilities at each stage of the cell.
 
     The likeliest, the last that top-k and top-p keep and the first that they remove so far as
-    they are stored, and the one that was written.
+    they are stored, some that would repeat an n-gram, and the one that was written.
     """
     ids, logits, _, rank = (np.array(column) for column in zip(*step["top"], strict=True))
     first = np.arange(len(ids)) < _LIKELIEST
     cuts = [place for kept, *_ in step["stages"][0][2:] for place in (kept - 1, kept)]
-    drawn = first | np.isin(rank, cuts) | (ids == step["token"])
+    forbidden = (rank < 0) & ((rank < 0).cumsum() <= _FORBIDDEN)
+    drawn = first | np.isin(rank, cuts) | (ids == step["token"]) | forbidden
     table = np.stack(_probabilities(content, step, logits, rank))[:, drawn]
     return Bars(ids[drawn].tolist(), rank[drawn].tolist(), table)
 
@@ -261,9 +263,9 @@ def _stage_heading(figure: Figure, left: float, name: str, stage: Sequence[float
 def _stage_bars(panel: Axes, shown: Bars, place: int, written: int) -> None:
     now, before = shown.probability[place], shown.probability[max(place - 1, 0)]
     for row, (y, after, was) in enumerate(zip(shown.y, now, before, strict=True)):
-        if was and (not after or (place == 0 and shown.ranks[row] < 0)):
+        if was and not after:
             panel.barh(y, was, height=0.76, **_REMOVED)
-            _put(panel, was, y, " ×", 14, PALE)
+            _put(panel, was, y, " × repeats" if shown.ranks[row] < 0 else " ×", 14, PALE)
         elif after:
             panel.barh(y, after, height=0.76, color=RED if row == written else BLUE)
             if place:
