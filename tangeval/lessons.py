@@ -388,7 +388,7 @@ def _write_below(panel: Axes, words: Sequence[str]) -> None:
     for place, (tick, word) in enumerate(zip(panel.get_xticklabels(), words, strict=True)):
         tick.set_color(RED if place in rhymes else INK if clauses(word) else PALE)
         if len(label(word)) > 2:
-            tick.set_fontsize(10)
+            tick.set(fontsize=12, rotation=90)
         if MARKS & set(word):
             heavy = bool(set(word) & set(STOPS))
             panel.axvline(

@@ -2,6 +2,10 @@
 
 import json
 import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -296,3 +300,34 @@ def test_an_adapters_file_is_drawn_as_it_is(setup, tmp_path):
     assert lessons.read(tmp_path / lessons.FILE) == json.loads(json.dumps(content))
     assert content["checkpoint"]["name"] == "checkpoint-10"
     assert content["checkpoint"]["fingerprint"]
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("knobs", [KNOBS, ("temperature=1.6", "top_k=0", "top_p=1", "max_length=22")])
+def test_the_documents_javascript_gives_what_was_computed_here(setup, tmp_path, knobs):
+    content = explain.explain(setup, subject(setup, tmp_path, checkpoint="base", knobs=knobs, sample=1))
+    (code,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "explain.md").read_text("utf-8"), re.S)
+    write_json(tmp_path / "explain.json", content)
+    code += """
+    const lesson = JSON.parse(require("fs").readFileSync(process.argv[2], "utf-8"));
+    console.log(JSON.stringify(lesson.steps.map(step => lesson.settings.map(
+        s => distribution(lesson, step, s.temperature, s.top_k, s.top_p)))));
+    """
+    (tmp_path / "page.js").write_text(code, "utf-8")
+    command = ["node", str(tmp_path / "page.js"), str(tmp_path / "explain.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    unknown = 0
+    for step, row in zip(content["steps"], json.loads(done.stdout), strict=True):
+        assert row[0]["pick"] == step["token"]
+        for (*_, last), found in zip(step["stages"], row, strict=True):
+            if found is None:
+                unknown += 1
+                assert last[0] > explain.STORED / 2
+                continue
+            assert found["kept"] == last[0]
+            assert found["entropy"] == pytest.approx(last[2], abs=1e-5)
+            assert found["tokens"][0]["p"] == pytest.approx(last[3], rel=1e-6)
+    assert unknown < 2 * len(content["steps"])  # of nine settings a step
