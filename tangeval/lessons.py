@@ -374,7 +374,7 @@ def poem_figure(content: dict[str, Any]) -> Figure:
     panel.tick_params(length=0)
     _write_below(panel, words)
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=14, borderaxespad=0)
-    note = "Red: where the poem rhymes. Lines: ends of clauses. Counts on a log scale; effective choices = exp(entropy)."
+    note = "Red: where verse rhymes. Lines: ends of clauses. Counts on a log scale; effective choices = exp(entropy)."
     more = len(content["steps"]) - len(steps)
     figure.text(0.075, 0.035, note + f" {more} more steps." * bool(more), fontsize=13, color="#555555")
     return figure
