@@ -320,8 +320,8 @@ def explain_command(
     asked = explaining.Asked(prompt, split, checkpoint, tuple(cell or ()), sample, reference)
     subject = explaining.find(setup, folder, asked)
     console.print(
-        f"{subject.example.id} on {subject.checkpoint.name}, {terminal.knobs(asdict(subject.cell))}, sample {sample}; "
-        f"loading {setup.base.name}", highlight=False, markup=False,
+        f"{subject.example.id} on {subject.checkpoint.name}, {terminal.knobs(asdict(subject.cell))}, sample {sample} "
+        f"({subject.why}); loading {setup.base.name}", highlight=False, markup=False,
     )  # fmt: skip
     with console.status("running the model"):
         content = explaining.explain(setup, subject, step)

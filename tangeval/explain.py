@@ -46,6 +46,7 @@ class Subject:
     cell: Cell
     sample: int = 0
     reference: bool = False
+    why: str = ""  #: where checkpoint and cell come from
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,19 @@ def find(setup: Setup, folder: Path, asked: Asked) -> Subject:
     names = {checkpoint.name: checkpoint for checkpoint in setup.checkpoints}
     selected = chosen.get("checkpoint", {}).get("checkpoint")
     name = asked.checkpoint or (selected if selected in names else setup.checkpoints[-1].name)
+    whence = ["asked for" if asked.checkpoint else "selected" if name == selected else "the last"]
     if name not in names:
         raise TangevalError(f"--checkpoint {name}: there is none of that name; there are {', '.join(names)}")
     number, example = _poem(setup, asked)
-    cell = _cell(setup.study.decoding, chosen.get("cell"), asked.knobs)
-    return Subject(names[name], example, number, cell, asked.sample, asked.reference)
+    cells = setup.study.decoding.cells()
+    picked = cells[0]
+    if own := chosen.get("cell"):
+        picked = Cell(*(own[field.name] for field in fields(Cell)))
+    known = bool(own) and picked in cells
+    cell = _changed(picked if known else cells[0], asked.knobs)
+    whence += ["selected" if known else "the grid's first", *["changed by --cell"] * bool(asked.knobs)]
+    why = f"checkpoint: {whence[0]}; cell: {', '.join(whence[1:])}"
+    return Subject(names[name], example, number, cell, asked.sample, asked.reference, why)
 
 
 def _poem(setup: Setup, asked: Asked) -> tuple[int, Example]:
@@ -116,12 +125,9 @@ def _poem(setup: Setup, asked: Asked) -> tuple[int, Example]:
     )
 
 
-def _cell(decoding: Decoding, selected: dict[str, Any] | None, knobs: Sequence[str]) -> Cell:
-    """The selected cell if the grid has it, else the grid's first; then ``knobs`` changed in it."""
-    cells = decoding.cells()
+def _changed(cell: Cell, knobs: Sequence[str]) -> Cell:
+    """The cell with knobs changed in it (``top_k=5``)."""
     names = [field.name for field in fields(Cell)]
-    chosen = Cell(*(selected[name] for name in names)) if selected else cells[0]
-    cell = chosen if chosen in cells else cells[0]
     changes = named_numbers(knobs, "--cell", "top_k=5")
     if unknown := set(changes) - set(names):
         raise TangevalError(f"--cell {min(unknown)}: there is no such knob; there are {', '.join(names)}")

@@ -266,7 +266,13 @@ def test_the_selection_is_the_default_where_there_is_one(setup, tmp_path):
     )
     chosen = subject(setup, tmp_path, knobs=("top_k=20",))
     assert (chosen.checkpoint.name, chosen.cell) == ("checkpoint-10", Cell(0.7, 20, 0.9, 22))
+    assert chosen.why == "checkpoint: selected; cell: selected, changed by --cell"
     assert subject(setup, tmp_path, checkpoint="base").checkpoint.name == "base"
+    gone = {"checkpoint": {"checkpoint": "checkpoint-7"}, "cell": cell | {"temperature": 0.5}}
+    write_json(tmp_path / "best" / "selection.json", gone)
+    chosen = subject(setup, tmp_path, knobs=())
+    assert (chosen.checkpoint.name, chosen.cell) == ("checkpoint-20", Cell(0.0, 0, 0.5, 14))
+    assert chosen.why == "checkpoint: the last; cell: the grid's first"
 
 
 def test_a_poem_goes_by_its_place_or_its_id(setup, tmp_path):
