@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from tangeval import compare as comparing
 from tangeval import (
     dataset,
     judge,
+    lessons,
     outputs,
     pipeline,
     plan,
@@ -33,7 +35,7 @@ from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
 from tangeval.progress import Decoding, For, make_bar, quieten, tell
 from tangeval.records import FLOOR, REFERENCE, SPLITS, TangevalError
-from tangeval.store import NO_LIKELIHOOD, write_csv
+from tangeval.store import NO_LIKELIHOOD, write_csv, write_text
 from tangeval.study import Study, load_study, named_numbers
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -296,6 +298,50 @@ def judge_command(
     )
     terminal.show_unjudged(console, judged, votes, cut_off)
     console.print(f"every output: {folder / judge.TABLE}; every answer: {folder / judge.ANSWERS}")
+
+
+@app.command(name="explain")
+def explain_command(
+    study_file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study file.")],
+    overrides: Overrides = None,
+    prompt: Annotated[str, typer.Option(help="The poem: its place in the split, from 1, or its id.")] = "1",
+    step: Annotated[
+        int | None, typer.Option(help="The token to draw, from 1 (default: the first character).")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="By name (default: the selected one, else the last).")
+    ] = None,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(help="knob=value: changes the selected cell, else the first; repeatable."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    sample: Annotated[int, typer.Option(min=0, help="Whose luck, from 0.")] = 0,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Follow the poet's text, not the cell's.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The folder (default: results/NAME/explain/ID).")] = None,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Show one poem's next-character distributions, what each knob leaves of them, and what luck picks."""
+    lessons.han_family()  # what would end the command is asked before a model is loaded
+    if split not in SPLITS[1:]:
+        raise TangevalError(f"--split {split}: give validation or test")
+    _, folder, setup = _open(study_file, overrides, None, allow_pickle)
+    # torch takes seconds to import, and few commands need it.
+    from tangeval import explain as explaining
+
+    asked = explaining.Asked(prompt, split, checkpoint, tuple(cell or ()), sample, reference)
+    subject = explaining.find(setup, folder, asked)
+    console.print(
+        f"{subject.example.id} on {subject.checkpoint.name}, {terminal.knobs(asdict(subject.cell))}, sample {sample} "
+        f"({subject.why}); loading {setup.base.name}", highlight=False, markup=False,
+    )  # fmt: skip
+    with console.status("running the model"):
+        content = explaining.explain(setup, subject, step)
+    out = out or folder / "explain" / subject.example.id
+    write_text(out / lessons.FILE, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+    terminal.show_explained(console, content, lessons.draw(content, out), out)
 
 
 @data_app.callback(invoke_without_command=True)

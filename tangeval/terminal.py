@@ -159,6 +159,17 @@ def show_comparison(console: Console, frame: pd.DataFrame, title: str) -> None:
     )
 
 
+def show_explained(console: Console, content: dict[str, Any], pictures: list[Path], folder: Path) -> None:
+    """The poem as the cell writes it, and what is drawn of it."""
+    console.print(verse(content["couplet"] + content["text"]))
+    token = content["vocabulary"][str(content["steps"][content["step"] - 1]["token"])]
+    console.print(
+        f"step {content['step']} of {len(content['steps'])}: {token!r}", highlight=False, markup=False
+    )
+    drawn = ", ".join(path.name for path in pictures if path.suffix == ".png")
+    console.print(f"pictures: {drawn} in {folder}", highlight=False, markup=False)
+
+
 def knobs(cell: dict[str, Any]) -> str:
     return ", ".join(f"{knob} {cell[knob]}" for knob in ("temperature", "top_k", "top_p", "max_length"))
 

@@ -263,6 +263,48 @@ def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
 # score
 
 
+# explain
+
+
+def test_explain_draws_the_selected_cell_and_names_the_pictures(finished):
+    done = tangeval(finished, "explain", "tiny.yaml", "--prompt", "test-2", "--sample", 1)
+    folder = Path(RESULTS) / "explain" / "test-2"
+    content = json.loads((finished / folder / "explain.json").read_text("utf-8"))
+    chosen = json.loads((finished / RESULTS / "best" / "selection.json").read_text("utf-8"))
+    assert done.code == 0
+    assert content["checkpoint"]["name"] == chosen["checkpoint"]["checkpoint"]
+    assert content["cell"] == {knob: chosen["cell"][knob] for knob in content["cell"]}
+    assert f"pictures: step.png, knobs.png, poem.png, luck.png in {folder}" in done.out
+    assert {path.suffix for path in (finished / folder).iterdir()} == {".json", ".png", ".svg"}
+    shards = pd.concat(map(pd.read_parquet, (finished / RESULTS / "generations").glob("*.parquet")))
+    made = shards[
+        (shards["checkpoint"] == content["checkpoint"]["name"]) & (shards["example_id"] == "test-2")
+    ]
+    same = (made[list(content["cell"])] == pd.Series(content["cell"])).all(axis=1)
+    assert (
+        content["text"]
+        == made[same & (made["sample"].isin([0] if content["cell"]["temperature"] == 0 else [1]))][
+            "text"
+        ].item()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--prompt", "99"], "--prompt 99: the test split has 15 poems"),
+        (["--split", "train"], "--split train: give validation or test"),
+        (["--step", "40"], "--step 40: the text has"),
+        (["decoding.top_q=1"], "did you mean top_p?"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_message(here, arguments, expected):
+    done = tangeval(here, "explain", "tiny.yaml", *arguments)
+    assert done.code == 2
+    assert expected in done.err
+    assert not (here / RESULTS).exists()
+
+
 @pytest.fixture(scope="module")
 def sample_poems():
     return dataset.load("sample").split("test")
