@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from finetune.config import load_config
+from finetune.config import Config, load_config
 from finetune.run import prepare
 from tangeval.progress import quieten
 from tangeval.records import TangevalError
+from tangeval.store import alone
 
 
 def main() -> None:
@@ -28,26 +30,35 @@ def main() -> None:
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not first)
     quieten()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
         config = load_config(options.config, options.overrides)
-        with _in_turn():
-            run = prepare(config, overwrite=options.overwrite, first=first)
-        if run.complete():
-            console.print(f"{run.folder} is complete already: nothing to do", highlight=False)
-            return
-        # torch takes seconds to import, and a complete run needs none of it.
-        from finetune.train import train
-
-        console.print(
-            f"{run.base.name} on {len(run.examples)} poems of {config.data}, {config.epochs:g} epochs in batches "
-            f"of {config.batch}",
-            highlight=False,
-        )
-        train(config, run, console)
-        console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
+        with alone(Path(config.output_dir)) if first else nullcontext():
+            _finetune(config, console, overwrite=options.overwrite, first=first)
     except TangevalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _finetune(config: Config, console: Console, *, overwrite: bool, first: bool) -> None:
+    with _in_turn():
+        run = prepare(config, overwrite=overwrite, first=first)
+    if run.complete():
+        console.print(f"{run.folder} is complete already: nothing to do", highlight=False)
+        return
+    # torch takes seconds to import, and a complete run needs none of it.
+    from finetune.train import train
+
+    console.print(
+        f"{run.base.name} on {len(run.examples)} poems of {config.data}, {config.epochs:g} epochs in batches "
+        f"of {config.batch}",
+        highlight=False,
+    )
+    train(config, run, console)
+    console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
 
 
 def _in_turn() -> AbstractContextManager[Any]:

@@ -1,6 +1,7 @@
 """The command line: parse, delegate, print."""
 
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tangeval import compare as comparing
@@ -35,7 +37,7 @@ from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
 from tangeval.progress import Decoding, For, make_bar, quieten, tell
 from tangeval.records import FLOOR, REFERENCE, SPLITS, TangevalError
-from tangeval.store import NO_LIKELIHOOD, write_csv, write_text
+from tangeval.store import NO_LIKELIHOOD, alone, write_csv, write_text
 from tangeval.study import Study, load_study, named_numbers
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -60,6 +62,9 @@ Validation = Annotated[
 Unseen = Annotated[
     bool, typer.Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
 ]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="Leave out checkpoints that cannot be used, and run the others.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Machines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
 
@@ -73,6 +78,7 @@ def run(
     overwrite: Overwrite = False,
     allow_pickle: Pickle = False,
     assume_unseen: Unseen = False,
+    keep_going: KeepGoing = False,
     quiet: Quiet = False,
     as_json: Machines = False,
 ) -> None:
@@ -83,7 +89,13 @@ def run(
     if dry_run:
         _show_plan(setup, folder)
         return
-    _generate(setup, folder, overwrite=overwrite, audience=audience)
+    with alone(folder):
+        _generate(setup, folder, overwrite=overwrite, keep_going=keep_going, audience=audience)
+        _finish(study, setup, folder, audience)
+
+
+def _finish(study: Study, setup: Setup, folder: Path, audience: For) -> None:
+    """What follows the decoding of a ``run``."""
     summary, pictures = _evaluate(study, setup.dataset, folder)
     console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
     selection = _select(study, setup.dataset, folder) if study.select else None
@@ -103,13 +115,15 @@ def generate(
     out: Out = None,
     overwrite: Overwrite = False,
     allow_pickle: Pickle = False,
+    keep_going: KeepGoing = False,
     quiet: Quiet = False,
     as_json: Machines = False,
 ) -> None:
     """Make the generations and likelihoods that the results folder lacks."""
     audience = _audience(quiet, as_json)
     _, folder, setup = _open(study_file, overrides, out, allow_pickle)
-    _generate(setup, folder, overwrite=overwrite, audience=audience)
+    with alone(folder):
+        _generate(setup, folder, overwrite=overwrite, keep_going=keep_going, audience=audience)
 
 
 @app.command(name="summarize")
@@ -389,6 +403,7 @@ def fetch() -> None:
 def main() -> None:
     """Run the command line; what the user can mend is one message, not a traceback."""
     quieten()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
     try:
         app()
@@ -415,7 +430,9 @@ def _open(
     return study, out or Path("results") / study.name, setup
 
 
-def _generate(setup: Setup, folder: Path, *, overwrite: bool, audience: For = "people") -> None:
+def _generate(
+    setup: Setup, folder: Path, *, overwrite: bool, keep_going: bool, audience: For = "people"
+) -> None:
     pending = pipeline.pending(setup, folder, overwrite=overwrite)
     if pending.stale:
         console.print(
@@ -432,7 +449,9 @@ def _generate(setup: Setup, folder: Path, *, overwrite: bool, audience: For = "p
         tell("planned", checkpoints=len(setup.checkpoints), cells=cells, outputs=pending.outputs,
              streams=pending.streams)  # fmt: skip
     with _going_on(), Decoding(console, pending.streams, setup.names, audience) as progress:
-        pipeline.decode(setup, folder, progress.advance)
+        failed = pipeline.decode(setup, folder, progress.advance, keep_going=keep_going)
+    for checkpoint in failed:
+        console.print(f"[yellow]left out[/] {checkpoint.path}: {escape(checkpoint.reason)}", highlight=False)
 
 
 @contextmanager

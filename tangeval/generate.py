@@ -21,6 +21,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedTokenizerBase
 
 from tangeval import __version__
 from tangeval import model as models
+from tangeval.checkpoint import Skipped
 from tangeval.decoding.attention import suits
 from tangeval.decoding.engine import Stream
 from tangeval.decoding.memory import RowCost, UnmeasuredError, decode_in_memory, measure
@@ -29,8 +30,8 @@ from tangeval.decoding.sampler import luck_key
 from tangeval.likelihood import Likelihood, reference_nll
 from tangeval.plan import SCHEMA, Setup, Wave, digest, make_plan, read_plan, write_plan
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
-from tangeval.records import Base, Cell, Load
-from tangeval.store import read_json, sweep, write_json, write_parquet, write_text
+from tangeval.records import Base, Cell, Load, TangevalError, UnusableError
+from tangeval.store import damaged, read_json, sweep, write_json, write_shard, write_text
 
 GENERATIONS = (
     "checkpoint", "step", "temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size",
@@ -53,13 +54,24 @@ def plan(setup: Setup, folder: Path) -> tuple[list[Wave], dict[str, str]]:
     return make_plan(setup, folder, contexts, rows), contexts
 
 
-def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, ended, text: None) -> None:
+def generate(
+    setup: Setup,
+    folder: Path,
+    on_progress: OnProgress = lambda name, ended, text: None,
+    *,
+    keep_going: bool = False,
+) -> tuple[Skipped, ...]:
     """Make the generations and likelihoods that ``folder`` lacks.
 
+    With ``keep_going`` a checkpoint that cannot be used is returned with its reason, and the
+    others are made; the folder is whole once it is called again without those.
+
     Raises:
-        TangevalError: a model or an adapter cannot be loaded.
+        TangevalError: a model or an adapter cannot be loaded, or does not give numbers.
     """
+    failed: list[Skipped] = []
     sweep(folder)
+    weed(folder)
     load = setup.study.loading(allow_pickle=setup.allow_pickle)
     tokenizer = models.load_tokenizer(setup.base)
     waves, contexts = plan(setup, folder)
@@ -88,17 +100,38 @@ def generate(setup: Setup, folder: Path, on_progress: OnProgress = lambda name, 
         elif base is None:
             workspace.clear()
             base = _load(setup, load, folder)
-        with models.with_checkpoint(base, checkpoint, load) as model:
-            for wave in pending:
+        try:
+            with models.with_checkpoint(base, checkpoint, load) as model:
+                for wave in pending:
+                    began = time.perf_counter()
+                    frame = run_wave(setup, wave, model, tokenizer, workspace, on_progress)
+                    write_shard(wave.shard(folder), frame)
+                    _record_seconds(folder, "waves", wave.id, began)
                 began = time.perf_counter()
-                frame = run_wave(setup, wave, model, tokenizer, workspace, on_progress)
-                write_parquet(wave.shard(folder), frame)
-                _record_seconds(folder, "waves", wave.id, began)
-            began = time.perf_counter()
-            likelihood.add(checkpoint, lacking, reference_nll(model, tokenizer, setup, lacking, workspace))
-            _record_seconds(folder, "likelihood", checkpoint.name, began)
-        del model
-    likelihood.write()
+                likelihood.add(
+                    checkpoint, lacking, reference_nll(model, tokenizer, setup, lacking, workspace)
+                )
+                _record_seconds(folder, "likelihood", checkpoint.name, began)
+            del model
+        except UnusableError as error:
+            if not keep_going:
+                raise TangevalError(f"{checkpoint.name}: {error}; --keep-going leaves it out") from error
+            failed.append(Skipped(checkpoint.path or Path(setup.base.source), str(error)))
+    if not failed:
+        likelihood.write()
+    return tuple(failed)
+
+
+def weed(folder: Path) -> None:
+    """Remove the shards that are not as they were written, so that they are made again, and say so."""
+    broken = damaged(folder / "generations")
+    for shard in broken:
+        shard.unlink()
+    if broken:
+        warnings.warn(
+            f"{folder}: {len(broken)} shards of generations were cut short or altered, and are made again",
+            stacklevel=2,
+        )
 
 
 def check_openings(setup: Setup, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -18,7 +18,7 @@ from tangeval.decoding.rows import Workspace
 from tangeval.plan import Setup, digest
 from tangeval.poem import as_verse, han, metre
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
-from tangeval.records import Checkpoint, Example, TangevalError
+from tangeval.records import NOT_NUMBERS, Checkpoint, Example, TangevalError, UnusableError
 from tangeval.store import LIKELIHOOD, write_parquet
 
 _REFERENCES = 16  # references scored in one batch
@@ -125,6 +125,8 @@ def _nll(
         use_cache=False,
         logits_to_keep=tail + 1,
     ).logits[:, -tail - 1 : -1]
+    if logits.isnan().any():
+        raise UnusableError(NOT_NUMBERS)
     picked = logits.float().log_softmax(-1).gather(-1, ids[:, -tail:].clamp(min=0)[..., None])[..., 0]
     nats = [
         (-row[-len(answer) :].double()).tolist() for row, answer in zip(picked.cpu(), answers, strict=True)

@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tangeval.records import ADAPTER, Base, Checkpoint, Load, TangevalError, user_cache
+from tangeval.records import ADAPTER, Base, Checkpoint, Load, TangevalError, UnusableError, user_cache
 
 
 def device() -> torch.device:
@@ -166,7 +166,11 @@ def with_checkpoint(
         TangevalError: the adapter does not fit the base model, or it was made for another.
     """
     if checkpoint.kind == "full":
-        yield load_model(Base(checkpoint.name, str(checkpoint.path)), load)
+        try:
+            whole = load_model(Base(checkpoint.name, str(checkpoint.path)), load)
+        except TangevalError as error:
+            raise UnusableError(str(error)) from error
+        yield whole
         return
     assert model is not None
     if checkpoint.path is None:
@@ -212,7 +216,7 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError, OSError, TypeError) as error:
-        raise TangevalError(
+        raise UnusableError(
             f"{folder}: the adapter does not fit base model {model.name_or_path}: {error}"
         ) from error
 
@@ -243,7 +247,7 @@ def check_names(adapted: Any, file: Path) -> None:
         stored = {name for name in weights.keys() if "lora_" in name}  # noqa: SIM118
     wanted = {name for name in get_peft_model_state_dict(adapted) if "lora_" in name}
     if stored != wanted:
-        raise TangevalError(
+        raise UnusableError(
             f"{file.parent}: the adapter was made for another base model than {adapted.get_base_model().name_or_path}: "
             f"{min(stored ^ wanted)} is in one of them alone; set base_model to the one it was trained on"
         )

@@ -22,7 +22,7 @@ from tangeval import pipeline, plan, score
 from tangeval import report as pages
 from tangeval.progress import Decoding, quieten
 from tangeval.records import TangevalError
-from tangeval.store import read_json
+from tangeval.store import alone, read_json
 from tangeval.study import Study, load_study
 
 _SHOWN = ("checkpoint", "split", "bleu", "form", "rhyme", "reference_nll")
@@ -156,13 +156,14 @@ def run(
     folder = Path(out) if out else Path("results") / read.name
     setup = plan.resolve(read)
     pipeline.check(setup, assume_unseen=assume_unseen)
-    waiting = pipeline.pending(setup, folder, overwrite=overwrite)
-    with Decoding(Console(width=120, force_terminal=False), waiting.streams, setup.names) as progress:
-        pipeline.decode(setup, folder, progress.advance)
-    pipeline.evaluate(read, setup.dataset, folder)
-    if read.select:
-        pipeline.choose(read, setup.dataset, folder)
-    pages.write(read, setup.dataset, folder, None)
+    with alone(folder):
+        waiting = pipeline.pending(setup, folder, overwrite=overwrite)
+        with Decoding(Console(width=120, force_terminal=False), waiting.streams, setup.names) as progress:
+            pipeline.decode(setup, folder, progress.advance)
+        pipeline.evaluate(read, setup.dataset, folder)
+        if read.select:
+            pipeline.choose(read, setup.dataset, folder)
+        pages.write(read, setup.dataset, folder, None)
     return Results(folder)
 
 

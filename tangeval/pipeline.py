@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tangeval import dataset, figures, insights, score, select, summarize, tables, variance
+from tangeval.checkpoint import Skipped
 from tangeval.dataset import Dataset
 from tangeval.plan import Setup, Wave
 from tangeval.records import TangevalError
@@ -71,13 +72,24 @@ def pending(setup: Setup, folder: Path, *, overwrite: bool = False) -> Pending:
 
 
 def decode(
-    setup: Setup, folder: Path, on_progress: Callable[[str, int, str], None] = lambda name, ended, text: None
-) -> None:
-    """Make the generations and likelihoods that the folder lacks; ``on_progress`` is ``generate``'s."""
+    setup: Setup,
+    folder: Path,
+    on_progress: Callable[[str, int, str], None] = lambda name, ended, text: None,
+    *,
+    keep_going: bool = False,
+) -> tuple[Skipped, ...]:
+    """Make the generations and likelihoods that the folder lacks; ``on_progress`` is ``generate``'s.
+
+    With ``keep_going`` the folder's record is of the checkpoints that could be used; the others
+    are returned.
+    """
     # torch takes seconds to import, and no other step needs it.
     from tangeval import generate
 
-    generate.generate(setup, folder, on_progress)
+    failed = generate.generate(setup, folder, on_progress, keep_going=keep_going)
+    if failed:
+        generate.generate(setup.without(failed), folder)
+    return failed
 
 
 def evaluate(study: Study, data: Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:

@@ -75,6 +75,18 @@ class Setup:
         """The checkpoints' names, in the order they are run."""
         return [checkpoint.name for checkpoint in self.checkpoints]
 
+    def without(self, failed: Sequence[Skipped]) -> "Setup":
+        """The same without checkpoints that could not be used, which are then among those skipped.
+
+        Raises:
+            TangevalError: none is left.
+        """
+        lost = {skipped.path for skipped in failed}
+        left = tuple(c for c in self.checkpoints if (c.path or Path(self.base.source)) not in lost)
+        if not left:
+            raise TangevalError("checkpoints: none can be used: " + "; ".join(s.reason for s in failed))
+        return replace(self, checkpoints=left, skipped=(*self.skipped, *failed))
+
     @cached_property
     def base_fingerprint(self) -> str:
         return checkpoints_on_disk.identity(self.base)

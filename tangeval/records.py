@@ -26,6 +26,14 @@ class TangevalError(Exception):
     """Something the user can mend; the message names file, field and remedy."""
 
 
+#: What is said of a model whose logits are NaN.
+NOT_NUMBERS = "its logits are not numbers (NaN): the weights are damaged, or too large for load.dtype"
+
+
+class UnusableError(TangevalError):
+    """One checkpoint cannot be used; others may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One poem to finish.

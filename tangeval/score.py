@@ -22,7 +22,7 @@ from tangeval.metrics.prosody import prosody
 from tangeval.plan import check_data, read_plan
 from tangeval.poem import as_verse, clauses, metre
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
-from tangeval.store import SCORES, read_json, write_json, write_parquet
+from tangeval.store import SCORES, damaged, read_json, write_json, write_parquet
 from tangeval.study import Study
 
 KNOBS = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
@@ -62,6 +62,12 @@ def read_generations(study: Study, folder: Path, sample: int | None = None) -> p
     missing = [wave.shard(folder) for wave in waves if not wave.shard(folder).is_file()]
     if missing:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
+    broken = damaged(folder / "generations")
+    if broken:
+        raise TangevalError(
+            f"{broken[0]} and {len(broken) - 1} more are not as they were written; run the study again, which makes "
+            "them anew"
+        )
     only = None if sample is None else [("sample", "==", sample)]
     frame = pd.concat(
         [pd.read_parquet(wave.shard(folder), filters=only) for wave in waves], ignore_index=True

@@ -5,12 +5,18 @@ synced, then renamed, so that a run cut off anywhere leaves either the old file 
 one.
 """
 
+import hashlib
 import json
 import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
+import portalocker
 
 from tangeval.records import TangevalError
 
@@ -18,17 +24,30 @@ SCORES, LIKELIHOOD = "scores.parquet", "likelihood.parquet"
 #: Likelihoods of what no model wrote.
 NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
 _UNFINISHED = ".unfinished"
+_LOCK = ".lock"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, making its folder; whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``data`` to ``path``, making its folder; whole, or not at all.
+
+    Raises:
+        TangevalError: the disk is full, or the folder cannot be written.
+    """
     draft = path.with_name(f".{path.name}{_UNFINISHED}")
-    with draft.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise TangevalError(
+            f"{path} cannot be written ({error.strerror or error}): make room or give another folder; what is whole "
+            "there stays, and the same command goes on from it"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,6 +68,83 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as parquet without its index: the same frame gives the same bytes."""
     write_bytes(path, frame.to_parquet(None, index=False, compression="zstd"))
+
+
+def write_shard(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as ``write_parquet`` does, and its checksum into the file beside its folder."""
+    write_parquet(path, frame)
+    sums = _sums(path.parent) | {path.name: _digest(path)}
+    lines = (f"{digest}  {path.parent.name}/{name}\n" for name, digest in sorted(sums.items()))
+    write_text(sums_file(path.parent), "".join(lines))
+
+
+def damaged(folder: Path) -> list[Path]:
+    """Return the shards in a folder that are not as they were written: cut short, altered, or not recorded."""
+    sums = _sums(folder)
+    return [path for path in sorted(folder.glob("*.parquet")) if sums.get(path.name) != _digest(path)]
+
+
+def sums_file(folder: Path) -> Path:
+    """Return what says how the shards of a folder were when they were written, as ``sha256sum -c`` reads it."""
+    return folder.with_name(f"{folder.name}.sha256")
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    file = sums_file(folder)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return {name.rpartition("/")[2]: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the lock goes with the process, however it ends.
+
+    Raises:
+        TangevalError: another run is at work there; the message names it.
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = _locked(folder / _LOCK)
+    except OSError as error:
+        raise TangevalError(f"{folder} cannot be written ({error.strerror}); give another folder") from error
+    with stream:
+        stream.truncate(0)
+        stream.write(
+            f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+        )
+        stream.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the folder may be gone
+                (folder / _LOCK).unlink()
+                if new:
+                    folder.rmdir()  # a run that was refused leaves nothing; a folder with files stays
+
+
+def _locked(path: Path) -> IO[str]:
+    """Open and lock a file that its last owner may be removing."""
+    while True:
+        stream = path.open("a+", encoding="utf-8")
+        try:
+            portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException:
+            stream.seek(0)
+            owner = stream.read().strip()
+            stream.close()
+            raise TangevalError(
+                f"{path.parent}: another run is at work there ({owner}); wait for it, or give another folder"
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+                return stream
+        stream.close()
 
 
 def read_json(path: Path) -> Any:

@@ -20,7 +20,17 @@ _Item = TypeVar("_Item")
 _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
+_LARGEST = 2**20  # bytes of a study file
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone: no tags, and no aliases, which a few lines of could stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*) are not taken; write the value again")
+        return super().compose_node(parent, index)
 
 
 def _listed(value: Any) -> Any:
@@ -172,10 +182,12 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         TangevalError: the file or an override cannot be read.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LARGEST:
+            raise TangevalError(f"{path}: larger than {_LARGEST // 2**20} MiB, which no study is")
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise TangevalError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
     if not isinstance(content, dict):
         raise TangevalError(f"{path}: expected a mapping of keys to values")
@@ -220,8 +232,8 @@ def _override(content: dict[str, Any], override: str) -> None:
             f"{override!r}: an override is written key=value, such as decoding.temperature=0.7"
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml.load(text, _Loader)
+    except (ValueError, RecursionError, yaml.YAMLError):
         raise TangevalError(f"{override!r}: the value is not YAML") from None
     *sections, last = key.split(".")
     for section in sections:

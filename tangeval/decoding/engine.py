@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tangeval.decoding.rows import Workspace, prefill
 from tangeval.decoding.sampler import KINDS, Streams, ban_repeats, choose, kind_of
+from tangeval.records import NOT_NUMBERS, UnusableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ def decode(
     output = torch.full((len(streams), int(limit.max())), -1, device=device)
     most = torch.bincount(live.row, minlength=len(prompts)).tolist()
     logits, rows = prefill(model, prompts, output.shape[1], most, workspace or Workspace())
+    if logits.isnan().any():
+        raise UnusableError(NOT_NUMBERS)
     ran, size = [len(prompts)], len(prompts)
     for step in range(output.shape[1]):
         ban_repeats(logits, rows.texts(size), no_repeat_ngram_size)

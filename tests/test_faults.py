@@ -1,0 +1,268 @@
+"""What goes wrong from outside: damaged files, other runs, full disks, signals, checkpoints that cannot be used."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from tangeval import pipeline, plan, score
+from tangeval.cli import app
+from tangeval.records import TangevalError
+from tangeval.store import alone, damaged, sums_file, write_text
+from tangeval.study import load_study
+from tests.tiny import make_adapter, make_tiny_model
+
+STUDY = """
+name: tiny
+base_model: {base}
+checkpoints: {run}
+data: sample
+splits: [test]
+decoding: {{temperature: [0.4, 1.0], max_length: 12, no_repeat_ngram_size: 0}}
+samples: 2
+batch_size: 60
+select: {{split: test, cell: {{by: bleu}}}}
+"""
+
+
+@pytest.fixture
+def study(tiny_model, tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    file = tmp_path / "tiny.yaml"
+    file.write_text(STUDY.format(base=tiny_model, run=tmp_path / "run"))
+    return file
+
+
+@pytest.fixture
+def made(study, tmp_path):
+    """A whole results folder of the study."""
+    decode(study, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def decode(study: Path, folder: Path, **options) -> tuple:
+    return pipeline.decode(plan.resolve(load_study(study)), folder, **options)
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "generations").iterdir())}
+
+
+def tangeval(*arguments: object) -> tuple[int, str]:
+    """The command line's exit code and all it printed; ``main`` turns what a user can mend into a message."""
+    told = CliRunner().invoke(app, list(map(str, arguments)))
+    return told.exit_code, told.output + (str(told.exception) if told.exception else "")
+
+
+# Files
+
+
+@pytest.mark.parametrize("damage", ["cut short", "altered", "emptied"])
+def test_a_damaged_shard_is_noticed_and_made_again(study, made, damage):
+    before = shards(made)
+    shard = sorted((made / "generations").glob("*.parquet"))[1]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes({"cut short": data[:-9], "altered": bytes(data), "emptied": b""}[damage])
+    assert damaged(made / "generations") == [shard]
+    with pytest.raises(TangevalError, match="not as they were written"):
+        score.read_generations(load_study(study), made)
+    with pytest.warns(UserWarning, match="1 shards of generations were cut short or altered"):
+        decode(study, made)
+    assert shards(made) == before
+
+
+def test_the_checksums_are_those_of_sha256sum(made):
+    check = subprocess.run(
+        ["sha256sum", "-c", "generations.sha256"], cwd=made, capture_output=True, check=True
+    )
+    assert check.stdout.count(b": OK") == len(list((made / "generations").glob("*.parquet")))
+
+
+def test_a_shard_that_was_killed_before_its_checksum_is_made_again(study, made):
+    before = shards(made)
+    sums = sums_file(made / "generations")
+    write_text(sums, "".join(sums.read_text().splitlines(keepends=True)[1:]))
+    with pytest.warns(UserWarning, match="1 shards"):
+        decode(study, made)
+    assert shards(made) == before
+
+
+# Other runs
+
+
+def test_a_second_run_on_a_folder_is_refused_and_names_the_first(study, tmp_path):
+    folder = tmp_path / "results"
+    with alone(folder):
+        code, told = tangeval("run", study, "--out", folder)
+    assert code != 0
+    assert f"process {os.getpid()}" in told
+    assert "another run is at work" in told
+    with alone(folder):
+        pass  # the first is gone
+
+
+def test_the_lock_goes_with_its_process(tmp_path):
+    code = f"import os; from tangeval.store import alone; from pathlib import Path\n" \
+           f"with alone(Path({str(tmp_path)!r})): os.kill(os.getpid(), 9)"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    with alone(tmp_path):
+        pass
+
+
+# Disks
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(study, made, tmp_path, monkeypatch):
+    before = shards(made)
+    for shard in (made / "generations").glob("*.parquet"):
+        shard.unlink()
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(TangevalError, match=r"cannot be written \(No space left on device\).*make room"):
+            decode(study, made)
+    assert not list(made.rglob("*.unfinished"))
+    assert 0 < len(list((made / "generations").glob("*.parquet"))) < len(before)
+    decode(study, made)
+    assert shards(made) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False, capture_output=True
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs wants root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_small_disk_runs_full_and_a_larger_one_goes_on(study, made, small_disk):
+    before = shards(made)
+    with pytest.raises(TangevalError, match="No space left on device"):
+        decode(study, small_disk)
+    assert not list(small_disk.rglob("*.unfinished"))
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    decode(study, small_disk)
+    assert shards(small_disk) == before
+
+
+def test_a_folder_that_cannot_be_written_is_said(study, made, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    code, told = tangeval("run", study, "--out", small_disk / "results")
+    assert code != 0
+    assert "cannot be written (Read-only file system)" in told
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_which_then_goes_on(study, made, tmp_path, number):
+    folder = tmp_path / "stopped"
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n" \
+           "from tangeval.cli import main; main()"  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(study), "--out", str(folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not list(folder.glob("generations/*.parquet")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    began = time.monotonic()
+    told = process.communicate(timeout=30)[1]
+    assert time.monotonic() - began < 10
+    if process.returncode == 0:
+        pytest.skip("the run was faster than the signal")
+    assert process.returncode == 130
+    assert "the same command goes on from here" in told
+    decode(study, folder)
+    assert shards(folder) == shards(made)
+
+
+# Checkpoints that cannot be used
+
+
+def spoil(save: Path) -> None:
+    """Make an adapter's weights NaN."""
+    weights = load_file(save / "adapter_model.safetensors")
+    save_file(
+        {n: torch.full_like(w, torch.nan) for n, w in weights.items()}, save / "adapter_model.safetensors"
+    )
+
+
+def test_weights_that_are_not_numbers_are_named(study, tmp_path):
+    spoil(tmp_path / "run" / "checkpoint-10")
+    with pytest.raises(TangevalError, match=r"checkpoint-10: its logits are not numbers.*--keep-going"):
+        decode(study, tmp_path / "results")
+
+
+@pytest.mark.parametrize("fault", ["NaN", "another base's"])
+def test_keep_going_leaves_out_what_cannot_be_used(study, tmp_path, made, fault):
+    save = tmp_path / "run" / "checkpoint-10"
+    if fault == "NaN":
+        spoil(save)
+    else:
+        other = make_adapter(make_tiny_model(tmp_path / "other", layers=1), tmp_path / "foreign")
+        shutil.copy(other / "adapter_model.safetensors", save)
+    folder = tmp_path / "going"
+    code, told = tangeval("run", study, "--out", folder, "--keep-going")
+    assert code == 0, told
+    assert "left out" in told
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    assert [c["name"] for c in manifest["checkpoints"]] == ["base", "checkpoint-20"]
+    assert "checkpoint-10" in manifest["left_out"][0]["path"]
+    whole, left = shards(made), shards(folder)
+    assert left
+    assert all(left[name] == whole[name] for name in left)
+    assert (folder / "summary.csv").is_file()
+
+
+def test_if_none_can_be_used_that_is_an_error(study, tmp_path):
+    for save in (tmp_path / "run").glob("checkpoint-*"):
+        spoil(save)
+    study.write_text(study.read_text() + "include_base: false\n")
+    with pytest.raises(TangevalError, match="none can be used"):
+        decode(study, tmp_path / "results", keep_going=True)
+
+
+# Hostile studies
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nname: *b\n", "aliases"),
+        ("name: !!python/object/apply:os.system [true]\n", "not a readable YAML file"),
+        ("name: " + "[" * 5000, "not a readable YAML file"),
+        ("name: " + "x" * 2**21, "larger than 1 MiB"),
+        ("name: ../climb\n", "name"),
+        ("name: \u0000\n", "not a readable YAML file"),
+    ],
+)
+def test_a_hostile_study_is_refused(tmp_path, text, expected):
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    with pytest.raises(TangevalError, match=expected):
+        load_study(file)
