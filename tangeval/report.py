@@ -104,8 +104,12 @@ class Lessons:
     """The poems of ``tangeval explain`` that the page takes along."""
 
     packed: list[str] = field(default_factory=list)  #: each ``explain.json``
-    facts: list[dict[str, Any]] = field(default_factory=list)  #: what the page says of each before it is unpacked
-    left_out: list[tuple[str, str]] = field(default_factory=list)  #: folder, and why: see ``_foreign``, or ``room``
+    facts: list[dict[str, Any]] = field(
+        default_factory=list
+    )  #: what the page says of each before it is unpacked
+    left_out: list[tuple[str, str]] = field(
+        default_factory=list
+    )  #: folder, and why: see ``_foreign``, or ``room``
 
 
 def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) -> tuple[Path, str]:
@@ -156,9 +160,7 @@ def _escaped(match: re.Match[str]) -> str:
     return json.dumps(match[0])[1:-1] if ord(match[0]) > 127 else f"\\u{ord(match[0]):04x}"
 
 
-def _render(
-    facts: dict[str, Any], csv: dict[str, str], taken: Lessons, texts: Texts, corpus: Corpus
-) -> str:
+def _render(facts: dict[str, Any], csv: dict[str, str], taken: Lessons, texts: Texts, corpus: Corpus) -> str:
     style = (_ASSETS / "report.css").read_text("utf-8")
     library = (_ASSETS / "vendor" / "echarts.min.js").read_text("utf-8")
     script = "".join((_ASSETS / name).read_text("utf-8") for name in _SCRIPTS)

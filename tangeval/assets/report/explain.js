@@ -14,7 +14,10 @@ const choices = (entropy) => (Math.exp(entropy) >= 9.95 ? count(Math.round(Math.
 
 /** A token as it is shown: blanks made visible. `el` and `fill` escape what cannot be seen. */
 const spelled = (lesson, id) => lesson.vocabulary[id].replaceAll(" ", "␣").replaceAll("\n", "⏎");
-const word = (lesson, id, name = "") => el("bdi", { class: `word ${name}`, lang: "zh-Hant" }, spelled(lesson, id));
+const word = (lesson, id, name = "") => {
+  const text = spelled(lesson, id);
+  return el("bdi", { class: `word ${name}`, lang: "zh-Hant", title: text.length > 2 && text }, text); // a long one is cut by the style
+};
 
 /** Where the knobs stand: what the address says, else the poem's own setting. Temperatures that are not stored are not known. */
 function turned(lesson) {
@@ -55,8 +58,9 @@ function storedStage(lesson, step, place, knobs, before) {
 
 /**
  * What is certain of top-p's cut where it falls among tokens that are not stored: all that are stored stay, and what stays
- * held `top_p` or up to one token more, a difference that no shown digit has. `least`: kept and entropy are lower bounds;
- * the entropy is least if the rest of what stays is as likely as the last token stored, and at most that of the stage before.
+ * held `top_p` or up to one more token, which is less likely than each of 200 that held less than `top_p`: probabilities are
+ * right to one in 200. `least`: kept and entropy are lower bounds; no spread of what else stays has less entropy than
+ * tokens as likely as the last one stored.
  */
 function leastStage(step, topP, before) {
   const sure = step.top.filter(([, , , rank]) => rank >= 0).filter(([, , , rank], place) => rank === place);
@@ -172,7 +176,7 @@ function drawTurns(lesson, knobs) {
   });
   const own = Object.keys(TURNS).map((knob) => `${t(`knob.${knob}`)} ${spellKnob(knob, lesson.cell[knob])}`);
   $("own-setting").textContent = t("explain.own", { setting: joined(own) });
-  const stored = Math.max(...lesson.steps.map((step) => step.top.length));
+  const stored = Math.min(...lesson.steps.map((step) => step.top.length));
   $("snap").textContent = t("explain.snap", { stored });
 }
 
@@ -183,7 +187,9 @@ function drawWalk(lesson, knobs, at) {
     clauses.at(-1).push(tower(lesson, step, place + 1, at, outcome(lesson, step, knobs), tallest));
     if (/\p{P}$/u.test(lesson.vocabulary[step.token])) clauses.push([]);
   });
-  fill($("walk"), clauses.filter((clause) => clause.length).map((clause) => el("span", { class: "steps" }, clause)));
+  const whole = clauses.filter((clause) => clause.length);
+  if (whole.length > 1 && whole.at(-1).length === 1) whole.at(-2).push(...whole.pop()); // the end stays with its clause
+  fill($("walk"), whole.map((clause) => el("span", { class: "steps" }, clause)));
   const { checkpoint, sample, follows, example_id: example } = lesson;
   $("whose").textContent = visible(t(`explain.whose.${follows}`, { checkpoint: checkpoint.name, sample: sample + 1, example, couplet: lesson.couplet }));
   $("step-before").disabled = at === 1;
@@ -231,7 +237,7 @@ function stageHead(stage, place, knobs) {
   const { kept, mass, entropy } = stage, wide = (share) => `width:${(100 * share).toFixed(2)}%`;
   return el("th", { scope: "col" }, el("b", {}, name),
     el("small", { class: "kept" }, t(kept === 1 ? "explain.kept.one" : "explain.kept", { n: atLeast(stage, count(kept)) })),
-    el("small", { class: "mass" }, t("explain.mass", { share: percent(mass) })),
+    el("small", { class: "mass" }, t("explain.mass", { share: `${stage.least ? "≈ " : ""}${percent(mass)}` })),
     el("small", { class: "nats" }, t("explain.nats", { nats: atLeast(stage, entropy.toFixed(2)) })),
     el("small", { class: "choices" }, t("explain.entropy", { n: `${stage.least ? "≥" : "≈"} ${choices(entropy)}` })),
     el("span", { class: "strip", "aria-hidden": "true" }, el("i", { class: "now", style: wide(mass) }), el("i", { class: "gone", style: wide(1 - mass) })));
@@ -259,7 +265,7 @@ function otherRow(step, stages, tokens) {
   const held = (stage) => stage && Math.max(0, 1 - tokens.reduce((sum, [id]) => sum + (stage.p.get(id) ?? 0), 0));
   const some = (stage) => stage && stage.kept > tokens.filter(([id]) => stage.p.has(id)).length;
   return el("tr", { class: "others" }, el("th", { scope: "row" }, t("explain.others", { n: count(number) })),
-    stages.map((stage) => el("td", {}, !stage ? "?" : some(stage) ? percent(held(stage)) : "")), el("td"));
+    stages.map((stage) => el("td", {}, !stage ? "?" : some(stage) ? percent(held(stage)) : "")), el("td", { class: "score" }));
 }
 
 function sayPick(lesson, step, knobs, stages, pick) {
