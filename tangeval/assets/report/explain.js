@@ -279,6 +279,13 @@ function sayPick(lesson, step, knobs, stages, pick) {
 
 /** One knob turned from the poem's own setting: what stays here, what the same luck picks, and what that setting writes by itself. */
 function drawLucks(lesson, knobs, step) {
+  const drawn = [state.lang, state.lesson, step];
+  if (!drawn.every((each, place) => drawLucks.drawn?.[place] === each)) fillLucks(lesson, step); // a knob changes nothing in it but where one stands
+  drawLucks.drawn = drawn;
+  for (const row of $("lucks").tBodies[0].rows) row.classList.toggle("here", Object.keys(TURNS).every((knob) => lesson.settings[row.dataset.setting][knob] === knobs[knob]));
+}
+
+function fillLucks(lesson, step) {
   const rows = Object.entries(lesson.knobs).filter(([, places]) => places.length > 1).flatMap(([knob, places]) => places.map((place) => [knob, place]));
   const own = lesson.settings[0].text;
   const cells = ([knob, place]) => {
@@ -287,9 +294,8 @@ function drawLucks(lesson, knobs, step) {
     return [el("button", { type: "button", id: `luck-${knob}-${place}`, on: { click: set } }, `${t(`knob.${knob}`)} ${spellKnob(knob, setting[knob])}`), count(kept), choices(entropy),
       pick === null ? "?" : word(lesson, pick, pick === step.token ? "" : "mine"), parted(own, setting.text)];
   };
-  const here = ([, place]) => Object.keys(TURNS).every((knob) => lesson.settings[place][knob] === knobs[knob]);
   fillTable($("lucks"), ["setting", "stays", "choices", "picks", "writes"].map((name) => t(`explain.${name}`)), rows.map(cells),
-    (place) => ({ class: here(rows[place]) ? "here" : "", "data-setting": rows[place][1] }));
+    (place) => ({ "data-setting": rows[place][1] }));
 }
 
 /** A text, with a box where it parts from `own`. */
