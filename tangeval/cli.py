@@ -356,6 +356,9 @@ def explain_command(
     out = out or folder / "explain" / subject.example.id
     write_text(out / lessons.FILE, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
     terminal.show_explained(console, content, lessons.draw(content, out), out)
+    if out.parent == folder / "explain" and (folder / report.PAGE).is_file():  # it shows what is explained
+        made, _ = pipeline.open_results(folder)
+        _report(made, pipeline.data_of(made), folder)
 
 
 @data_app.callback(invoke_without_command=True)

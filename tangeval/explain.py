@@ -32,6 +32,8 @@ from tangeval.study import Decoding, named_numbers, validated
 SCHEMA = 1
 KNOBS = ("temperature", "top_k", "top_p")
 STORED = 200  # logits kept of each step; the rest is summed up
+#: Temperatures at which the rest is summed up beside the settings' own, so that a slider can stand there.
+FINE = tuple(tenths / 10 for tenths in range(1, 21))
 _VALUES = 7  # of a knob that are looked at
 _Floats = NDArray[np.floating[Any]]
 
@@ -202,8 +204,8 @@ def _knobs(cell: Cell) -> dict[str, Any]:
 
 
 def _temperatures(cells: Sequence[Cell]) -> list[float]:
-    """Those at which the mass of the rest is stored: 1 first, then the cells' own."""
-    return list(dict.fromkeys([1.0, *sorted({cell.temperature for cell in cells} - {0.0})]))
+    """Those at which the mass of the rest is stored: 1 first, then the cells' own and ``FINE``."""
+    return list(dict.fromkeys([1.0, *sorted({*FINE, *(cell.temperature for cell in cells)} - {0.0})]))
 
 
 def _step(vocabulary: dict[int, str], tokens: Sequence[int], asked: int | None) -> int:

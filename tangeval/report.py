@@ -1,10 +1,11 @@
 """A results folder → ``report.html``: one page that a reader opens with a double click.
 
 In: a results folder that was summarised, its study, and its data. Out: one HTML file that holds
-the folder's CSV files byte for byte, what its making recorded, and as many texts as fit under
-``LIMIT``; style, scripts and the chart library are inside, and a policy in the page forbids any
+the folder's CSV files and some ``explain.json`` byte for byte, what its making recorded, and as
+many texts as fit under ``LIMIT``; style, scripts and the chart library are inside, and a policy in the page forbids any
 request. The same folder gives the same bytes. Knows nothing of torch, and computes no number:
-what the page shows is looked up in the CSV files by the scripts under ``assets/report/``.
+what the page shows is looked up in the CSV files by the scripts under ``assets/report/``, or
+computed by them from the logits in ``explain.json``.
 
 Texts and paths are data. They reach the page as JSON or as packed bytes, and its scripts put
 them there as text, never as markup.
@@ -26,7 +27,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from tangeval import tables
+from tangeval import lessons, tables
 from tangeval.dataset import Dataset
 from tangeval.metrics import METRICS
 from tangeval.metrics.aggregate import KNOBS
@@ -43,6 +44,8 @@ from tangeval.study import Study
 PAGE = "report.html"
 #: Bytes of the page: what mail and a phone still take. Numbers go in whole; texts have what is left.
 LIMIT = 11_500_000
+#: Poems of `tangeval explain` that are taken along, and the most bytes of all: texts have what they leave.
+LESSONS, LESSONS_LIMIT = 6, 2_000_000
 #: What stands verbatim in training is marked from this many characters on: shorter runs are common speech.
 LEAST_RUN = 4
 #: CSV files without which there is no page, and those that are taken along where they are.
@@ -55,7 +58,9 @@ FLAWS = (
 )  # fmt: skip
 
 _ASSETS = Path(__file__).parent / "assets" / "report"
-_SCRIPTS = ("page.js", "state.js", "charts.js", "knobs.js", "poems.js", "pictures.js", "main.js")
+_SCRIPTS = (
+    "page.js", "state.js", "charts.js", "knobs.js", "poems.js", "distribution.js", "explain.js", "pictures.js", "main.js",
+)  # fmt: skip
 #: Control, format (bidi too) and separator characters, surrogates, and what could end a script's element.
 _ACTIVE = re.compile(
     "[<>&\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
@@ -94,6 +99,19 @@ class Texts:
     characters: set[str] = field(default_factory=set)
 
 
+@dataclass
+class Lessons:
+    """The poems of ``tangeval explain`` that the page takes along."""
+
+    packed: list[str] = field(default_factory=list)  #: each ``explain.json``
+    facts: list[dict[str, Any]] = field(
+        default_factory=list
+    )  #: what the page says of each before it is unpacked
+    left_out: list[tuple[str, str]] = field(
+        default_factory=list
+    )  #: folder, and why: see ``_foreign``, or ``room``
+
+
 def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) -> tuple[Path, str]:
     """Write the page (default: ``report.html`` in ``folder``); return its path and what to say of it.
 
@@ -110,15 +128,19 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
     csv = {
         name: packed((folder / name).read_bytes()) for name in (*NEEDED, *ALSO) if (folder / name).is_file()
     }
-    facts = _facts(corpus)
-    fixed = _render(facts, csv, Texts(), corpus)
+    taken = _lessons(corpus)
+    facts = _facts(corpus) | {"lessons": taken.facts, "lessons_left": taken.left_out, "lessons_most": LESSONS}
+    fixed = _render(facts, csv, taken, Texts(), corpus)
     texts = _texts(corpus, LIMIT - len(fixed.encode()) - 100_000) if _has_texts(folder) else Texts()
-    page = _render(facts, csv, texts, corpus)
+    page = _render(facts, csv, taken, texts, corpus)
     path = out or folder / PAGE
     write_text(path, page)
     share = len(texts.units) / corpus.luck()
     carried = "all texts" if share == 1 else f"{share:.0%} of the texts" if texts.units else "no texts"
-    return path, f"{len(page.encode()) / 1e6:.1f} MB, all numbers, {carried}"
+    explained = f", {len(taken.facts)} explained" * bool(taken.facts) + (
+        f", {len(taken.left_out)} under explain/ left out" * bool(taken.left_out)
+    )
+    return path, f"{len(page.encode()) / 1e6:.1f} MB, all numbers, {carried}{explained}"
 
 
 def packed(content: bytes) -> str:
@@ -138,7 +160,7 @@ def _escaped(match: re.Match[str]) -> str:
     return json.dumps(match[0])[1:-1] if ord(match[0]) > 127 else f"\\u{ord(match[0]):04x}"
 
 
-def _render(facts: dict[str, Any], csv: dict[str, str], texts: Texts, corpus: Corpus) -> str:
+def _render(facts: dict[str, Any], csv: dict[str, str], taken: Lessons, texts: Texts, corpus: Corpus) -> str:
     style = (_ASSETS / "report.css").read_text("utf-8")
     library = (_ASSETS / "vendor" / "echarts.min.js").read_text("utf-8")
     script = "".join((_ASSETS / name).read_text("utf-8") for name in _SCRIPTS)
@@ -154,6 +176,7 @@ def _render(facts: dict[str, Any], csv: dict[str, str], texts: Texts, corpus: Co
         strings=inert(read_json(_ASSETS / "strings.json")),
         facts=inert(facts | _about(texts, corpus)),
         tables=inert(csv),
+        lessons="\n".join(taken.packed),
         units="\n".join(texts.units),
     )
 
@@ -214,6 +237,57 @@ def _about(texts: Texts, corpus: Corpus) -> dict[str, Any]:
         "flaw_bits": packed(flaws.astype("<u2").tobytes()),
         "variants": "".join(c + fold(c) for c in characters if fold(c) != c), "groups": groups,
     }  # fmt: skip
+
+
+def _lessons(corpus: Corpus) -> Lessons:
+    """Take what is under ``explain/``, in the order of splits and poems, as far as it is of these results and fits."""
+    taken, room = Lessons(), LESSONS_LIMIT
+    manifest = read_manifest(corpus.folder)
+    places = {example.id: place for place, example in enumerate(corpus.examples)}
+    found = []
+    for file in sorted((corpus.folder / "explain").glob(f"*/{lessons.FILE}")):
+        content = _lesson(file)
+        reason = _foreign(content, manifest, places)
+        if reason:
+            taken.left_out.append((file.parent.name, reason))
+        else:
+            found.append((places[content["example_id"]], file, content))
+    for _, file, content in sorted(found, key=lambda each: each[:2]):
+        squeezed = packed(file.read_bytes())
+        room -= len(squeezed) + 1
+        if room < 0 or len(taken.packed) == LESSONS:
+            taken.left_out.append((file.parent.name, "room"))
+            continue
+        taken.packed.append(squeezed)
+        taken.facts.append(
+            {"folder": file.parent.name, "example": content["example_id"], "couplet": content["couplet"],
+             "checkpoint": content["checkpoint"]["name"], "sample": content["sample"], "follows": content["follows"],
+             "steps": len(content["steps"])}
+        )  # fmt: skip
+    return taken
+
+
+def _lesson(file: Path) -> dict[str, Any]:
+    """An ``explain.json``; empty where this version cannot read it."""
+    try:
+        return lessons.read(file)
+    except (TangevalError, ValueError):
+        return {}
+
+
+def _foreign(content: dict[str, Any], manifest: dict[str, Any], places: dict[str, int]) -> str:
+    """Why an ``explain.json`` is not of these results; nothing where it is."""
+    if not content:
+        return "version"
+    weights = {(record["name"], record["fingerprint"]) for record in manifest["checkpoints"]}
+    checkpoint = content["checkpoint"]
+    own = (
+        (checkpoint["name"], checkpoint["fingerprint"]) in weights
+        and content["base_model"]["fingerprint"] == manifest["base_model"]["fingerprint"]
+        and content["seed"] == manifest["seed"]
+        and content["example_id"] in places
+    )
+    return "" if own else "foreign"
 
 
 def _has_texts(folder: Path) -> bool:

@@ -17,7 +17,7 @@ import torch
 import yaml
 from sacrebleu.metrics import BLEU
 
-from tangeval import dataset
+from tangeval import dataset, report
 from tangeval.cli import main
 from tangeval.dataset import SAMPLE, TRAINING
 from tangeval.poem import clauses, fold, han
@@ -276,6 +276,9 @@ def test_explain_draws_the_selected_cell_and_names_the_pictures(finished):
     assert content["cell"] == {knob: chosen["cell"][knob] for knob in content["cell"]}
     assert f"pictures: step.png, knobs.png, poem.png, luck.png in {folder}" in done.out
     assert {path.suffix for path in (finished / folder).iterdir()} == {".json", ".png", ".svg"}
+    assert "all texts, 1 explained); open it in a browser" in done.out
+    packed = report.packed((finished / folder / "explain.json").read_bytes())
+    assert packed in (finished / RESULTS / report.PAGE).read_text("utf-8")
     shards = pd.concat(map(pd.read_parquet, (finished / RESULTS / "generations").glob("*.parquet")))
     made = shards[
         (shards["checkpoint"] == content["checkpoint"]["name"]) & (shards["example_id"] == "test-2")

@@ -6,14 +6,16 @@ import json
 import re
 import shutil
 import zlib
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tangeval import report, score
+from tangeval import lessons, report, score
 from tangeval.metrics import METRICS
 from tangeval.metrics.copying import copying, index, runs
 from tangeval.records import TangevalError
+from tests.lesson import make_lessons
 from tests.results import HOSTILE, NAME, make_results
 
 
@@ -22,6 +24,7 @@ def results(tmp_path_factory):
     """A results folder with its study and data; not to be changed."""
     folder = tmp_path_factory.mktemp("results") / "small"
     study, data = make_results(folder)
+    make_lessons(study, data, folder)
     return study, data, folder
 
 
@@ -166,6 +169,59 @@ def test_a_folder_without_generations_gives_a_page_that_says_so(results, tmp_pat
     assert (known["has_texts"], known["places"]) == (False, [])
 
 
+def test_explained_poems_are_there_byte_for_byte_in_the_poems_order(results, page):
+    carried = [unpacked(line) for line in block(page, "lessons").splitlines()]
+    own = facts(page)["lessons"]
+    assert [each["folder"] for each in own] == ["test-1", "test-3"]
+    assert carried == [(results[2] / "explain" / each["folder"] / lessons.FILE).read_bytes() for each in own]
+    for each, content in zip(own, map(json.loads, carried), strict=True):
+        assert (each["example"], each["checkpoint"]) == (content["example_id"], NAME)
+        assert each["steps"] == len(content["steps"])
+
+
+def test_explained_poems_of_other_results_or_versions_are_left_out_and_named(results, tmp_path):
+    study, data, folder = results
+    copy = shutil.copytree(folder, tmp_path / "small")
+    content = json.loads((copy / "explain" / "test-3" / lessons.FILE).read_text("utf-8"))
+    changes = {
+        "weights": {"checkpoint": {"name": NAME, "fingerprint": "other"}}, "seed": {"seed": 1},
+        "base": {"base_model": {"name": "tang-mini", "fingerprint": "other"}}, "poem": {"example_id": "train-1"},
+        "old": {"schema": 0},
+    }  # fmt: skip
+    for name, change in changes.items():
+        (copy / "explain" / name).mkdir()
+        (copy / "explain" / name / lessons.FILE).write_text(json.dumps(content | change))
+    (copy / "explain" / "broken").mkdir()
+    (copy / "explain" / "broken" / lessons.FILE).write_text("{")
+    path, about = report.write(study, data, copy)
+    known = facts(path.read_text("utf-8"))
+    assert [each["folder"] for each in known["lessons"]] == ["test-1", "test-3"]
+    assert dict(known["lessons_left"]) == {
+        "base": "foreign", "broken": "version", "old": "version", "poem": "foreign", "seed": "foreign",
+        "weights": "foreign",
+    }  # fmt: skip
+    assert "2 explained, 6 under explain/ left out" in about
+
+
+@pytest.mark.parametrize("limit", ["LESSONS", "LESSONS_LIMIT"])
+def test_more_explained_poems_than_fit_are_left_out_and_named(results, tmp_path, monkeypatch, limit):
+    study, data, folder = results
+    packed = report.packed((folder / "explain" / "test-1" / lessons.FILE).read_bytes())
+    monkeypatch.setattr(report, limit, {"LESSONS": 1, "LESSONS_LIMIT": len(packed) + 1}[limit])
+    path, about = report.write(study, data, folder, tmp_path / "page.html")
+    known = facts(path.read_text("utf-8"))
+    assert [each["folder"] for each in known["lessons"]] == ["test-1"]
+    assert known["lessons_left"] == [["test-3", "room"]]
+    assert "1 explained, 1 under explain/ left out" in about
+
+
+def test_the_documents_javascript_is_the_pages():
+    script = (report._ASSETS / "distribution.js").read_text("utf-8")
+    document = (Path(__file__).parents[1] / "docs" / "explain.md").read_text("utf-8")
+    (code,) = re.findall(r"```js\n(.*?)```", document, re.S)
+    assert script.partition("\n\n")[2] == code
+
+
 @pytest.mark.parametrize("name", [*report.NEEDED, "scores.parquet"])
 def test_a_folder_that_was_not_summarised_is_an_error(results, tmp_path, name):
     study, data, folder = results
@@ -238,6 +294,12 @@ def test_every_string_that_the_page_asks_for_is_there():
     assert len(asked) > 60
     assert {one or other for one, other in asked} - set(strings) == set()
     assert {f"flaw.{flaw}" for flaw in report.FLAWS} <= set(strings)
+    composed = {
+        "whose": ("cell", "reference"),
+        "text": ("cell", "reference"),
+        "left": ("version", "foreign", "room"),
+    }
+    assert {f"explain.{kind}.{name}" for kind, names in composed.items() for name in names} <= set(strings)
 
 
 def test_the_longest_run_is_the_metrics_and_runs_are_maximal():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,12 +11,14 @@ import pandas as pd
 import pytest
 
 from tangeval import report
+from tangeval.store import read_json, write_json
 from tests.chromium import NoBrowserError, launched
+from tests.lesson import Lesson, make_lessons
 from tests.results import NAME, make_results
 
 pytestmark = pytest.mark.browser
 KNOBS = ("temperature", "top_k", "top_p", "max_length")
-TABS = ("glance", "explore", "pictures", "trust")
+TABS = ("glance", "explore", "explain", "pictures", "trust")
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,20 @@ def browser():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "small"
-    report.write(*make_results(folder), folder)
+    study, data = make_results(folder)
+    write_json(folder.with_name("picks.json"), {
+        name: lesson.picks for name, lesson in make_lessons(study, data, folder).items()
+    })  # fmt: skip
+    report.write(study, data, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def lessons(folder) -> dict[str, Lesson]:
+    picks = read_json(folder.with_name("picks.json"))
+    return {
+        name: Lesson(read_json(folder / "explain" / name / "explain.json"), picks[name]) for name in picks
+    }
 
 
 @pytest.fixture
@@ -340,3 +355,187 @@ def test_pictures_and_tables_can_be_saved(visit, folder, tmp_path):
         page.get_by_role("button", name="summary.csv", exact=True).click()
     waiting.value.save_as(tmp_path / "summary.csv")
     assert (tmp_path / "summary.csv").read_bytes() == (folder / "summary.csv").read_bytes()
+
+
+def explained(tab, lesson: str, step: int, setting: dict) -> dict:
+    """What the tab shows of a step at a setting."""
+    return tab.evaluate(
+        """async ([lesson, step, own]) => {
+        change({ tab: "explain", lesson, step: String(step), et: String(own.temperature), ek: String(own.top_k), ep: String(own.top_p) });
+        for (let turn = 0; turn < 50 && !OPENED.has(lesson); turn++) await new Promise((go) => setTimeout(go, 20));
+        await new Promise((go) => setTimeout(go, 0));
+        const all = (query, root = document) => [...root.querySelectorAll(query)];
+        return {
+            stages: all("#stages thead th").slice(1, 5).map((head) => all("small", head).map((each) => each.textContent)),
+            first: all("#stages tbody tr:first-child .p").map((each) => each.textContent),
+            mine: all("#drawn .mine").map((each) => each.textContent), said: document.querySelector("#drawn").textContent,
+            ids: all("#stages tbody tr.mine").map((row) => row.dataset.id),
+            instead: all("#walk .instead").map((each) => each.textContent.trim()),
+            lucks: Object.fromEntries(all("#lucks tbody tr").map((row) => [row.dataset.setting, all("td", row).slice(0, 3).map((each) => each.textContent)])),
+        };
+    }""",
+        [lesson, step, setting],
+    )
+
+
+def spelled(tab, content: dict, token: int) -> str:
+    return tab.evaluate(
+        "(text) => visible(text.replaceAll(' ', '␣').replaceAll('\\n', '⏎'))",
+        content["vocabulary"][str(token)],
+    )
+
+
+def near(shown: str, exact: float, digits: float) -> bool:
+    """Whether ``exact`` rounds to what is shown; a number on the edge between two may go either way."""
+    return abs(float(re.sub("[^0-9.]", "", shown)) - exact) <= digits / 2 + 1e-4
+
+
+def stands_for(shown: list[str], stage: list[float]) -> bool:
+    """Whether what a column's head says is the stored ``[kept, mass, entropy, largest]``."""
+    kept, mass, entropy, _ = stage
+    tokens, share, nats, choices = shown
+    count = math.exp(entropy)
+    return (
+        int(re.sub("[^0-9]", "", tokens)) == kept
+        and (">" in share or "<" in share or near(share, 100 * mass, 1 if mass >= 0.0995 else 0.1))
+        and near(nats, entropy, 0.01)
+        and near(choices, count, 1 if count >= 9.94 else 0.1)
+    )
+
+
+@pytest.mark.parametrize("name", ["test-1", "test-3"])
+def test_every_stage_of_every_setting_is_the_stored_one(visit, lessons, name):
+    page, content = visit("tab=explain&lang=en"), lessons[name].content
+    for number, step in enumerate(content["steps"], 1):
+        for setting, stages in zip(content["settings"], step["stages"], strict=True):
+            found = explained(page, name, number, setting)
+            pairs = list(zip(found["stages"], stages, strict=True))
+            assert all(stands_for(*pair) for pair in pairs), (number, setting, pairs)
+            assert near(found["first"][0], 100 * stages[0][3], 1 if stages[0][3] >= 0.0995 else 0.1)
+
+
+def test_the_poems_own_setting_picks_what_was_written(visit, lessons):
+    page, content = visit("tab=explain&lang=en"), lessons["test-3"].content
+    for number, step in enumerate(content["steps"], 1):
+        found = explained(page, "test-3", number, content["cell"])
+        assert found["ids"] == [str(step["token"])]
+        assert found["mine"] == [spelled(page, content, step["token"])]
+        assert found["instead"] == [""] * len(content["steps"])
+
+
+@pytest.mark.parametrize("name", ["test-1", "test-3"])
+def test_the_same_luck_picks_at_every_setting_what_all_logits_say(visit, lessons, name):
+    page, (content, picks) = visit("tab=explain&lang=en"), (lessons[name].content, lessons[name].picks)
+    told = 0
+    for number, (step, own) in enumerate(zip(content["steps"], picks, strict=True), 1):
+        for place, setting in enumerate(content["settings"]):
+            found = explained(page, name, number, setting)
+            kept, choices, picked = found["lucks"][str(place)]
+            assert int(kept.replace(",", "")) == step["stages"][place][3][0]
+            assert near(choices, math.exp(step["stages"][place][3][2]), 1 if "." not in choices else 0.1)
+            expected = spelled(page, content, own[place])
+            told += picked != "?"
+            assert picked in ("?", expected)
+            assert found["mine"] in ([], [expected])
+            assert bool(found["mine"]) == (picked != "?")
+            instead = found["instead"][number - 1]
+            assert instead == ("" if own[place] == step["token"] else picked)
+    every = len(content["steps"]) * len(content["settings"])
+    assert told == every if name == "test-3" else told > every / 2
+
+
+def test_where_top_p_cuts_among_tokens_that_are_not_stored_bounds_are_shown_as_such(visit, lessons):
+    page, content = visit("tab=explain&lang=en"), lessons["test-1"].content
+    found = explained(page, "test-1", 3, {"temperature": 1, "top_k": 0, "top_p": 0.77})
+    tokens, share, nats, choices = found["stages"][3]
+    most = content["steps"][2]["stages"][0][1]
+    assert tokens.startswith("≥ ")
+    assert share.startswith("≈ 77 %")
+    assert float(nats.split()[1]) < most[2]
+    assert choices.startswith("≥ ")
+    whole = explained(page, "test-1", 3, {"temperature": 1, "top_k": 300, "top_p": 0.77})
+    assert [len(stage) for stage in whole["stages"]] == [4, 4, 1, 1]
+    assert "beyond" in whole["stages"][2][0]
+
+
+def test_the_tab_goes_along_the_poem_and_turns_knobs_by_keyboard(visit, lessons):
+    page = visit("tab=explain&lang=en&lesson=test-3")
+    until(page, "document.querySelector('#walk-2')")
+    page.locator("#walk-2").focus()
+    for key, place in (("ArrowRight", 3), ("ArrowLeft", 2), ("End", 9), ("Home", 1), ("ArrowLeft", 1)):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.id") == f"walk-{place}"
+        assert page.locator(f"#walk-{place}").get_attribute("aria-current") == "step"
+    page.locator("#walk-5").click()
+    assert now(page)["step"] == "5"
+    page.locator("#turn-temperature").press("Home")
+    assert page.locator("#turn-temperature").get_attribute("aria-valuetext") == "0"
+    until(page, "document.querySelector('#drawn-live').textContent.startsWith('Temperature 0 uses no luck')")
+    page.locator("#turn-temperature").press("ArrowRight")
+    assert now(page)["et"] == "0.1"
+    page.locator("#turn-top_k").press("End")
+    assert page.locator("#turn-top_k").get_attribute("aria-valuetext") == "off"
+    page.locator("#luck-top_p-0").press("Enter")
+    assert page.evaluate("document.activeElement.id") == "luck-top_p-0"
+    assert (now(page)["et"], now(page)["ek"], now(page)["ep"]) == ("0.7", "5", "0.6")
+
+
+def test_a_link_restores_step_poem_and_knobs(visit):
+    page = visit("tab=explain&lesson=test-1&step=7&et=1.3&ek=17&ep=0.85")
+    until(page, "document.querySelector('#stages tbody')")
+    page.locator("#turn-top_p").press("ArrowRight")
+    page.wait_for_timeout(300)
+    other = visit(page.url.partition("#")[2])
+    until(other, "document.querySelector('#stages tbody')")
+    assert now(other) == now(page)
+    assert [now(other)[key] for key in ("lesson", "step", "et", "ek", "ep")] == [
+        "test-1",
+        "7",
+        "1.3",
+        "17",
+        "0.86",
+    ]
+    for part in ("#stages", "#walk", "#so-far", "#drawn", "#lucks", "#turn"):
+        assert other.locator(part).inner_text() == page.locator(part).inner_text()
+
+
+@pytest.mark.parametrize(
+    "place", ["lesson=..&step=-1&et=x&ek=1.5&ep=0", "step=99999&et=0.123&ek=9999999&ep=1.5"]
+)
+def test_knobs_and_steps_that_are_not_there_are_not_believed(visit, place):
+    page = visit(f"tab=explain&{place}")
+    until(page, "document.querySelector('#stages tbody tr')")
+    assert page.locator("#turn output").first.inner_text() == "1"  # test-1's own temperature
+    assert page.locator("#failed").is_hidden()
+
+
+def test_hostile_tokens_are_shown_and_do_nothing(visit, lessons):
+    page, seen = visit("tab=explain&lang=en"), ""
+    for name, lesson in lessons.items():
+        for step in range(1, 10):
+            explained(page, name, step, lesson.content["cell"])
+            seen += page.locator("#tab-explain").inner_text() + page.locator("#walk").inner_html()
+    for escape in (
+        "⟨U+202E⟩",
+        "⟨U+200B⟩",
+        "⟨U+0007⟩",
+        "⟨U+0000⟩",
+        "⟨U+2028⟩",
+        "<img src=x",
+        "</script><script>",
+    ):
+        assert escape in seen
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\x00\x07]", page.locator("html").inner_html())
+    assert page.title() == "small · tangeval"
+    assert page.evaluate("document.querySelectorAll('main img, main script, main iframe').length") == 0
+
+
+def test_without_explained_poems_the_tab_names_the_command_and_nothing_else(browser, tmp_path):
+    report.write(*make_results(tmp_path), tmp_path)
+    page = browser.new_page(locale="en-GB")
+    page.goto(f"{(tmp_path / 'report.html').as_uri()}#tab=explain")
+    page.wait_for_selector("[data-ready]", state="attached")
+    said = page.locator("#tab-explain").inner_text().splitlines()
+    assert [line for line in said if line.strip()][1:] == [page.locator("#no-lesson").inner_text()]
+    assert said[-1].endswith("tangeval explain small.yaml --prompt 1")
+    page.close()

@@ -84,13 +84,14 @@ function renderTrust() {
   const tables = Object.entries(TABLES).map(([name, { csv }]) => file(name, csv, "text/csv"));
   fill($("downloads"), file(`${FACTS.study}.yaml`, FACTS.yaml, "text/yaml"), tables);
   const left = manifest.left_out.map((each) => (typeof each === "string" ? each : Object.values(each).join(t("colon"))));
-  fill($("left-out"), [...(left.length ? left : [t("left.none")]), share(), t("left.path")].map((text) => el("li", {}, text)));
+  fill($("left-out"), [...(left.length ? left : [t("left.none")]), share(), ...lessonsLeft(), t("left.path")].map((text) => el("li", {}, text)));
   fillTerms($("signatures"), Object.entries(FACTS.signatures).map(([name, text]) => [name, typeof text === "string" ? text : JSON.stringify(text)]));
 }
 
 const RENDER = {
   glance: [renderGlance],
   explore: [renderKnobs, renderNumbers, renderPoems, renderCurves, renderHeat],
+  explain: [renderExplain],
   pictures: [renderEffects, renderTraining, renderPareto, renderTies],
   trust: [renderTrust],
 };
@@ -109,8 +110,9 @@ async function start() {
   readAddress();
   makeControls();
   makeKnobs();
+  makeTurns();
   addSaving();
-  if (window.matchMedia("(max-width: 939px)").matches) $("more-knobs").open = false;
+  if (window.matchMedia("(max-width: 939px)").matches) $("more-knobs").open = $("more-turns").open = false;
   rendering = render;
   render();
   window.addEventListener("hashchange", () => { readAddress(); render(); });

@@ -10,7 +10,7 @@ const GRID = Object.fromEntries(FACTS.knobs.map((knob, place) => {
 const VARIED = FACTS.knobs.filter((knob) => GRID[knob].length > 1);
 const CELL = new Map(FACTS.cells.map((cell, place) => [cell.join("|"), place]));
 const PER_CELL = FACTS.metrics.filter((metric) => metric.per_cell).map((metric) => metric.name);
-const TABS = ["glance", "explore", "pictures", "trust"];
+const TABS = ["glance", "explore", "explain", "pictures", "trust"];
 const MARKS = ["none", "equal", "copied", "rhyme", "tone"];
 
 /** The checkpoint and cell that the study chose; else the nearest cell, or the last checkpoint's first one. */
@@ -48,6 +48,11 @@ const FIELDS = {
   knob: [VARIED[0] ?? "temperature", (text) => FACTS.knobs.includes(text)],
   quality: [FACTS.selection?.rule.cell.by ?? "bleu", (text) => PER_CELL.includes(text)],
   diversity: ["distinct_2", (text) => PER_CELL.includes(text)],
+  lesson: [FACTS.lessons[0]?.folder ?? "", (text) => FACTS.lessons.some((each) => each.folder === text)],
+  step: ["", (text) => /^\d{0,5}$/.test(text)], // "" here and below: the poem's own
+  et: ["", (text) => /^(\d{1,3}(\.\d{1,9})?)?$/.test(text)],
+  ek: ["", (text) => /^\d{0,7}$/.test(text)],
+  ep: ["", (text) => text === "" || (/^[01](\.\d{1,9})?$/.test(text) && Number(text) > 0 && Number(text) <= 1)],
 };
 const state = Object.fromEntries(Object.entries(FIELDS).map(([key, [first]]) => [key, first]));
 state.digits = false; // read by `number` as true or false: see `readAddress`
