@@ -73,15 +73,22 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 def write_shard(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as ``write_parquet`` does, and its checksum into the file beside its folder."""
     write_parquet(path, frame)
-    sums = _sums(path.parent) | {path.name: _digest(path)}
+    sums = (_sums(path.parent) or _found(path.parent)) | {path.name: _digest(path)}
     lines = (f"{digest}  {path.parent.name}/{name}\n" for name, digest in sorted(sums.items()))
     write_text(sums_file(path.parent), "".join(lines))
 
 
 def damaged(folder: Path) -> list[Path]:
-    """Return the shards in a folder that are not as they were written: cut short, altered, or not recorded."""
+    """Return the shards in a folder that are not as they were written: cut short, altered, or not recorded.
+
+    Of a folder without any checksums, which an earlier version made, nothing can be said.
+    """
     sums = _sums(folder)
-    return [path for path in sorted(folder.glob("*.parquet")) if sums.get(path.name) != _digest(path)]
+    return [folder / name for name, digest in _found(folder).items() if sums and sums.get(name) != digest]
+
+
+def _found(folder: Path) -> dict[str, str]:
+    return {path.name: _digest(path) for path in sorted(folder.glob("*.parquet"))}
 
 
 def sums_file(folder: Path) -> Path:

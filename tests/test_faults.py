@@ -98,6 +98,18 @@ def test_a_shard_that_was_killed_before_its_checksum_is_made_again(study, made):
     assert shards(made) == before
 
 
+def test_a_folder_of_an_earlier_version_has_no_checksums_and_gets_them(study, made):
+    before = shards(made)
+    sums = sums_file(made / "generations")
+    expected = sums.read_text()
+    sums.unlink()
+    assert damaged(made / "generations") == []
+    min((made / "generations").glob("*.parquet")).unlink()
+    decode(study, made)
+    assert shards(made) == before
+    assert sums.read_text() == expected
+
+
 # Other runs
 
 
