@@ -37,7 +37,9 @@ def write_variance(scores: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd
         ratios += [{"split": split, **row} for row in coupling(values, levels)]
     variance = pd.DataFrame(shares, columns=["split", "metric", "term", "share", "by_chance"])
     names = ["split", "knob", "from", "to", "checkpoint", *KNOBS, *OF_A_POEM]
-    coupled = pd.DataFrame(ratios, columns=names).dropna(axis=1, how="all")
+    coupled = pd.DataFrame(ratios, columns=names)
+    if len(coupled):
+        coupled = coupled.dropna(axis=1, how="all")
     write_csv(folder / "variance.csv", variance)
     write_csv(folder / "coupling.csv", coupled)
     return variance, coupled
