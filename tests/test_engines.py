@@ -7,27 +7,16 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tangeval import dataset
-from tangeval.decoding.engine import Decoded, Stream, decode
+from tangeval.decoding.engine import Stream, decode
 from tangeval.decoding.sampler import luck_key
 from tangeval.prompt import encode_prompt
+from tests.pages import module
 from tests.plain_decoder import plain_decode
-
-
-def one_at_a_time(
-    model, prompts, streams, *, eos, no_repeat_ngram_size=0, on_step=lambda ended: None, **others
-):
-    """The oracle as an engine."""
-    tokens = []
-    for stream in streams:
-        tokens.append(plain_decode(model, prompts[stream.prompt], stream, eos, no_repeat_ngram_size))
-        on_step(1)
-    return Decoded(tokens, [])
-
 
 ENGINES = {
     "shared": decode,
     "a row each": partial(decode, share=False),
-    "one at a time": one_at_a_time,
+    "the example of docs/extending.md": module("docs/extending.md", "def _one(").decode,
 }
 EOS = [3, *range(40, 60)]
 
