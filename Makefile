@@ -1,5 +1,7 @@
 # make demo: a fresh machine to a table, pictures and a best checkpoint. make test, make check.
 PYTHON ?= python3
+# What is installed: exact versions, or one of .ci/oldest.txt and .ci/newest.txt.
+REQUIREMENTS ?= requirements.txt
 BIN := .venv/bin
 # The real data, where a clone of them lies: tests that need them then run.
 HW5 := $(firstword $(wildcard data/GenAI-Hw5 ../shared/data/GenAI-Hw5))
@@ -7,11 +9,11 @@ ifneq ($(HW5),)
 export TANGEVAL_DATA ?= $(abspath $(HW5))
 endif
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench dist docs format clean
 
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: $(REQUIREMENTS) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
@@ -30,6 +32,13 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.decode
+
+# The wheel is made from the source archive, so that both are known to be whole.
+dist: .venv/installed
+	$(BIN)/python -m build --no-isolation
+
+docs: .venv/installed
+	$(BIN)/python -W error -m pdoc --docformat google --no-show-source -o build/docs tangeval
 
 format: .venv/installed
 	$(BIN)/ruff format .

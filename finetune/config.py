@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 from tangeval.records import Load
 from tangeval.study import LoadSection, Section, read_yaml, validated
 
+#: The configurations that come with an installation.
+SHIPPED = Path(__file__).parent / "configs"
+
 
 class Lora(Section):
     r: Annotated[int, Field(ge=1)] = 8
@@ -94,4 +97,4 @@ def load_config(path: Path, overrides: list[str]) -> Config:
     Raises:
         TangevalError: naming the file, the key, and what would be right.
     """
-    return validated(Config, read_yaml(path, overrides), path)
+    return validated(Config, read_yaml(path, overrides, SHIPPED), path)

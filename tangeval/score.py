@@ -98,7 +98,7 @@ def score_texts(frame: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     what = ["example_id", "text", "finish_reason"]
     distinct = frame[what].drop_duplicates().reset_index(drop=True)
     training = index((e.id, e.couplet + e.reference) for e in dataset.split("train"))
-    records = []
+    records: list[dict[str, float | None]] = []
     for example_id, text, finish_reason in distinct.itertuples(index=False):
         example = dataset.by_id[example_id]
         reason = None if pd.isna(finish_reason) else finish_reason

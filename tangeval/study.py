@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tangeval.records import SPLITS, Cell, Load, Split, TangevalError
 
+#: The studies that come with an installation; in a clone, a link to ``studies/``.
+SHIPPED = Path(__file__).parent / "assets" / "studies"
 _Item = TypeVar("_Item")
 _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
@@ -48,6 +50,8 @@ class Section(BaseModel):
 
 
 class LoadSection(Section):
+    """How weights are loaded."""
+
     quantization: Literal["none", "nf4", "int8"] = "none"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     merge: bool = False
@@ -60,11 +64,15 @@ class LoadSection(Section):
 
 
 class DataSection(Section):
+    """A folder with HW5's three files, and how many of its poems are for validation."""
+
     path: str
     validation: Annotated[int, Field(ge=1)] = 200
 
 
 class Decoding(Section):
+    """The grid of decoding settings; ``only`` keeps some of its points."""
+
     temperature: Several[Annotated[float, Field(ge=0, le=100)]] = [0.1]
     top_k: Several[Annotated[int, Field(ge=0)]] = [0]
     top_p: Several[Annotated[float, Field(gt=0, le=1)]] = [1.0]
@@ -88,6 +96,8 @@ class Decoding(Section):
 
 
 class CellRule(Section):
+    """Which cell is the best: the metric, and what must hold first."""
+
     by: str = "bleu"
     require: dict[str, str] = {}
 
@@ -105,6 +115,8 @@ class CellRule(Section):
 
 
 class Selection(Section):
+    """How the best checkpoint and cell are chosen."""
+
     split: Literal["validation", "test"] = "validation"
     checkpoint: str = "reference_nll"
     cell: CellRule = CellRule()
@@ -172,11 +184,14 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
         TangevalError: naming the file, the key, and what would be right.
     """
     path = Path(path)
-    return validated(Study, read_yaml(path, overrides), path)
+    return validated(Study, read_yaml(path, overrides, SHIPPED), path)
 
 
-def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
     """Return a YAML file's mapping with ``key=value`` overrides applied.
+
+    ``shipped`` is the folder of such files that comes with the installation: where ``path`` is
+    missing, the error says what it holds.
 
     Raises:
         TangevalError: the file or an override cannot be read.
@@ -186,7 +201,10 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise TangevalError(f"{path}: larger than {_LARGEST // 2**20} MiB, which no study is")
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        raise TangevalError(f"there is no file {path}") from None
+        names = ", ".join(sorted(file.name for file in shipped.glob("*.yaml")))
+        raise TangevalError(
+            f"there is no file {path}; those that come with tangeval are in {shipped}: {names}"
+        ) from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
     if not isinstance(content, dict):

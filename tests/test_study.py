@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tangeval.records import Cell, TangevalError
-from tangeval.study import load_study
+from tangeval.study import SHIPPED, load_study
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 
@@ -23,6 +23,13 @@ def test_each_declared_study_is_valid_and_named_as_its_file(file):
 def test_the_studies_of_the_readme_are_there():
     named = {"quickstart", "hw5", "temperature", "top_k", "top_p", "max_length", "grid", "checkpoints"}
     assert named <= {file.stem for file in STUDIES}
+
+
+def test_a_missing_study_is_answered_with_those_that_come_along():
+    with pytest.raises(TangevalError, match=r"there is no file studies/nowhere\.yaml; .*grid\.yaml") as error:
+        load_study(Path("studies/nowhere.yaml"))
+    assert str(SHIPPED) in str(error.value)
+    assert {file.name for file in SHIPPED.glob("*.yaml")} == {file.name for file in STUDIES}
 
 
 @pytest.mark.parametrize(
