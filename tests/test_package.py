@@ -117,7 +117,7 @@ def installed(built, tmp_path_factory):
     ("more", "error"),
     [
         ("", None),
-        ("load_study(3)", 'Argument 1 to "load_study" has incompatible type "int"; expected "Path"'),
+        ("load_study(3)", 'Argument 1 to "load_study" has incompatible type "int"; expected "Path | str"'),
         ("cells[0].temprature", '"Cell" has no attribute "temprature"'),
     ],
 )
