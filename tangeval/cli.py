@@ -131,10 +131,11 @@ def summarize_command(place: Place) -> None:
     """Score, summarise and draw what a results folder holds; needs no torch."""
     study, folder = pipeline.open_results(place)
     data = pipeline.data_of(study)
-    summary, pictures = _evaluate(study, data, folder)
-    console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
-    console.print(f"{len(pictures)} pictures in {folder / 'figures'}")
-    _report(study, data, folder)
+    with alone(folder):
+        summary, pictures = _evaluate(study, data, folder)
+        console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
+        console.print(f"{len(pictures)} pictures in {folder / 'figures'}")
+        _report(study, data, folder)
 
 
 @app.command(name="report")
@@ -156,9 +157,10 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
         seen = {record["name"]: record["seen"] for record in manifest["checkpoints"]}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
     data = pipeline.data_of(study)
-    _select(study, data, folder)
-    if (folder / report.PAGE).is_file():  # it would still show the old choice
-        _report(study, data, folder)
+    with alone(folder):
+        _select(study, data, folder)
+        if (folder / report.PAGE).is_file():  # it would still show the old choice
+            _report(study, data, folder)
 
 
 @app.command()
@@ -179,7 +181,7 @@ def race(
         console.print(f"{what}: {streams:,} streams to decode", highlight=False)
         return Decoding(console, streams)
 
-    with _going_on():
+    with _going_on(), alone(folder):
         result = racing.race(setup, folder, watch)
     terminal.show_race(console, result, folder)
 
@@ -303,8 +305,9 @@ def judge_command(
     references = score.reference_rows(loaded, study.ordered_splits())
     rows = judge.outputs(generations, references, folder, wanted)
     couplets = {example.id: example.couplet for example in loaded.examples}
-    _ask(judge.calls(rows, couplets, judging), judging, folder, limit, parallel)
-    judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
+    with alone(folder):
+        _ask(judge.calls(rows, couplets, judging), judging, folder, limit, parallel)
+        judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
     terminal.show_judged(
         console,
         judge.summary(judged),

@@ -124,6 +124,15 @@ def test_a_second_run_on_a_folder_is_refused_and_names_the_first(study, tmp_path
         pass  # the first is gone
 
 
+@pytest.mark.parametrize("command", [["summarize"], ["select", "--assume-unseen"]])
+def test_no_command_changes_a_folder_under_another(study, made, command):
+    assert tangeval("summarize", made)[0] == 0
+    with alone(made):
+        code, told = tangeval(command[0], made, *command[1:])
+    assert code != 0
+    assert "another run is at work" in told
+
+
 def test_the_lock_goes_with_its_process(tmp_path):
     code = f"import os; from tangeval.store import alone; from pathlib import Path\n" \
            f"with alone(Path({str(tmp_path)!r})): os.kill(os.getpid(), 9)"  # fmt: skip
