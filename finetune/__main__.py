@@ -34,7 +34,7 @@ def main() -> None:
     try:
         config = load_config(options.config, options.overrides)
         with alone(Path(config.output_dir)) if first else nullcontext():
-            _finetune(config, console, overwrite=options.overwrite, first=first)
+            finetune(config, console, overwrite=options.overwrite, first=first)
     except TangevalError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -43,7 +43,8 @@ def main() -> None:
         sys.exit(130)
 
 
-def _finetune(config: Config, console: Console, *, overwrite: bool, first: bool) -> None:
+def finetune(config: Config, console: Console, *, overwrite: bool = False, first: bool = True) -> None:
+    """Fine-tune as ``config`` says, or say that this was done; ``first`` of several processes alone writes."""
     with _in_turn():
         run = prepare(config, overwrite=overwrite, first=first)
     if run.complete():

@@ -15,11 +15,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from finetune.__main__ import finetune
 from finetune.config import Config, load_config
-from finetune.run import prepare
 from tangeval.progress import quieten
 from tangeval.records import TangevalError
-from tangeval.store import read_json
+from tangeval.store import alone, read_json
 
 #: Each correction by name: the keys that it changes.
 CORRECTIONS: dict[str, dict[str, object]] = {
@@ -68,12 +68,9 @@ def main() -> None:
             raise TangevalError(f"--only: {', '.join(unknown)} is none of {', '.join(every)}")
         chosen = {name: every[name] for name in options.only or every}
         for name, config in chosen.items():
-            run = prepare(config)
-            if not run.complete():
-                from finetune.train import train
-
-                console.print(name, style="bold")
-                train(config, run, console)
+            console.print(name, style="bold")
+            with alone(Path(config.output_dir)):
+                finetune(config, console)
         show(chosen, console)
     except TangevalError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -70,22 +70,9 @@ def generate(
         TangevalError: a model or an adapter cannot be loaded, or does not give numbers.
     """
     failed: list[Skipped] = []
-    sweep(folder)
-    weed(folder)
     load = setup.study.loading(allow_pickle=setup.allow_pickle)
     tokenizer = models.load_tokenizer(setup.base)
-    waves, contexts = plan(setup, folder)
-    base = None
-    if _wants_trial(setup, folder, waves):
-        base = _load(setup, load, folder)
-        _try_rows(setup, folder, base, tokenizer)
-        waves, contexts = plan(setup, folder)
-    write_text(folder / "study.yaml", setup.study.to_yaml())
-    write_plan(folder, waves)
-    write_json(folder / "manifest.json", manifest(setup, contexts))
-    (folder / "generations").mkdir(exist_ok=True)
-    for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
-        stale.unlink()
+    waves, contexts, base = _prepare(setup, folder, load, tokenizer)
     likelihood = Likelihood(setup, folder, contexts)
     check_openings(setup, tokenizer)
     workspace = Workspace()
@@ -108,9 +95,8 @@ def generate(
                     write_shard(wave.shard(folder), frame)
                     _record_seconds(folder, "waves", wave.id, began)
                 began = time.perf_counter()
-                likelihood.add(
-                    checkpoint, lacking, reference_nll(model, tokenizer, setup, lacking, workspace)
-                )
+                surprises = reference_nll(model, tokenizer, setup, lacking, workspace)
+                likelihood.add(checkpoint, lacking, surprises)
                 _record_seconds(folder, "likelihood", checkpoint.name, began)
             del model
         except UnusableError as error:
@@ -120,6 +106,27 @@ def generate(
     if not failed:
         likelihood.write()
     return tuple(failed)
+
+
+def _prepare(
+    setup: Setup, folder: Path, load: Load, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[Wave], dict[str, str], Any]:
+    """Clear the folder of what is not whole, plan, and record the plan; return the base too where a trial loaded it."""
+    sweep(folder)
+    weed(folder)
+    waves, contexts = plan(setup, folder)
+    base = None
+    if _wants_trial(setup, folder, waves):
+        base = _load(setup, load, folder)
+        _try_rows(setup, folder, base, tokenizer)
+        waves, contexts = plan(setup, folder)
+    write_text(folder / "study.yaml", setup.study.to_yaml())
+    write_plan(folder, waves)
+    write_json(folder / "manifest.json", manifest(setup, contexts))
+    (folder / "generations").mkdir(exist_ok=True)
+    for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
+        stale.unlink()
+    return waves, contexts, base
 
 
 def weed(folder: Path) -> None:

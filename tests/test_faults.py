@@ -20,26 +20,14 @@ from tangeval.cli import app
 from tangeval.records import TangevalError
 from tangeval.store import alone, damaged, sums_file, write_text
 from tangeval.study import load_study
-from tests.tiny import make_adapter, make_tiny_model
-
-STUDY = """
-name: tiny
-base_model: {base}
-checkpoints: {run}
-data: sample
-splits: [test]
-decoding: {{temperature: [0.4, 1.0], max_length: 12, no_repeat_ngram_size: 0}}
-samples: 2
-batch_size: 60
-select: {{split: test, cell: {{by: bleu}}}}
-"""
+from tests.tiny import SMALL_STUDY, make_adapter, make_tiny_model
 
 
 @pytest.fixture
 def study(tiny_model, tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     file = tmp_path / "tiny.yaml"
-    file.write_text(STUDY.format(base=tiny_model, run=tmp_path / "run"))
+    file.write_text(SMALL_STUDY.format(base=tiny_model, run=tmp_path / "run") + "batch_size: 60\n")
     return file
 
 

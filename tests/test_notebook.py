@@ -11,23 +11,13 @@ import tangeval
 from tangeval import differences, load_study, results, run
 from tangeval.cli import app
 from tangeval.records import TangevalError
-
-STUDY = """
-name: tiny
-base_model: {base}
-checkpoints: {run}
-data: sample
-splits: [test]
-decoding: {{temperature: [0.4, 1.0], max_length: 12, no_repeat_ngram_size: 0}}
-samples: 2
-select: {{split: test, cell: {{by: bleu}}}}
-"""
+from tests.tiny import SMALL_STUDY
 
 
 @pytest.fixture(scope="module")
 def study(tiny_model, tiny_run, tmp_path_factory):
     file = tmp_path_factory.mktemp("study") / "tiny.yaml"
-    file.write_text(STUDY.format(base=tiny_model, run=tiny_run))
+    file.write_text(SMALL_STUDY.format(base=tiny_model, run=tiny_run))
     return file
 
 

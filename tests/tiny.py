@@ -9,6 +9,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tangeval.dataset import SAMPLE
 from tangeval.prompt import SYSTEM
 
+#: A study of few outputs; ``base`` and ``run`` are filled in.
+SMALL_STUDY = """
+name: tiny
+base_model: {base}
+checkpoints: {run}
+data: sample
+splits: [test]
+decoding: {{temperature: [0.4, 1.0], max_length: 12, no_repeat_ngram_size: 0}}
+samples: 2
+select: {{split: test, cell: {{by: bleu}}}}
+"""
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 
 
