@@ -74,7 +74,8 @@ def write_shard(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as ``write_parquet`` does, and its checksum into the file beside its folder."""
     write_parquet(path, frame)
     sums = (_sums(path.parent) or _found(path.parent)) | {path.name: _digest(path)}
-    lines = (f"{digest}  {path.parent.name}/{name}\n" for name, digest in sorted(sums.items()))
+    there = {file.name for file in path.parent.glob("*.parquet")}  # of shards that are gone nothing is said
+    lines = (f"{sums[name]}  {path.parent.name}/{name}\n" for name in sorted(there & sums.keys()))
     write_text(sums_file(path.parent), "".join(lines))
 
 

@@ -77,6 +77,16 @@ def test_the_checksums_are_those_of_sha256sum(made):
     assert check.stdout.count(b": OK") == len(list((made / "generations").glob("*.parquet")))
 
 
+def test_checksums_of_shards_that_are_gone_are_dropped(study, made):
+    study.write_text(
+        study.read_text().replace("[0.4, 1.0]", "[0.4, 1.3]").replace("samples: 2", "samples: 1")
+    )
+    shutil.rmtree(made / "generations")
+    decode(study, made)
+    command = ["sha256sum", "-c", "generations.sha256"]
+    assert subprocess.run(command, cwd=made, capture_output=True, check=False).returncode == 0
+
+
 def test_a_shard_that_was_killed_before_its_checksum_is_made_again(study, made):
     before = shards(made)
     sums = sums_file(made / "generations")
