@@ -245,7 +245,9 @@ def check_names(adapted: Any, file: Path) -> None:
         return
     with safe_open(file, "pt") as weights:
         stored = {name for name in weights.keys() if "lora_" in name}  # noqa: SIM118
-    wanted = {name for name in get_peft_model_state_dict(adapted) if "lora_" in name}
+    wanted = {
+        name for name in get_peft_model_state_dict(adapted, save_embedding_layers=False) if "lora_" in name
+    }
     if stored != wanted:
         raise UnusableError(
             f"{file.parent}: the adapter was made for another base model than {adapted.get_base_model().name_or_path}: "

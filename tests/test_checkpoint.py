@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils import save_and_load
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tangeval.checkpoint import (
@@ -150,6 +151,19 @@ def test_merged_weights_answer_as_unmerged_ones(tiny_model, run_folder):
         with torch.inference_mode(), with_checkpoint(base, checkpoint, Load(merge=merge)) as model:
             answers.append(model(ids).logits)
     assert torch.allclose(answers[0], answers[1], atol=1e-4)
+
+
+def test_an_adapter_trained_elsewhere_asks_nothing_of_the_hub(tiny_model, run_folder, monkeypatch):
+    (checkpoint, _), _ = discover([str(run_folder)])
+    config = checkpoint.path / "adapter_config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/elsewhere/base"})
+    )
+    asked = []
+    monkeypatch.setattr(save_and_load, "check_file_exists_on_hf_hub", lambda *names: asked.append(names))
+    base = load_model(resolve_base(str(tiny_model)), Load())
+    with with_checkpoint(base, checkpoint, Load()):
+        assert not asked
 
 
 def test_a_full_model_is_loaded_as_itself(tiny_model):
