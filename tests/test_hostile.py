@@ -107,21 +107,21 @@ def test_data_of_hostile_size_are_refused_in_little_memory(tmp_path, name):
     for file in (TRAINING, TESTING, TRUTH):
         shutil.copy(SAMPLE / file, tmp_path)
     long(tmp_path / name, b"", b"[],")
-    assert f"{name}: larger than 32 MiB" in read("data", tmp_path)
+    assert f"refused: {tmp_path / name}: larger than 32 MiB" in read("data", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "trainer_state.json"])
 def test_a_checkpoints_files_of_hostile_size_are_refused(tiny_run, tmp_path, name):
     shutil.copytree(tiny_run, tmp_path / "run")
     file = long(tmp_path / "run" / "checkpoint-10" / name, b"[", b"[],")
-    assert f"{file}: larger than 64 MiB" in read("checkpoint", tmp_path / "run")
+    assert f"refused: {file}: larger than 64 MiB" in read("checkpoint", tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "chat_template.jinja", "tokenizer.model"])
 def test_a_models_files_of_hostile_size_are_refused_before_a_library_reads_them(tiny_model, tmp_path, name):
     shutil.copytree(tiny_model, tmp_path / "model")
     file = long(tmp_path / "model" / name, b"", b"[],")
-    assert f"{file}: larger than 64 MiB" in read("base", tmp_path / "model")
+    assert f"refused: {file}: larger than 64 MiB" in read("base", tmp_path / "model")
 
 
 def test_what_tangeval_wrote_itself_is_read_within_bounds_too(tmp_path):
