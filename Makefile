@@ -9,7 +9,7 @@ ifneq ($(HW5),)
 export TANGEVAL_DATA ?= $(abspath $(HW5))
 endif
 
-.PHONY: demo test check bench reference dist docs format clean
+.PHONY: demo test soak check bench reference dist docs format clean
 
 .venv/installed: $(REQUIREMENTS) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -23,6 +23,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# SIGKILL at random moments of every command; a quarter of an hour.
+soak: .venv/installed
+	$(BIN)/python -m tests.soak
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+import tangeval as tangeval  # before any library: it switches telemetry off

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from finetune.config import Config, load_config
 from finetune.run import prepare
-from tangeval.progress import quieten
+from tangeval.progress import Shown, quieten
 from tangeval.records import TangevalError
 from tangeval.store import alone
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="delete another run's checkpoints")
     options = parser.parse_args()
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    console = Console(width=None if sys.stdout.isatty() else 120, quiet=not first)
+    console = Shown(width=None if sys.stdout.isatty() else 120, quiet=not first)
     quieten()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from finetune.__main__ import finetune
 from finetune.config import Config, load_config
-from tangeval.progress import quieten
+from tangeval.progress import Shown, quieten
 from tangeval.records import TangevalError
 from tangeval.store import alone, read_json
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the runs")
     options = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Shown(width=None if sys.stdout.isatty() else 120)
     quieten()
     try:
         every = variants(options.config, options.overrides)

@@ -107,7 +107,7 @@ def adapted(config: Config, base: Base) -> Any:
     if config.from_ckpt:
         adapted = with_adapter(model, Path(config.from_ckpt), trainable=True)
         check_names(adapted, Path(config.from_ckpt, ADAPTER))
-        return adapted
+        return _in_order(adapted)
     lora = config.lora
     adapter = LoraConfig(
         r=lora.r,
@@ -118,9 +118,21 @@ def adapted(config: Config, base: Base) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, adapter)
+        return _in_order(get_peft_model(model, adapter))
     except ValueError as error:
         raise TangevalError(f"lora.target_modules: {error}") from error
+
+
+def _in_order(adapted: Any) -> Any:
+    """Let ``adapter_config.json`` name the modules in one order.
+
+    peft keeps them as a set, which Python orders anew in each process: a run that was cut off
+    would end in other bytes, and its checkpoints in another fingerprint.
+    """
+    for adapter in adapted.peft_config.values():
+        if isinstance(adapter.target_modules, set):
+            adapter.target_modules = sorted(adapter.target_modules)
+    return adapted
 
 
 def arguments(config: Config) -> TrainingArguments:

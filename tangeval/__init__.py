@@ -5,6 +5,7 @@
 had from ``tangeval`` itself: ``from tangeval import run``.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from tangeval.study import load_study as load_study
 
 __version__ = "0.1.0"
+
+# No telemetry: the hub's library asks when it is imported, and every room of tangeval imports this file first.
+for _name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    os.environ.setdefault(_name, "1")
 
 _NOTEBOOK = ("Picture", "Results", "differences", "results", "run")
 _ROOMS = dict.fromkeys(_NOTEBOOK, "notebook") | {

@@ -7,13 +7,13 @@ and the headers of safetensors files.
 
 import hashlib
 import importlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tangeval.foreign import LARGEST, MIB, parsed, read_bytes
 from tangeval.records import ADAPTER, BASE, FLOOR, REFERENCE, Base, Checkpoint, TangevalError, user_cache
 
 ASSETS = Path(__file__).parent / "assets"
@@ -22,6 +22,10 @@ ADAPTER_CONFIG = "adapter_config.json"
 GEMMA = "gemma3-270m"
 _STEP = re.compile(r"checkpoint-(\d+)")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: What libraries read whole, beside the weights.
+_READ_WHOLE = (".json", ".jinja", ".model", ".txt")
+#: Bytes of a safetensors file's header; a model of 100,000 tensors has as many.
+_HEADER = 16 * MIB
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,12 @@ def resolve_base(name: str, cache_dir: str | None = None) -> Base:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise TangevalError(f"base_model: {name} holds no config.json, so it is not a model's folder")
+        if (path / ADAPTER_CONFIG).is_file():
+            raise TangevalError(
+                f"base_model: {name} holds {ADAPTER_CONFIG} too, which transformers would put on the model, or take "
+                "another model from; give the model's own folder, and the adapter under checkpoints"
+            )
+        _check_sizes(path)
         return Base(path.name, str(path))
     if _HUB_ID.fullmatch(name) and not path.parent.is_dir():
         return Base(name, name, cache_dir=cache_dir)
@@ -128,8 +138,10 @@ def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
     """Say what keeps ``folder`` from being a whole adapter or model; None if nothing does.
 
     Raises:
-        TangevalError: its weights are a pickle, which can run code when it is loaded.
+        TangevalError: its weights are a pickle, which can run code when it is loaded; or a file
+            is larger than any of its kind.
     """
+    _check_sizes(folder)
     if (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file():
         files, config = [folder / ADAPTER], folder / ADAPTER_CONFIG
         pickles = [folder / "adapter_model.bin"]
@@ -138,10 +150,18 @@ def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
         files, config = [folder / "model.safetensors"], folder / "config.json"
         pickles = list(folder.glob("pytorch_model*.bin"))
         if index.is_file():
-            weights = (_json(index) or {}).get("weight_map", {})
-            files = sorted({folder / name for name in weights.values()}) or files
-    if _json(config) is None:
+            weights = (_json(index) or {}).get("weight_map")
+            names = list(weights.values()) if isinstance(weights, dict) else []
+            if not names or not all(
+                isinstance(n, str) and n == Path(n).name and n.endswith(".safetensors") for n in names
+            ):
+                return f"{index.name} names no weights, or files that are not beside it"
+            files = sorted({folder / name for name in names})
+    about = _json(config)
+    if about is None:
         return f"{config.name} is missing or not whole; expected an adapter or a full model"
+    if about.get("peft_type") == "XLORA":
+        return f"{config.name} is an X-LoRA's, which takes other adapters from wherever it names; expected a LoRA"
     pickles = [file for file in pickles if file.is_file()]
     if not all(file.is_file() for file in files) and pickles:
         if allow_pickle:
@@ -154,18 +174,25 @@ def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
     return f"{broken[0]} is missing or cut short" if broken else None
 
 
+def _check_sizes(folder: Path) -> None:
+    """Refuse what a library would read whole and no machine might hold."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _READ_WHOLE and file.stat().st_size > LARGEST:
+            raise TangevalError(f"{file}: larger than {LARGEST // MIB} MiB, which no such file of a model is")
+
+
 def whole_safetensors(file: Path) -> bool:
     """Say whether a safetensors file is as long as its own header says."""
     try:
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
-            if not 0 < size <= file.stat().st_size - 8:
+            if not 0 < size <= min(file.stat().st_size - 8, _HEADER):
                 return False
-            header: dict[str, Any] = json.loads(stream.read(size))
+            header: dict[str, Any] = parsed(stream.read(size))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return bool(8 + size + max(ends, default=0) == file.stat().st_size)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return False
-    return bool(8 + size + max(ends, default=0) == file.stat().st_size)
 
 
 def check_tokenizer(base: Base, checkpoint: Checkpoint) -> None:
@@ -178,9 +205,8 @@ def check_tokenizer(base: Base, checkpoint: Checkpoint) -> None:
         return
     ours, theirs = Path(base.source), checkpoint.path
     sizes = [(_json(place / "config.json") or {}).get("vocab_size") for place in (ours, theirs)]
-    vocabularies = [
-        ((_json(place / "tokenizer.json") or {}).get("model") or {}).get("vocab") for place in (ours, theirs)
-    ]
+    models = [(_json(place / "tokenizer.json") or {}).get("model") for place in (ours, theirs)]
+    vocabularies = [model.get("vocab") if isinstance(model, dict) else None for model in models]
     if (all(sizes) and sizes[0] != sizes[1]) or (all(vocabularies) and vocabularies[0] != vocabularies[1]):
         raise TangevalError(
             f"checkpoints: {theirs} is a full model with another vocabulary than base_model {base.name}, whose "
@@ -228,7 +254,12 @@ def trained_on(checkpoint: Checkpoint) -> frozenset[str] | None:
     for place in (checkpoint.path, checkpoint.path.parent):
         record = _json(place / TRAIN_IDS)
         if record is not None:
-            return frozenset(record["hashes"])
+            hashes = record.get("hashes")
+            if not isinstance(hashes, list) or not all(isinstance(each, str) for each in hashes):
+                raise TangevalError(
+                    f"{place / TRAIN_IDS}: no list of texts under 'hashes'; put back what the training wrote"
+                )
+            return frozenset(hashes)
     return None
 
 
@@ -261,7 +292,7 @@ def _named_apart(found: list[Checkpoint]) -> tuple[Checkpoint, ...]:
 
 def _json(file: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parsed(read_bytes(file))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

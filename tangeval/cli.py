@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,10 +31,11 @@ from tangeval import (
     terminal,
 )
 from tangeval.checkpoint import discover, trained_on
+from tangeval.foreign import inert
 from tangeval.metrics.aggregate import Part, groups
 from tangeval.metrics.bleu import signatures
 from tangeval.plan import Setup
-from tangeval.progress import Decoding, For, make_bar, quieten, tell
+from tangeval.progress import Decoding, For, Shown, make_bar, quieten, tell
 from tangeval.records import FLOOR, REFERENCE, SPLITS, TangevalError
 from tangeval.store import NO_LIKELIHOOD, alone, write_csv, write_text
 from tangeval.study import Study, load_study, named_numbers
@@ -44,7 +44,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
 app.add_typer(data_app, name="data")
 # In a pipe or a log there is no width to keep to.
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Shown(width=None if sys.stdout.isatty() else 120)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the study's keys.")
@@ -101,8 +101,8 @@ def _finish(study: Study, setup: Setup, folder: Path, audience: For) -> None:
     selection = _select(study, setup.dataset, folder) if study.select else None
     drawn = [path.name for path in pictures if path.suffix == ".png"]
     if drawn:
-        console.print(f"pictures: {', '.join(drawn)} in {folder / 'figures'}")
-    console.print(f"tables: {folder / 'tables'}; every cell: {folder / 'summary.csv'}")
+        console.print(f"pictures: {', '.join(drawn)} in {folder / 'figures'}", markup=False)
+    console.print(f"tables: {folder / 'tables'}; every cell: {folder / 'summary.csv'}", markup=False)
     _report(study, setup.dataset, folder)
     if audience == "machines":
         tell("done", folder=str(folder), selection=selection)
@@ -134,7 +134,7 @@ def summarize_command(place: Place) -> None:
     with alone(folder):
         summary, pictures = _evaluate(study, data, folder)
         console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
-        console.print(f"{len(pictures)} pictures in {folder / 'figures'}")
+        console.print(f"{len(pictures)} pictures in {folder / 'figures'}", markup=False)
         _report(study, data, folder)
 
 
@@ -260,13 +260,13 @@ def checkpoints(
 ) -> None:
     """List the checkpoints in a folder, by step, and what was left out."""
     found, skipped = discover([str(folder)], allow_pickle=allow_pickle)
-    table = Table("checkpoint", "step", "kind", "fine-tuned on", title=str(folder))
+    table = Table("checkpoint", "step", "kind", "fine-tuned on", title=escape(str(folder)))
     for checkpoint in found:
         hashes = trained_on(checkpoint)
         saw = "no record" if hashes is None else f"{len(hashes)} poems"
-        table.add_row(checkpoint.name, str(checkpoint.step or ""), checkpoint.kind, saw)
+        table.add_row(escape(checkpoint.name), str(checkpoint.step or ""), checkpoint.kind, saw)
     for left_out in skipped:
-        table.add_row(left_out.path.name, "", "left out", left_out.reason)
+        table.add_row(escape(left_out.path.name), "", "left out", escape(left_out.reason))
     console.print(table)
 
 
@@ -314,7 +314,9 @@ def judge_command(
         f"Judged by {model} on the {split} split, {votes} votes an output",
     )
     terminal.show_unjudged(console, judged, votes, cut_off)
-    console.print(f"every output: {folder / judge.TABLE}; every answer: {folder / judge.ANSWERS}")
+    console.print(
+        f"every output: {folder / judge.TABLE}; every answer: {folder / judge.ANSWERS}", markup=False
+    )
 
 
 @app.command(name="explain")
@@ -380,10 +382,10 @@ def data(
         try:
             loaded = dataset.load(spec, validation)
         except TangevalError as error:
-            console.print(f"[bold]{spec}[/]: {error}", highlight=False)
+            console.print(f"[bold]{escape(spec)}[/]: {escape(str(error))}", highlight=False)
             continue
         counts = ", ".join(f"{name} {len(loaded.split(name))}" for name in SPLITS)
-        console.print(f"[bold]{spec}[/] in {loaded.folder}: {counts}", highlight=False)
+        console.print(f"[bold]{escape(spec)}[/] in {escape(str(loaded.folder))}: {counts}", highlight=False)
         copies = dataset.duplicates(loaded)
         console.print(
             f"  {len(copies)} poems stand there more than once"
@@ -403,18 +405,18 @@ def data(
 @data_app.command()
 def fetch() -> None:
     """Clone HW5's repository into data/GenAI-Hw5 with git."""
-    console.print(f"HW5's data are in {dataset.fetch()}")
+    console.print(f"HW5's data are in {dataset.fetch()}", markup=False)
 
 
 def main() -> None:
     """Run the command line; what the user can mend is one message, not a traceback."""
     quieten()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
-    warnings.showwarning = lambda message, *place: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *place: print(inert(f"warning: {message}"), file=sys.stderr)
     try:
         app()
     except TangevalError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(inert(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
 
 
@@ -432,7 +434,9 @@ def _open(
     study = load_study(study_file, overrides or [])
     setup = plan.resolve(study, allow_pickle=allow_pickle)
     for skipped in setup.skipped:
-        console.print(f"[yellow]left out[/] {skipped.path}: {skipped.reason}", highlight=False)
+        console.print(
+            f"[yellow]left out[/] {escape(str(skipped.path))}: {escape(skipped.reason)}", highlight=False
+        )
     return study, out or Path("results") / study.name, setup
 
 
@@ -457,7 +461,10 @@ def _generate(
     with _going_on(), Decoding(console, pending.streams, setup.names, audience) as progress:
         failed = pipeline.decode(setup, folder, progress.advance, keep_going=keep_going)
     for checkpoint in failed:
-        console.print(f"[yellow]left out[/] {checkpoint.path}: {escape(checkpoint.reason)}", highlight=False)
+        console.print(
+            f"[yellow]left out[/] {escape(str(checkpoint.path))}: {escape(checkpoint.reason)}",
+            highlight=False,
+        )
 
 
 @contextmanager
@@ -532,13 +539,13 @@ def _show_plan(setup: Setup, folder: Path) -> None:
         "waves to make",
         "streams",
         "outputs",
-        title=f"{setup.study.name}: {len(setup.study.decoding.cells())} cells → {folder}",
+        title=f"{setup.study.name}: {len(setup.study.decoding.cells())} cells → {escape(str(folder))}",
     )
     for checkpoint in setup.checkpoints:
         own = [wave for wave in pending if wave.checkpoint == checkpoint.name]
         outputs = sum(wave.outputs() for wave in own)
         table.add_row(
-            checkpoint.name,
+            escape(checkpoint.name),
             str(checkpoint.step or ""),
             checkpoint.kind,
             str(len(own)),

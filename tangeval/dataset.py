@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tangeval.foreign import MIB, parsed, read_bytes
 from tangeval.poem import clauses, fold, han, punctuate
 from tangeval.records import Example, Split, TangevalError
 
@@ -24,6 +25,8 @@ CLONE = Path("data") / "GenAI-Hw5"
 REPOSITORY = "https://github.com/CheeEn-Yu/GenAI-Hw5.git"
 #: How many poems the validation split takes from the end of the training file.
 VALIDATION = {"hw5": 200, "sample": 30}
+#: Bytes of a file: all that is left of Tang poetry, as records, is half of it.
+_LARGEST = 32 * MIB
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,11 @@ def _held_out(records: list[Example], size: int, file: Path) -> set[str]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return read_bytes(file, _LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise TangevalError(f"{file} is missing; a data folder holds {', '.join(FILES)}") from None
+    except OSError as error:
+        raise TangevalError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
@@ -167,11 +172,11 @@ def _read(file: Path) -> str:
 def _records(file: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
     text = _read(file)
     try:
-        records = json.loads(text)
+        records = parsed(text)
     except json.JSONDecodeError as error:
         raise TangevalError(f"{file}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    except RecursionError:
-        raise TangevalError(f"{file}: nested too deeply for a list of records") from None
+    except ValueError as error:
+        raise TangevalError(f"{file}: no list of records ({error})") from None
     if not isinstance(records, list) or not records:
         raise TangevalError(f"{file}, line 1: expected a JSON list of records, and at least one")
     for number, record in enumerate(records):

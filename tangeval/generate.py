@@ -102,6 +102,9 @@ def generate(
         except UnusableError as error:
             if not keep_going:
                 raise TangevalError(f"{checkpoint.name}: {error}; --keep-going leaves it out") from error
+            # peft leaves on the model what it had loaded before it failed.
+            base = None
+            workspace.clear()
             failed.append(Skipped(checkpoint.path or Path(setup.base.source), str(error)))
     if not failed:
         likelihood.write()

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tangeval.foreign import MIB, parsed, read_bytes
 from tangeval.metrics.aggregate import KNOBS
 from tangeval.records import BASE, TangevalError
 from tangeval.stats import mean_interval
@@ -37,6 +38,7 @@ ANSWERS, TABLE = "judge.jsonl", "judge.csv"
 PROMPT = Path(__file__).parent / "assets" / "judge" / "prompt.yaml"
 SCORES = ("metre", "fluency")
 BEST_SCORE = 10
+_LARGEST = 256 * MIB  # bytes of the answers: some 50,000, reasoning included
 #: Votes on one text agree if they are no further apart.
 AGREE = 1
 LABELS = ("checkpoint", "step", *KNOBS, "no_repeat_ngram_size", "split", "example_id", "sample")
@@ -146,8 +148,8 @@ def load_prompt(file: Path = PROMPT) -> Prompt:
         TangevalError: the file cannot be read, or lacks one of them.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_bytes(file, MIB).decode("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TangevalError(f"{file}: not a readable YAML file: {error}") from None
     if not isinstance(content, dict) or set(content) != {"system", "user"}:
         raise TangevalError(f"{file}: expected the keys system and user, and no others")
@@ -274,11 +276,11 @@ def read_answers(file: Path) -> dict[str, Answer]:
     Raises:
         TangevalError: another line is no answer; with its number.
     """
-    lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
+    lines = read_bytes(file, _LARGEST).split(b"\n")[:-1] if file.is_file() else []
     answers: dict[str, Answer] = {}
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = parsed(line)
             answers.setdefault(record["key"], Answer(str(record["raw"]), record["finish"]))
         except (ValueError, KeyError, TypeError):
             raise TangevalError(f"{file}, line {number}: not an answer; delete the line") from None

@@ -19,7 +19,7 @@ from tangeval.plan import Setup, digest
 from tangeval.poem import as_verse, han, metre
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.records import NOT_NUMBERS, Checkpoint, Example, TangevalError, UnusableError
-from tangeval.store import LIKELIHOOD, write_parquet
+from tangeval.store import LIKELIHOOD, read_parquet, write_parquet
 
 _REFERENCES = 16  # references scored in one batch
 
@@ -42,7 +42,7 @@ class Likelihood:
     def __init__(self, setup: Setup, folder: Path, contexts: dict[str, str]) -> None:
         self.setup, self.file, self.contexts = setup, folder / LIKELIHOOD, contexts
         self.examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
-        self.frame = pd.read_parquet(self.file) if self.file.is_file() else pd.DataFrame()
+        self.frame = read_parquet(self.file) if self.file.is_file() else pd.DataFrame()
         if "by_character" not in self.frame:  # rows of an earlier version
             self.frame = pd.DataFrame()
 

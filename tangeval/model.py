@@ -215,9 +215,9 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
     """
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    except (RuntimeError, ValueError, KeyError, OSError, TypeError) as error:
+    except Exception as error:  # whatever peft and safetensors make of a stranger's files
         raise UnusableError(
-            f"{folder}: the adapter does not fit base model {model.name_or_path}: {error}"
+            f"{folder}: the adapter does not fit base model {model.name_or_path}: {error or type(error).__name__}"
         ) from error
 
 
@@ -245,9 +245,9 @@ def check_names(adapted: Any, file: Path) -> None:
         return
     with safe_open(file, "pt") as weights:
         stored = {name for name in weights.keys() if "lora_" in name}  # noqa: SIM118
-    wanted = {
-        name for name in get_peft_model_state_dict(adapted, save_embedding_layers=False) if "lora_" in name
-    }
+    # Left to choose, peft asks the hub for the model that the adapter says it was trained on.
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    wanted = {name for name in state if "lora_" in name}
     if stored != wanted:
         raise UnusableError(
             f"{file.parent}: the adapter was made for another base model than {adapted.get_base_model().name_or_path}: "
@@ -272,7 +272,12 @@ def _readable(base: Base) -> Iterator[None]:
             f"base_model: the GPU's memory does not hold {base.source} ({error}); use load.quantization: nf4 without "
             "merge, a smaller model, or a larger GPU"
         ) from error
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise no narrower ones of a damaged file
         if base.local:
-            raise TangevalError(f"base_model: {base.source} cannot be loaded: {error}") from error
+            raise TangevalError(
+                f"base_model: {base.source} cannot be loaded: {error or type(error).__name__}; a model's folder holds "
+                "config.json, its weights as safetensors, and its tokenizer, whole and with no code of its own"
+            ) from error
         raise base.unreachable(error) from error

@@ -8,7 +8,6 @@ was cut. Knows nothing of scores, prompts or models.
 """
 
 import codecs
-import json
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tangeval.foreign import MIB, parsed, read_bytes
 from tangeval.poem import HAN, MARKS, fold, han
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
 
@@ -24,6 +24,9 @@ from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
 EDITS = 4
 #: How many lines or poems a message lists.
 _LISTED = 5
+#: The most bytes of a file, lines and outputs in it, characters of one (a study's 4,096 tokens have fewer), and
+#: lines of a prompt before it.
+_LARGEST, _LINES, _MOST, _LONGEST, _PROMPT = 16 * MIB, 100_000, 10_000, 32_768, 50
 # Longest first: UTF-32's mark begins with UTF-16's.
 _ENCODINGS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -166,12 +169,17 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
     """
     couplets = _Couplets(tuple(_key(example.couplet) for example in examples))
     text = _decoded(file)
+    if text.count("\n") > _LINES:
+        raise TangevalError(
+            f"{file}: more than {_LINES:,} lines for {len(examples)} poems; give one for each poem"
+        )
     if file.suffix.lower() in (".json", ".jsonl"):
         entries = _json_entries(file, text)
     else:
         entries = _line_entries(text, len(examples), couplets)
     if not entries:
         raise TangevalError(f"{file}: 0 outputs for {len(examples)} poems; the file is empty")
+    _check_size(file, entries, len(examples))
     instructions = frozenset(_letters(example.instruction) for example in examples)
     found = [_found(file, entry, couplets, instructions, others) for entry in entries]
     _refuse_others(file, found, others)
@@ -188,10 +196,21 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
     )
 
 
+def _check_size(file: Path, entries: Sequence[_Entry], count: int) -> None:
+    """Refuse what no model wrote for these poems, and what would take hours to look at."""
+    if len(entries) > max(_MOST, 10 * count):
+        raise TangevalError(f"{file}: {len(entries):,} outputs for {count} poems; give one for each poem")
+    for entry in entries:
+        if len(entry.written) + len(entry.asked) > _LONGEST:
+            raise TangevalError(
+                f"{file}, {entry.place}: longer than {_LONGEST:,} characters, which no output for a poem is; cut it"
+            )
+
+
 def _decoded(file: Path) -> str:
     """The file's text, line ends made one; UTF-8, or what its byte order mark says."""
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, _LARGEST)
     except OSError as error:
         raise TangevalError(f"{file}: {error.strerror}") from None
     mark, encoding = next(((m, e) for m, e in _ENCODINGS if content.startswith(m)), (b"", "utf-8"))
@@ -214,14 +233,12 @@ def _json_entries(file: Path, text: str) -> list[_Entry]:
     unit, at = "record", 1
     try:
         if text.lstrip().startswith("["):
-            records = list(enumerate(json.loads(text), 1))
+            records = list(enumerate(parsed(text), 1))
         else:
             unit, records = "line", []
             for at, line in enumerate(text.split("\n"), 1):
                 if line.strip():
-                    records.append((at, json.loads(line)))
-    except RecursionError:
-        raise TangevalError(f"{file}: nested too deeply for a list of records") from None
+                    records.append((at, parsed(line)))
     except ValueError as error:
         at += getattr(error, "lineno", 1) - 1
         raise TangevalError(
@@ -269,7 +286,7 @@ def _whole_prompts(lines: Sequence[str]) -> Iterable[tuple[int, str]]:
     while at < len(lines):
         last = at
         if lines[at].rfind("[INST]") > lines[at].rfind("[/INST]"):
-            after = range(at + 1, len(lines))
+            after = range(at + 1, min(at + _PROMPT, len(lines)))
             last = next((n for n in after if "[/INST]" in lines[n] or _NUMBERED.match(lines[n])), at)
             last = last if "[/INST]" in lines[last] else at
         yield at + 1, "\n".join(lines[at : last + 1])

@@ -10,6 +10,7 @@ alone. So a run that was cut off makes the same batches when it goes on, and the
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ SCHEMA = 1
 #: Raised when the engine or the noise changes what it writes: older shards are then made again.
 ENGINE = 3
 PLAN = "plan.json"
+_WAVE_ID = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -168,13 +170,24 @@ def read_plan(folder: Path) -> list[Wave]:
     content = read_json(folder / PLAN)
     if content is None:
         return []
-    if content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TangevalError(f"{folder / PLAN}: made by another version of tangeval; use another folder")
-    return [
-        Wave(w["id"], w["checkpoint"], w["context"], tuple(w["examples"]), tuple(w["samples"]),
-             tuple(Cell(*cell) for cell in w["cells"]))
-        for w in content["waves"]
-    ]  # fmt: skip
+    try:
+        waves = [
+            Wave(w["id"], w["checkpoint"], w["context"], tuple(w["examples"]), tuple(w["samples"]),
+                 tuple(Cell(*cell) for cell in w["cells"]))
+            for w in content["waves"]
+        ]  # fmt: skip
+        strange = [wave.id for wave in waves if not _WAVE_ID.fullmatch(wave.id)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TangevalError(
+            f"{folder / PLAN}: not a plan ({error!r}); delete it, and run the study again"
+        ) from None
+    if strange:  # the name of its shard, which lies in the folder and nowhere else
+        raise TangevalError(
+            f"{folder / PLAN}: {strange[0]!r} is no wave's id; delete the file, and run the study again"
+        )
+    return waves
 
 
 def write_plan(folder: Path, waves: Sequence[Wave]) -> None:

@@ -1,7 +1,8 @@
 """What one sees while streams are decoded: a bar in a terminal, a line now and then in a log, JSON for machines.
 
 In: how many streams ended, and the latest text. Out: lines on a console. Texts are a
-model's and are shown as they are, never read as markup.
+model's and are shown as they are, never read as markup; and what tangeval prints goes through
+``Shown``, so that no text, name or path steers the terminal.
 """
 
 import json
@@ -9,11 +10,11 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import psutil
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +23,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+
+from tangeval.foreign import inert, inert_json
 
 _EVERY = 10  # seconds between the lines of a log
 _SHOWN = 16  # characters of the latest text
@@ -35,15 +39,22 @@ def quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
 
 
+class Shown(Console):
+    """A console on which control characters of what is shown are pictures; rich's own still work."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=inert(segment.text))
+
+
 def tell(event: str, **facts: Any) -> None:
     """Print one line of JSON for machines."""
-    print(json.dumps({"event": event, **facts}, ensure_ascii=False), flush=True)
+    print(inert_json(json.dumps({"event": event, **facts}, ensure_ascii=False)), flush=True)
 
 
 def make_bar(console: Console) -> Progress:

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tangeval import generate, score
 from tangeval.metrics import BY_NAME
 from tangeval.metrics.aggregate import Measured, groups
@@ -21,7 +19,7 @@ from tangeval.progress import Decoding
 from tangeval.records import Cell, Checkpoint, TangevalError
 from tangeval.select import generation_config, knobs_of, shortfalls, shown
 from tangeval.stats import spent, successive_halving
-from tangeval.store import LIKELIHOOD, SCORES, read_scores, write_json, write_parquet
+from tangeval.store import LIKELIHOOD, SCORES, read_parquet, read_scores, write_json, write_parquet
 from tangeval.study import Selection, Study
 
 RACE = "race.json"
@@ -91,7 +89,7 @@ def _checkpoint(setup: Setup, folder: Path, rule: Selection, watch: Watch) -> Ch
     _generate(
         asked, folder, rule.split, setup.study.decoding.cells()[:1], 1, watch, "likelihood of checkpoints"
     )
-    nll = pd.read_parquet(folder / LIKELIHOOD)
+    nll = read_parquet(folder / LIKELIHOOD)
     means = nll[nll["split"] == rule.split].groupby("checkpoint")[rule.checkpoint].mean()
     return min(unseen, key=lambda c: float(means[c.name]))
 

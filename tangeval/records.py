@@ -99,7 +99,7 @@ class Base:
         return TangevalError(
             f"base_model: {self.source} is neither in the local cache nor to be had from the hub. Download it on "
             "a machine with a network (`hf download`; gated models want `hf auth login` first), copy the folder "
-            f"here and give its path as base_model. ({str(reason).splitlines()[0]})"
+            f"here and give its path as base_model. ({(str(reason) or type(reason).__name__).splitlines()[0]})"
         )
 
 

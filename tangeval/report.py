@@ -38,7 +38,7 @@ from tangeval.poem import HAN, fold
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
 from tangeval.score import read_generations
 from tangeval.select import read_manifest
-from tangeval.store import SCORES, read_json, write_text
+from tangeval.store import SCORES, read_json, read_parquet, write_text
 from tangeval.study import Study
 
 PAGE = "report.html"
@@ -341,7 +341,7 @@ def _unit(texts: Iterable[str], copied: dict[str, list[tuple[int, int]]]) -> byt
 def _flaws(folder: Path, sample: int, frame: pd.DataFrame) -> NDArray[np.uint16]:
     """``FLAWS`` of each row of ``frame`` as bits, from the scores; what was not measured is no flaw."""
     keys = ["checkpoint", "example_id", *KNOBS]
-    scores = pd.read_parquet(folder / SCORES, columns=[*keys, *FLAWS], filters=[("sample", "==", sample)])
+    scores = read_parquet(folder / SCORES, columns=[*keys, *FLAWS], filters=[("sample", "==", sample)])
     scores = scores[~scores["checkpoint"].isin([FLOOR, REFERENCE])]
     same = len(scores) == len(frame) and all(
         np.array_equal(scores[key].to_numpy(), frame[key].to_numpy()) for key in keys

@@ -22,7 +22,7 @@ from tangeval.metrics.prosody import prosody
 from tangeval.plan import check_data, read_plan
 from tangeval.poem import as_verse, clauses, metre
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
-from tangeval.store import SCORES, damaged, read_json, write_json, write_parquet
+from tangeval.store import SCORES, damaged, read_json, read_parquet, write_json, write_parquet
 from tangeval.study import Study
 
 KNOBS = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
@@ -70,9 +70,7 @@ def read_generations(study: Study, folder: Path, sample: int | None = None) -> p
             "them anew"
         )
     only = None if sample is None else [("sample", "==", sample)]
-    frame = pd.concat(
-        [pd.read_parquet(wave.shard(folder), filters=only) for wave in waves], ignore_index=True
-    )
+    frame = pd.concat([read_parquet(wave.shard(folder), filters=only) for wave in waves], ignore_index=True)
     names = [checkpoint["name"] for checkpoint in manifest["checkpoints"]]
     grid = {(c.temperature, c.top_k, c.top_p, c.max_length) for c in study.decoding.cells()}
     knobs = zip(*(frame[name] for name in KNOBS[:4]), strict=True)

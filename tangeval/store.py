@@ -17,12 +17,18 @@ from typing import IO, Any
 
 import pandas as pd
 import portalocker
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from tangeval.foreign import inert, parsed, read_bytes
 from tangeval.records import TangevalError
 
 SCORES, LIKELIHOOD = "scores.parquet", "likelihood.parquet"
 #: Likelihoods of what no model wrote.
 NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
+#: What a parquet file may hold: numbers or texts, and bytes of texts; a study of five million outputs has half of it.
+_VALUES, _BYTES = 2**28, 2**30
 _UNFINISHED = ".unfinished"
 _LOCK = ".lock"
 
@@ -99,7 +105,7 @@ def sums_file(folder: Path) -> Path:
 
 def _sums(folder: Path) -> dict[str, str]:
     file = sums_file(folder)
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = read_bytes(file).decode("utf-8", "replace").splitlines() if file.is_file() else []
     return {name.rpartition("/")[2]: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
@@ -156,8 +162,65 @@ def _locked(path: Path) -> IO[str]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file says, or None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Return what a JSON file says, or None where there is no such file.
+
+    Raises:
+        TangevalError: it is no JSON, or larger than any that tangeval writes.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return parsed(read_bytes(path).decode("utf-8"))
+    except ValueError as error:
+        raise TangevalError(
+            f"{path}: not valid JSON ({error}); delete it, and give the command again that made it"
+        ) from None
+
+
+def read_parquet(path: Path, **options: Any) -> pd.DataFrame:
+    """Return a parquet file as a frame; ``options`` are ``pandas.read_parquet``'s.
+
+    A few hundred bytes can stand for a billion rows, or for one long text a thousand times:
+    what comes out is counted before it is read.
+
+    Raises:
+        TangevalError: the file is damaged, or holds more than any that tangeval writes.
+    """
+    try:
+        _check_size(path)
+        return pd.read_parquet(path, **options)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise TangevalError(
+            f"{path}: not a parquet file that can be read ({inert(str(error))}); delete it, and run the study again"
+        ) from None
+
+
+def _check_size(path: Path) -> None:
+    with pq.ParquetFile(path) as bare:
+        about, names = bare.metadata, bare.schema_arrow
+        groups = [about.row_group(n) for n in range(about.num_row_groups)]
+        columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    values = max(about.num_rows, sum(column.num_values for column in columns))
+    size = sum(column.total_uncompressed_size for column in columns)
+    texts = [field.name for field in names if pa.types.is_string(_plain(field.type))]
+    if values <= _VALUES and size <= _BYTES and texts:
+        with pq.ParquetFile(path, read_dictionary=texts) as packed:
+            size = max(size, sum(_spelt_out(batch) for batch in packed.iter_batches(columns=texts)))
+    if values > _VALUES or size > _BYTES:
+        raise TangevalError(
+            f"{path}: holds more than any file that tangeval writes ({values:,} values, {size / 2**20:,.0f} MiB); it is "
+            "not what its name says: delete it, and run the study again"
+        )
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _spelt_out(batch: pa.RecordBatch) -> int:
+    """How many bytes the texts of a batch have, each counted as often as it stands there."""
+    lengths = (pc.binary_length(column.dictionary).take(column.indices) for column in batch.columns)
+    return sum(pc.sum(pc.cast(each, pa.int64())).as_py() or 0 for each in lengths)
 
 
 def read_scores(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -170,8 +233,8 @@ def read_scores(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise TangevalError(f"{folder / SCORES} is missing; `tangeval run STUDY` makes it")
     likelihood = folder / LIKELIHOOD
     return (
-        pd.read_parquet(folder / SCORES),
-        pd.read_parquet(likelihood) if likelihood.is_file() else NO_LIKELIHOOD,
+        read_parquet(folder / SCORES),
+        read_parquet(likelihood) if likelihood.is_file() else NO_LIKELIHOOD,
     )
 
 

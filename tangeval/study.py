@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tangeval.foreign import MIB, read_bytes
 from tangeval.records import SPLITS, Cell, Load, Split, TangevalError
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
@@ -22,7 +23,7 @@ _Item = TypeVar("_Item")
 _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
-_LARGEST = 2**20  # bytes of a study file
+_LARGEST = MIB  # bytes of a study file
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
@@ -197,9 +198,7 @@ def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, 
         TangevalError: the file or an override cannot be read.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise TangevalError(f"{path}: larger than {_LARGEST // 2**20} MiB, which no study is")
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(read_bytes(path, _LARGEST).decode("utf-8"), _Loader)
     except FileNotFoundError:
         names = ", ".join(sorted(file.name for file in shipped.glob("*.yaml")))
         raise TangevalError(

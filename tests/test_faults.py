@@ -237,14 +237,79 @@ def test_weights_that_are_not_numbers_are_named(study, tmp_path):
         decode(study, tmp_path / "results")
 
 
-@pytest.mark.parametrize("fault", ["NaN", "another base's"])
-def test_keep_going_leaves_out_what_cannot_be_used(study, tmp_path, made, fault):
-    save = tmp_path / "run" / "checkpoint-10"
-    if fault == "NaN":
-        spoil(save)
+def flipped(save: Path, old: bytes, new: bytes) -> None:
+    """Change the header of an adapter's weights so that the file is as long as it says and is still damaged."""
+    file = save / "adapter_model.safetensors"
+    data = file.read_bytes()
+    assert old in data
+    assert len(old) == len(new)
+    file.write_bytes(data.replace(old, new, 1))
+
+
+def make_foreign(save: Path) -> None:
+    other = make_adapter(
+        make_tiny_model(save.parent.parent / "other", layers=1), save.parent.parent / "foreign"
+    )
+    shutil.copy(other / "adapter_model.safetensors", save)
+
+
+def make_half_fitting(save: Path) -> None:
+    """peft loads what fits, of more modules than the other checkpoint has, before it says that something does not."""
+    model = Path(json.loads((save / "adapter_config.json").read_text())["base_model_name_or_path"])
+    make_adapter(model, save, modules=("q_proj", "v_proj", "down_proj", "o_proj", "up_proj"))
+    weights = load_file(save / "adapter_model.safetensors")
+    name = next(name for name in weights if "layers.1.self_attn.v_proj.lora_A" in name)
+    save_file(weights | {name: torch.zeros(3, 3)}, save / "adapter_model.safetensors")
+
+
+DAMAGES = {
+    "NaN": spoil,
+    "another base's": make_foreign,
+    "a type that is none": lambda save: flipped(save, b'"F32"', b'"F33"'),
+    "another shape": lambda save: flipped(save, b'"shape":[8,', b'"shape":[9,'),
+    "another name": lambda save: flipped(save, b"lora_A", b"lora_Q"),
+    "half of it fits": make_half_fitting,
+    "cut short": lambda save: os.truncate(save / "adapter_model.safetensors", 900),
+    "no header": lambda save: (save / "adapter_model.safetensors").write_bytes(bytes(900)),
+    "a foreign configuration": lambda save: (save / "adapter_config.json").write_text(
+        '{"peft_type": "WHAT"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", ["a type that is none", "another shape", "another name"])
+def test_a_damaged_header_is_named_with_its_checkpoint(study, tmp_path, damage):
+    DAMAGES[damage](tmp_path / "run" / "checkpoint-10")
+    with pytest.raises(TangevalError, match=r"checkpoint-10: .*adapter.*--keep-going"):
+        decode(study, tmp_path / "results")
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_base_model_without_its_tokenizer_is_one_message(study, tiny_model, tmp_path, damage):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    if damage == "missing":
+        (model / "tokenizer.json").unlink()
     else:
-        other = make_adapter(make_tiny_model(tmp_path / "other", layers=1), tmp_path / "foreign")
-        shutil.copy(other / "adapter_model.safetensors", save)
+        (model / "tokenizer.json").write_text('{"model": ')
+    study.write_text(study.read_text().replace(str(tiny_model), str(model)))
+    code, told = tangeval("run", study, "--out", tmp_path / "results", "--keep-going")
+    assert code != 0
+    assert f"base_model: {model} cannot be loaded" in told
+    assert "its tokenizer, whole" in told
+
+
+def test_a_base_model_with_damaged_weights_is_one_message(study, tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    data = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(data.replace(b'"F32"', b'"F33"', 1))
+    study.write_text(study.read_text().replace(str(tiny_model), str(model)))
+    with pytest.raises(TangevalError, match=r"base_model: .* cannot be loaded"):
+        decode(study, tmp_path / "results")
+
+
+@pytest.mark.parametrize("fault", DAMAGES)
+def test_keep_going_leaves_out_what_cannot_be_used(study, tmp_path, made, fault):
+    DAMAGES[fault](tmp_path / "run" / "checkpoint-10")
     folder = tmp_path / "going"
     code, told = tangeval("run", study, "--out", folder, "--keep-going")
     assert code == 0, told

@@ -313,7 +313,7 @@ def test_json_input_outweighs_what_the_poem_begins_with(parse):
             "o.json, line 2: not valid JSON (Expecting property name enclosed in double quotes); give a",
         ),
         ('{"predict": "a"}\n\n{"predict": ', "o.json, line 3: not valid JSON (Expecting value); give a list"),
-        ("[" * 10**5, "o.json: nested too deeply"),
+        ("[" * 10**5, "o.json, line 1: not valid JSON (nested too deeply)"),
         ("[" + "1" * 5000 + "]", "o.json, line 1: not valid JSON ("),
         ("7", "o.json, line 1: no text field 'predict'"),
         ('["a"]', "o.json, record 1: no text field 'predict'; a record has 'input' and 'predict'"),

@@ -55,13 +55,15 @@ def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 64, layers: int =
     return folder
 
 
-def make_adapter(base: Path, folder: Path, seed: int = 1) -> Path:
+def make_adapter(
+    base: Path, folder: Path, seed: int = 1, modules: tuple[str, ...] = ("q_proj", "v_proj", "down_proj")
+) -> Path:
     """Write a LoRA adapter of random weights (not the zeros that training begins with) for ``base``."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(base)
-    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj", "v_proj", "down_proj"]))
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=list(modules)))
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.2)
