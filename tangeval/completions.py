@@ -81,7 +81,7 @@ def _transformers(knobs: Knobs) -> dict[str, Any]:
     }  # fmt: skip
     if knobs.temperature > 0:
         config |= {"temperature": knobs.temperature, "top_k": knobs.top_k, "top_p": knobs.top_p}
-    return {"seed": knobs.seed, "generation_config": json.dumps(config)}
+    return _openai(knobs) | {"generation_config": json.dumps(config)}
 
 
 #: The forms of a request, in the order in which they are tried.
@@ -174,8 +174,8 @@ class Server:
                 )
             if text.finish == "length" and text.tokens is not None and text.tokens < knobs.max_length:
                 raise TangevalError(
-                    f"{where}: a text was cut at {text.tokens} tokens where decoding.max_length has {knobs.max_length}; "
-                    "give the server a longer context, or a smaller max_length"
+                    f"{where}: a text was cut at {text.tokens} tokens where max_tokens was {knobs.max_length}; give "
+                    "the server a longer context, or a smaller decoding.max_length"
                 )
         return texts
 
@@ -337,6 +337,8 @@ async def settle(server: Server, study: Study, name: str, example: Example) -> d
             refusal = error
             continue
         lacking = [faculty for faculty in wanted if not found[faculty]]
+        if "temperature" in lacking:  # without draws nothing is known of what narrows them
+            lacking = [faculty for faculty in lacking if faculty not in ("top_k", "top_p", "n")]
         if not lacking:
             cells = study.decoding.cells()
             hottest = max(cell.temperature for cell in cells)
