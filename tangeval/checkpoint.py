@@ -8,7 +8,7 @@ and the headers of safetensors files.
 import hashlib
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +134,13 @@ def discover(
     return _named_apart(found), tuple(skipped)
 
 
+def served(names: Iterable[str]) -> tuple[Checkpoint, ...]:
+    """Return the checkpoints of these names that a server holds: the base model, then by step, then the others."""
+    steps = {name: int(m.group(1)) if (m := _STEP.fullmatch(name)) else None for name in names}
+    order = sorted(steps, key=lambda name: (name != BASE, steps[name] is None, steps[name] or 0))
+    return tuple(Checkpoint(name, steps[name], None, "base" if name == BASE else "served") for name in order)
+
+
 def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
     """Say what keeps ``folder`` from being a whole adapter or model; None if nothing does.
 
@@ -249,8 +256,10 @@ def identity(base: Base) -> str:
 
 def trained_on(checkpoint: Checkpoint) -> frozenset[str] | None:
     """Return the hashes of the poems a checkpoint saw in fine-tuning; None if it keeps no record."""
-    if checkpoint.path is None:
+    if checkpoint.kind == "base":
         return frozenset()
+    if checkpoint.path is None:
+        return None
     for place in (checkpoint.path, checkpoint.path.parent):
         record = _json(place / TRAIN_IDS)
         if record is not None:

@@ -173,6 +173,7 @@ def race(
 ) -> None:
     """Choose the best cell for a fraction of the generations: successive halving."""
     _, folder, setup = _open(study_file, overrides, out, allow_pickle)
+    setup.needs_weights("race")
     folder = out or folder.with_name(f"{folder.name}-race")
     pipeline.check(setup, assume_unseen=assume_unseen)
     from tangeval import race as racing
@@ -347,6 +348,7 @@ def explain_command(
     if split not in SPLITS[1:]:
         raise TangevalError(f"--split {split}: give validation or test")
     _, folder, setup = _open(study_file, overrides, None, allow_pickle)
+    setup.needs_weights("explain")
     # torch takes seconds to import, and few commands need it.
     from tangeval import explain as explaining
 
@@ -460,6 +462,8 @@ def _generate(
              streams=pending.streams)  # fmt: skip
     with _going_on(), Decoding(console, pending.streams, setup.names, audience) as progress:
         failed = pipeline.decode(setup, folder, progress.advance, keep_going=keep_going)
+    if setup.study.engine:
+        terminal.show_server(console, select.read_manifest(folder))
     for checkpoint in failed:
         console.print(
             f"[yellow]left out[/] {escape(str(checkpoint.path))}: {escape(checkpoint.reason)}",
@@ -528,9 +532,8 @@ def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int
 
 
 def _show_plan(setup: Setup, folder: Path) -> None:
-    from tangeval import generate as generating
-
-    waves, _ = generating.plan(setup, folder)
+    engine = pipeline.engine_of(setup)
+    waves, _ = engine.plan(setup, folder)
     pending = [wave for wave in waves if not wave.shard(folder).is_file()]
     table = Table(
         "checkpoint",
@@ -553,4 +556,4 @@ def _show_plan(setup: Setup, folder: Path) -> None:
             f"{outputs:,}",
         )
     console.print(table)
-    console.print(generating.estimate(setup, folder, pending), highlight=False)
+    console.print(engine.estimate(setup, folder, pending), highlight=False)

@@ -19,7 +19,7 @@ from tangeval.metrics import BY_NAME
 from tangeval.metrics.aggregate import KNOBS, Part, groups
 from tangeval.records import FLOOR, REFERENCE, TangevalError
 from tangeval.stats import flips_for, holm, poems_needed, sign_flip_p
-from tangeval.store import read_json, read_scores
+from tangeval.store import read_json, read_scores, shares_luck
 from tangeval.study import load_study, named_numbers
 
 METRICS = ("reference_nll", "bleu", "form", "rhyme")
@@ -32,7 +32,7 @@ class Item:
 
     name: str
     part: Part
-    seed: int | None = None  #: of its luck; None if it was not generated here
+    seed: int | None = None  #: of its luck; None if it was not generated here, or by a server
     data: str | None = None  #: the data's digest, if known
 
 
@@ -80,7 +80,9 @@ def read_item(text: str, split: str) -> Item:
     if name in (FLOOR, REFERENCE):
         fits[:] = True
     data = (read_json(folder / "manifest.json") or {}).get("data", {}).get("digest")
-    return Item(text, Part(group.measured, np.flatnonzero(fits).tolist()), seed, data)
+    return Item(
+        text, Part(group.measured, np.flatnonzero(fits).tolist()), seed if shares_luck(folder) else None, data
+    )
 
 
 def _knobs(text: str, knobs: str) -> dict[str, float]:

@@ -5,21 +5,17 @@ there, and ``likelihood.parquet``. What is there already and still holds is not 
 Knows nothing of metrics.
 """
 
-import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedTokenizerBase
 
-from tangeval import __version__
 from tangeval import model as models
 from tangeval.checkpoint import Skipped
 from tangeval.decoding.attention import suits
@@ -28,16 +24,11 @@ from tangeval.decoding.memory import RowCost, UnmeasuredError, decode_in_memory,
 from tangeval.decoding.rows import Workspace
 from tangeval.decoding.sampler import luck_key
 from tangeval.likelihood import Likelihood, reference_nll
-from tangeval.plan import SCHEMA, Setup, Wave, digest, make_plan, read_plan, write_plan
+from tangeval.plan import GENERATIONS, Setup, Wave, digest, make_plan, pace, record, said_of
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.records import Base, Cell, Load, TangevalError, UnusableError
-from tangeval.store import damaged, read_json, sweep, write_json, write_shard, write_text
+from tangeval.store import TIMINGS, read_json, record_seconds, sweep, weed, write_json, write_shard
 
-GENERATIONS = (
-    "checkpoint", "step", "temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size",
-    "split", "example_id", "sample", "text", "n_tokens", "finish_reason",
-)  # fmt: skip
-TIMINGS = "timings.json"
 _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a wave; the whole process then stays under 4 GiB
 
 #: Told, as work goes on, the checkpoint at hand, how many outputs ended, and the latest text.
@@ -93,11 +84,11 @@ def generate(
                     began = time.perf_counter()
                     frame = run_wave(setup, wave, model, tokenizer, workspace, on_progress)
                     write_shard(wave.shard(folder), frame)
-                    _record_seconds(folder, "waves", wave.id, began)
+                    record_seconds(folder, "waves", wave.id, began)
                 began = time.perf_counter()
                 surprises = reference_nll(model, tokenizer, setup, lacking, workspace)
                 likelihood.add(checkpoint, lacking, surprises)
-                _record_seconds(folder, "likelihood", checkpoint.name, began)
+                record_seconds(folder, "likelihood", checkpoint.name, began)
             del model
         except UnusableError as error:
             if not keep_going:
@@ -123,25 +114,8 @@ def _prepare(
         base = _load(setup, load, folder)
         _try_rows(setup, folder, base, tokenizer)
         waves, contexts = plan(setup, folder)
-    write_text(folder / "study.yaml", setup.study.to_yaml())
-    write_plan(folder, waves)
-    write_json(folder / "manifest.json", manifest(setup, contexts))
-    (folder / "generations").mkdir(exist_ok=True)
-    for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
-        stale.unlink()
+    record(setup, folder, waves, manifest(setup, contexts))
     return waves, contexts, base
-
-
-def weed(folder: Path) -> None:
-    """Remove the shards that are not as they were written, so that they are made again, and say so."""
-    broken = damaged(folder / "generations")
-    for shard in broken:
-        shard.unlink()
-    if broken:
-        warnings.warn(
-            f"{folder}: {len(broken)} shards of generations were cut short or altered, and are made again",
-            stacklevel=2,
-        )
 
 
 def check_openings(setup: Setup, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -244,7 +218,7 @@ def engine_name(load: Load) -> str:
 def _load(setup: Setup, load: Load, folder: Path) -> Any:
     began = time.perf_counter()
     base = models.load_model(setup.base, load)
-    _record_seconds(folder, "load", setup.base.name, began)
+    record_seconds(folder, "load", setup.base.name, began)
     return base
 
 
@@ -337,8 +311,6 @@ def estimate(setup: Setup, folder: Path, pending: Sequence[Wave]) -> str:
     """Say what the pending waves will take, from the waves that were timed in ``folder``."""
     if not pending:
         return "nothing to decode: all that the study asks for is there"
-    timed = (read_json(folder / TIMINGS) or {}).get("waves", {})
-    streams = {w.id: w.streams() for w in read_plan(folder) if w.id in timed}
     largest = max(w.streams() for w in pending)
     memory = _budget(setup.base, setup.study.loading()) / 2**30
     planned = (
@@ -347,43 +319,18 @@ def estimate(setup: Setup, folder: Path, pending: Sequence[Wave]) -> str:
         else f"for {memory:.1f} GiB beside the weights"
     )
     size = f"waves of up to {largest:,} streams, planned {planned}"
-    if not streams:
-        return f"{size}; no wave was timed here yet, so the time is not known"
-    rate = sum(timed[name] for name in streams) / sum(streams.values())
-    seconds = rate * sum(w.streams() for w in pending)
-    return f"{size}; about {seconds / 60:.1f} min at the {1 / rate:,.0f} streams a second measured here"
+    return f"{size}; {pace(folder, pending)}"
 
 
 def manifest(setup: Setup, contexts: dict[str, str]) -> dict[str, Any]:
     """Return what a results folder says of its own making; the same run gives the same bytes."""
-    packages = ("torch", "transformers", "peft", "tokenizers", "sacrebleu", "opencc", "numpy", "pandas")
     device = models.device()
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "schema": SCHEMA,
-        "tangeval": __version__,
-        "study": setup.study.name,
-        "seed": setup.study.seed,
-        "signature": digest([setup.study.model_dump(mode="json"), contexts, setup.dataset.digest]),
-        "engine": engine_name(setup.study.loading()),
-        "luck": "keyed by seed, example, sample, step, token: shared between cells and checkpoints",
-        "data": {"name": setup.dataset.name, "digest": setup.dataset.digest},
-        "base_model": {"name": setup.base.name, "fingerprint": setup.base_fingerprint},
-        "checkpoints": [
-            {"name": c.name, "step": c.step, "kind": c.kind, "path": str(c.path) if c.path else None,
-             "fingerprint": setup.fingerprints[c.name], "seen": setup.seen(c)}
-            for c in setup.checkpoints
-        ],
-        "left_out": [{"path": str(s.path), "reason": s.reason} for s in setup.skipped],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "hardware": {
-            "machine": platform.machine(), "cores": psutil.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "gpu": gpu,
-        },
-    }  # fmt: skip
-
-
-def _record_seconds(folder: Path, kind: str, name: str, began: float) -> None:
-    timings = read_json(folder / TIMINGS) or {}
-    timings.setdefault(kind, {})[name] = round(time.perf_counter() - began, 3)
-    write_json(folder / TIMINGS, timings)
+    return said_of(
+        setup,
+        contexts,
+        engine=engine_name(setup.study.loading()),
+        luck="keyed by seed, example, sample, step, token: shared between cells and checkpoints",
+        luck_shared=True,
+        packages=("torch", "transformers", "peft", "tokenizers"),
+        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+    )

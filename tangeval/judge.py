@@ -7,7 +7,6 @@ again. Knows nothing of torch, and nothing of the other metrics; the judge is no
 wrote a text.
 """
 
-import asyncio
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tangeval import client as clients
 from tangeval.foreign import MIB, parsed, read_bytes
 from tangeval.metrics.aggregate import KNOBS
 from tangeval.records import BASE, TangevalError
@@ -306,7 +306,7 @@ def ask(
     Raises:
         TangevalError: there is no server, or it refuses key, model or request, or stays busy.
     """
-    _package()
+    clients.need_package("the judge", "judge")
     with _open(file) as stream:
 
         def record(call: Call, answer: Answer, usage: dict[str, int] | None) -> None:
@@ -321,33 +321,25 @@ def ask(
             stream.flush()
             advance(answer)
 
-        asyncio.run(_ask_all(pending, judge, parallel, record))
+        clients.run(_ask_all(pending, judge, parallel, record))
 
 
 _Record = Callable[[Call, Answer, dict[str, int] | None], None]
 
 
 async def _ask_all(pending: Sequence[Call], judge: Judge, parallel: int, record: _Record) -> None:
-    from openai import AsyncOpenAI
-
-    key = os.environ.get("OPENAI_API_KEY") or "none"
-    async with AsyncOpenAI(base_url=judge.endpoint, api_key=key, max_retries=judge.retries) as client:
+    key = os.environ.get("OPENAI_API_KEY")
+    async with clients.connect(judge.endpoint, key, judge.retries) as client:
         listed = await _models(client, judge)
         waiting = iter(pending)
 
-        async def work() -> None:
-            for call in waiting:
-                record(call, *await _ask(client, judge, call, listed))
+        async def work(call: Call) -> None:
+            record(call, *await _ask(client, judge, call, listed))
 
         for call in waiting:
-            record(call, *await _ask(client, judge, call, listed))
+            await work(call)
             break
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(parallel):
-                    group.create_task(work())
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from None
+        await clients.in_flight(waiting, work, parallel)
 
 
 async def _models(client: "AsyncOpenAI", judge: Judge) -> list[str]:
@@ -399,35 +391,22 @@ async def _ask(
     return Answer(choice.message.content or "", choice.finish_reason), usage
 
 
-def _package() -> None:
-    try:
-        import openai  # noqa: F401
-    except ImportError:
-        raise TangevalError(
-            "the judge needs the package openai; `pip install 'tangeval[judge]'` brings it"
-        ) from None
-
-
 def _explained(error: Exception, judge: Judge, listed: list[str]) -> TangevalError:
     """What a server's refusal means, and what to do."""
-    import openai
-
-    body = getattr(error, "body", None)
-    said = " ".join(f"{error} {'' if body is None or str(body) in str(error) else body}".split())[:300]
-    status = getattr(error, "status_code", None)
-    if isinstance(error, openai.APITimeoutError):
+    kind, said = clients.fault(error)
+    if kind == "slow":
         problem = "does not answer in time; give fewer --parallel, or a smaller --max-tokens"
-    elif isinstance(error, openai.APIConnectionError):
-        problem = f"no server can be reached ({error.__cause__ or said}); start it, or mend the address"
-    elif status in (401, 403):
+    elif kind == "unreachable":
+        problem = f"no server can be reached ({said}); start it, or mend the address"
+    elif kind == "key":
         problem = f"the key is refused: set OPENAI_API_KEY to one that may use {judge.model} ({said})"
-    elif status in (400, 404, 422):
+    elif kind == "refused":
         known = f", such as {', '.join(listed[:10])}" if listed else ""
         problem = (
             f"the request for --model {judge.model} is refused ({said}); name a model that the server has{known}, "
             "and an address that mostly ends in /v1"
         )
-    elif status == 429:
+    elif kind == "busy":
         problem = f"too many requests, or the quota is used up ({said}); wait, or give fewer --parallel"
     else:
         problem = f"the server fails ({said}); look at its log"

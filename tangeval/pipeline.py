@@ -1,7 +1,7 @@
 """The whole way, one step after another: study → generations → scores → summary → pictures → choice → page.
 
 In: a study and a results folder. Out: the folder filled, and what each step found. It prints
-nothing: the command line and notebooks do, each in its way. Torch is reached by ``decode`` alone.
+nothing: the command line and notebooks do, each in its way. Torch is reached by ``engine_of`` alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,15 +51,25 @@ def check(setup: Setup, *, assume_unseen: bool) -> None:
     score.floor_rows(setup.dataset, study.ordered_splits(), study.seed)
 
 
+def engine_of(setup: Setup) -> Any:
+    """Return the room that makes a study's generations, with its ``plan``, ``generate`` and ``estimate``."""
+    if setup.study.engine:
+        from tangeval import server
+
+        return server
+    # torch takes seconds to import, and no other step needs it.
+    from tangeval import generate
+
+    return generate
+
+
 def pending(setup: Setup, folder: Path, *, overwrite: bool = False) -> Pending:
     """Return what ``decode`` would make.
 
     Raises:
         TangevalError: nothing in the folder fits the study, and ``overwrite`` was not given.
     """
-    from tangeval import generate
-
-    waves, _ = generate.plan(setup, folder)
+    waves, _ = engine_of(setup).plan(setup, folder)
     waiting = [wave for wave in waves if not wave.shard(folder).is_file()]
     there = set((folder / "generations").glob("*.parquet"))
     stale = there - {wave.shard(folder) for wave in waves}
@@ -83,12 +93,10 @@ def decode(
     With ``keep_going`` the folder's record is of the checkpoints that could be used; the others
     are returned.
     """
-    # torch takes seconds to import, and no other step needs it.
-    from tangeval import generate
-
-    failed = generate.generate(setup, folder, on_progress, keep_going=keep_going)
+    engine = engine_of(setup)
+    failed: tuple[Skipped, ...] = engine.generate(setup, folder, on_progress, keep_going=keep_going)
     if failed:
-        generate.generate(setup.without(failed), folder)
+        engine.generate(setup.without(failed), folder)
     return failed
 
 

@@ -10,6 +10,7 @@ alone. So a run that was cut off makes the same batches when it goes on, and the
 
 import hashlib
 import json
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +19,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from tangeval import __version__
 from tangeval import checkpoint as checkpoints_on_disk
 from tangeval import dataset as datasets
 from tangeval.checkpoint import Skipped
 from tangeval.dataset import Dataset
 from tangeval.prompt import HW5, SYSTEM
 from tangeval.records import BASE, Base, Cell, Checkpoint, Example, TangevalError
-from tangeval.store import read_json, write_json
+from tangeval.store import TIMINGS, read_json, write_json, write_text
 from tangeval.study import Study
 
 SCHEMA = 1
@@ -32,6 +36,11 @@ SCHEMA = 1
 ENGINE = 3
 PLAN = "plan.json"
 _WAVE_ID = re.compile(r"\w+")
+#: A shard's columns: what engines make and scores are made of.
+GENERATIONS = (
+    "checkpoint", "step", "temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size",
+    "split", "example_id", "sample", "text", "n_tokens", "finish_reason",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,8 @@ class Setup:
 
     @cached_property
     def base_fingerprint(self) -> str:
-        return checkpoints_on_disk.identity(self.base)
+        """What tells the base model from others; empty where a server holds it."""
+        return "" if self.study.engine else checkpoints_on_disk.identity(self.base)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -123,6 +133,18 @@ class Setup:
         }
         return digest(parts)
 
+    def needs_weights(self, command: str) -> None:
+        """Refuse a command that looks into the model itself, where a server holds it.
+
+        Raises:
+            TangevalError: the study has an ``engine``.
+        """
+        if self.study.engine:
+            raise TangevalError(
+                f"engine: `tangeval {command}` wants logits, which {self.study.engine.server} does not give; use a study "
+                "without engine, whose base_model and checkpoints are here"
+            )
+
 
 def digest(content: Any) -> str:
     """Return a short blake2b digest of JSON-like content."""
@@ -136,6 +158,10 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> Setup:
     Raises:
         TangevalError: one of them does not exist or cannot be used.
     """
+    data = datasets.load(study.data_name, study.validation_size)
+    if study.engine:
+        base = Base(study.engine.host, study.engine.server)
+        return Setup(study, base, checkpoints_on_disk.served(study.engine.models), (), data)
     base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir)
     found, skipped = checkpoints_on_disk.discover(study.checkpoints, allow_pickle=allow_pickle)
     if study.include_base:
@@ -147,7 +173,6 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> Setup:
         )
     for checkpoint in found:
         checkpoints_on_disk.check_tokenizer(base, checkpoint)
-    data = datasets.load(study.data_name, study.validation_size)
     return Setup(study, base, found, skipped, data, allow_pickle)
 
 
@@ -199,12 +224,67 @@ def write_plan(folder: Path, waves: Sequence[Wave]) -> None:
     write_json(folder / PLAN, {"schema": SCHEMA, "waves": lines})
 
 
-def make_plan(setup: Setup, folder: Path, contexts: dict[str, str], rows: int) -> list[Wave]:
+def record(setup: Setup, folder: Path, waves: Sequence[Wave], manifest: dict[str, Any]) -> None:
+    """Write down what is about to be made, and remove the shards that are part of it no longer."""
+    write_text(folder / "study.yaml", setup.study.to_yaml())
+    write_plan(folder, waves)
+    write_json(folder / "manifest.json", manifest)
+    (folder / "generations").mkdir(exist_ok=True)
+    for stale in set((folder / "generations").glob("*.parquet")) - {w.shard(folder) for w in waves}:
+        stale.unlink()
+
+
+def said_of(
+    setup: Setup, contexts: dict[str, str], *, engine: str, luck: str, luck_shared: bool, packages: Sequence[str],
+    gpu: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a results folder says of its own making, whatever the engine; ``packages`` are those it runs on."""
+    names = (*packages, "sacrebleu", "opencc", "numpy", "pandas")
+    return {
+        "schema": SCHEMA,
+        "tangeval": __version__,
+        "study": setup.study.name,
+        "seed": setup.study.seed,
+        "signature": digest([setup.study.content(), contexts, setup.dataset.digest]),
+        "engine": engine,
+        "luck": luck,
+        "luck_shared": luck_shared,
+        "data": {"name": setup.dataset.name, "digest": setup.dataset.digest},
+        "base_model": {"name": setup.base.name, "fingerprint": setup.base_fingerprint},
+        "checkpoints": [
+            {"name": c.name, "step": c.step, "kind": c.kind, "path": str(c.path) if c.path else None,
+             "fingerprint": setup.fingerprints[c.name], "seen": setup.seen(c)}
+            for c in setup.checkpoints
+        ],
+        "left_out": [{"path": str(s.path), "reason": s.reason} for s in setup.skipped],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "hardware": {
+            "machine": platform.machine(), "cores": psutil.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "gpu": gpu,
+        },
+    }  # fmt: skip
+
+
+def pace(folder: Path, pending: Sequence[Wave]) -> str:
+    """Say how long the pending waves will take, from the waves that were timed in ``folder``."""
+    timed = (read_json(folder / TIMINGS) or {}).get("waves", {})
+    streams = {w.id: w.streams() for w in read_plan(folder) if w.id in timed}
+    if not streams:
+        return "no wave was timed here yet, so the time is not known"
+    rate = sum(timed[name] for name in streams) / sum(streams.values())
+    seconds = rate * sum(w.streams() for w in pending)
+    return f"about {seconds / 60:.1f} min at the {1 / rate:,.0f} streams a second measured here"
+
+
+def make_plan(
+    setup: Setup, folder: Path, contexts: dict[str, str], rows: int, *, prefixes: bool = True
+) -> list[Wave]:
     """Return the waves that give the study's outputs: recorded ones that still hold, then new ones.
 
     ``contexts`` holds each checkpoint's ``Setup.context``; ``rows`` is the most streams that a
     wave may have. A recorded wave is kept if its context and its examples are still the same,
-    and if it is made already or wanted whole.
+    and if it is made already or wanted whole. Without ``prefixes`` each max_length is a stream of
+    its own, and a wave has one.
     """
     study = setup.study
     wanted = {
@@ -222,19 +302,27 @@ def make_plan(setup: Setup, folder: Path, contexts: dict[str, str], rows: int) -
         )
         if same and (wave.shard(folder).is_file() or whole):
             kept.append(wave)
-    new = [wave for c in setup.checkpoints for wave in _missing(setup, c.name, contexts[c.name], kept, rows)]
+    lengths = [study.decoding.max_length] if prefixes else [[length] for length in study.decoding.max_length]
+    new = [
+        wave
+        for c in setup.checkpoints
+        for some in lengths
+        for wave in _missing(setup, c.name, contexts[c.name], kept, rows, some)
+    ]
     return kept + new
 
 
-def _missing(setup: Setup, checkpoint: str, context: str, kept: Sequence[Wave], rows: int) -> Iterator[Wave]:
-    """New waves for what no kept wave of ``checkpoint`` covers."""
+def _missing(
+    setup: Setup, checkpoint: str, context: str, kept: Sequence[Wave], rows: int, lengths: Sequence[int]
+) -> Iterator[Wave]:
+    """New waves of cells of these ``lengths`` for what no kept wave of ``checkpoint`` covers."""
     covered: dict[tuple[str, int], set[Cell]] = {}
     for wave in kept:
         if wave.checkpoint == checkpoint:
             for name in wave.examples:
                 for sample in wave.samples:
                     covered.setdefault((name, sample), set()).update(wave.cells)
-    every = setup.study.decoding.cells()
+    every = [cell for cell in setup.study.decoding.cells() if cell.max_length in lengths]
     for split in setup.study.ordered_splits():
         # Examples that lack the same samples of the same cells make a rectangle.
         rectangles: dict[tuple[tuple[int, ...], tuple[Cell, ...]], list[str]] = {}

@@ -25,6 +25,12 @@ def prompt_text(example: Example) -> str:
     return HW5.format(system=SYSTEM, instruction=example.instruction, couplet=example.couplet)
 
 
+def chat_messages(example: Example) -> list[dict[str, str]]:
+    """Return what a chat template is asked with."""
+    question = f"{example.instruction}\n{example.couplet}"
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+
+
 def encode_prompt(tokenizer: Any, example: Example, template: Template) -> list[int]:
     """Return the prompt's token ids, BOS first where the tokenizer has one of its own.
 
@@ -65,24 +71,28 @@ def _before(tokenizer: Any, example: Example, template: Template) -> str:
         return prompt_text(example)
     if not getattr(tokenizer, "chat_template", None):
         raise TangevalError("prompt: chat needs a tokenizer with a chat template; use prompt: hw5")
-    question = f"{example.instruction}\n{example.couplet}"
-    asked = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    asked = chat_messages(example)
     try:
         text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     except TemplateError:
         # Some templates know no system role (Gemma 2's, Mistral's first): it opens the question then.
-        asked = [{"role": "user", "content": f"{SYSTEM}\n\n{question}"}]
+        asked = [{"role": "user", "content": "\n\n".join(message["content"] for message in asked)}]
         text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     return str(text)
 
 
 def completion_text(tokenizer: Any, ids: list[int], *, cut: bool) -> str:
-    """Return the poem in a completion's ids: special tokens and the first space left out.
-
-    ``cut`` says that the ids were cut at max_length: then a byte sequence that the cut left
-    unfinished at the end (decoded as U+FFFD) is dropped.
-    """
+    """Return the poem in a completion's ids: special tokens left out, then as ``poem_text``."""
     text = str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return poem_text(text, cut=cut)
+
+
+def poem_text(text: str, *, cut: bool) -> str:
+    """Return the poem in a completion's text: the first space left out.
+
+    ``cut`` says that it was cut at max_length: then a byte sequence that the cut left unfinished
+    at the end (decoded as U+FFFD) is dropped.
+    """
     if cut:
         text = text.rstrip("\ufffd")
     return text.removeprefix(" ")

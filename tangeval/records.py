@@ -52,12 +52,12 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights to evaluate: the base model (no path), an adapter, or a full model."""
+    """Weights to evaluate: the base model (no path), an adapter, a full model, or what a server holds (no path)."""
 
     name: str
     step: int | None
     path: Path | None
-    kind: Literal["base", "adapter", "full"]
+    kind: Literal["base", "adapter", "full", "served"]
 
 
 @dataclass(frozen=True, slots=True, order=True)

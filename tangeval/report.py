@@ -195,6 +195,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
     """What the page knows before any text: study, grid, metrics, choice, and how all was made."""
     study, folder = corpus.study, corpus.folder
     manifest = read_manifest(folder)
+    manifest.pop("server", None)  # its address, and names that may be paths
     # A reader of the page needs no folders of the machine that made it.
     manifest["checkpoints"] = [_without_path(record) for record in manifest["checkpoints"]]
     selection = read_json(folder / "best" / "selection.json")

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from tangeval.foreign import inert, parsed, read_bytes
 from tangeval.records import TangevalError
 
-SCORES, LIKELIHOOD = "scores.parquet", "likelihood.parquet"
+SCORES, LIKELIHOOD, TIMINGS = "scores.parquet", "likelihood.parquet", "timings.json"
 #: Likelihoods of what no model wrote.
 NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
 #: What a parquet file may hold: numbers or texts, and bytes of texts; a study of five million outputs has half of it.
@@ -92,6 +93,18 @@ def damaged(folder: Path) -> list[Path]:
     """
     sums = _sums(folder)
     return [folder / name for name, digest in _found(folder).items() if sums and sums.get(name) != digest]
+
+
+def weed(folder: Path) -> None:
+    """Remove the shards of a results folder that are not as they were written, so that they are made again, and say so."""
+    broken = damaged(folder / "generations")
+    for shard in broken:
+        shard.unlink()
+    if broken:
+        warnings.warn(
+            f"{folder}: {len(broken)} shards of generations were cut short or altered, and are made again",
+            stacklevel=2,
+        )
 
 
 def _found(folder: Path) -> dict[str, str]:
@@ -236,6 +249,18 @@ def read_scores(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         read_parquet(folder / SCORES),
         read_parquet(likelihood) if likelihood.is_file() else NO_LIKELIHOOD,
     )
+
+
+def record_seconds(folder: Path, kind: str, name: str, began: float) -> None:
+    """Write down the seconds since ``began`` [``time.perf_counter``] in ``timings.json``."""
+    timings = read_json(folder / TIMINGS) or {}
+    timings.setdefault(kind, {})[name] = round(time.perf_counter() - began, 3)
+    write_json(folder / TIMINGS, timings)
+
+
+def shares_luck(folder: Path) -> bool:
+    """Whether the cells and checkpoints of a results folder were drawn under the same luck, as a server's are not."""
+    return bool((read_json(folder / "manifest.json") or {}).get("luck_shared", True))
 
 
 def sweep(folder: Path) -> None:

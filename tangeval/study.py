@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tangeval.foreign import MIB, read_bytes
-from tangeval.records import SPLITS, Cell, Load, Split, TangevalError
+from tangeval.records import FLOOR, REFERENCE, SPLITS, Cell, Load, Split, TangevalError
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
 SHIPPED = Path(__file__).parent / "assets" / "studies"
@@ -24,6 +25,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
 _LARGEST = MIB  # bytes of a study file
+#: What says how weights are found and held; a server has them.
+_WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load")
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
@@ -123,6 +126,36 @@ class Selection(Section):
     cell: CellRule = CellRule()
 
 
+class ServerSection(Section):
+    """A server that speaks OpenAI's completions and decodes in this process's place."""
+
+    server: str
+    models: Annotated[dict[str, str], Field(min_length=1)]
+    api_key_env: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    n: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    bos: str = ""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    retries: Annotated[int, Field(ge=0)] = 8
+
+    @model_validator(mode="after")
+    def _address_and_names(self) -> "ServerSection":
+        parts = urlsplit(self.server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"server: {self.server} is no URL; give one such as http://localhost:8000/v1")
+        if parts.password or parts.username:
+            raise ValueError(
+                "server: a key in the URL would be written into results; name the variable that holds it as api_key_env"
+            )
+        for name in {FLOOR, REFERENCE, ""} & self.models.keys():
+            raise ValueError(f"models: {name!r} may not be a checkpoint's name")
+        return self
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.server).netloc
+
+
 class Study(Section):
     """A declared study; every field has the meaning given in docs/study.md."""
 
@@ -141,6 +174,7 @@ class Study(Section):
     ) = 1
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     seed: Annotated[int, Field(ge=0)] = 42
+    engine: ServerSection | None = None
     select: Selection | None = Selection()
 
     @model_validator(mode="after")
@@ -153,6 +187,22 @@ class Study(Section):
             )
         if isinstance(self.samples, dict) and set(self.samples) != set(self.splits):
             raise ValueError(f"samples: give one number, or one for each of splits {self.splits}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_that_a_server_decides(self) -> "Study":
+        if not self.engine:
+            return self
+        given = [key for key in _WEIGHTS if key in self.model_fields_set]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: with engine the weights are the server's; leave it out, and name what it serves "
+                "under engine.models (the base model as `base`)"
+            )
+        if self.select and self.select.checkpoint == "reference_nll":
+            raise ValueError(
+                "select.checkpoint: a server gives no reference_nll; take another metric, such as bleu, or select: null"
+            )
         return self
 
     @property
@@ -173,9 +223,13 @@ class Study(Section):
     def loading(self, *, allow_pickle: bool = False) -> Load:
         return Load(self.load.quantization, self.load.dtype, self.load.merge, allow_pickle)
 
+    def content(self) -> dict[str, Any]:
+        """Return the study as plain values, every default written out, without what its engine has no use for."""
+        return self.model_dump(mode="json", exclude=set(_WEIGHTS) if self.engine else {"engine"})
+
     def to_yaml(self) -> str:
-        """Return the study with every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """Return ``content`` as YAML."""
+        return yaml.safe_dump(self.content(), sort_keys=False, allow_unicode=True)
 
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:

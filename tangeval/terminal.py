@@ -159,6 +159,18 @@ def show_comparison(console: Console, frame: pd.DataFrame, title: str) -> None:
     )
 
 
+def show_server(console: Console, manifest: dict[str, Any]) -> None:
+    """Who wrote the texts, what it was found to honour, and that luck is not shared."""
+    console.print(f"written by {manifest['engine']}; luck: {manifest['luck']}", highlight=False, markup=False)
+    for name, found in manifest["server"]["probes"].items():
+        has = [key for key, value in found.items() if value is True]
+        lacks = [key for key, value in found.items() if value is False]
+        console.print(
+            f"  {name} ({found['served_as']}): honours {', '.join(has)}" + f"; not {', '.join(lacks)}" * bool(lacks),
+            highlight=False, markup=False,
+        )  # fmt: skip
+
+
 def show_explained(console: Console, content: dict[str, Any], pictures: list[Path], folder: Path) -> None:
     """The poem as the cell writes it, and what is drawn of it."""
     console.print(verse(content["couplet"] + content["text"]))

@@ -18,7 +18,7 @@ from tangeval.metrics import MEANS
 from tangeval.metrics.aggregate import KNOBS, Floats
 from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, corpus_bleu, ngram_totals
 from tangeval.records import FLOOR, REFERENCE
-from tangeval.store import write_csv
+from tangeval.store import shares_luck, write_csv
 
 FACTORS = ("checkpoint", *KNOBS)
 OF_A_POEM = ("bleu", *MEANS)
@@ -29,12 +29,16 @@ REST = ("higher", "poem", "poem × setting", "luck", "luck × setting")
 def write_variance(scores: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write ``variance.csv`` and ``coupling.csv`` into ``folder`` and return both frames.
 
-    ``scores`` are ``scores.parquet``'s; columns as in docs/statistics.md.
+    ``scores`` are ``scores.parquet``'s; columns as in docs/statistics.md. Where luck was not
+    shared, ``coupling.csv`` has no rows.
     """
     shares, ratios = [], []
+    shared = shares_luck(folder)
     for split, values, levels in _cubes(scores):
-        shares += [{"split": split, **row} for metric in values for row in decompose(values[metric], metric)]
-        ratios += [{"split": split, **row} for row in coupling(values, levels)]
+        for metric in values:
+            shares += [{"split": split, **row} for row in decompose(values[metric], metric, shared)]
+        if shared:
+            ratios += [{"split": split, **row} for row in coupling(values, levels)]
     variance = pd.DataFrame(shares, columns=["split", "metric", "term", "share", "by_chance"])
     names = ["split", "knob", "from", "to", "checkpoint", *KNOBS, *OF_A_POEM]
     coupled = pd.DataFrame(ratios, columns=names)
@@ -61,11 +65,12 @@ def _cubes(scores: pd.DataFrame) -> Iterator[tuple[str, dict[str, Floats], dict[
         yield str(split), {"bleu": bleu.reshape(shape), **values}, levels
 
 
-def decompose(y: Floats, metric: str) -> list[dict[str, Any]]:
+def decompose(y: Floats, metric: str, shared: bool = True) -> list[dict[str, Any]]:
     """Return the shares of the variance of ``y``, ``[checkpoint, knobs…, poem, sample]``, that sum to 1.
 
     An analysis of variance of the full grid: checkpoint and knobs crossed with each other and
-    with poems, samples nested in poems and, luck being shared, crossed with the settings.
+    with poems, samples nested in poems and, luck being ``shared``, crossed with the settings;
+    else nested in those too, so that all luck is one term.
     ``by_chance`` is the share that a term of as many degrees of freedom would have if it did
     nothing: poems differ in what suits them, so poem × setting is the error it is held against.
     Terms with one level are left out; nothing where the metric never varies or is missing.
@@ -90,14 +95,9 @@ def decompose(y: Floats, metric: str) -> list[dict[str, Any]]:
     crossed = squares(*range(settings), poem) - every - poems
     sums = {FACTORS[a]: value for a, value in main.items()}
     sums |= {f"{FACTORS[a]} × {FACTORS[b]}": value for (a, b), value in pairs.items()}
-    sums |= dict(
-        zip(
-            REST,
-            (every - sum(main.values()) - sum(pairs.values()), poems, crossed, luck - poems,
-             total - every - luck - crossed),
-            strict=True,
-        )
-    )  # fmt: skip
+    own, mixed = luck - poems, total - every - luck - crossed
+    rest = (every - sum(main.values()) - sum(pairs.values()), poems, crossed)
+    sums |= dict(zip(REST, (*rest, own, mixed) if shared else (*rest, own + mixed), strict=shared))
     df = {FACTORS[a]: y.shape[a] - 1 for a in varied}
     df |= {f"{FACTORS[a]} × {FACTORS[b]}": (y.shape[a] - 1) * (y.shape[b] - 1) for a, b in pairs}
     cells = int(np.prod(y.shape[:settings]))

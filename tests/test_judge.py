@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from hypothesis import strategies as st
 from tangeval import judge
 from tangeval.judge import Answer, Judge, Scores, load_prompt, parse
 from tangeval.records import TangevalError
+from tests.served import transformers_serve
 from tests.test_cli import tangeval
 
 pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
@@ -567,7 +567,7 @@ def test_ctrl_c_keeps_what_was_answered_and_needs_no_torch(here, serve):
 
 
 @pytest.fixture(scope="module")
-def transformers_serve(tmp_path_factory):
+def served_by_transformers(tmp_path_factory):
     """``transformers serve`` with tang-mini, and the name that it goes by."""
     for package in ("fastapi", "uvicorn"):
         pytest.importorskip(package, reason=f"the package {package} of the dev extra is not installed")
@@ -576,33 +576,13 @@ def transformers_serve(tmp_path_factory):
     config = json.loads((model / "tokenizer_config.json").read_text())
     config["chat_template"] = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     (model / "tokenizer_config.json").write_text(json.dumps(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = "from transformers.cli.transformers import main; main()"
-    command = [sys.executable, "-c", program, "serve", model, "--host", "127.0.0.1", "--port", port, "--device", "cpu"]  # fmt: skip
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, env=environment)
-    try:
-        until = time.monotonic() + 90
-        while True:
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < until, (folder / "log").read_text()
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1", str(model), folder / "log"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with transformers_serve(folder, model) as (url, log):
+        yield url, str(model), log
 
 
-def test_transformers_serve_is_asked_each_vote_once(here, transformers_serve):
+def test_transformers_serve_is_asked_each_vote_once(here, served_by_transformers):
     """tang-mini answers with verse, so that no answer can be parsed and none may become a number."""
-    url, model, log = transformers_serve
+    url, model, log = served_by_transformers
 
     def served():
         return log.read_text().count("POST /v1/chat/completions")

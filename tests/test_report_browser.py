@@ -326,6 +326,21 @@ def test_marks_of_rhyme_are_the_metrics(visit):
     assert wrong == []
 
 
+@pytest.mark.parametrize(("shared", "said"), [(True, "Same luck"), (False, "luck of its own")])
+def test_the_page_says_whether_two_texts_had_the_same_luck(browser, tmp_path, shared, said):
+    study, data = make_results(tmp_path)
+    write_json(tmp_path / "manifest.json", read_json(tmp_path / "manifest.json") | {"luck_shared": shared})
+    report.write(study, data, tmp_path)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri() + "#a=0&b=1")
+    page.wait_for_selector("[data-ready]", state="attached")
+    for text in ("#part", "#hero-note"):
+        page.locator("#go-explore" if text == "#part" else "#go-glance").click()
+        until(page, f"document.querySelector('{text}').textContent.includes('luck')")
+        assert said.lower() in page.locator(text).inner_text().lower()
+    page.close()
+
+
 def test_the_character_where_two_texts_part_is_marked(visit):
     page = visit("")
     assert page.evaluate("""() => [["春眠不覺", "春眠卻覺"], ["春", "春眠"], ["春眠", "春"], ["春", "春"], ["", "春"], ["𠀀春", "𠀀眠"]]

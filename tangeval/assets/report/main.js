@@ -71,7 +71,7 @@ function renderTrust() {
   const flat = (content) => (typeof content === "string" ? content : joined(Object.entries(content).map(([key, text]) => `${key} ${text}`)));
   const said = {
     signature: manifest.signature, "data.hash": `${manifest.data.name}: ${manifest.data.digest}`,
-    base: `${manifest.base_model.name}: ${manifest.base_model.fingerprint}`, engine: flat(manifest.engine), hardware: flat(manifest.hardware),
+    base: `${manifest.base_model.name}: ${manifest.base_model.fingerprint || "–"}`, engine: flat(manifest.engine), hardware: flat(manifest.hardware),
     versions: flat({ tangeval: manifest.tangeval, ...manifest.versions }), seed: manifest.seed, luck: manifest.luck,
   };
   const seen = (each) => (each.seen ? t("seen", { counts: flat(each.seen) }) : t("seen.unknown"));

@@ -42,7 +42,7 @@ async function renderHero(checkpoints, cell) {
   if (!PLACES.length) return;
   const { nodes } = await versesOf(Math.max(place, 0), checkpoints.map((checkpoint) => ({ checkpoint, cell })));
   fill($("hero").querySelector(".verses"), nodes);
-  $("hero-note").textContent = t("hero.note");
+  $("hero-note").textContent = t(FACTS.manifest.luck_shared === false ? "hero.note.apart" : "hero.note");
 }
 
 function bestCard(selection, best, cell) {

@@ -179,7 +179,9 @@ async function renderPoems() {
   $("verses").classList.toggle("upright", state.up);
   const sample = `${t("sample.n", { n: unit.sample + 1, of: FACTS.samples[state.split] })}${t("stop")}`;
   const at = (text) => visible(Array.from(text)[part] ?? t("end"));
-  $("part").textContent = sample + (texts.length < 2 ? "" : part < 0 ? t("same.text") : t("part", { n: part + 1, one: at(texts[0]), other: at(texts[1]) }));
+  const apart = FACTS.manifest.luck_shared === false, where = { n: part + 1, one: at(texts[0]), other: at(texts[1] ?? "") };
+  const same = () => t(apart ? "same.text.apart" : "same.text"), parted = () => (apart ? t("part.apart", where) : t("part", where));
+  $("part").textContent = sample + (texts.length < 2 ? "" : part < 0 ? same() : parted());
 }
 
 function legend() {
