@@ -10,19 +10,22 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
 import portalocker
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tangeval.records import TangevalError
 
 SCORES, LIKELIHOOD = "scores.parquet", "likelihood.parquet"
 #: Likelihoods of what no model wrote.
 NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
+_POEM = ["checkpoint", "split", "example_id"]
 _UNFINISHED = ".unfinished"
 _LOCK = ".lock"
 
@@ -33,11 +36,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         TangevalError: the disk is full, or the folder cannot be written.
     """
+    with _whole(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is there under its name once all is written, and never if it is not."""
     draft = path.with_name(f".{path.name}{_UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
@@ -68,6 +78,17 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as parquet without its index: the same frame gives the same bytes."""
     write_bytes(path, frame.to_parquet(None, index=False, compression="zstd"))
+
+
+def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write frames of the same columns one after another into one parquet file, each a row group of it."""
+    with _whole(path) as stream, ExitStack() as stack:
+        writer = None
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(stream, table.schema, compression="zstd"))
+            writer.write_table(table.cast(writer.schema), row_group_size=max(len(frame), 1))
 
 
 def write_shard(path: Path, frame: pd.DataFrame) -> None:
@@ -160,18 +181,74 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def read_scores(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_scores(
+    folder: Path, checkpoint: str | None = None, split: str | None = None
+) -> tuple[Iterator[pd.DataFrame], pd.DataFrame]:
     """Return a results folder's scores and likelihoods; the latter may have no rows.
+
+    The scores come in parts, each with whole poems of checkpoints, in the order in which they were
+    scored; of one checkpoint, or one split, alone if it is named.
 
     Raises:
         TangevalError: the folder holds no scores.
     """
-    if not (folder / SCORES).is_file():
-        raise TangevalError(f"{folder / SCORES} is missing; `tangeval run STUDY` makes it")
     likelihood = folder / LIKELIHOOD
     return (
-        pd.read_parquet(folder / SCORES),
+        _parts(_scores(folder), {"checkpoint": checkpoint, "split": split}),
         pd.read_parquet(likelihood) if likelihood.is_file() else NO_LIKELIHOOD,
+    )
+
+
+def read_columns(folder: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return some columns of all of a folder's scores; text is read as categories, which take a byte or two a row.
+
+    Raises:
+        TangevalError: the folder holds no scores.
+    """
+    file = _scores(folder)
+    words = [name for name in names if name in ("checkpoint", "split", "example_id")]
+    frame: pd.DataFrame = pq.read_table(file, columns=list(names), read_dictionary=words).to_pandas()
+    return frame.astype(dict.fromkeys(words, "category"))
+
+
+def _scores(folder: Path) -> Path:
+    if not (folder / SCORES).is_file():
+        raise TangevalError(f"{folder / SCORES} is missing; `tangeval run STUDY` makes it")
+    return folder / SCORES
+
+
+def _parts(file: Path, wanted: dict[str, str | None]) -> Iterator[pd.DataFrame]:
+    """The rows that are wanted, a row group at a time.
+
+    A row group may end within a poem, in a file that was written in one go: what begins there is
+    given out with its end.
+    """
+    asked = {column: value for column, value in wanted.items() if value is not None}
+    begun: pd.DataFrame | None = None
+    with pq.ParquetFile(file) as groups:
+        for number in range(groups.num_row_groups):
+            if not _may_hold(groups, number, asked):
+                continue
+            part = groups.read_row_group(number).to_pandas()
+            for column, value in asked.items():
+                part = part[part[column] == value]
+            if begun is not None:
+                part = pd.concat([begun, part], ignore_index=True)
+            of_last = part[_POEM].eq(part[_POEM].iloc[-1:].squeeze()).all(axis=1)
+            begun = part[of_last]
+            if not of_last.all():
+                yield part[~of_last]
+    if begun is not None:
+        yield begun
+
+
+def _may_hold(groups: Any, number: int, asked: dict[str, str]) -> bool:
+    """Say by a row group's own statistics whether some of its rows may be wanted."""
+    columns = (groups.metadata.row_group(number).column(c) for c in range(groups.metadata.num_columns))
+    ranges = {c.path_in_schema: c.statistics for c in columns if c.path_in_schema in asked}
+    return all(
+        (known := ranges.get(column)) is None or not known.has_min_max or known.min <= value <= known.max
+        for column, value in asked.items()
     )
 
 
