@@ -5,13 +5,15 @@
 For each number of million generations a results folder is made up: 10 checkpoints × cells × HW5's 215
 poems × 4 samples in shards of up to 8,000, verse of right and of wrong form, of which two fifths are
 distinct for a checkpoint and a poem, as in ``studies/quickstart.yaml``. Then each step runs in a process
-of its own; memory is that of all of its processes together, looked at ten times a second. What is done
-already, by ``scale.json``, is not done again. The numbers mean nothing. Needs no torch, and Linux.
+of its own; memory is that of all of its processes together, looked at ten times a second, and beside the
+seconds stand those that the cores were at work. What is done already, by ``scale.json``, is not done
+again. The numbers mean nothing. Needs no torch, and Linux.
 """
 
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -67,7 +69,7 @@ def main() -> None:
                 )
                 write_json(file, told)
             print(
-                f"{told['generations']:,} {name}: {told[name]['seconds']:.0f} s, {told[name]['gib']:.2f} GiB",
+                f"{told['generations']:,} {name}: {told[name]['seconds']:.0f} s ({told[name]['cpu_seconds']:.0f} of cores), {told[name]['gib']:.2f} GiB",
                 flush=True,
             )
 
@@ -87,14 +89,23 @@ def step(name: str, folder: Path) -> None:
 
 def timed(command: list[str]) -> dict[str, float]:
     """Seconds, and the most memory that the command and its children had at one time."""
-    began, most = time.perf_counter(), 0
+    began, most, before = time.perf_counter(), 0, worked()
     process = subprocess.Popen(command)
     while process.poll() is None:
         most = max(most, sum(map(resident, tree(process.pid))))
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return {"seconds": round(time.perf_counter() - began, 1), "gib": round(most / 2**30, 3)}
+    return {
+        "seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(worked() - before, 1),
+        "gib": round(most / 2**30, 3),
+    }  # fmt: skip
+
+
+def worked() -> float:
+    """Seconds that cores have worked for processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def tree(pid: int) -> list[int]:

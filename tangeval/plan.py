@@ -170,11 +170,24 @@ def read_plan(folder: Path) -> list[Wave]:
         return []
     if content.get("schema") != SCHEMA:
         raise TangevalError(f"{folder / PLAN}: made by another version of tangeval; use another folder")
+    # Waves have their cells in common: kept once, a plan of many waves × cells stays small.
+    known: dict[tuple[tuple[float, ...], ...], tuple[Cell, ...]] = {}
+
+    def cells(points: list[list[float]]) -> tuple[Cell, ...]:
+        key = tuple(map(tuple, points))
+        return known.setdefault(key, known.get(key) or tuple(Cell(*point) for point in key))  # type: ignore[arg-type]
+
     return [
-        Wave(w["id"], w["checkpoint"], w["context"], tuple(w["examples"]), tuple(w["samples"]),
-             tuple(Cell(*cell) for cell in w["cells"]))
+        Wave(
+            w["id"],
+            w["checkpoint"],
+            w["context"],
+            tuple(w["examples"]),
+            tuple(w["samples"]),
+            cells(w["cells"]),
+        )
         for w in content["waves"]
-    ]  # fmt: skip
+    ]
 
 
 def write_plan(folder: Path, waves: Sequence[Wave]) -> None:
