@@ -72,6 +72,9 @@ class Config(Section):
     keep: Annotated[int, Field(ge=1)] | None = None  #: the newest so many checkpoints; all if null
     report_to: tuple[str, ...] = ()  #: transformers' integrations, such as tensorboard
     gradient_checkpointing: bool = False
+    fsdp: bool = (
+        False  #: share the base's weights out among torchrun's processes, where one GPU does not hold them
+    )
     seed: int = 42
 
     @model_validator(mode="before")
@@ -85,6 +88,8 @@ class Config(Section):
             raise ValueError(f"batch: {self.batch} is no multiple of micro_batch {self.micro_batch}")
         if self.load.merge:
             raise ValueError("load.merge: an adapter that is trained is not merged; leave it out")
+        if self.fsdp and self.load.quantization == "int8":
+            raise ValueError("fsdp: int8 weights cannot be shared out; set load.quantization to nf4 or none")
         return self
 
     def load_settings(self) -> Load:

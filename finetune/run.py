@@ -74,6 +74,8 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     examples = examples[: config.records]
     validation = () if config.include_validation else data.split("validation")
     settings = config.model_dump(mode="json", exclude=_NO_SETTINGS)
+    if not config.fsdp:
+        del settings["fsdp"]  # runs of before there was FSDP go on
     settings["data_digest"] = data.digest
     settings["base_fingerprint"] = identity(base)
     settings["start_fingerprint"] = fingerprint(start.path) if start and start.path else None
@@ -111,7 +113,7 @@ def _make_ready(run: Run, overwrite: bool) -> None:
             shutil.rmtree(save)
     elif saves and (record is None or record["settings"] != run.settings):
         other = record["settings"] if record else {}
-        differ = [key for key in run.settings if other.get(key) != run.settings[key]]
+        differ = [key for key in run.settings | other if other.get(key) != run.settings.get(key)]
         raise TangevalError(
             f"output_dir: {run.folder} holds checkpoints of another run ({', '.join(differ)} differ); give "
             "another output_dir=…, or --overwrite to delete them"

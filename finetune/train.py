@@ -8,6 +8,7 @@ from its newest whole checkpoint and ends in the same weights.
 import csv
 import io
 import math
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, FullyShardedDataParallelPlugin, PartialState
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from rich.console import Console
@@ -96,11 +97,11 @@ def fix_seeds(seed: int) -> None:
 
 def adapted(config: Config, base: Base) -> Any:
     """Return the base model with an adapter to train: a new one, or ``from_ckpt``'s to go on with."""
-    model = load_model(base, config.load_settings())
+    model = load_model(base, config.load_settings(), shared_out=config.fsdp)
     if config.load.quantization != "none":
         model = prepare_model_for_kbit_training(
             model,
-            use_gradient_checkpointing=config.gradient_checkpointing,
+            use_gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )
     model.config.use_cache = False
@@ -155,6 +156,11 @@ def arguments(config: Config) -> TrainingArguments:
         raise TangevalError(
             f"batch: {config.batch} is no multiple of micro_batch {config.micro_batch} × {processes} processes"
         )
+    if config.fsdp and processes == 1:
+        raise TangevalError(
+            "fsdp: one process has nobody to share the model with; start it as torchrun --nproc-per-node=GPUS -m "
+            "finetune …, or set fsdp=false"
+        )
     for name in config.report_to:
         if name not in (known := get_available_reporting_integrations()):
             raise TangevalError(
@@ -169,7 +175,7 @@ def arguments(config: Config) -> TrainingArguments:
         warmup_steps=config.warmup_steps,
         per_device_train_batch_size=config.micro_batch,
         gradient_accumulation_steps=config.batch // (config.micro_batch * processes),
-        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
@@ -183,11 +189,46 @@ def arguments(config: Config) -> TrainingArguments:
         report_to=list(config.report_to) or "none",
         disable_tqdm=True,
         log_level="error",
+        **(sharing(config) if config.fsdp else {}),
     )
 
 
+def sharing(config: Config) -> dict[str, Any]:
+    """Return the Trainer's settings for FSDP.
+
+    A unit is what the model itself says must not be split, one of its layers, and a unit is whole
+    on a GPU only while it computes. State is gathered when it is saved: adapters are whole files.
+    Without quantisation the first process of a machine alone reads the weights.
+    """
+    alone = config.load.quantization == "none"
+    # transformers asks the variable, before there is a Trainer, whether to read weights in this process.
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    return {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "reshard_after_forward": True,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "state_dict_type": "FULL_STATE_DICT",
+            "cpu_ram_efficient_loading": alone,
+            "activation_checkpointing": config.gradient_checkpointing,
+        },
+    }
+
+
 class _Trainer(Trainer):
-    """The Trainer, which reports the validation loss too."""
+    """The Trainer, which reports the validation loss too, and shares models out (FSDP) on a CPU as on GPUs."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            # accelerate looks at these settings on GPUs alone. On a CPU it would leave each process the
+            # whole model and say nothing; what it does on GPUs works there too.
+            state = self.accelerator.state
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            # Whoever asks for the state anew is told what PartialState says.
+            state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
 
     def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
         for watch in (c for c in self.callback_handler.callbacks if isinstance(c, Log)):
@@ -198,11 +239,13 @@ class _Trainer(Trainer):
 class Log(TrainerCallback):
     """Writes ``training_log.csv``, measures the validation loss at each save, shows progress.
 
-    Of several processes the first does so, and the others wait for it at the next step.
+    Of several processes the first does so, and the others wait for it at the next step. Where they
+    share the model out (FSDP) each computes the loss, for each holds a part of the weights.
     """
 
     def __init__(self, config: Config, held_out: Any, folder: Path, console: Console) -> None:
         self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
+        self.together = config.fsdp
         self.rows: dict[int, dict[str, Any]] = {}
         self.rate, self.began = 0.0, time.monotonic()
         self.bar = make_bar(console)
@@ -219,8 +262,8 @@ class Log(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
         self.bar.start()
-        if state.is_world_process_zero and not state.global_step:
-            self.record(0, epoch=0.0, validation_loss=validation_loss(model, self.held_out))
+        if not state.global_step:
+            self.watch(state, model, epoch=0.0)
 
     def on_step_begin(
         self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any
@@ -238,11 +281,14 @@ class Log(TrainerCallback):
             # Before the save, so that a run which goes on from it has the row; with the training loss,
             # since a checkpoint does not hold what the Trainer has added up since the last one logged.
             control.should_log = True
+            self.watch(state, model, epoch=state.epoch, learning_rate=self.rate)
+
+    def watch(self, state: Any, model: Any, **values: Any) -> None:
+        """Measure the validation loss and record it."""
+        if state.is_world_process_zero or self.together:
+            loss = validation_loss(model, self.held_out)
             if state.is_world_process_zero:
-                loss = validation_loss(model, self.held_out)
-                self.record(
-                    state.global_step, epoch=state.epoch, learning_rate=self.rate, validation_loss=loss
-                )
+                self.record(state.global_step, **values, validation_loss=loss)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in logs and state.is_world_process_zero:

@@ -19,7 +19,7 @@ from tangeval.metrics import BY_NAME
 from tangeval.metrics.aggregate import KNOBS, Part, groups
 from tangeval.records import FLOOR, REFERENCE, TangevalError
 from tangeval.stats import flips_for, holm, poems_needed, sign_flip_p
-from tangeval.store import read_json, read_scores, shares_luck
+from tangeval.store import read_columns, read_json, read_scores, shares_luck
 from tangeval.study import load_study, named_numbers
 
 METRICS = ("reference_nll", "bleu", "form", "rhyme")
@@ -59,17 +59,16 @@ def read_item(text: str, split: str) -> Item:
             )
         name = selection["checkpoint"]["checkpoint"]
         wanted = {knob: selection["cell"][knob] for knob in KNOBS}
-    scores, likelihood = read_scores(folder)
-    here = scores[scores["split"] == split]
+    all_rows = read_columns(folder, ["checkpoint", "split"])
+    here = all_rows.loc[all_rows["split"] == split, "checkpoint"]
     if not len(here):
-        raise TangevalError(f"{place}: it has no {split} split; it has {', '.join(scores['split'].unique())}")
-    part = here[here["checkpoint"] == name]
-    if not len(part):
         raise TangevalError(
-            f"{place}: it has no checkpoint {name}; it has {', '.join(here['checkpoint'].unique())}"
+            f"{place}: it has no {split} split; it has {', '.join(all_rows['split'].unique())}"
         )
+    if name not in (names := list(here.unique())):
+        raise TangevalError(f"{place}: it has no checkpoint {name}; it has {', '.join(names)}")
     seed = load_study(folder / "study.yaml").seed
-    (group,) = groups(part, likelihood, seed)
+    (group,) = groups(*read_scores(folder, name, split), seed)
     fits = np.ones(len(group.measured.knobs), bool)
     for knob, value in wanted.items():
         there = group.measured.knobs[knob].to_numpy(float)

@@ -66,8 +66,12 @@ def load_config(base: Base) -> Any:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
 
 
-def load_model(base: Base, load: Load) -> PreTrainedModel:
+def load_model(base: Base, load: Load, *, shared_out: bool = False) -> PreTrainedModel:
     """Return the model's weights on ``device()``, in evaluation mode.
+
+    With ``shared_out`` several processes will share the weights (FSDP): they stay in the machine's
+    memory until then, and nf4, which is made on a GPU, is stored as numbers of ``dtype_of(load)``,
+    since only floating point can be shared out.
 
     nf4 is the homework's: double quantisation, compute in ``dtype_of(load)``. With ``merge`` its
     weights are written out in that dtype again, the values that nf4 left of them, so that
@@ -85,12 +89,16 @@ def load_model(base: Base, load: Load) -> PreTrainedModel:
     source = str(_unpacked(base, str(dtype).removeprefix("torch."))) if base.gguf else base.source
     if not load.allow_pickle:
         arguments["use_safetensors"] = True
+    if shared_out and load.quantization == "none":
+        del arguments["device_map"]
     if load.quantization == "nf4":
+        storage = {"bnb_4bit_quant_storage": dtype} if shared_out else {}
         arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            **storage,
         )
     elif load.quantization == "int8":
         arguments["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)

@@ -6,6 +6,7 @@ nothing: the command line and notebooks do, each in its way. Torch is reached by
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tangeval.checkpoint import Skipped
 from tangeval.dataset import Dataset
 from tangeval.plan import Setup, Wave
 from tangeval.records import TangevalError
+from tangeval.store import read_columns
 from tangeval.study import Study, load_study
 
 STALE = "checkpoints, weights, data, prompt, seed, versions or machine are others"
@@ -102,12 +104,12 @@ def decode(
 
 def evaluate(study: Study, data: Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
     """Write scores, summary, tables and pictures of what is in the folder."""
-    scores = score.score(study, data, folder)
+    score.score(study, data, folder)
     by = study.select.cell.by if study.select else "bleu"
     summary = summarize.summarize(folder, study.seed)
     frames = (summary.cells, summary.effects, summary.checkpoints)
     tables.write(*frames, folder / "tables", by=by)
-    behind = variance.write_variance(scores, folder)
+    behind = variance.write_variance(partial(read_columns, folder), folder)
     pictures = figures.draw(*frames, folder / "figures", by=by)
     return summary, pictures + insights.draw(*behind, summary.curve, folder / "figures")
 
@@ -117,7 +119,8 @@ def choose(study: Study, data: Dataset, folder: Path) -> tuple[dict[str, Any], p
     selection = select.select(study, folder)
     if "test" not in study.splits:
         return selection, pd.DataFrame()
-    outputs = select.chosen_outputs(score.read_generations(study, folder), selection)
+    name = selection["checkpoint"]["checkpoint"]
+    outputs = select.chosen_outputs(score.read_generations(study, folder, 0, name), selection)
     if selection["cell"]:
         couplets = {example.id: example.couplet for example in data.examples}
         select.write_results_txt(outputs, couplets, folder / "best" / "results.txt")

@@ -31,7 +31,7 @@ from tangeval.records import BASE, Base, Cell, Checkpoint, Example, TangevalErro
 from tangeval.store import TIMINGS, read_json, write_json, write_text
 from tangeval.study import Study
 
-SCHEMA = 1
+SCHEMA = 2
 #: Raised when the engine or the noise changes what it writes: older shards are then made again.
 ENGINE = 3
 PLAN = "plan.json"
@@ -198,13 +198,13 @@ def read_plan(folder: Path) -> list[Wave]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TangevalError(f"{folder / PLAN}: made by another version of tangeval; use another folder")
     try:
+        grids = [tuple(Cell(*cell) for cell in grid) for grid in content["grids"]]
         waves = [
-            Wave(w["id"], w["checkpoint"], w["context"], tuple(w["examples"]), tuple(w["samples"]),
-                 tuple(Cell(*cell) for cell in w["cells"]))
+            Wave(w["id"], w["checkpoint"], w["context"], tuple(w["examples"]), tuple(w["samples"]), grids[w["grid"]])
             for w in content["waves"]
         ]  # fmt: skip
         strange = [wave.id for wave in waves if not _WAVE_ID.fullmatch(wave.id)]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise TangevalError(
             f"{folder / PLAN}: not a plan ({error!r}); delete it, and run the study again"
         ) from None
@@ -216,12 +216,19 @@ def read_plan(folder: Path) -> list[Wave]:
 
 
 def write_plan(folder: Path, waves: Sequence[Wave]) -> None:
-    """Record the waves, one a line."""
-    lines = [
-        {**asdict(w), "cells": [[c.temperature, c.top_k, c.top_p, c.max_length] for c in w.cells]}
-        for w in waves
-    ]
-    write_json(folder / PLAN, {"schema": SCHEMA, "waves": lines})
+    """Record the waves. They have few lists of cells among them, so those stand apart, once each."""
+    grids = list(dict.fromkeys(wave.cells for wave in waves))
+    place = {grid: number for number, grid in enumerate(grids)}
+    content = {
+        "schema": SCHEMA,
+        "grids": [[[c.temperature, c.top_k, c.top_p, c.max_length] for c in grid] for grid in grids],
+        "waves": [
+            {"id": w.id, "checkpoint": w.checkpoint, "context": w.context, "examples": w.examples,
+             "samples": w.samples, "grid": place[w.cells]}
+            for w in waves
+        ],
+    }  # fmt: skip
+    write_json(folder / PLAN, content)
 
 
 def record(setup: Setup, folder: Path, waves: Sequence[Wave], manifest: dict[str, Any]) -> None:

@@ -1,13 +1,22 @@
 """Generations → scores: one row a generation, one column a metric.
 
 In: a results folder's shards (or texts made elsewhere) and the data. Out:
-``scores.parquet``, with the rows ``floor`` and ``reference`` scored by the same code. Knows
-nothing of torch, and nothing of intervals.
+``scores.parquet``, with the rows ``floor`` and ``reference`` scored by the same code. A folder is
+scored some poems of a checkpoint at a time, each lot a row group of the file, so that memory
+does not grow with it. Knows nothing of torch, and nothing of intervals.
 """
 
+import multiprocessing
+import os
 import random
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,63 +24,171 @@ from numpy.typing import NDArray
 
 from tangeval.dataset import Dataset
 from tangeval.metrics.bleu import COLUMNS, pair_statistics, signatures
-from tangeval.metrics.copying import copying, index
+from tangeval.metrics.copying import Index, copying, index
 from tangeval.metrics.diversity import diversity
 from tangeval.metrics.form import check, length_match
 from tangeval.metrics.prosody import prosody
-from tangeval.plan import check_data, read_plan
+from tangeval.plan import Wave, check_data, read_plan
 from tangeval.poem import as_verse, clauses, metre
 from tangeval.records import FLOOR, REFERENCE, Example, TangevalError
-from tangeval.store import SCORES, damaged, read_json, read_parquet, write_json, write_parquet
+from tangeval.store import SCORES, damaged, read_json, read_parquet, write_json, write_parts
 from tangeval.study import Study
 
 KNOBS = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
 KEYS = ("checkpoint", "step", *KNOBS, "split", "example_id", "sample")
 #: Draws of the floor for each poem.
 FLOOR_DRAWS = 32
+#: Rows that are scored together; all of a poem's are, however many they be.
+LOT = 100_000
+#: Processes that score, at most, and the rows below which starting them costs more than it brings.
+WORKERS, ALONE = 4, 150_000
 _TYPES = {"step": "Int64", "top_k": "Int64", "max_length": "Int64", "no_repeat_ngram_size": "Int64"}
 
 
-def score(study: Study, dataset: Dataset, folder: Path) -> pd.DataFrame:
-    """Score what ``folder`` holds of the study, write ``scores.parquet`` and ``signatures.json``, and return the scores.
+def score(study: Study, dataset: Dataset, folder: Path) -> None:
+    """Score what ``folder`` holds of the study and write ``scores.parquet`` and ``signatures.json``.
+
+    The rows are in the order of ``read_generations``, then the floor's and the reference's.
 
     Raises:
         TangevalError: a shard that the plan names is missing, or the data are not the run's.
     """
-    generations = read_generations(study, folder)
+    waves, names = _whole_run(folder)
     check_data(dataset, folder)
+    write_parts(folder / SCORES, _scored(study, dataset, folder, _lots(study, dataset, waves, names)))
+    write_json(folder / "signatures.json", signatures())
+
+
+@dataclass(frozen=True)
+class _Lot:
+    """Some poems of one split and checkpoint, and the waves that hold them."""
+
+    checkpoint: str
+    examples: tuple[str, ...]
+    waves: tuple[Wave, ...]
+    rows: int
+
+
+def _lots(study: Study, dataset: Dataset, waves: Sequence[Wave], names: Sequence[str]) -> list[_Lot]:
+    """Cut the study's generations into lots of about ``LOT`` rows, in the order in which they are scored."""
+    cells = len(study.decoding.cells())
+    lots = []
+    for name, split in product(names, study.ordered_splits()):
+        own = [wave for wave in waves if wave.checkpoint == name]
+        there = {e for wave in own for e in wave.examples if dataset.by_id[e].split == split}
+        ordered = sorted(there, key=_number)
+        rows = cells * study.samples_of(split)
+        size = max(1, LOT // rows)
+        for begin in range(0, len(ordered), size):
+            examples = tuple(ordered[begin : begin + size])
+            holding = tuple(wave for wave in own if not set(examples).isdisjoint(wave.examples))
+            lots.append(_Lot(name, examples, holding, rows * len(examples)))
+    return lots
+
+
+def _scored(study: Study, dataset: Dataset, folder: Path, lots: Sequence[_Lot]) -> Iterator[pd.DataFrame]:
+    """Yield the scores of each lot, then floor's and reference's, which are measured in sets as large."""
+    samples: dict[str, int] = {}
+    with _workers(lots, (study, dataset, folder)) as scored:
+        for frame in scored:
+            split = str(frame["split"].iloc[0])
+            samples[split] = max(samples.get(split, 0), int(frame["sample"].max()) + 1)
+            yield frame
     splits = study.ordered_splits()
     yardsticks = [floor_rows(dataset, splits, study.seed), reference_rows(dataset, splits)]
-    frame = score_texts(pd.concat([generations, *yardsticks], ignore_index=True), dataset)
-    write_parquet(folder / SCORES, frame)
-    write_json(folder / "signatures.json", signatures())
-    return frame
+    yield score_texts(pd.concat(yardsticks, ignore_index=True), dataset, samples)
 
 
-def read_generations(study: Study, folder: Path, sample: int | None = None) -> pd.DataFrame:
+@contextmanager
+def _workers(lots: Sequence[_Lot], run: tuple[Study, Dataset, Path]) -> Iterator[Iterator[pd.DataFrame]]:
+    """The lots' scores in order, by as many processes as there are cores where that pays."""
+    cores = min(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, WORKERS
+    )
+    if cores == 1 or sum(lot.rows for lot in lots) < ALONE:
+        scorer = _Scorer(*run)
+        yield map(scorer.scored, lots)
+        return
+    # Not forked: whoever generated before has torch's threads and perhaps a GPU.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores, context, _begin, run) as pool:
+        yield _in_order(pool, lots, ahead=2 * cores)
+
+
+def _in_order(pool: Executor, lots: Sequence[_Lot], ahead: int) -> Iterator[pd.DataFrame]:
+    """Each lot's scores, no more than ``ahead`` lots being scored or waiting to be taken."""
+    pending: deque[Future[pd.DataFrame]] = deque()
+    for lot in lots:
+        pending.append(pool.submit(_score_in_worker, lot))
+        if len(pending) == ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+class _Scorer:
+    """Scores lots of one folder, in this process."""
+
+    def __init__(self, study: Study, dataset: Dataset, folder: Path) -> None:
+        self.study, self.dataset, self.folder = study, dataset, folder
+        self.training = _training(dataset)
+
+    def scored(self, lot: _Lot) -> pd.DataFrame:
+        only = [("example_id", "in", list(lot.examples))]
+        frame = _read(self.study, self.folder, lot.waves, [lot.checkpoint], only)
+        return score_texts(frame, self.dataset, training=self.training)
+
+
+_worker: list[_Scorer] = []  # a worker process has one
+
+
+def _begin(study: Study, dataset: Dataset, folder: Path) -> None:
+    _worker[:] = [_Scorer(study, dataset, folder)]
+
+
+def _score_in_worker(lot: _Lot) -> pd.DataFrame:
+    return _worker[0].scored(lot)
+
+
+def read_generations(
+    study: Study, folder: Path, sample: int | None = None, checkpoint: str | None = None
+) -> pd.DataFrame:
     """Return the study's generations, in the order of checkpoints, splits, poems, cells, samples.
 
-    With ``sample`` only that one of each poem and cell is read, which takes that much less memory.
+    With ``sample`` only that one of each poem and cell is read, with ``checkpoint`` only its own,
+    which takes that much less memory.
 
     Raises:
         TangevalError: there are none, or a shard is missing.
     """
+    # Who reads sample after sample has had all shards looked at with the first.
+    waves, names = _whole_run(folder, look=not sample)
+    waves = [wave for wave in waves if checkpoint in (None, wave.checkpoint)]
+    return _read(study, folder, waves, names, [("sample", "==", sample)] if sample is not None else None)
+
+
+def _whole_run(folder: Path, *, look: bool = True) -> tuple[list[Wave], list[str]]:
+    """A run's waves and its checkpoints' names; ``look`` whether its shards are as they were written."""
     waves, manifest = read_plan(folder), read_json(folder / "manifest.json")
     if not waves or manifest is None:
         raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
     missing = [wave.shard(folder) for wave in waves if not wave.shard(folder).is_file()]
     if missing:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
-    # Who reads sample after sample has had all shards looked at with the first.
-    broken = [] if sample else damaged(folder / "generations")
+    broken = damaged(folder / "generations") if look else []
     if broken:
         raise TangevalError(
             f"{broken[0]} and {len(broken) - 1} more are not as they were written; run the study again, which makes "
             "them anew"
         )
-    only = None if sample is None else [("sample", "==", sample)]
+    return waves, [checkpoint["name"] for checkpoint in manifest["checkpoints"]]
+
+
+def _read(
+    study: Study, folder: Path, waves: Sequence[Wave], names: list[str], only: list[Any] | None
+) -> pd.DataFrame:
+    """What the waves' shards hold of the study, in order."""
     frame = pd.concat([read_parquet(wave.shard(folder), filters=only) for wave in waves], ignore_index=True)
-    names = [checkpoint["name"] for checkpoint in manifest["checkpoints"]]
     grid = {(c.temperature, c.top_k, c.top_p, c.max_length) for c in study.decoding.cells()}
     knobs = zip(*(frame[name] for name in KNOBS[:4]), strict=True)
     wanted = pd.Series([knob in grid for knob in knobs], index=frame.index)
@@ -82,21 +199,33 @@ def read_generations(study: Study, folder: Path, sample: int | None = None) -> p
     order = frame.assign(
         checkpoint=pd.Categorical(frame["checkpoint"], names),
         split=pd.Categorical(frame["split"], study.ordered_splits()),
-        example_id=frame["example_id"].str.rpartition("-")[2].astype(int),
+        example_id=frame["example_id"].map(_number),
     )
     places = order.sort_values(["checkpoint", "split", "example_id", *KNOBS[:4], "sample"]).index
     return frame.loc[places].reset_index(drop=True)
 
 
-def score_texts(frame: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+def _number(example_id: str) -> int:
+    """A poem's place in its file."""
+    return int(example_id.rpartition("-")[2])
+
+
+def score_texts(
+    frame: pd.DataFrame,
+    dataset: Dataset,
+    samples: Mapping[str, int] | None = None,
+    training: Index | None = None,
+) -> pd.DataFrame:
     """Return ``KEYS``, ``n_tokens`` and the metrics for rows with ``example_id`` and ``text``.
 
     The same text for the same poem is scored once. What is measured of all samples of a poem and
-    cell stands in each of their rows.
+    cell stands in each of their rows. ``samples`` says how many of them the runs have in each
+    split, where their rows are not in ``frame``; ``training`` is the index of the poems that may
+    have been copied, where it is made already.
     """
     what = ["example_id", "text", "finish_reason"]
     distinct = frame[what].drop_duplicates().reset_index(drop=True)
-    training = index((e.id, e.couplet + e.reference) for e in dataset.split("train"))
+    training = training or _training(dataset)
     records: list[dict[str, float | None]] = []
     for example_id, text, finish_reason in distinct.itertuples(index=False):
         example = dataset.by_id[example_id]
@@ -112,19 +241,26 @@ def score_texts(frame: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
         )
     # Looked up by number: a join on long texts would copy them.
     codes = frame.merge(distinct.reset_index(names="code"), on=what, how="left")["code"].to_numpy()
-    left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True).astype(_TYPES)
+    left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True).astype({**_TYPES, "n_tokens": float})
     each = pd.DataFrame(records).astype(float).iloc[codes].reset_index(drop=True)
-    return pd.concat([left, each, _diversity(frame, codes, distinct["text"])], axis=1)
+    return pd.concat([left, each, _diversity(frame, codes, distinct["text"].tolist(), samples)], axis=1)
 
 
-def _diversity(frame: pd.DataFrame, codes: NDArray[np.int64], texts: pd.Series) -> pd.DataFrame:
+def _training(dataset: Dataset) -> Index:
+    return index((e.id, e.couplet + e.reference) for e in dataset.split("train"))
+
+
+def _diversity(
+    frame: pd.DataFrame, codes: NDArray[np.int64], texts: Sequence[str], drawn: Mapping[str, int] | None
+) -> pd.DataFrame:
     """``diversity`` of each row's poem and cell; ``codes`` say which of ``texts`` each row has.
 
     The floor's draws are measured in sets as large as the runs', for a larger set is less diverse.
     """
     floor = frame["checkpoint"].eq(FLOOR)
     runs = frame[~floor & frame["checkpoint"].ne(REFERENCE)]
-    samples = frame["split"].map(runs.groupby("split")["sample"].max() + 1).fillna(FLOOR_DRAWS)
+    sizes = drawn or (runs.groupby("split")["sample"].max() + 1).to_dict()
+    samples = frame["split"].map(sizes).fillna(FLOOR_DRAWS)
     some = (frame["sample"] // samples).where(floor, 0)
     keys = ["checkpoint", *KNOBS, "example_id", "some"]
     group = frame.assign(some=some).groupby(keys, dropna=False, sort=False).ngroup().to_numpy()

@@ -8,7 +8,7 @@ In: a results folder with scores, and the study's ``select``. Out: ``best/`` wit
 import operator
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,21 +102,20 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         raise TangevalError("select: the study has none; write one into its file")
     records = {record["name"]: record for record in read_manifest(folder)["checkpoints"]}
     refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
+    # All that is kept of a checkpoint is what it is chosen by.
     measured = {
-        (group.checkpoint, group.split): group
-        for group in groups(*read_scores(folder), study.seed)
+        group.checkpoint: Candidate(
+            _named(group), Part(_alone(group.measured, rule.checkpoint), _every(group))
+        )
+        for group in groups(*read_scores(folder, split=rule.split), study.seed)
         if group.checkpoint not in (FLOOR, REFERENCE)
     }
-    every = {name: list(range(len(measured[name, rule.split].measured.knobs))) for name in records}
-    candidates = [
-        Candidate(_named(measured[name, rule.split]), Part(measured[name, rule.split].measured, every[name]))
-        for name in records
-        if name not in refused
-    ]
+    candidates = [measured[name] for name in records if name not in refused]
     chosen, others = ranked(candidates, rule.checkpoint)
     name = chosen.labels["checkpoint"]
-    own = chosen.part.measured
-    cells = [Candidate(knobs_of(own, place), Part(own, [place])) for place in every[name]]
+    (group,) = groups(*read_scores(folder, name, rule.split), study.seed)
+    own = group.measured
+    cells = [Candidate(knobs_of(own, place), Part(own, [place])) for place in _every(group)]
     lacking = shortfalls(own.value, rule)
     allowed = [cell for cell, short in zip(cells, lacking, strict=True) if short == 0]
     shutil.rmtree(folder / "best", ignore_errors=True)  # what an earlier choice left there
@@ -142,7 +141,8 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         selection[rule.split] = shown(own, place)
         selection["corrected"] = _corrected(best, cells, rule.cell.by, study.seed, rule)
         if "test" in study.splits:
-            selection["test"] = shown(measured[name, "test"].measured, place)
+            (tested,) = groups(*read_scores(folder, name, "test"), study.seed)
+            selection["test"] = shown(tested.measured, place)
         write_json(folder / "best" / "generation_config.json", generation_config(best.labels))
     write_json(folder / "best" / "selection.json", selection)
     return selection
@@ -185,6 +185,19 @@ def write_results_txt(outputs: pd.DataFrame, couplets: dict[str, str], file: Pat
 
 def _saw(counts: dict[str, int] | None, split: str) -> bool:
     return bool(counts and counts.get(split))
+
+
+def _every(group: Group) -> list[int]:
+    return list(range(len(group.measured.knobs)))
+
+
+def _alone(measured: Measured, metric: str) -> Measured:
+    """What was measured by one metric."""
+    value, by_poem, resampled = (
+        {metric: values[metric]} if metric in values else {}
+        for values in (measured.value, measured.by_poem, measured.resampled)
+    )
+    return replace(measured, value=value, by_poem=by_poem, resampled=resampled)
 
 
 def _named(group: Group) -> dict[str, Any]:

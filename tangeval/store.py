@@ -11,8 +11,8 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,8 +28,9 @@ from tangeval.records import TangevalError
 SCORES, LIKELIHOOD, TIMINGS = "scores.parquet", "likelihood.parquet", "timings.json"
 #: Likelihoods of what no model wrote.
 NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
-#: What a parquet file may hold: numbers or texts, and bytes of texts; a study of five million outputs has half of it.
+#: What may be read of a parquet file at a time: numbers or texts, and bytes of texts. A part of scores has 8 million.
 _VALUES, _BYTES = 2**28, 2**30
+_POEM = ["checkpoint", "split", "example_id"]
 _UNFINISHED = ".unfinished"
 _LOCK = ".lock"
 
@@ -40,11 +41,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         TangevalError: the disk is full, or the folder cannot be written.
     """
+    with _whole(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is there under its name once all is written, and never if it is not."""
     draft = path.with_name(f".{path.name}{_UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
@@ -75,6 +83,17 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame as parquet without its index: the same frame gives the same bytes."""
     write_bytes(path, frame.to_parquet(None, index=False, compression="zstd"))
+
+
+def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write frames of the same columns one after another into one parquet file, each a row group of it."""
+    with _whole(path) as stream, ExitStack() as stack:
+        writer = None
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(stream, table.schema, compression="zstd"))
+            writer.write_table(table.cast(writer.schema), row_group_size=max(len(frame), 1))
 
 
 def write_shard(path: Path, frame: pd.DataFrame) -> None:
@@ -199,26 +218,38 @@ def read_parquet(path: Path, **options: Any) -> pd.DataFrame:
     Raises:
         TangevalError: the file is damaged, or holds more than any that tangeval writes.
     """
-    try:
+    with _told(path):
         _check_size(path)
         return pd.read_parquet(path, **options)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise TangevalError(
             f"{path}: not a parquet file that can be read ({inert(str(error))}); delete it, and run the study again"
         ) from None
 
 
-def _check_size(path: Path) -> None:
+def _check_size(path: Path, group: int | None = None, names: Sequence[str] | None = None) -> None:
+    """Count what would be read: of all row groups or one, of all columns or those named, whose texts stay categories."""
     with pq.ParquetFile(path) as bare:
-        about, names = bare.metadata, bare.schema_arrow
-        groups = [about.row_group(n) for n in range(about.num_row_groups)]
-        columns = [group.column(n) for group in groups for n in range(group.num_columns)]
-    values = max(about.num_rows, sum(column.num_values for column in columns))
+        about, schema = bare.metadata, bare.schema_arrow
+        numbers = list(range(about.num_row_groups)) if group is None else [group]
+        groups = [about.row_group(n) for n in numbers]
+        columns = [one.column(n) for one in groups for n in range(one.num_columns)]
+        columns = [column for column in columns if names is None or column.path_in_schema in names]
+    values = max(sum(one.num_rows for one in groups), sum(column.num_values for column in columns))
     size = sum(column.total_uncompressed_size for column in columns)
-    texts = [field.name for field in names if pa.types.is_string(_plain(field.type))]
+    texts = (
+        [field.name for field in schema if pa.types.is_string(_plain(field.type))] if names is None else []
+    )
     if values <= _VALUES and size <= _BYTES and texts:
         with pq.ParquetFile(path, read_dictionary=texts) as packed:
-            size = max(size, sum(_spelt_out(batch) for batch in packed.iter_batches(columns=texts)))
+            batches = packed.iter_batches(columns=texts, row_groups=numbers)
+            size = max(size, sum(map(_spelt_out, batches)))
     if values > _VALUES or size > _BYTES:
         raise TangevalError(
             f"{path}: holds more than any file that tangeval writes ({values:,} values, {size / 2**20:,.0f} MiB); it is "
@@ -236,17 +267,20 @@ def _spelt_out(batch: pa.RecordBatch) -> int:
     return sum(pc.sum(pc.cast(each, pa.int64())).as_py() or 0 for each in lengths)
 
 
-def read_scores(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_scores(
+    folder: Path, checkpoint: str | None = None, split: str | None = None
+) -> tuple[Iterator[pd.DataFrame], pd.DataFrame]:
     """Return a results folder's scores and likelihoods; the latter may have no rows.
+
+    The scores come in parts, each with whole poems of checkpoints, in the order in which they were
+    scored; of one checkpoint, or one split, alone if it is named.
 
     Raises:
         TangevalError: the folder holds no scores.
     """
-    if not (folder / SCORES).is_file():
-        raise TangevalError(f"{folder / SCORES} is missing; `tangeval run STUDY` makes it")
     likelihood = folder / LIKELIHOOD
     return (
-        read_parquet(folder / SCORES),
+        _parts(_scores(folder), {"checkpoint": checkpoint, "split": split}),
         read_parquet(likelihood) if likelihood.is_file() else NO_LIKELIHOOD,
     )
 
@@ -261,6 +295,65 @@ def record_seconds(folder: Path, kind: str, name: str, began: float) -> None:
 def shares_luck(folder: Path) -> bool:
     """Whether the cells and checkpoints of a results folder were drawn under the same luck, as a server's are not."""
     return bool((read_json(folder / "manifest.json") or {}).get("luck_shared", True))
+
+
+def read_columns(folder: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return some columns of all of a folder's scores; text is read as categories, which take a byte or two a row.
+
+    Raises:
+        TangevalError: the folder holds no scores.
+    """
+    file = _scores(folder)
+    words = [name for name in names if name in _POEM]
+    with _told(file):
+        _check_size(file, names=names)
+        frame: pd.DataFrame = pq.read_table(file, columns=list(names), read_dictionary=words).to_pandas()
+    return frame.astype(dict.fromkeys(words, "category"))
+
+
+def _scores(folder: Path) -> Path:
+    if not (folder / SCORES).is_file():
+        raise TangevalError(f"{folder / SCORES} is missing; `tangeval run STUDY` makes it")
+    return folder / SCORES
+
+
+def _parts(file: Path, wanted: dict[str, str | None]) -> Iterator[pd.DataFrame]:
+    """The rows that are wanted, a row group at a time.
+
+    A row group may end within a poem, in a file that was written in one go: what begins there is
+    given out with its end.
+    """
+    asked = {column: value for column, value in wanted.items() if value is not None}
+    begun: pd.DataFrame | None = None
+    with _told(file):
+        groups = pq.ParquetFile(file)
+    with groups:
+        for number in range(groups.num_row_groups):
+            if not _may_hold(groups, number, asked):
+                continue
+            with _told(file):
+                _check_size(file, number)
+                part = groups.read_row_group(number).to_pandas()
+            for column, value in asked.items():
+                part = part[part[column] == value]
+            if begun is not None:
+                part = pd.concat([begun, part], ignore_index=True)
+            of_last = part[_POEM].eq(part[_POEM].iloc[-1:].squeeze()).all(axis=1)
+            begun = part[of_last]
+            if not of_last.all():
+                yield part[~of_last]
+    if begun is not None:
+        yield begun
+
+
+def _may_hold(groups: Any, number: int, asked: dict[str, str]) -> bool:
+    """Say by a row group's own statistics whether some of its rows may be wanted."""
+    columns = (groups.metadata.row_group(number).column(c) for c in range(groups.metadata.num_columns))
+    ranges = {c.path_in_schema: c.statistics for c in columns if c.path_in_schema in asked}
+    return all(
+        (known := ranges.get(column)) is None or not known.has_min_max or known.min <= value <= known.max
+        for column, value in asked.items()
+    )
 
 
 def sweep(folder: Path) -> None:

@@ -6,13 +6,14 @@ for neighbouring cells the variance of their difference with shared luck ÷ with
 their own (``coupling.csv``). Knows nothing of torch or pictures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tangeval.metrics import MEANS
 from tangeval.metrics.aggregate import KNOBS, Floats
@@ -24,21 +25,36 @@ FACTORS = ("checkpoint", *KNOBS)
 OF_A_POEM = ("bleu", *MEANS)
 #: What is left of the variance when checkpoint and knobs, alone and in pairs, have their shares.
 REST = ("higher", "poem", "poem × setting", "luck", "luck × setting")
+#: Gives some columns of all scores, by their names.
+Columns = Callable[[list[str]], pd.DataFrame]
+_CHUNK = 250_000  # generations whose BLEU is computed together
 
 
-def write_variance(scores: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def write_variance(columns: Columns, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write ``variance.csv`` and ``coupling.csv`` into ``folder`` and return both frames.
 
-    ``scores`` are ``scores.parquet``'s; columns as in docs/statistics.md. Where luck was not
-    shared, ``coupling.csv`` has no rows.
+    ``columns`` gives some columns of ``scores.parquet`` by their names (``store.read_columns``); a
+    metric is read when its turn comes, so that one is held at a time. Columns of what is written
+    as in docs/statistics.md; where luck was not shared, ``coupling.csv`` has no rows.
+
+    Raises:
+        ValueError: a split's rows are not every checkpoint × cell × poem × sample once.
     """
-    shares, ratios = [], []
+    shares: list[dict[str, Any]] = []
+    ratios: list[dict[str, Any]] = []
     shared = shares_luck(folder)
-    for split, values, levels in _cubes(scores):
-        for metric in values:
-            shares += [{"split": split, **row} for row in decompose(values[metric], metric, shared)]
-        if shared:
-            ratios += [{"split": split, **row} for row in coupling(values, levels)]
+    keys = columns(["checkpoint", "split", *KNOBS, "example_id", "sample"])
+    for split in keys.loc[~keys["checkpoint"].isin([FLOOR, REFERENCE]), "split"].unique():
+        here = (keys["split"] == split) & ~keys["checkpoint"].isin([FLOOR, REFERENCE])
+        levels, order = _order(keys[here])
+        shape = (*map(len, levels.values()), keys.loc[here, "example_id"].nunique(), -1)
+        rows: list[dict[str, Any]] = []
+        for metric in OF_A_POEM:
+            y = _values(columns, metric, here.to_numpy())[order].reshape(shape)
+            shares += [{"split": split, **row} for row in decompose(y, metric, shared)]
+            own = list(coupling({metric: y}, levels)) if shared else []
+            rows = [row | more for row, more in zip(rows, own, strict=True)] if rows else own
+        ratios += [{"split": split, **row} for row in rows]
     variance = pd.DataFrame(shares, columns=["split", "metric", "term", "share", "by_chance"])
     names = ["split", "knob", "from", "to", "checkpoint", *KNOBS, *OF_A_POEM]
     coupled = pd.DataFrame(ratios, columns=names)
@@ -49,20 +65,27 @@ def write_variance(scores: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, pd
     return variance, coupled
 
 
-def _cubes(scores: pd.DataFrame) -> Iterator[tuple[str, dict[str, Floats], dict[str, list[Any]]]]:
-    """Each split's metrics as ``[checkpoint, temperature, top_k, top_p, max_length, poem, sample]``, and the levels."""
-    runs = scores[~scores["checkpoint"].isin([FLOOR, REFERENCE])]
-    for split, part in runs.groupby("split", sort=False):
-        names = list(dict.fromkeys(part["checkpoint"]))
-        levels = {"checkpoint": names} | {knob: sorted(part[knob].unique()) for knob in KNOBS}
-        ordered = part.assign(checkpoint=pd.Categorical(part["checkpoint"], names))
-        ordered = ordered.sort_values([*FACTORS, "example_id", "sample"], kind="stable")
-        shape = (*map(len, levels.values()), part["example_id"].nunique(), -1)
-        values = {name: ordered[name].to_numpy(float).reshape(shape) for name in MEANS}
-        counts = ordered[[*MATCH, *LENGTHS]].to_numpy(float)
-        own, reference = counts[:, ORDERS], counts[:, ORDERS + 1]
-        bleu = corpus_bleu(counts[:, :ORDERS], ngram_totals(own), own, reference)
-        yield str(split), {"bleu": bleu.reshape(shape), **values}, levels
+def _order(keys: pd.DataFrame) -> tuple[dict[str, list[Any]], NDArray[np.int64]]:
+    """The factors' levels, and the order that makes rows of keys a full grid ``[*FACTORS, poem, sample]``."""
+    names = list(keys["checkpoint"].unique())
+    levels = {"checkpoint": names} | {knob: sorted(keys[knob].unique()) for knob in KNOBS}
+    poems = pd.Categorical(keys["example_id"], sorted(keys["example_id"].unique())).codes
+    checkpoints = pd.Categorical(keys["checkpoint"], names).codes
+    knobs = [keys[knob].to_numpy(float) for knob in reversed(KNOBS)]
+    return levels, np.lexsort((keys["sample"].to_numpy(), poems, *knobs, checkpoints))
+
+
+def _values(columns: Columns, metric: str, here: NDArray[np.bool_]) -> Floats:
+    """A metric of the rows that are ``here``; BLEU is of each generation alone."""
+    if metric != "bleu":
+        return columns([metric])[metric].to_numpy(float)[here]
+    counts = np.stack([columns([n])[n].to_numpy(np.int32)[here] for n in (*MATCH, *LENGTHS)], axis=1)
+    bleu = np.empty(len(counts))
+    for begin in range(0, len(counts), _CHUNK):
+        some = counts[begin : begin + _CHUNK].astype(float)
+        own, reference = some[:, ORDERS], some[:, ORDERS + 1]
+        bleu[begin : begin + _CHUNK] = corpus_bleu(some[:, :ORDERS], ngram_totals(own), own, reference)
+    return bleu
 
 
 def decompose(y: Floats, metric: str, shared: bool = True) -> list[dict[str, Any]]:

@@ -257,11 +257,11 @@ def test_a_weight_index_that_leads_out_of_its_folder_is_refused(tiny_model, tmp_
 
 
 def test_a_plan_whose_shards_lie_elsewhere_is_refused(tmp_path):
-    wave = {"id": "../../x", "checkpoint": "a", "context": "", "examples": [], "samples": [], "cells": []}
-    (tmp_path / "plan.json").write_text(json.dumps({"schema": 1, "waves": [wave]}))
+    wave = {"id": "../../x", "checkpoint": "a", "context": "", "examples": [], "samples": [], "grid": 0}
+    (tmp_path / "plan.json").write_text(json.dumps({"schema": 2, "grids": [[]], "waves": [wave]}))
     with pytest.raises(TangevalError, match="no wave's id"):
         read_plan(tmp_path)
-    (tmp_path / "plan.json").write_text('{"schema": 1, "waves": [{"id": 5}]}')
+    (tmp_path / "plan.json").write_text('{"schema": 2, "grids": [], "waves": [{"id": 5, "grid": 0}]}')
     with pytest.raises(TangevalError, match="not a plan"):
         read_plan(tmp_path)
 

@@ -37,9 +37,17 @@ def test_folding_and_marks_decide_nothing_in_bleu_and_folding_alone_in_strict():
     assert corpus(pairs, [f"bleu_strict_match_{n}" for n in range(1, 5)]) < 90
 
 
-def test_chrf_is_sacrebleus_sentence_score():
-    value = pair_statistics("春眠不覺曉，", "春眠處處曉")[COLUMNS.index("chrf")]
-    assert value == pytest.approx(CHRF().sentence_score("春眠不覺曉", ["春眠處處曉"]).score)
+@settings(max_examples=300, deadline=None)
+@given(lines, lines)
+def test_statistics_of_a_pair_are_sacrebleus_to_the_last_bit(hypothesis, reference):
+    both = han(hypothesis), han(reference)
+    folded, other = map(fold, both)
+    bleu = BLEU(tokenize="char", effective_order=True)
+    matches = bleu.sentence_score(folded, [other]).counts
+    strict = bleu.sentence_score(both[0], [both[1]]).counts
+    chrf = CHRF().sentence_score(folded, [other]).score
+    expected = (*matches, *strict, len(folded), len(other), chrf)
+    assert pair_statistics(hypothesis, reference) == expected
 
 
 def test_many_corpora_at_once_equal_one_by_one():

@@ -1,12 +1,15 @@
 """Scores of one checkpoint on one split → each cell's value, and the same under resampling.
 
-In: frames with one row a generation and one a likelihood. Out: arrays over cells. Pure
-numpy and pandas; knows nothing of files or pictures.
+In: frames with one row a generation and one a likelihood, whole or in parts of whole poems. Out:
+arrays over cells. What is kept of a part is what the arrays are made of: BLEU's counts and each
+poem's means. Pure numpy and pandas; knows nothing of files or pictures.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from tangeval.stats import LEVEL, bca_interval, mean_interval, rate_interval, re
 
 Floats = NDArray[np.float64]
 KNOBS = ("temperature", "top_k", "top_p", "max_length")
-_CHUNK = 64  # cells whose resamples are summed in one matrix product
+_CHUNK = 256  # cells × samples whose resamples are summed in one matrix product
 
 
 @dataclass(frozen=True)
@@ -115,28 +118,80 @@ class Group:
     measured: Measured
 
 
-def groups(scores: pd.DataFrame, likelihood: pd.DataFrame, seed: int) -> Iterator[Group]:
+def groups(
+    scores: pd.DataFrame | Iterable[pd.DataFrame], likelihood: pd.DataFrame, seed: int
+) -> Iterator[Group]:
     """Yield each checkpoint × split, measured, in the order of ``scores``.
 
-    All groups of a split are resampled with the same draws of poems, so they are paired.
+    ``scores`` may come in parts of whole poems, a checkpoint × split in parts one after another; then
+    no more than one of these is held at a time. All groups of a split are resampled with the same
+    draws of poems, so they are paired.
+
+    Raises:
+        ValueError: a checkpoint × split comes again after others.
     """
-    for (checkpoint, split), part in scores.groupby(["checkpoint", "split"], sort=False):
+    frames = [scores] if isinstance(scores, pd.DataFrame) else scores
+    pieces = (piece for frame in frames for piece in frame.groupby(["checkpoint", "split"], sort=False))
+    done = set()
+    for (checkpoint, split), same in groupby(pieces, key=itemgetter(0)):
+        if (checkpoint, split) in done:
+            raise ValueError(f"the scores of {checkpoint} on {split} do not stand together")
+        done.add((checkpoint, split))
         nll = likelihood[(likelihood["checkpoint"] == checkpoint) & (likelihood["split"] == split)]
         by_id = nll.set_index("example_id")["reference_nll"] if len(nll) else None
-        weights = resample_weights(part["example_id"].nunique(), seed)
-        yield Group(str(checkpoint), part["step"].iloc[0], str(split), measure(part, by_id, weights))
+        parts = (part for _, part in same)
+        first = next(parts)
+        measured = measure(chain([first], parts), by_id, seed)
+        yield Group(str(checkpoint), first["step"].iloc[0], str(split), measured)
 
 
-def measure(scores: pd.DataFrame, likelihood: pd.Series | None, weights: Floats) -> Measured:
+@dataclass(frozen=True)
+class _Sums:
+    """What is kept of some poems' scores: ``counts`` ``[C, P, S, 10]``, ``means[metric]`` ``[C, P]``."""
+
+    knobs: pd.DataFrame
+    poems: tuple[str, ...]
+    counts: NDArray[np.int32]
+    means: dict[str, Floats]
+
+
+def measure(scores: Iterable[pd.DataFrame], likelihood: pd.Series | None, seed: int) -> Measured:
     """Measure every cell of one checkpoint's scores on one split.
 
-    ``scores`` holds every cell × poem × sample once; ``likelihood`` the reference NLL by
-    example id, or None; ``weights`` ``[B, P]`` how often each poem is drawn, in the order in
-    which the poems first appear.
+    ``scores`` hold, in parts of whole poems, every cell × poem × sample once; ``likelihood`` the
+    reference NLL by example id, or None; ``seed`` draws the resamples of the poems. Of a part, 40
+    bytes a row and its means over samples are kept.
 
     Raises:
         ValueError: the rows do not make a full rectangle of cells × poems × samples.
     """
+    parts = [_summed(part) for part in scores]
+    order = tuple(name for part in parts for name in part.poems)
+    poems, knobs = len(order), parts[0].knobs
+    same = all(p.knobs.equals(knobs) and p.counts.shape[2] == parts[0].counts.shape[2] for p in parts)
+    if not same or len(set(order)) < poems:
+        raise ValueError("the parts are not of whole poems with the same cells and as many samples each")
+    counts = np.concatenate([part.counts for part in parts], axis=1)
+    means = {name: np.concatenate([p.means[name] for p in parts], axis=1) for name in parts[0].means}
+    del parts
+    value: dict[str, Floats] = {}
+    by_poem: dict[str, Floats] = {}
+    resampled: dict[str, Floats] = {}
+    once, weights = np.ones((1, poems)), resample_weights(poems, seed)
+    for number, metric in enumerate(("bleu", "bleu_strict")):
+        value[metric] = _bleu(counts, number, once)[0]
+        by_poem[metric] = poems * value[metric] - (poems - 1) * _bleu(counts, number, None)
+        resampled[metric] = _bleu(counts, number, weights)
+    by_poem |= {name: mean.T for name, mean in means.items()}
+    nll = np.full(poems, np.nan) if likelihood is None else likelihood.loc[list(order)].to_numpy(float)
+    by_poem["reference_nll"] = np.repeat(nll[:, None], len(knobs), axis=1)
+    for metric in by_poem.keys() - value.keys():
+        value[metric] = by_poem[metric].mean(axis=0)
+    return Measured(knobs, order, counts.shape[2], value, by_poem, resampled)
+
+
+def _summed(scores: pd.DataFrame) -> _Sums:
+    """What is kept of the rows of whole poems."""
     names = [*KNOBS, "no_repeat_ngram_size"]
     order = {name: place for place, name in enumerate(dict.fromkeys(scores["example_id"]))}
     scores = scores.assign(poem=scores["example_id"].map(order))
@@ -144,45 +199,32 @@ def measure(scores: pd.DataFrame, likelihood: pd.Series | None, weights: Floats)
     knobs = scores[names].drop_duplicates().reset_index(drop=True)
     cells, poems = len(knobs), len(order)
     samples, rest = divmod(len(scores), cells * poems)
-    if rest or weights.shape[1] != poems:
+    if rest:
         raise ValueError(
             f"{len(scores)} rows are not {cells} cells of {poems} poems and as many samples each"
         )
-
-    def cube(columns: Any) -> Floats:
-        return scores[list(columns)].to_numpy(float).reshape(cells, poems, samples, -1)
-
-    once = np.ones((1, poems))
-    value: dict[str, Floats] = {}
-    by_poem: dict[str, Floats] = {}
-    resampled: dict[str, Floats] = {}
-    counts = np.concatenate([cube(MATCH), cube(STRICT), cube(LENGTHS)], axis=-1)
-    for number, metric in enumerate(("bleu", "bleu_strict")):
-        value[metric] = _bleu(counts, number, once)[0]
-        by_poem[metric] = poems * value[metric] - (poems - 1) * _bleu(counts, number, None)
-        resampled[metric] = _bleu(counts, number, weights)
-    for metric in (*MEANS, "n_tokens"):
-        by_poem[metric] = cube([metric])[..., 0].mean(axis=2).T
-    nll = np.full(poems, np.nan) if likelihood is None else likelihood.loc[list(order)].to_numpy(float)
-    by_poem["reference_nll"] = np.repeat(nll[:, None], cells, axis=1)
-    for metric in by_poem.keys() - value.keys():
-        value[metric] = by_poem[metric].mean(axis=0)
-    return Measured(knobs, tuple(order), samples, value, by_poem, resampled)
+    counts = scores[[*MATCH, *STRICT, *LENGTHS]].to_numpy(np.int32).reshape(cells, poems, samples, -1)
+    means = {
+        metric: scores[metric].to_numpy(float).reshape(cells, poems, samples).mean(axis=2)
+        for metric in (*MEANS, "n_tokens")
+    }
+    return _Sums(knobs, tuple(order), counts, means)
 
 
-def _bleu(counts: Floats, which: int, weights: Floats | None) -> Floats:
+def _bleu(counts: NDArray[np.int32], which: int, weights: Floats | None) -> Floats:
     """Corpus BLEU of each cell ``[B, C]``: a corpus for each sample index, then their mean.
 
     ``counts`` is ``[C, P, S, 10]``: matches folded, matches strict, both lengths. Without
     ``weights``, each poem is left out once: ``[P, C]``.
     """
     cells, poems, samples, _ = counts.shape
-    matches = counts[..., ORDERS * which : ORDERS * (which + 1)]
-    lengths = counts[..., -2:]
-    columns = np.concatenate([matches, ngram_totals(lengths[..., 0]), lengths], axis=-1)
+    chunk = max(1, _CHUNK // samples)
     parts = []
-    for begin in range(0, cells, _CHUNK):
-        part = columns[begin : begin + _CHUNK].transpose(1, 0, 2, 3)  # [P, c, S, 10]
+    for begin in range(0, cells, chunk):
+        some = counts[begin : begin + chunk].astype(np.float64)
+        matches, lengths = some[..., ORDERS * which : ORDERS * (which + 1)], some[..., -2:]
+        columns = np.concatenate([matches, ngram_totals(lengths[..., 0]), lengths], axis=-1)
+        part = columns.transpose(1, 0, 2, 3)  # [P, c, S, 10]
         if weights is None:
             sums = part.sum(axis=0) - part
         else:

@@ -89,9 +89,9 @@ def _at(poems: Index, rest: str, own: str | None, longest: int = 0) -> int:
     for step in (-1, 1):
         neighbour = place - 1 if step < 0 else place
         while 0 <= neighbour < len(poems.suffixes):
-            shared = _shared(poems.suffixes[neighbour], rest)
-            if shared <= longest:
+            if not poems.suffixes[neighbour].startswith(rest[: longest + 1]):
                 break
+            shared = _shared(poems.suffixes[neighbour], rest)
             if poems.owners[neighbour] != own:
                 longest = shared
                 break

@@ -60,16 +60,16 @@ def self_bleu(grams: Sequence[Sequence[Counter[str]]], lengths: Sequence[int]) -
 
 def _clipped(grams: Sequence[Counter[str]]) -> int:
     """N-grams of all samples that another sample has too, each as often as the other has it at most."""
-    most: dict[str, tuple[int, int, int]] = {}  # the most, who has it, and the most of the others
-    for sample, counts in enumerate(grams):
-        for gram, count in counts.items():
-            first, who, second = most.get(gram, (0, -1, 0))
-            most[gram] = (count, sample, first) if count > first else (first, who, max(second, count))
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for counts in grams:
+        shared |= seen & counts.keys()
+        seen |= counts.keys()
     matched = 0
-    for sample, counts in enumerate(grams):
-        for gram, count in counts.items():
-            first, who, second = most[gram]
-            matched += min(count, second if who == sample else first)
+    for gram in shared:
+        *_, second, first = own = sorted(counts[gram] for counts in grams if gram in counts)
+        # Each has a match for all of its own, but that the one with most is held to the second most.
+        matched += sum(own) - (first - second)
     return matched
 
 

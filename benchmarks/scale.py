@@ -1,0 +1,209 @@
+"""How long scoring and summarising take, and how much memory, as generations grow.
+
+    python -m benchmarks.scale [0.1 1 10] [--folder results/bench/scale]
+
+For each number of million generations a results folder is made up: 10 checkpoints × cells × HW5's 215
+poems × 4 samples in shards of up to 8,000, verse of right and of wrong form, of which two fifths are
+distinct for a checkpoint and a poem, as in ``studies/quickstart.yaml``. Then each step runs in a process
+of its own; memory is that of all of its processes together, looked at ten times a second, and beside the
+seconds stand those that the cores were at work. What is done already, by ``scale.json``, is not done
+again. The numbers mean nothing. Needs no torch, and Linux.
+"""
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import time
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.report import manifest
+from tangeval import dataset, pipeline, score, select, summarize, variance
+from tangeval.plan import Wave, write_plan
+from tangeval.poem import clauses, metre, punctuate
+from tangeval.records import Cell
+from tangeval.store import LIKELIHOOD, read_columns, write_json, write_parquet, write_text
+from tangeval.study import Study
+
+CHECKPOINTS, SAMPLES, STREAMS = 10, 4, 8000
+DISTINCT = 0.4
+#: Levels of temperature, top_k, top_p and max_length, by millions of generations.
+GRIDS = {0.1: (3, 2, 2, 1), 1: (5, 4, 3, 2), 3: (10, 4, 3, 3), 10: (20, 5, 4, 3)}
+STEPS = ("score", "summarize", "variance", "select")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("millions", nargs="*", type=float, default=[0.1, 1, 10], help=f"of {list(GRIDS)}")
+    parser.add_argument("--folder", type=Path, default=Path("results/bench/scale"))
+    parser.add_argument("--step", choices=STEPS, help="only this step, in this process")
+    options = parser.parse_args()
+    if options.step:
+        step(options.step, options.folder)
+        return
+    for millions in options.millions:
+        folder = options.folder / f"{millions:g}m"
+        file = folder / "scale.json"
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        if "generations" not in told:
+            began = time.perf_counter()
+            told = {"generations": made_up(folder, GRIDS[millions])}
+            print(
+                f"{told['generations']:,} generations made up in {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
+            write_json(file, told)
+        for name in STEPS:
+            if name not in told:
+                told[name] = timed(
+                    [sys.executable, "-m", "benchmarks.scale", "--step", name, "--folder", str(folder)]
+                )
+                write_json(file, told)
+            print(
+                f"{told['generations']:,} {name}: {told[name]['seconds']:.0f} s ({told[name]['cpu_seconds']:.0f} of cores), {told[name]['gib']:.2f} GiB",
+                flush=True,
+            )
+
+
+def step(name: str, folder: Path) -> None:
+    """One step of ``pipeline.evaluate`` and ``choose``."""
+    study, _ = pipeline.open_results(folder)
+    if name == "score":
+        score.score(study, pipeline.data_of(study), folder)
+    elif name == "summarize":
+        summarize.summarize(folder, study.seed)
+    elif name == "variance":
+        variance.write_variance(partial(read_columns, folder), folder)
+    else:
+        select.select(study, folder)
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    """Seconds, and the most memory that the command and its children had at one time."""
+    began, most, before = time.perf_counter(), 0, worked()
+    process = subprocess.Popen(command)
+    while process.poll() is None:
+        most = max(most, sum(map(resident, tree(process.pid))))
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return {
+        "seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(worked() - before, 1),
+        "gib": round(most / 2**30, 3),
+    }  # fmt: skip
+
+
+def worked() -> float:
+    """Seconds that cores have worked for processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that it started."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has just ended
+        return []
+    return [pid, *(each for child in children for each in tree(int(child)))]
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds now."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    except (OSError, IndexError):  # it has just ended
+        return 0
+
+
+def made_up(folder: Path, levels: tuple[int, ...]) -> int:
+    """Write plan, shards, likelihoods and manifest; return how many generations there are."""
+    study, data = declared(levels), dataset.load("hw5")
+    cells = study.decoding.cells()
+    names = ["base", *(f"checkpoint-{65 * n}" for n in range(1, CHECKPOINTS))]
+    pool: dict[int, list[str]] = {}
+    for example in data.split("train"):
+        pool.setdefault(metre(example.couplet), []).extend(clauses(example.reference))
+    size = max(1, STREAMS // (len(cells) * SAMPLES))
+    waves = []
+    for name, split in product(names, study.ordered_splits()):
+        examples = data.split(split)
+        for begin in range(0, len(examples), size):
+            some = examples[begin : begin + size]
+            wave = Wave(
+                f"{name}-{split}-{begin}", name, "", tuple(e.id for e in some), tuple(range(SAMPLES)), cells
+            )
+            write_parquet(
+                wave.shard(folder), pd.concat([shard(wave, e, pool) for e in some], ignore_index=True)
+            )
+            waves.append(wave)
+    write_plan(folder, waves)
+    write_json(folder / "manifest.json", manifest(names, data))
+    write_text(folder / "study.yaml", study.to_yaml())
+    luck = np.random.default_rng(0)
+    rows = [(n, None, s, e.id, luck.normal(5, 1), 5, [5.0] * 20)
+            for n, s in product(names, study.ordered_splits()) for e in data.split(s)]  # fmt: skip
+    columns = ["checkpoint", "step", "split", "example_id", "reference_nll", "metre", "by_character"]
+    write_parquet(folder / LIKELIHOOD, pd.DataFrame(rows, columns=columns).astype({"step": "Int64"}))
+    return sum(wave.outputs() for wave in waves)
+
+
+def declared(levels: tuple[int, ...]) -> Study:
+    temperatures, top_k, top_p, lengths = levels
+    decoding = {
+        "temperature": [round(0.1 + 0.05 * n, 2) for n in range(temperatures)], "top_k": [0, 5, 20, 50, 100][:top_k],
+        "top_p": [1.0, 0.9, 0.6, 0.3][:top_p], "max_length": [96, 48, 24][:lengths],
+    }  # fmt: skip
+    rule = {"split": "validation", "checkpoint": "bleu", "cell": {"by": "bleu"}}
+    return Study.model_validate(
+        {"name": "large", "data": "hw5", "decoding": decoding, "samples": SAMPLES, "select": rule}
+    )
+
+
+def shard(wave: Wave, example: dataset.Example, pool: dict[int, list[str]]) -> pd.DataFrame:
+    """The rows of one poem: each sample has texts of its own, and cells share them."""
+    luck = random.Random(f"{wave.id} {example.id}")
+    cells: tuple[Cell, ...] = wave.cells
+    distinct = max(1, round(DISTINCT * len(cells)))
+    texts: list[str] = []
+    for _ in wave.samples:
+        own = [verse(luck, pool[metre(example.couplet)]) for _ in range(distinct)]
+        texts += own + luck.choices(own, k=len(cells) - distinct)
+    knobs = {
+        k: [getattr(c, k) for c in cells] * SAMPLES for k in ("temperature", "top_k", "top_p", "max_length")
+    }
+    return pd.DataFrame(
+        {
+            "checkpoint": wave.checkpoint, "step": None if wave.checkpoint == "base" else int(wave.checkpoint[11:]),
+            **knobs, "no_repeat_ngram_size": 3, "split": example.split, "example_id": example.id,
+            "sample": np.repeat(wave.samples, len(cells)), "text": texts, "n_tokens": list(map(len, texts)),
+            "finish_reason": luck.choices(["stop", "length"], [9, 1], k=len(texts)),
+        }
+    ).astype({"step": "Int64"})  # fmt: skip
+
+
+def verse(luck: random.Random, pool: list[str]) -> str:
+    """Two or six clauses of training poems with a character changed, or in one of five a fault."""
+    parts = luck.choices(pool, k=luck.choice((2, 6)))
+    fault = luck.randrange(25)
+    place = luck.randrange(len(parts[0]))
+    parts[0] = parts[0][:place] + luck.choice(parts[1]) + parts[0][place + 1 :]
+    if fault == 0:
+        parts[1] = parts[1][1:]
+    if fault == 1:
+        parts[1] = parts[0]
+    text = punctuate(parts)
+    return text[: -fault - 1] if fault in (2, 3) else text + "a" if fault == 4 else text
+
+
+if __name__ == "__main__":
+    main()
