@@ -21,7 +21,7 @@ GROWTH = math.log(5.5) / math.log(16)
 LARGER, KEPT = 70 / 7, 0.8
 # A wave of Breeze's shape (docs/performance.md: 7,200 outputs in three waves).
 STREAMS = 2400
-# Bytes: a wave of one poem in plan.json (tests of plan.py's format), an output in a shard and in
+# Bytes: a wave of one poem in plan.json (as written: 313), an output in a shard and in
 # scores.parquet, a row of summary.csv (benchmarks.scale at ten million).
 PLAN, SHARD, SCORE, SUMMARY = 300, 22, 5.8, 770
 GPUS = (1, 8, 64)
