@@ -7,7 +7,7 @@ nothing: the command line and notebooks do, each in its way. Torch is reached by
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,6 +17,9 @@ from tangeval.dataset import Dataset
 from tangeval.plan import Setup, Wave
 from tangeval.records import TangevalError
 from tangeval.study import Study, load_study
+
+if TYPE_CHECKING:
+    from tangeval.generate import Workers
 
 STALE = "checkpoints, weights, data, prompt, seed, versions or machine are others"
 
@@ -51,7 +54,9 @@ def check(setup: Setup, *, assume_unseen: bool) -> None:
     score.floor_rows(setup.dataset, study.ordered_splits(), study.seed)
 
 
-def pending(setup: Setup, folder: Path, *, overwrite: bool = False) -> Pending:
+def pending(
+    setup: Setup, folder: Path, *, overwrite: bool = False, workers: "Workers | None" = None
+) -> Pending:
     """Return what ``decode`` would make.
 
     Raises:
@@ -59,7 +64,7 @@ def pending(setup: Setup, folder: Path, *, overwrite: bool = False) -> Pending:
     """
     from tangeval import generate
 
-    waves, _ = generate.plan(setup, folder)
+    waves, _ = generate.plan(setup, folder, workers.machine if workers else None)
     waiting = [wave for wave in waves if not wave.shard(folder).is_file()]
     there = set((folder / "generations").glob("*.parquet"))
     stale = there - {wave.shard(folder) for wave in waves}
@@ -77,8 +82,9 @@ def decode(
     on_progress: Callable[[str, int, str], None] = lambda name, ended, text: None,
     *,
     keep_going: bool = False,
+    workers: "Workers | None" = None,
 ) -> tuple[Skipped, ...]:
-    """Make the generations and likelihoods that the folder lacks; ``on_progress`` is ``generate``'s.
+    """Make the generations and likelihoods that the folder lacks; ``on_progress`` and ``workers`` are ``generate``'s.
 
     With ``keep_going`` the folder's record is of the checkpoints that could be used; the others
     are returned.
@@ -86,9 +92,9 @@ def decode(
     # torch takes seconds to import, and no other step needs it.
     from tangeval import generate
 
-    failed = generate.generate(setup, folder, on_progress, keep_going=keep_going)
+    failed = generate.generate(setup, folder, on_progress, keep_going=keep_going, workers=workers)
     if failed:
-        generate.generate(setup.without(failed), folder)
+        generate.generate(setup.without(failed), folder, workers=workers)
     return failed
 
 

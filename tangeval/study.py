@@ -95,6 +95,13 @@ class Decoding(Section):
         return tuple(sorted({Cell(*point) for point in self.only or self._grid()}))
 
 
+class RaySection(Section):
+    """What a job takes of a node where a study is run ``--on ray``; it changes no text but by the threads of a CPU."""
+
+    gpus_per_job: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = "auto"
+    cpus_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
 class CellRule(Section):
     """Which cell is the best: the metric, and what must hold first."""
 
@@ -140,6 +147,7 @@ class Study(Section):
     ) = 1
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     seed: Annotated[int, Field(ge=0)] = 42
+    ray: RaySection = RaySection()
     select: Selection | None = Selection()
 
     @model_validator(mode="after")
