@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tangeval import compare as comparing
 from tangeval import (
+    cluster,
     dataset,
     judge,
     lessons,
@@ -31,6 +31,7 @@ from tangeval import (
     tables,
     terminal,
 )
+from tangeval import compare as comparing
 from tangeval.checkpoint import discover, trained_on
 from tangeval.metrics.aggregate import Part, groups
 from tangeval.metrics.bleu import signatures
@@ -65,6 +66,12 @@ Unseen = Annotated[
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Leave out checkpoints that cannot be used, and run the others.")
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        help="Decode on a Ray cluster: ray (this machine is one of its nodes), or ray://HOST:10001."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Machines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
 
@@ -79,6 +86,7 @@ def run(
     allow_pickle: Pickle = False,
     assume_unseen: Unseen = False,
     keep_going: KeepGoing = False,
+    on: On = None,
     quiet: Quiet = False,
     as_json: Machines = False,
 ) -> None:
@@ -87,10 +95,11 @@ def run(
     study, folder, setup = _open(study_file, overrides, out, allow_pickle)
     pipeline.check(setup, assume_unseen=assume_unseen)
     if dry_run:
-        _show_plan(setup, folder)
+        with _workers(on, setup) as workers:
+            _show_plan(setup, folder, workers)
         return
     with alone(folder):
-        _generate(setup, folder, overwrite=overwrite, keep_going=keep_going, audience=audience)
+        _generate(setup, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
         _finish(study, setup, folder, audience)
 
 
@@ -116,6 +125,7 @@ def generate(
     overwrite: Overwrite = False,
     allow_pickle: Pickle = False,
     keep_going: KeepGoing = False,
+    on: On = None,
     quiet: Quiet = False,
     as_json: Machines = False,
 ) -> None:
@@ -123,7 +133,7 @@ def generate(
     audience = _audience(quiet, as_json)
     _, folder, setup = _open(study_file, overrides, out, allow_pickle)
     with alone(folder):
-        _generate(setup, folder, overwrite=overwrite, keep_going=keep_going, audience=audience)
+        _generate(setup, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
 
 
 @app.command(name="summarize")
@@ -437,9 +447,35 @@ def _open(
 
 
 def _generate(
-    setup: Setup, folder: Path, *, overwrite: bool, keep_going: bool, audience: For = "people"
+    setup: Setup,
+    folder: Path,
+    on: str | None,
+    *,
+    overwrite: bool,
+    keep_going: bool,
+    audience: For = "people",
 ) -> None:
-    pending = pipeline.pending(setup, folder, overwrite=overwrite)
+    with _going_on(), _workers(on, setup) as workers:
+        pending = pipeline.pending(setup, folder, overwrite=overwrite, workers=workers)
+        _show_pending(setup, pending, audience)
+        with Decoding(console, pending.streams, setup.names, audience) as progress:
+            failed = pipeline.decode(setup, folder, progress.advance, keep_going=keep_going, workers=workers)
+    for checkpoint in failed:
+        console.print(f"[yellow]left out[/] {checkpoint.path}: {escape(checkpoint.reason)}", highlight=False)
+
+
+@contextmanager
+def _workers(on: str | None, setup: Setup) -> Iterator[cluster.Nodes | None]:
+    """The nodes of a cluster; None is this process."""
+    if on is None:
+        yield None
+        return
+    with cluster.connect(on, setup) as nodes:
+        console.print(f"{on}: {nodes}", highlight=False)
+        yield nodes
+
+
+def _show_pending(setup: Setup, pending: pipeline.Pending, audience: For) -> None:
     if pending.stale:
         console.print(
             f"[yellow]{len(pending.stale)} shards of an earlier run fit no longer[/] ({pipeline.STALE}) and are removed",
@@ -454,10 +490,6 @@ def _generate(
     if audience == "machines":
         tell("planned", checkpoints=len(setup.checkpoints), cells=cells, outputs=pending.outputs,
              streams=pending.streams)  # fmt: skip
-    with _going_on(), Decoding(console, pending.streams, setup.names, audience) as progress:
-        failed = pipeline.decode(setup, folder, progress.advance, keep_going=keep_going)
-    for checkpoint in failed:
-        console.print(f"[yellow]left out[/] {checkpoint.path}: {escape(checkpoint.reason)}", highlight=False)
 
 
 @contextmanager
@@ -520,10 +552,11 @@ def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int
         )
 
 
-def _show_plan(setup: Setup, folder: Path) -> None:
+def _show_plan(setup: Setup, folder: Path, workers: cluster.Nodes | None) -> None:
     from tangeval import generate as generating
 
-    waves, _ = generating.plan(setup, folder)
+    machine = workers.machine if workers else None
+    waves, _ = generating.plan(setup, folder, machine)
     pending = [wave for wave in waves if not wave.shard(folder).is_file()]
     table = Table(
         "checkpoint",
@@ -546,4 +579,4 @@ def _show_plan(setup: Setup, folder: Path) -> None:
             f"{outputs:,}",
         )
     console.print(table)
-    console.print(generating.estimate(setup, folder, pending), highlight=False)
+    console.print(generating.estimate(setup, folder, pending, machine), highlight=False)

@@ -110,7 +110,7 @@ class Here:
     def machine(self) -> Machine:
         rows = self.setup.study.batch_size
         return Machine(
-            engine_name(self.load), rows_that_fit(self.setup) if rows == "auto" else rows, _versions(), _hardware()
+            engine_name(self.load), rows_that_fit(self.setup) if rows == "auto" else rows, versions(), _hardware()
         )  # fmt: skip
 
     def trial(self) -> dict[str, float] | None:
@@ -167,7 +167,7 @@ class Here:
                 made = run_wave(self.setup, job.wave, model, self.tokenizer, self.workspace, on_progress)
         except UnusableError as error:
             self.release()
-            made = error
+            made = UnusableError(str(error))  # the error's own traceback would keep the model
         loading, self._loading = self._loading, None
         return Done(job, made, time.perf_counter() - began, loading)
 
@@ -497,7 +497,8 @@ def manifest(setup: Setup, contexts: dict[str, str], machine: Machine) -> dict[s
     }  # fmt: skip
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that a results folder records."""
     packages = ("torch", "transformers", "peft", "tokenizers", "sacrebleu", "opencc", "numpy", "pandas")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
