@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from tangeval import (
     dataset,
     judge,
     lessons,
+    mirror,
     outputs,
     pipeline,
     plan,
@@ -52,7 +53,10 @@ Overrides = Annotated[
 ]
 StudyFile = Annotated[Path, typer.Argument(help="A study file.")]
 Place = Annotated[Path, typer.Argument(metavar="STUDY-or-RESULTS", help="A study file, or a results folder.")]
-Out = Annotated[Path | None, typer.Option(help="The results folder (default: results/NAME).")]
+Out = Annotated[
+    str | None,
+    typer.Option(help="The results folder, or a URL of one such as s3://bucket/x (default: results/NAME)."),
+]
 Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run code.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Remove generations of which none fits the study any longer.")
@@ -92,13 +96,15 @@ def run(
 ) -> None:
     """Generate, score, summarise, draw and select; goes on where it was cut off."""
     audience = _audience(quiet, as_json)
-    study, folder, setup = _open(study_file, overrides, out, allow_pickle)
+    study, folder, setup = _open(study_file, overrides, None, allow_pickle)
+    place = out or str(folder)
     pipeline.check(setup, assume_unseen=assume_unseen)
     if dry_run:
-        with _workers(on, setup) as workers:
+        read = mirror.at(place) if mirror.is_url(place) else nullcontext(Path(place))
+        with read as folder, _workers(on, setup) as workers:
             _show_plan(setup, folder, workers)
         return
-    with alone(folder):
+    with _results(place) as folder:
         _generate(setup, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
         _finish(study, setup, folder, audience)
 
@@ -131,8 +137,8 @@ def generate(
 ) -> None:
     """Make the generations and likelihoods that the results folder lacks."""
     audience = _audience(quiet, as_json)
-    _, folder, setup = _open(study_file, overrides, out, allow_pickle)
-    with alone(folder):
+    _, folder, setup = _open(study_file, overrides, None, allow_pickle)
+    with _results(out or str(folder)) as folder:
         _generate(setup, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
 
 
@@ -444,6 +450,15 @@ def _open(
     for skipped in setup.skipped:
         console.print(f"[yellow]left out[/] {skipped.path}: {skipped.reason}", highlight=False)
     return study, out or Path("results") / study.name, setup
+
+
+@contextmanager
+def _results(place: str) -> Iterator[Path]:
+    """The results folder at a path or URL, and no other run in it."""
+    with mirror.at(place) as folder:
+        if mirror.is_url(place):
+            console.print(f"{place} is copied in {folder}", highlight=False, markup=False)
+        yield folder
 
 
 def _generate(

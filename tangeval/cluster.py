@@ -199,8 +199,8 @@ class Nodes:
 
     def __str__(self) -> str:
         nodes = self._alive()
-        takes = f"{self.needs['CPU']} CPUs" + (" and a GPU" if self.needs["GPU"] else "")
-        return f"{len(nodes)} nodes with room for {sum(map(self._places, nodes))} jobs of {takes}"
+        each = f"{self.needs['CPU']} threads" + (" and a GPU" if self.needs["GPU"] else "")
+        return f"nodes: {len(nodes)}, with room for {sum(map(self._places, nodes))} at a time ({each} each)"
 
     @property
     def machine(self) -> "Machine":

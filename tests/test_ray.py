@@ -1,7 +1,8 @@
 """A study on a Ray cluster of three nodes: the same bytes as on one machine, whoever dies."""
 
+import os
 import shutil
-import warnings
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from tangeval import cluster as clusters
 from tangeval import generate, pipeline, plan
 from tangeval.records import TangevalError
 from tangeval.study import load_study
+from tests.test_faults import spoil
 from tests.tiny import SMALL_STUDY
 
 ray = pytest.importorskip("ray")
@@ -43,7 +45,7 @@ def study(tiny_model, tiny_run, tmp_path_factory):
     """Some thirty jobs; the base model and two checkpoints."""
     file = tmp_path_factory.mktemp("study") / "tiny.yaml"
     text = SMALL_STUDY.format(base=tiny_model, run=tiny_run) + "batch_size: 6\n"
-    file.write_text(text.replace("max_length: 12", "max_length: 90"))
+    file.write_text(text.replace("max_length: 12", "max_length: 60"))
     return file
 
 
@@ -64,7 +66,9 @@ def contents(folder):
 def decode(study, folder, on_progress=lambda *told: None, **options):
     setup = plan.resolve(load_study(study))
     with clusters.connect("ray", setup) as nodes:
-        return pipeline.decode(setup, folder, lambda *told: on_progress(nodes, *told), workers=nodes, **options)
+        return pipeline.decode(
+            setup, folder, lambda *told: on_progress(nodes, *told), workers=nodes, **options
+        )
 
 
 def test_a_node_that_dies_loses_nothing_and_one_that_joins_gets_work(three_nodes, study, alone, tmp_path):
@@ -98,3 +102,68 @@ def test_what_is_lacking_is_made_on_the_nodes_and_nothing_else(study, alone, tmp
     assert contents(folder) == contents(alone)
     (wave,) = [wave for wave in plan.read_plan(folder) if wave.shard(folder) == lost]
     assert sum(ended) == wave.streams()
+
+
+def test_a_checkpoint_that_cannot_be_used_is_left_out_as_on_one_machine(study, tiny_run, tmp_path):
+    runs = shutil.copytree(tiny_run, tmp_path / "run")
+    spoil(runs / "checkpoint-10")
+    own = tmp_path / "spoilt.yaml"
+    text = study.read_text().replace(str(tiny_run), str(runs)).replace("max_length: 60", "max_length: 6")
+    own.write_text(text)
+    failed = decode(own, tmp_path / "cluster", keep_going=True)
+    assert [skipped.path.name for skipped in failed] == ["checkpoint-10"]
+    pipeline.decode(plan.resolve(load_study(own)), tmp_path / "alone", keep_going=True)
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
+
+
+def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(study, tiny_run, tmp_path):
+    """The nodes of the test have what this process has: so what is expected of them differs."""
+    setup = plan.resolve(load_study(study))
+    moved = tuple(replace(c, path=tmp_path / "nowhere") if c.path else c for c in setup.checkpoints)
+    whole = clusters._Brief(setup, True, 1, 0, setup.fingerprints)
+    asked = [
+        (replace(whole, setup=replace(setup, checkpoints=moved)), {}),
+        (replace(whole, fingerprints=dict.fromkeys(setup.fingerprints, "other")), {}),
+        (replace(whole, threads=2), {"engine": "cpu torch.float32 1 threads"}),
+    ]
+    job = generate.Job(setup.checkpoints[1], examples=setup.examples("test"))
+    with clusters.connect("ray", setup):
+        workers = [(ray.remote(clusters._Worker).remote(brief, None), facts) for brief, facts in asked]
+        errors = [told.error for told in ray.get([w.do.remote(job, facts) for w, facts in workers])]
+    assert all(error.startswith("node ") for error in errors)
+    assert f"there is no {tmp_path / 'nowhere'} (checkpoints); put base model and checkpoints" in errors[0]
+    assert f"weights in {tiny_run / 'checkpoint-10'}: " in errors[1]
+    assert (
+        "engine: 'cpu torch.float32 2 threads', where the plan is for 'cpu torch.float32 1 thr" in errors[2]
+    )
+
+
+class Deadly(generate.Job):
+    """A job that ends every process that reads it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_a_job_that_takes_every_process_with_it_ends_the_run(study):
+    setup = plan.resolve(load_study(study))
+    with clusters.connect("ray", setup) as nodes:
+        nodes.__dict__["_survey"] = (None, {})
+        jobs = nodes.make([Deadly(setup.checkpoints[0])], lambda *told: None)
+        with (
+            pytest.warns(UserWarning, match="lost a process"),
+            pytest.raises(TangevalError, match="killed 3 times"),
+        ):
+            next(jobs)
+
+
+def test_what_cannot_be_connected_is_said(study, monkeypatch):
+    setup = plan.resolve(load_study(study))
+    with (
+        pytest.raises(TangevalError, match="give ray, or ray://HOST:10001"),
+        clusters.connect("slurm", setup),
+    ):
+        pass
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(TangevalError, match=r"pip install 'tangeval\[ray\]'"), clusters.connect("ray", setup):
+        pass
