@@ -195,7 +195,7 @@ class Nodes:
         self._starting: dict[Any, _Hand] = {}
         self._idle: list[_Hand] = []
         self._working: dict[Any, tuple[_Hand, Any]] = {}
-        self._stillborn, self._alone, self._fault = 0, False, ""
+        self._stillborn, self._alone = 0, False
 
     def __str__(self) -> str:
         nodes = self._alive()
@@ -223,15 +223,14 @@ class Nodes:
 
     def make(self, jobs: Sequence["Job"], on_progress: "OnProgress") -> Iterator["Done"]:
         waiting, lost = deque(jobs), set()
-        crashes: Counter[str] = Counter()
+        crashes: dict[str, list[_Hand]] = {}
         bar = _Bar(on_progress)
         look = self._board.read.remote()
         try:
             while waiting or self._working:
-                for ended in self._next(waiting, "do", self._survey[1]):
-                    job, told = ended
+                for job, hand, told in self._next(waiting, "do", self._survey[1]):
                     if told is None:
-                        self._again(job, crashes)
+                        self._again(job, hand, crashes)
                         waiting.appendleft(job)
                         continue
                     done = replace(_value(told), job=job)
@@ -251,16 +250,16 @@ class Nodes:
     def _ask(self, what: str, *arguments: Any) -> Any:
         """Return what any one process answers, whichever node dies meanwhile."""
         waiting: deque[Any] = deque([None])
-        crashes: Counter[str] = Counter()
+        crashes: dict[str, list[_Hand]] = {}
         while waiting or self._working:
-            for _, told in self._next(waiting, what, *arguments):
+            for _, hand, told in self._next(waiting, what, *arguments):
                 if told is not None:
                     return _value(told)
-                self._again(None, crashes)
+                self._again(None, hand, crashes)
                 waiting.append(None)
         raise AssertionError("a request was lost")
 
-    def _next(self, waiting: deque[Any], what: str, *arguments: Any) -> list[tuple[Any, _Told | None]]:
+    def _next(self, waiting: deque[Any], what: str, *arguments: Any) -> list[tuple[Any, _Hand, _Told | None]]:
         """Hand out what waits, and return what ended within a tick: None of a process that is gone."""
         self._hire(len(waiting))
         while waiting and self._idle:
@@ -268,7 +267,7 @@ class Nodes:
             asked = getattr(hand.actor, what).remote(*([] if job is None else [job]), *arguments)
             self._working[asked] = (hand, job)
         ready, _ = self.ray.wait([*self._starting, *self._working], timeout=_TICK)
-        ended: list[tuple[Any, _Told | None]] = []
+        ended: list[tuple[Any, _Hand, _Told | None]] = []
         for answer in ready:
             if answer in self._starting:
                 self._placed(answer)
@@ -279,7 +278,7 @@ class Nodes:
                 self._idle.append(hand)
             else:
                 self._bury(hand)
-            ended.append((job, told))
+            ended.append((job, hand, told))
         return ended
 
     def _hire(self, wanted: int) -> None:
@@ -328,20 +327,18 @@ class Nodes:
 
     def _bury(self, hand: _Hand) -> None:
         """Say who is gone, and end what may be left of it: its job is done elsewhere."""
-        node = f"node {hand.address}"
-        dead = hand.node not in {n["NodeID"] for n in self._alive()}
-        warnings.warn(f"{node} {'died' if dead else 'lost a process'}; its job is done again", stacklevel=2)
-        self._fault = "" if dead else node
+        warnings.warn(f"node {hand.address} died or lost a process; its job is done again", stacklevel=2)
         self._end(hand)
 
-    def _again(self, job: "Job | None", crashes: Counter[str]) -> None:
-        """Refuse to do a job again that takes every process with it."""
+    def _again(self, job: "Job | None", hand: _Hand, crashes: dict[str, list[_Hand]]) -> None:
+        """Refuse to do a job again that takes every process with it; a dead node's end is no fault of the job's."""
         what = f"{job.checkpoint.name}, {_key(job)}" if job else "a look at a node"
-        crashes[what] += bool(self._fault)
-        if crashes[what] >= _TRIES:
+        alive = {node["NodeID"] for node in self._alive()}  # a node that died is known as dead seconds later
+        crashes[what] = [h for h in (*crashes.get(what, []), hand) if h.node in alive]
+        if len(crashes[what]) >= _TRIES:
             raise TangevalError(
-                f"{what}: its process was killed {_TRIES} times, on {self._fault} the last time, and the node lived on: "
-                "mostly memory ran out; give a smaller batch_size, or fewer jobs a node (ray.cpus_per_job)"
+                f"{what}: its process was killed {_TRIES} times, on node {hand.address} the last time, and the node lived "
+                "on: mostly memory ran out; give a smaller batch_size, or fewer jobs a node (ray.cpus_per_job)"
             )
 
     def _alive(self) -> list[dict[str, Any]]:

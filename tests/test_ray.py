@@ -83,7 +83,7 @@ def test_a_node_that_dies_loses_nothing_and_one_that_joins_gets_work(three_nodes
             three_nodes.remove_node(killed, allow_graceful=False)
             joined.append(three_nodes.add_node(**SMALL).node_id)
 
-    with pytest.warns(UserWarning, match=r"node .* died; its job is done again"):
+    with pytest.warns(UserWarning, match=r"node .* died or lost a process; its job is done again"):
         decode(study, tmp_path, watch)
     assert contents(tmp_path) == contents(alone)
     assert len(places) == 4
