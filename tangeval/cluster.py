@@ -12,6 +12,7 @@ node died goes back to those that wait. Torch and Ray are imported when they are
 import hashlib
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -399,10 +400,11 @@ def connect(on: str, setup: Setup) -> Iterator[Nodes]:
             f"--on {on}: Ray is not installed: pip install 'tangeval[ray]', on every node ({error})"
         ) from error
     handler = signal.getsignal(signal.SIGTERM)
+    address = os.environ.get("RAY_ADDRESS") or "auto" if on == "ray" else on
     try:
-        address = "auto" if on == "ray" else on
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise TangevalError(
             f"--on {on}: no cluster answers there ({str(error).strip().splitlines()[0]}); `ray start --head` on one "
             "machine and `ray start --address=HOST:6379` on the others make one (docs/scale.md)"
@@ -417,6 +419,13 @@ def connect(on: str, setup: Setup) -> Iterator[Nodes]:
         yield Nodes(ray, setup)
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail now where nothing listens: Ray itself asks on for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def installed() -> dict[str, str]:

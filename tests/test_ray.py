@@ -164,6 +164,13 @@ def test_what_cannot_be_connected_is_said(study, monkeypatch):
         clusters.connect("slurm", setup),
     ):
         pass
+    for on, address in (("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with (
+            pytest.raises(TangevalError, match=r"no cluster answers there .*ray start"),
+            clusters.connect(on, setup),
+        ):
+            pass
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(TangevalError, match=r"pip install 'tangeval\[ray\]'"), clusters.connect("ray", setup):
         pass
