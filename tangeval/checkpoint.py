@@ -41,6 +41,11 @@ def shipped() -> list[str]:
     return sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
 
 
+def named() -> tuple[str, ...]:
+    """Return the base models that every installation finds by name, wherever it keeps them."""
+    return (*shipped(), GEMMA)
+
+
 def resolve_base(name: str, cache_dir: str | None = None) -> Base:
     """Return the base model that ``name`` stands for: shipped, packaged, a folder, a .gguf, a hub id.
 

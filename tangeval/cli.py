@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +15,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from tangeval import compare as comparing
 from tangeval import (
+    cluster,
     dataset,
     judge,
     lessons,
+    mirror,
     outputs,
     pipeline,
     plan,
@@ -30,6 +31,7 @@ from tangeval import (
     tables,
     terminal,
 )
+from tangeval import compare as comparing
 from tangeval.checkpoint import discover, trained_on
 from tangeval.foreign import inert
 from tangeval.metrics.aggregate import Part, groups
@@ -51,7 +53,10 @@ Overrides = Annotated[
 ]
 StudyFile = Annotated[Path, typer.Argument(help="A study file.")]
 Place = Annotated[Path, typer.Argument(metavar="STUDY-or-RESULTS", help="A study file, or a results folder.")]
-Out = Annotated[Path | None, typer.Option(help="The results folder (default: results/NAME).")]
+Out = Annotated[
+    str | None,
+    typer.Option(help="The results folder, or a URL of one such as s3://bucket/x (default: results/NAME)."),
+]
 Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run code.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Remove generations of which none fits the study any longer.")
@@ -64,6 +69,12 @@ Unseen = Annotated[
 ]
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going", help="Leave out checkpoints that cannot be used, and run the others.")
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        help="Decode on a Ray cluster: ray (this machine is one of its nodes), or ray://HOST:10001."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Machines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
@@ -79,18 +90,22 @@ def run(
     allow_pickle: Pickle = False,
     assume_unseen: Unseen = False,
     keep_going: KeepGoing = False,
+    on: On = None,
     quiet: Quiet = False,
     as_json: Machines = False,
 ) -> None:
     """Generate, score, summarise, draw and select; goes on where it was cut off."""
     audience = _audience(quiet, as_json)
-    study, folder, setup = _open(study_file, overrides, out, allow_pickle)
+    study, folder, setup = _open(study_file, overrides, None, allow_pickle)
+    place = out or str(folder)
     pipeline.check(setup, assume_unseen=assume_unseen)
     if dry_run:
-        _show_plan(setup, folder)
+        read = mirror.at(place) if mirror.is_url(place) else nullcontext(Path(place))
+        with read as folder, _workers(on, setup) as workers:
+            _show_plan(setup, folder, workers)
         return
-    with alone(folder):
-        _generate(setup, folder, overwrite=overwrite, keep_going=keep_going, audience=audience)
+    with _results(place) as folder:
+        _generate(setup, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
         _finish(study, setup, folder, audience)
 
 
@@ -116,14 +131,15 @@ def generate(
     overwrite: Overwrite = False,
     allow_pickle: Pickle = False,
     keep_going: KeepGoing = False,
+    on: On = None,
     quiet: Quiet = False,
     as_json: Machines = False,
 ) -> None:
     """Make the generations and likelihoods that the results folder lacks."""
     audience = _audience(quiet, as_json)
-    _, folder, setup = _open(study_file, overrides, out, allow_pickle)
-    with alone(folder):
-        _generate(setup, folder, overwrite=overwrite, keep_going=keep_going, audience=audience)
+    _, folder, setup = _open(study_file, overrides, None, allow_pickle)
+    with _results(out or str(folder)) as folder:
+        _generate(setup, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
 
 
 @app.command(name="summarize")
@@ -442,10 +458,54 @@ def _open(
     return study, out or Path("results") / study.name, setup
 
 
+@contextmanager
+def _results(place: str) -> Iterator[Path]:
+    """The results folder at a path or URL, and no other run in it."""
+    with mirror.at(place) as folder:
+        if mirror.is_url(place):
+            console.print(f"{place} is copied in {folder}", highlight=False, markup=False)
+        yield folder
+
+
 def _generate(
-    setup: Setup, folder: Path, *, overwrite: bool, keep_going: bool, audience: For = "people"
+    setup: Setup,
+    folder: Path,
+    on: str | None,
+    *,
+    overwrite: bool,
+    keep_going: bool,
+    audience: For = "people",
 ) -> None:
-    pending = pipeline.pending(setup, folder, overwrite=overwrite)
+    with _going_on(), _workers(on, setup) as workers:
+        pending = pipeline.pending(setup, folder, overwrite=overwrite, workers=workers)
+        _show_pending(setup, pending, audience)
+        with Decoding(console, pending.streams, setup.names, audience) as progress:
+            failed = pipeline.decode(setup, folder, progress.advance, keep_going=keep_going, workers=workers)
+    if setup.study.engine:
+        terminal.show_server(console, select.read_manifest(folder))
+    for checkpoint in failed:
+        console.print(
+            f"[yellow]left out[/] {escape(str(checkpoint.path))}: {escape(checkpoint.reason)}",
+            highlight=False,
+        )
+
+
+@contextmanager
+def _workers(on: str | None, setup: Setup) -> Iterator[cluster.Nodes | None]:
+    """The nodes of a cluster; None is this process."""
+    if on is None:
+        yield None
+        return
+    if setup.study.engine:
+        raise TangevalError(
+            "--on: the study's texts are a server's (engine), so there is nothing for a cluster to do"
+        )
+    with cluster.connect(on, setup) as nodes:
+        console.print(f"{on}: {nodes}", highlight=False)
+        yield nodes
+
+
+def _show_pending(setup: Setup, pending: pipeline.Pending, audience: For) -> None:
     if pending.stale:
         console.print(
             f"[yellow]{len(pending.stale)} shards of an earlier run fit no longer[/] ({pipeline.STALE}) and are removed",
@@ -460,15 +520,6 @@ def _generate(
     if audience == "machines":
         tell("planned", checkpoints=len(setup.checkpoints), cells=cells, outputs=pending.outputs,
              streams=pending.streams)  # fmt: skip
-    with _going_on(), Decoding(console, pending.streams, setup.names, audience) as progress:
-        failed = pipeline.decode(setup, folder, progress.advance, keep_going=keep_going)
-    if setup.study.engine:
-        terminal.show_server(console, select.read_manifest(folder))
-    for checkpoint in failed:
-        console.print(
-            f"[yellow]left out[/] {escape(str(checkpoint.path))}: {escape(checkpoint.reason)}",
-            highlight=False,
-        )
 
 
 @contextmanager
@@ -531,9 +582,8 @@ def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int
         )
 
 
-def _show_plan(setup: Setup, folder: Path) -> None:
-    engine = pipeline.engine_of(setup)
-    waves, _ = engine.plan(setup, folder)
+def _show_plan(setup: Setup, folder: Path, workers: cluster.Nodes | None) -> None:
+    waves, estimate = pipeline.planned(setup, folder, workers)
     pending = [wave for wave in waves if not wave.shard(folder).is_file()]
     table = Table(
         "checkpoint",
@@ -556,4 +606,4 @@ def _show_plan(setup: Setup, folder: Path) -> None:
             f"{outputs:,}",
         )
     console.print(table)
-    console.print(engine.estimate(setup, folder, pending), highlight=False)
+    console.print(estimate(pending), highlight=False)

@@ -2,15 +2,18 @@
 
 In: a resolved study and a results folder. Out: one parquet shard a wave, each whole or not
 there, and ``likelihood.parquet``. What is there already and still holds is not made again.
-Knows nothing of metrics.
+What is lacking is cut into jobs, and ``Workers`` make them: ``Here`` in this process, others
+elsewhere; the folder is written by this process alone. Knows nothing of metrics.
 """
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -23,10 +26,21 @@ from tangeval.decoding.engine import Stream
 from tangeval.decoding.memory import RowCost, UnmeasuredError, decode_in_memory, measure
 from tangeval.decoding.rows import Workspace
 from tangeval.decoding.sampler import luck_key
-from tangeval.likelihood import Likelihood, reference_nll
-from tangeval.plan import GENERATIONS, Setup, Wave, digest, make_plan, pace, record, said_of
+from tangeval.likelihood import Likelihood, Surprise, reference_nll
+from tangeval.plan import (
+    GENERATIONS,
+    Setup,
+    Wave,
+    digest,
+    hardware,
+    make_plan,
+    pace,
+    record,
+    said_of,
+    versions_of,
+)
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
-from tangeval.records import Base, Cell, Load, TangevalError, UnusableError
+from tangeval.records import Base, Cell, Checkpoint, Example, Load, TangevalError, UnusableError
 from tangeval.store import TIMINGS, read_json, record_seconds, sweep, weed, write_json, write_shard
 
 _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a wave; the whole process then stays under 4 GiB
@@ -35,14 +49,145 @@ _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a wave; the whole process then 
 OnProgress = Callable[[str, int, str], None]
 
 
-def plan(setup: Setup, folder: Path) -> tuple[list[Wave], dict[str, str]]:
-    """Return the study's waves and each checkpoint's context, without loading any weights."""
-    load = setup.study.loading()
-    contexts = {c.name: setup.context(c, engine_name(load)) for c in setup.checkpoints}
-    rows = setup.study.batch_size
-    if rows == "auto":
-        rows = _rows_by_trial(setup, folder) or rows_that_fit(setup)
-    return make_plan(setup, folder, contexts, rows), contexts
+@dataclass(frozen=True)
+class Machine:
+    """What texts are computed on: as ``engine_name`` says, and how many streams a wave of it may have."""
+
+    engine: str
+    rows: int
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process makes at a time: a wave of a checkpoint, or, without one, its likelihoods of ``examples``."""
+
+    checkpoint: Checkpoint
+    wave: Wave | None = None
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job's rows or likelihoods, or why its checkpoint cannot be used."""
+
+    job: Job
+    made: pd.DataFrame | list[Surprise] | UnusableError
+    seconds: float
+    loading: float | None = None  #: seconds, where the base model was loaded for it
+
+
+class Workers(Protocol):
+    """Where jobs are made. All of them compute on machines like ``machine``."""
+
+    @property
+    def machine(self) -> Machine: ...
+
+    def trial(self) -> dict[str, float] | None:
+        """Measure what a row costs on the GPU: ``fixed``, ``token`` and ``free`` bytes; None if that cannot be told."""
+        ...
+
+    def make(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
+        """Yield each job when it is done; those left of a checkpoint that cannot be used are dropped."""
+        ...
+
+
+class Here:
+    """This process: tokenizer and base model are kept, and one checkpoint at a time is on the base."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.load = setup, setup.study.loading(allow_pickle=setup.allow_pickle)
+        self.workspace = Workspace()
+        self._base: Any = None
+        self._model: Any = None
+        self._name, self._on = "", ExitStack()
+        self._loading: float | None = None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return models.load_tokenizer(self.setup.base)
+
+    @cached_property
+    def machine(self) -> Machine:
+        rows, device = self.setup.study.batch_size, models.device()
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        return Machine(
+            engine_name(self.load), rows_that_fit(self.setup) if rows == "auto" else rows, versions(), hardware(gpu)
+        )  # fmt: skip
+
+    def trial(self) -> dict[str, float] | None:
+        return _try_rows(self.setup, self.base(), self.tokenizer)
+
+    def base(self) -> Any:
+        """Return the base model, loaded at the first use."""
+        if self._base is None:
+            self.workspace.clear()
+            began = time.perf_counter()
+            self._base = models.load_model(self.setup.base, self.load)
+            self._loading = time.perf_counter() - began
+        return self._base
+
+    def model(self, checkpoint: Checkpoint) -> Any:
+        """Return the model with ``checkpoint`` on it, and take the last one off."""
+        if checkpoint.name != self._name:
+            self.release()
+            if checkpoint.kind == "full":
+                self._base = None  # two models at a time may be one too many
+                self.workspace.clear()
+            base = None if checkpoint.kind == "full" else self.base()
+            self._model = self._on.enter_context(models.with_checkpoint(base, checkpoint, self.load))
+            self._name = checkpoint.name
+        return self._model
+
+    def release(self) -> None:
+        """Take the checkpoint at hand off the base model."""
+        self._model, self._name = None, ""
+        self._on.close()
+
+    def make(self, jobs: Iterable[Job], on_progress: OnProgress) -> Iterator[Done]:
+        lost: set[str] = set()
+        try:
+            for job in jobs:
+                if job.checkpoint.name not in lost:
+                    done = self.do(job, on_progress)
+                    if isinstance(done.made, UnusableError):
+                        lost.add(job.checkpoint.name)
+                    yield done
+        finally:
+            self.release()
+
+    def do(self, job: Job, on_progress: OnProgress) -> Done:
+        """Do one job; its checkpoint stays on the model."""
+        made: pd.DataFrame | list[Surprise] | UnusableError
+        began = time.perf_counter()
+        try:
+            model = self.model(job.checkpoint)
+            began = time.perf_counter()
+            if job.wave is None:
+                made = reference_nll(model, self.tokenizer, self.setup, job.examples, self.workspace)
+            else:
+                made = run_wave(self.setup, job.wave, model, self.tokenizer, self.workspace, on_progress)
+        except UnusableError as error:
+            self.release()
+            # peft leaves on the model what it had loaded before it failed.
+            self._base = None
+            self.workspace.clear()
+            made = UnusableError(str(error))  # the error's own traceback would keep the model
+        loading, self._loading = self._loading, None
+        return Done(job, made, time.perf_counter() - began, loading)
+
+
+def plan(setup: Setup, folder: Path, machine: Machine | None = None) -> tuple[list[Wave], dict[str, str]]:
+    """Return the study's waves and each checkpoint's context, without loading any weights.
+
+    ``machine`` is what they are to be computed on, this one if None.
+    """
+    machine = machine or Here(setup).machine
+    contexts = {c.name: setup.context(c, machine.engine) for c in setup.checkpoints}
+    return make_plan(
+        setup, folder, contexts, _rows_by_trial(setup, folder, machine) or machine.rows
+    ), contexts
 
 
 def generate(
@@ -51,8 +196,9 @@ def generate(
     on_progress: OnProgress = lambda name, ended, text: None,
     *,
     keep_going: bool = False,
+    workers: Workers | None = None,
 ) -> tuple[Skipped, ...]:
-    """Make the generations and likelihoods that ``folder`` lacks.
+    """Make the generations and likelihoods that ``folder`` lacks, by ``workers`` (this process if None).
 
     With ``keep_going`` a checkpoint that cannot be used is returned with its reason, and the
     others are made; the folder is whole once it is called again without those.
@@ -61,61 +207,57 @@ def generate(
         TangevalError: a model or an adapter cannot be loaded, or does not give numbers.
     """
     failed: list[Skipped] = []
-    load = setup.study.loading(allow_pickle=setup.allow_pickle)
-    tokenizer = models.load_tokenizer(setup.base)
-    waves, contexts, base = _prepare(setup, folder, load, tokenizer)
+    workers = workers or Here(setup)
+    waves, contexts = _prepare(setup, folder, workers)
     likelihood = Likelihood(setup, folder, contexts)
-    check_openings(setup, tokenizer)
-    workspace = Workspace()
-    for checkpoint in setup.checkpoints:
-        pending = [w for w in waves if w.checkpoint == checkpoint.name and not w.shard(folder).is_file()]
-        lacking = likelihood.lacking(checkpoint)
-        if not pending and not lacking:
-            continue
-        if checkpoint.kind == "full":
-            base = None  # two models at a time may be one too many
-            workspace.clear()
-        elif base is None:
-            workspace.clear()
-            base = _load(setup, load, folder)
-        try:
-            with models.with_checkpoint(base, checkpoint, load) as model:
-                for wave in pending:
-                    began = time.perf_counter()
-                    frame = run_wave(setup, wave, model, tokenizer, workspace, on_progress)
-                    write_shard(wave.shard(folder), frame)
-                    record_seconds(folder, "waves", wave.id, began)
-                began = time.perf_counter()
-                surprises = reference_nll(model, tokenizer, setup, lacking, workspace)
-                likelihood.add(checkpoint, lacking, surprises)
-                record_seconds(folder, "likelihood", checkpoint.name, began)
-            del model
-        except UnusableError as error:
+    check_openings(setup, models.load_tokenizer(setup.base))
+    for done in workers.make(_jobs(setup, folder, waves, likelihood), on_progress):
+        checkpoint, wave = done.job.checkpoint, done.job.wave
+        if done.loading is not None:
+            record_seconds(folder, "load", setup.base.name, done.loading)
+        if isinstance(done.made, UnusableError):
             if not keep_going:
-                raise TangevalError(f"{checkpoint.name}: {error}; --keep-going leaves it out") from error
-            # peft leaves on the model what it had loaded before it failed.
-            base = None
-            workspace.clear()
-            failed.append(Skipped(checkpoint.path or Path(setup.base.source), str(error)))
+                raise TangevalError(
+                    f"{checkpoint.name}: {done.made}; --keep-going leaves it out"
+                ) from done.made
+            failed.append(Skipped(checkpoint.path or Path(setup.base.source), str(done.made)))
+        elif isinstance(done.made, pd.DataFrame) and wave:
+            write_shard(wave.shard(folder), done.made)
+            record_seconds(folder, "waves", wave.id, done.seconds)
+        elif isinstance(done.made, list):
+            likelihood.add(checkpoint, done.job.examples, done.made)
+            record_seconds(folder, "likelihood", checkpoint.name, done.seconds)
     if not failed:
         likelihood.write()
     return tuple(failed)
 
 
-def _prepare(
-    setup: Setup, folder: Path, load: Load, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[Wave], dict[str, str], Any]:
-    """Clear the folder of what is not whole, plan, and record the plan; return the base too where a trial loaded it."""
+def _jobs(setup: Setup, folder: Path, waves: Sequence[Wave], likelihood: Likelihood) -> list[Job]:
+    """What ``folder`` lacks, checkpoint after checkpoint: a model is loaded once where one process does all."""
+    jobs = []
+    for checkpoint in setup.checkpoints:
+        own = (wave for wave in waves if wave.checkpoint == checkpoint.name)
+        jobs += [Job(checkpoint, wave) for wave in own if not wave.shard(folder).is_file()]
+        lacking = likelihood.lacking(checkpoint)
+        jobs += [Job(checkpoint, examples=tuple(lacking))] if lacking else []
+    return jobs
+
+
+def _prepare(setup: Setup, folder: Path, workers: Workers) -> tuple[list[Wave], dict[str, str]]:
+    """Clear the folder of what is not whole, plan, and record the plan."""
     sweep(folder)
     weed(folder)
-    waves, contexts = plan(setup, folder)
-    base = None
-    if _wants_trial(setup, folder, waves):
-        base = _load(setup, load, folder)
-        _try_rows(setup, folder, base, tokenizer)
-        waves, contexts = plan(setup, folder)
-    record(setup, folder, waves, manifest(setup, contexts))
-    return waves, contexts, base
+    machine = workers.machine
+    waves, contexts = plan(setup, folder, machine)
+    if _wants_trial(setup, folder, waves, machine):
+        measured = workers.trial()
+        if measured:
+            timings = read_json(folder / TIMINGS) or {}
+            timings.setdefault("rows", {})[_trial_key(setup, machine.engine)] = measured
+            write_json(folder / TIMINGS, timings)
+        waves, contexts = plan(setup, folder, machine)
+    record(setup, folder, waves, manifest(setup, contexts, machine))
+    return waves, contexts
 
 
 def check_openings(setup: Setup, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -215,36 +357,28 @@ def engine_name(load: Load) -> str:
     return f"cpu {models.dtype_of(load)} {torch.get_num_threads()} threads"
 
 
-def _load(setup: Setup, load: Load, folder: Path) -> Any:
-    began = time.perf_counter()
-    base = models.load_model(setup.base, load)
-    record_seconds(folder, "load", setup.base.name, began)
-    return base
+def _trial_key(setup: Setup, engine: str) -> str:
+    return digest([setup.base_fingerprint, asdict(setup.study.loading()), engine])
 
 
-def _trial_key(setup: Setup) -> str:
-    load = setup.study.loading()
-    return digest([setup.base_fingerprint, asdict(load), engine_name(load)])
-
-
-def _wants_trial(setup: Setup, folder: Path, waves: Sequence[Wave]) -> bool:
+def _wants_trial(setup: Setup, folder: Path, waves: Sequence[Wave], machine: Machine) -> bool:
     """Whether a GPU is about to decode waves whose size it was not asked yet."""
     return (
-        models.device().type == "cuda"
+        machine.hardware["gpu"] is not None
         and setup.study.batch_size == "auto"
         and any(c.kind != "full" for c in setup.checkpoints)
-        and _trial_key(setup) not in (read_json(folder / TIMINGS) or {}).get("rows", {})
+        and _trial_key(setup, machine.engine) not in (read_json(folder / TIMINGS) or {}).get("rows", {})
         and any(not wave.shard(folder).is_file() for wave in waves)
     )
 
 
-def _try_rows(setup: Setup, folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Measure what a row costs here, and write it down; not of a model that shares short prompts alone."""
+def _try_rows(setup: Setup, model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, float] | None:
+    """Measure what a row costs here; not of a model that shares short prompts alone."""
     examples = [e for split in setup.study.ordered_splits() for e in setup.examples(split)]
     prompt = max((encode_prompt(tokenizer, e, setup.study.prompt) for e in examples), key=len)
     length = len(prompt) + max(setup.study.decoding.max_length)
     if not suits(type(model), model.config.get_text_config(), length):
-        return
+        return None
     try:
         cost, free = measure(model, prompt)
     except (torch.OutOfMemoryError, UnmeasuredError) as error:
@@ -253,16 +387,14 @@ def _try_rows(setup: Setup, folder: Path, model: Any, tokenizer: PreTrainedToken
             "the model's sizes instead, and halved until they fit",
             stacklevel=2,
         )
-        return
-    timings = read_json(folder / TIMINGS) or {}
-    timings.setdefault("rows", {})[_trial_key(setup)] = asdict(cost) | {"free": free}
-    write_json(folder / TIMINGS, timings)
+        return None
+    return asdict(cost) | {"free": free}
 
 
-def _rows_by_trial(setup: Setup, folder: Path) -> int | None:
-    """How many streams a wave may have by what ``_try_rows`` wrote down; None if nothing."""
-    known = (read_json(folder / TIMINGS) or {}).get("rows", {}).get(_trial_key(setup))
-    if known is None:
+def _rows_by_trial(setup: Setup, folder: Path, machine: Machine) -> int | None:
+    """How many streams a wave may have by what was measured and written down; None if nothing was, or is asked for."""
+    known = (read_json(folder / TIMINGS) or {}).get("rows", {}).get(_trial_key(setup, machine.engine))
+    if known is None or setup.study.batch_size != "auto":
         return None
     cost = RowCost(known["fixed"], known["token"])
     return cost.streams(max(setup.study.decoding.max_length), known["free"])
@@ -307,30 +439,34 @@ def _budget(base: Base, load: Load) -> float:
     return max(0.7 * (total - weights) - 2**30, 2**28)
 
 
-def estimate(setup: Setup, folder: Path, pending: Sequence[Wave]) -> str:
+def estimate(setup: Setup, folder: Path, pending: Sequence[Wave], machine: Machine | None = None) -> str:
     """Say what the pending waves will take, from the waves that were timed in ``folder``."""
     if not pending:
         return "nothing to decode: all that the study asks for is there"
     largest = max(w.streams() for w in pending)
-    memory = _budget(setup.base, setup.study.loading()) / 2**30
-    planned = (
-        "by what a row took here"
-        if _rows_by_trial(setup, folder)
-        else f"for {memory:.1f} GiB beside the weights"
-    )
+    planned = "for the machines of the cluster"
+    if _rows_by_trial(setup, folder, machine or Here(setup).machine):
+        planned = "by what a row took here"
+    elif machine is None:
+        memory = _budget(setup.base, setup.study.loading()) / 2**30
+        planned = f"for {memory:.1f} GiB beside the weights"
     size = f"waves of up to {largest:,} streams, planned {planned}"
     return f"{size}; {pace(folder, pending)}"
 
 
-def manifest(setup: Setup, contexts: dict[str, str]) -> dict[str, Any]:
+def manifest(setup: Setup, contexts: dict[str, str], machine: Machine) -> dict[str, Any]:
     """Return what a results folder says of its own making; the same run gives the same bytes."""
-    device = models.device()
     return said_of(
         setup,
         contexts,
-        engine=engine_name(setup.study.loading()),
+        engine=machine.engine,
         luck="keyed by seed, example, sample, step, token: shared between cells and checkpoints",
         luck_shared=True,
-        packages=("torch", "transformers", "peft", "tokenizers"),
-        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        versions=machine.versions,
+        hardware=machine.hardware,
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a results folder records."""
+    return versions_of("torch", "transformers", "peft", "tokenizers")

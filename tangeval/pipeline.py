@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ from tangeval.plan import Setup, Wave
 from tangeval.records import TangevalError
 from tangeval.store import read_columns
 from tangeval.study import Study, load_study
+
+if TYPE_CHECKING:
+    from tangeval.generate import Workers
 
 STALE = "checkpoints, weights, data, prompt, seed, versions or machine are others"
 
@@ -65,13 +68,24 @@ def engine_of(setup: Setup) -> Any:
     return generate
 
 
-def pending(setup: Setup, folder: Path, *, overwrite: bool = False) -> Pending:
+def planned(
+    setup: Setup, folder: Path, workers: "Workers | None" = None
+) -> tuple[list[Wave], Callable[[Sequence[Wave]], str]]:
+    """Return the study's waves, and what says how long some of them will take."""
+    engine, machine = engine_of(setup), [workers.machine] if workers else []
+    waves, _ = engine.plan(setup, folder, *machine)
+    return waves, lambda some: engine.estimate(setup, folder, some, *machine)
+
+
+def pending(
+    setup: Setup, folder: Path, *, overwrite: bool = False, workers: "Workers | None" = None
+) -> Pending:
     """Return what ``decode`` would make.
 
     Raises:
         TangevalError: nothing in the folder fits the study, and ``overwrite`` was not given.
     """
-    waves, _ = engine_of(setup).plan(setup, folder)
+    waves, _ = planned(setup, folder, workers)
     waiting = [wave for wave in waves if not wave.shard(folder).is_file()]
     there = set((folder / "generations").glob("*.parquet"))
     stale = there - {wave.shard(folder) for wave in waves}
@@ -89,16 +103,17 @@ def decode(
     on_progress: Callable[[str, int, str], None] = lambda name, ended, text: None,
     *,
     keep_going: bool = False,
+    workers: "Workers | None" = None,
 ) -> tuple[Skipped, ...]:
-    """Make the generations and likelihoods that the folder lacks; ``on_progress`` is ``generate``'s.
+    """Make the generations and likelihoods that the folder lacks; ``on_progress`` and ``workers`` are ``generate``'s.
 
     With ``keep_going`` the folder's record is of the checkpoints that could be used; the others
     are returned.
     """
-    engine = engine_of(setup)
-    failed: tuple[Skipped, ...] = engine.generate(setup, folder, on_progress, keep_going=keep_going)
+    engine, by = engine_of(setup), {"workers": workers} if workers else {}
+    failed: tuple[Skipped, ...] = engine.generate(setup, folder, on_progress, keep_going=keep_going, **by)
     if failed:
-        engine.generate(setup.without(failed), folder)
+        engine.generate(setup.without(failed), folder, **by)
     return failed
 
 

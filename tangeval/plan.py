@@ -242,33 +242,51 @@ def record(setup: Setup, folder: Path, waves: Sequence[Wave], manifest: dict[str
 
 
 def said_of(
-    setup: Setup, contexts: dict[str, str], *, engine: str, luck: str, luck_shared: bool, packages: Sequence[str],
-    gpu: str | None,
+    setup: Setup, contexts: dict[str, str], *, engine: str, luck: str, luck_shared: bool, versions: dict[str, str],
+    hardware: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what a results folder says of its own making, whatever the engine; ``packages`` are those it runs on."""
-    names = (*packages, "sacrebleu", "opencc", "numpy", "pandas")
+    """Return what a results folder says of its own making, whatever the engine."""
+    asked = setup.study.content()
+    asked.pop("ray", None)  # how many make it is no part of what is made
     return {
         "schema": SCHEMA,
         "tangeval": __version__,
         "study": setup.study.name,
         "seed": setup.study.seed,
-        "signature": digest([setup.study.content(), contexts, setup.dataset.digest]),
+        "signature": digest([asked, contexts, setup.dataset.digest]),
         "engine": engine,
         "luck": luck,
         "luck_shared": luck_shared,
         "data": {"name": setup.dataset.name, "digest": setup.dataset.digest},
         "base_model": {"name": setup.base.name, "fingerprint": setup.base_fingerprint},
         "checkpoints": [
-            {"name": c.name, "step": c.step, "kind": c.kind, "path": str(c.path) if c.path else None,
-             "fingerprint": setup.fingerprints[c.name], "seen": setup.seen(c)}
+            {
+                "name": c.name,
+                "step": c.step,
+                "kind": c.kind,
+                "path": str(c.path) if c.path else None,
+                "fingerprint": setup.fingerprints[c.name],
+                "seen": setup.seen(c),
+            }
             for c in setup.checkpoints
         ],
         "left_out": [{"path": str(s.path), "reason": s.reason} for s in setup.skipped],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-        "hardware": {
-            "machine": platform.machine(), "cores": psutil.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "gpu": gpu,
-        },
+        "versions": versions,
+        "hardware": hardware,
+    }
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the versions that a results folder records: of Python, of an engine's ``packages``, of what scores."""
+    names = (*packages, "sacrebleu", "opencc", "numpy", "pandas")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def hardware(gpu: str | None) -> dict[str, Any]:
+    """Return what a results folder records of this machine."""
+    return {
+        "machine": platform.machine(), "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "gpu": gpu,
     }  # fmt: skip
 
 

@@ -18,7 +18,18 @@ import pandas as pd
 from tangeval.checkpoint import Skipped
 from tangeval.client import in_flight, run
 from tangeval.completions import Knobs, Server, Text, opened, settle
-from tangeval.plan import GENERATIONS, Setup, Wave, digest, make_plan, pace, record, said_of
+from tangeval.plan import (
+    GENERATIONS,
+    Setup,
+    Wave,
+    digest,
+    hardware,
+    make_plan,
+    pace,
+    record,
+    said_of,
+    versions_of,
+)
 from tangeval.prompt import HW5, SYSTEM, poem_text
 from tangeval.records import Cell, Example, TangevalError
 from tangeval.store import LIKELIHOOD, read_json, record_seconds, sweep, weed, write_shard
@@ -145,7 +156,7 @@ async def _generate(setup: Setup, folder: Path, on_progress: OnProgress) -> None
             if not job.book.out:
                 write_shard(wave.shard(folder), _frame(setup, job.book))
                 # Waves overlap: each has the time since the last one was whole, so that all sum to the run's.
-                record_seconds(folder, "waves", wave.id, began)
+                record_seconds(folder, "waves", wave.id, time.perf_counter() - began)
                 began = time.perf_counter()
 
         await in_flight(_jobs(setup, pending, probes), work, engine.concurrency)
@@ -183,7 +194,7 @@ def _manifest(
     said = said_of(
         setup, contexts, engine=f"server {engine.host}{version}",
         luck="the server's own, a seed for each request: not shared between cells or checkpoints",
-        luck_shared=False, packages=("openai",), gpu=None,
+        luck_shared=False, versions=versions_of("openai"), hardware=hardware(None),
     )  # fmt: skip
     return said | {
         "server": {

@@ -25,8 +25,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
 _LARGEST = MIB  # bytes of a study file
-#: What says how weights are found and held; a server has them.
-_WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load")
+#: What says how weights are found, held and shared out; a server has them.
+_WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load", "ray")
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
@@ -97,6 +97,13 @@ class Decoding(Section):
     def cells(self) -> tuple[Cell, ...]:
         """Return every point of the grid once, or those of ``only``, sorted."""
         return tuple(sorted({Cell(*point) for point in self.only or self._grid()}))
+
+
+class RaySection(Section):
+    """What a job takes of a node where a study is run ``--on ray``; it changes no text but by the threads of a CPU."""
+
+    gpus_per_job: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = "auto"
+    cpus_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
 class CellRule(Section):
@@ -175,6 +182,7 @@ class Study(Section):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     seed: Annotated[int, Field(ge=0)] = 42
     engine: ServerSection | None = None
+    ray: RaySection = RaySection()
     select: Selection | None = Selection()
 
     @model_validator(mode="after")

@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(study, made, tmp_pa
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) > 12:
+        if len(calls) > 9:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:

@@ -481,9 +481,10 @@ def test_waves_are_planned_by_what_a_row_was_measured_to_cost(study_file, tmp_pa
     """What a trial on a GPU leaves in timings.json decides the next plan, for the same model and machine alone."""
     setup = plan.resolve(load_study(study_file, ["batch_size=auto"]))
     whole, _ = generate.plan(setup, tmp_path)
+    engine = generate.engine_name(setup.study.loading())
     longest = max(setup.study.decoding.max_length)
     cost = asdict(RowCost(fixed=1000.0, token=100.0)) | {"free": 20 * (1000 + 100 * longest) / 0.85 + 1}
-    (tmp_path / "timings.json").write_text(json.dumps({"rows": {generate._trial_key(setup): cost}}))
+    (tmp_path / "timings.json").write_text(json.dumps({"rows": {generate._trial_key(setup, engine): cost}}))
     waves, _ = generate.plan(setup, tmp_path)
     assert max(w.streams() for w in whole) > 20 >= max(w.streams() for w in waves)
     (tmp_path / "timings.json").write_text(json.dumps({"rows": {"another model": cost}}))

@@ -196,7 +196,8 @@ def test_what_needs_shared_luck_is_not_said_of_a_servers_results(made):
 
 def test_there_is_no_likelihood_and_everything_after_the_texts_works(made):
     folder, _, _ = made
-    scores, likelihood = read_scores(folder / FOLDER)
+    parts, likelihood = read_scores(folder / FOLDER)
+    scores = pd.concat(parts)
     assert len(likelihood) == 0
     assert scores["checkpoint"].nunique() == len(MODELS) + 2
     assert pd.read_csv(folder / FOLDER / "summary.csv")["reference_nll"].isna().all()

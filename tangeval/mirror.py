@@ -1,0 +1,240 @@
+"""A results folder at a URL: a local copy of it, sent as it grows, under a lease.
+
+In: a folder's path, or any URL that fsspec opens (``s3://``, ``gs://``, ``file://`` …). Out: a local
+folder to work in. A store has no lock that goes with its process and mostly no rename. So whoever works
+there writes who it is and until when, and says so again every few seconds; files are put whole, under
+another name first where there is a rename. Knows nothing of what the files say.
+"""
+
+import _thread
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+from tangeval.records import TangevalError, user_cache
+from tangeval.store import alone
+
+_LEASE = ".lease.json"
+_TERM = 60.0  # seconds that a lease lasts unless it is renewed
+_EVERY = 5.0  # seconds between looks at what is new
+_AT_ONCE = 200  # files that are copied before the lease is looked at
+
+
+def is_url(place: str) -> bool:
+    return "://" in place
+
+
+@contextmanager
+def at(place: str) -> Iterator[Path]:
+    """Yield the results folder at a path or URL, and keep other runs out of it.
+
+    What is at a URL is copied first. What is new in the copy is sent within seconds, and at the
+    end in any case.
+
+    Raises:
+        TangevalError: another run is at work there, or the URL cannot be opened or written.
+    """
+    if not is_url(place):
+        with alone(Path(place)):
+            yield Path(place)
+        return
+    mirror = _Mirror(place)
+    with alone(mirror.folder):
+        mirror.claim()
+        try:
+            mirror.pull()
+            watch = threading.Thread(target=mirror.watch, daemon=True)
+            watch.start()
+            try:
+                yield mirror.folder
+            finally:
+                mirror.over.set()
+                watch.join()
+                mirror.finish()
+        finally:
+            mirror.release()
+
+
+class _Mirror:
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self.fs, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise TangevalError(f"--out {url}: {error}") from error
+        self.root = str(root).rstrip("/")
+        self.renames = type(self.fs).mv is not AbstractFileSystem.mv  # that one copies
+        name = re.sub(r"\W+", "-", url).strip("-")[-40:]
+        self.folder = (
+            user_cache() / "mirrors" / f"{name}-{hashlib.blake2b(url.encode(), digest_size=4).hexdigest()}"
+        )
+        self.owner = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        self.sent: dict[str, tuple[int, int]] = {}
+        self.until = 0.0
+        self.over = threading.Event()
+        self.fault: Exception | None = None
+        self.lost: TangevalError | None = None
+
+    def claim(self) -> None:
+        """Write a lease where there is none, or where it ran out."""
+        with self._reachable():
+            held = self._lease()
+            self._refuse(held)
+            self._write_lease("overwrite" if held else "create")
+            self._refuse(self._lease())  # of two that came at once the second stays
+
+    def _refuse(self, lease: dict[str, Any] | None) -> None:
+        if lease and lease["owner"] != self.owner and lease["until"] > time.time():
+            raise TangevalError(
+                f"{self.url}: another run is at work there ({lease['owner']}); wait for it, or give another place. If "
+                f"it was killed, its lease ends in {lease['until'] - time.time():.0f} s"
+            )
+
+    def _lease(self) -> dict[str, Any] | None:
+        self.fs.invalidate_cache()
+        try:
+            lease: dict[str, Any] = json.loads(self.fs.cat_file(f"{self.root}/{_LEASE}"))
+        except FileNotFoundError:
+            return None
+        return lease
+
+    def _write_lease(self, mode: str = "overwrite") -> None:
+        until = time.time() + _TERM
+        content = json.dumps({"owner": self.owner, "until": until}).encode()
+        path = f"{self.root}/{_LEASE}"
+        try:
+            if mode == "create":
+                self._make_folder(self.root)
+                self.fs.pipe_file(path, content, mode="create")
+            else:
+                self._put(path, content)
+        except FileExistsError:
+            self._refuse(self._lease())
+            raise
+        self.until = until
+
+    def pull(self) -> None:
+        """Make the local copy equal to what is there."""
+        for old in self.folder.iterdir():
+            if old.name != ".lock":
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        with self._reachable():
+            start = len(self.root) + 1
+            names = [n for n in (str(file)[start:] for file in self.fs.find(self.root)) if not _hidden(n)]
+            for folder in {(self.folder / name).parent for name in names}:
+                folder.mkdir(parents=True, exist_ok=True)
+            for first in range(0, len(names), _AT_ONCE):
+                some = names[first : first + _AT_ONCE]
+                self.fs.get([f"{self.root}/{n}" for n in some], [str(self.folder / n) for n in some])
+                self._hold()
+        self.sent = self._local()
+
+    def push(self) -> None:
+        """Send what is new, what the shards are read by first, and remove what is gone."""
+        there = self._local()
+        for name in sorted(there, key=lambda name: name.startswith("generations/")):
+            if self.sent.get(name) != there[name]:
+                self._hold()
+                self._put(f"{self.root}/{name}", (self.folder / name).read_bytes())
+                self.sent[name] = there[name]
+        for name in self.sent.keys() - there.keys():
+            self.fs.rm_file(f"{self.root}/{name}")
+            del self.sent[name]
+
+    def _local(self) -> dict[str, tuple[int, int]]:
+        files = (file for file in self.folder.rglob("*") if file.is_file())
+        names = {file.relative_to(self.folder).as_posix(): file.stat() for file in files}
+        return {n: (stat.st_size, stat.st_mtime_ns) for n, stat in names.items() if not _hidden(n)}
+
+    def _put(self, path: str, content: bytes) -> None:
+        """Write a file whole: by a rename where there is one, else by one put, which a store does whole."""
+        if not self.renames:
+            self.fs.pipe_file(path, content)
+            return
+        parent, _, name = path.rpartition("/")
+        self._make_folder(parent)
+        draft = f"{parent}/.{name}.unfinished"
+        self.fs.pipe_file(draft, content)
+        self.fs.mv(draft, path)
+
+    def _make_folder(self, path: str) -> None:
+        if self.renames:  # a store of objects has no folders, and might make a bucket of a slip of the pen
+            self.fs.makedirs(path, exist_ok=True)
+
+    def watch(self) -> None:
+        """Renew the lease and send what is new until it is over; end the run where the lease is lost."""
+        while not self.over.wait(_EVERY):
+            try:
+                self.renew()
+                self.push()
+                self.fault = None
+            except TangevalError as error:
+                self.lost = error
+            except (
+                Exception
+            ) as error:  # whatever the store's library raises: tried again while the lease lasts
+                self.fault = error
+                if time.time() > self.until:
+                    self.lost = self._unreachable(error)
+            if self.lost:
+                if not self.over.is_set():
+                    _thread.interrupt_main()
+                return
+
+    def _hold(self) -> None:
+        """Renew the lease where much is sent or copied."""
+        if time.time() > self.until - _TERM / 2:
+            self.renew()
+
+    def renew(self) -> None:
+        lease = self._lease()
+        if lease is None or lease["owner"] != self.owner:
+            whose = lease["owner"] if lease else "nobody"
+            raise TangevalError(
+                f"{self.url}: the lease is not this run's any more, but {whose}'s; the same command goes on"
+            )
+        self._write_lease()
+
+    def finish(self) -> None:
+        """Send the last; say so where that cannot be done, or where the lease was lost."""
+        if self.lost:
+            raise self.lost
+        with self._reachable():
+            self.renew()
+            self.push()
+
+    def release(self) -> None:
+        if not self.lost:
+            with self._reachable():
+                self.fs.rm_file(f"{self.root}/{_LEASE}")
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except TangevalError:
+            raise
+        except Exception as error:  # each store's library has errors of its own
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> TangevalError:
+        return TangevalError(
+            f"{self.url} cannot be read or written ({type(error).__name__}: {error}); what was made is in {self.folder} "
+            "until the next run there"
+        )
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

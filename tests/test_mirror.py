@@ -1,0 +1,109 @@
+"""Results at a URL: what is there is gone on from, what is new is sent, and one run works at a time."""
+
+import json
+import time
+
+import fsspec
+import pytest
+
+from tangeval import mirror
+from tangeval.records import TangevalError
+from tests.test_faults import shards, tangeval
+from tests.tiny import SMALL_STUDY
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path, monkeypatch):
+    monkeypatch.setenv("TANGEVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mirror, "_EVERY", 0.05)
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request, tmp_path):
+    """A store that puts files whole, and one that renames."""
+    if request.param == "file":
+        return f"file://{tmp_path}/shared/results"
+    return f"memory://{tmp_path.name}/results"
+
+
+def stored(url: str) -> dict[str, bytes]:
+    fs, root = fsspec.core.url_to_fs(url)
+    return {name.removeprefix(f"{root}/"): fs.cat_file(name) for name in fs.find(root)}
+
+
+def test_a_run_ends_in_the_same_files_as_in_a_folder_and_goes_on_from_them(
+    url, tiny_model, tiny_run, tmp_path
+):
+    study = tmp_path / "tiny.yaml"
+    study.write_text(SMALL_STUDY.format(base=tiny_model, run=tiny_run) + "batch_size: 60\n")
+    assert tangeval("generate", study, "--out", tmp_path / "folder")[0] == 0
+    code, told = tangeval("generate", study, "--out", url)
+    assert code == 0, told
+    there = stored(url)
+    assert {n: c for n, c in there.items() if n.startswith("generations/")} == {
+        f"generations/{name}": content for name, content in shards(tmp_path / "folder").items()
+    }
+    files = [file for file in (tmp_path / "folder").rglob("*") if file.is_file()]
+    assert there.keys() == {file.relative_to(tmp_path / "folder").as_posix() for file in files}
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.rm_file(f"{root}/{min(n for n in there if n.startswith('generations/'))}")
+    code, told = tangeval("run", study, "samples=2", "--out", url, "--dry-run")
+    assert "waves of up to" in told
+    code, told = tangeval("generate", study, "--out", url)
+    assert "in 1 waves" in told, told
+    assert {n: c for n, c in stored(url).items() if n != "timings.json"} == {
+        n: c for n, c in there.items() if n != "timings.json"
+    }
+
+
+def test_what_is_new_is_sent_while_the_run_goes_on_and_what_is_gone_removed(url):
+    with mirror.at(url) as folder:
+        (folder / "generations").mkdir()
+        (folder / "generations" / "a.parquet").write_bytes(b"1")
+        (folder / ".draft.unfinished").write_bytes(b"1")
+        until = time.monotonic() + 5
+        while "generations/a.parquet" not in stored(url) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert stored(url).keys() == {"generations/a.parquet", ".lease.json"}
+        (folder / "generations" / "a.parquet").unlink()
+        (folder / "b").write_bytes(b"2")
+    assert stored(url) == {"b": b"2"}
+    with mirror.at(url) as folder:
+        assert (folder / "b").read_bytes() == b"2"
+
+
+def lease(url: str, seconds: float) -> None:
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.makedirs(root, exist_ok=True)
+    fs.pipe_file(
+        f"{root}/.lease.json", json.dumps({"owner": "another", "until": time.time() + seconds}).encode()
+    )
+
+
+def test_a_second_run_is_refused_until_the_lease_of_the_first_ends(url):
+    lease(url, 30)
+    with pytest.raises(TangevalError, match=r"another run is at work there \(another\).*its lease ends in \d+ s"), \
+            mirror.at(url):  # fmt: skip
+        pass
+    lease(url, -1)
+    with mirror.at(url):
+        pass
+    assert stored(url) == {}
+
+
+def test_a_run_that_loses_its_lease_is_ended_and_writes_no_more(url):
+    def work():
+        with mirror.at(url) as folder:
+            lease(url, 30)
+            (folder / "late").write_bytes(b"1")
+            for _ in range(200):  # a sleep is not interrupted from another thread
+                time.sleep(0.05)
+
+    with pytest.raises(TangevalError, match="the lease is not this run's any more, but another's"):
+        work()
+    assert stored(url).keys() == {".lease.json"}
+
+
+def test_a_url_of_an_unknown_kind_is_said():
+    with pytest.raises(TangevalError, match=r"--out nothing://x: .*nothing"), mirror.at("nothing://x"):
+        pass
