@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from tangeval.generate import Done, Here, Job, Machine, OnProgress
 
 _TICK = 0.5  # seconds between looks at what the nodes tell
-_TRIES = (
-    3  # how often a job may take its process with it, or a process fail to start, before that is an error
-)
+#: How often a job may take its process with it, or a process fail to start, before that is an error.
+_TRIES = 3
 _CODE = "code of tangeval"
 
 
@@ -412,9 +411,8 @@ def connect(on: str, setup: Setup) -> Iterator[Nodes]:
     # What nodes log of their end would stand among the progress, and among the lines for machines.
     ray._private.worker._worker_logs_enabled = False
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, handler
-        )  # Ray puts its own in the place of what stops a run as Ctrl-C does
+        # Ray puts its own in the place of what stops a run as Ctrl-C does.
+        signal.signal(signal.SIGTERM, handler)
     try:
         yield Nodes(ray, setup)
     finally:

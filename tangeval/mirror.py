@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -182,15 +183,16 @@ class _Mirror:
                 self.fault = None
             except TangevalError as error:
                 self.lost = error
-            except (
-                Exception
-            ) as error:  # whatever the store's library raises: tried again while the lease lasts
+            # Whatever the store's library raises is tried again while the lease lasts.
+            except Exception as error:
                 self.fault = error
                 if time.time() > self.until:
                     self.lost = self._unreachable(error)
             if self.lost:
                 if not self.over.is_set():
-                    _thread.interrupt_main()
+                    # What a shell starts in the background is begun with SIGINT ignored.
+                    heard = callable(signal.getsignal(signal.SIGINT))
+                    _thread.interrupt_main(signal.SIGINT if heard else signal.SIGTERM)
                 return
 
     def _hold(self) -> None:

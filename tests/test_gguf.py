@@ -89,7 +89,7 @@ def test_gguf_is_read_once(file, cache, monkeypatch):
     model.load_model(base, Load(dtype="float32"))
     changed = file.with_name("changed.gguf")
     changed.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(TypeError):
+    with pytest.raises(TangevalError, match="not callable"):
         model.load_model(resolve_base(str(changed)), Load(dtype="float32"))
 
 

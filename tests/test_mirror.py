@@ -1,6 +1,7 @@
 """Results at a URL: what is there is gone on from, what is new is sent, and one run works at a time."""
 
 import json
+import signal
 import time
 
 import fsspec
@@ -91,16 +92,27 @@ def test_a_second_run_is_refused_until_the_lease_of_the_first_ends(url):
     assert stored(url) == {}
 
 
-def test_a_run_that_loses_its_lease_is_ended_and_writes_no_more(url):
+@pytest.mark.parametrize(
+    ("deaf", "hears"), [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)]
+)
+def test_a_run_that_loses_its_lease_is_ended_and_writes_no_more(url, deaf, hears):
     def work():
         with mirror.at(url) as folder:
             lease(url, 30)
             (folder / "late").write_bytes(b"1")
             for _ in range(200):  # a sleep is not interrupted from another thread
                 time.sleep(0.05)
+            pytest.fail("nothing ended the run")
 
-    with pytest.raises(TangevalError, match="the lease is not this run's any more, but another's"):
-        work()
+    before = {
+        deaf: signal.signal(deaf, signal.SIG_IGN), hears: signal.signal(hears, signal.default_int_handler)
+    }  # fmt: skip
+    try:
+        with pytest.raises(TangevalError, match="the lease is not this run's any more, but another's"):
+            work()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert stored(url).keys() == {".lease.json"}
 
 

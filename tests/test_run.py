@@ -263,11 +263,8 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bytes(study_file, tmp_pat
     luck = random.Random(0)
     moments = [
         lambda: (cut / "plan.json").is_file(),
-        lambda: shards(cut) >= 2,
         lambda: shards(cut) >= 7,
-        lambda: (cut / "likelihood.parquet").is_file(),
         lambda: (cut / "scores.parquet").is_file(),
-        lambda: (cut / "figures").is_dir(),
     ]
     for moment in moments:
         process = start(study_file, cut)
