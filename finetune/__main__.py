@@ -12,6 +12,7 @@ from rich.console import Console
 
 from finetune.config import Config, load_config
 from finetune.run import prepare
+from tangeval.foreign import inert
 from tangeval.progress import Shown, quieten
 from tangeval.records import TangevalError
 from tangeval.store import alone
@@ -36,7 +37,7 @@ def main() -> None:
         with alone(Path(config.output_dir)) if first else nullcontext():
             finetune(config, console, overwrite=options.overwrite, first=first)
     except TangevalError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(inert(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)

@@ -100,13 +100,14 @@ def run(
     place = out or str(folder)
     pipeline.check(setup, assume_unseen=assume_unseen)
     if dry_run:
-        read = mirror.at(place) if mirror.is_url(place) else nullcontext(Path(place))
+        read = mirror.copied(place) if mirror.is_url(place) else nullcontext(Path(place))
         with read as folder, _workers(on, setup) as workers:
             _show_plan(setup, folder, workers)
         return
     with _results(place) as folder:
         _generate(setup, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
-        _finish(study, setup, folder, audience)
+        with _going_on():
+            _finish(study, setup, folder, audience)
 
 
 def _finish(study: Study, setup: Setup, folder: Path, audience: For) -> None:
@@ -147,7 +148,7 @@ def summarize_command(place: Place) -> None:
     """Score, summarise and draw what a results folder holds; needs no torch."""
     study, folder = pipeline.open_results(place)
     data = pipeline.data_of(study)
-    with alone(folder):
+    with _going_on(), alone(folder):
         summary, pictures = _evaluate(study, data, folder)
         console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all cells"))
         console.print(f"{len(pictures)} pictures in {folder / 'figures'}", markup=False)
@@ -173,7 +174,7 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
         seen = {record["name"]: record["seen"] for record in manifest["checkpoints"]}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
     data = pipeline.data_of(study)
-    with alone(folder):
+    with _going_on(), alone(folder):
         _select(study, data, folder)
         if (folder / report.PAGE).is_file():  # it would still show the old choice
             _report(study, data, folder)
@@ -498,7 +499,7 @@ def _workers(on: str | None, setup: Setup) -> Iterator[cluster.Nodes | None]:
         return
     if setup.study.engine:
         raise TangevalError(
-            "--on: the study's texts are a server's (engine), so there is nothing for a cluster to do"
+            "--on: the study's texts are a server's (engine); leave --on out, and put the cluster behind the server"
         )
     with cluster.connect(on, setup) as nodes:
         console.print(f"{on}: {nodes}", highlight=False)

@@ -7,7 +7,7 @@ imported when something is asked. Knows nothing of prompts, poems or files.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tangeval.records import TangevalError
@@ -49,8 +49,18 @@ def run(work: Coroutine[Any, Any, _Result]) -> _Result:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
     with ThreadPoolExecutor(1) as beside:
-        return beside.submit(asyncio.run, work).result()
+        result = beside.submit(loop.run_until_complete, task)
+        try:
+            return result.result()
+        except KeyboardInterrupt:
+            loop.call_soon_threadsafe(task.cancel)
+            raise
+        finally:
+            wait([result])
+            loop.close()
 
 
 async def in_flight(

@@ -185,7 +185,9 @@ class Nodes:
         study, gpus = setup.study.ray, setup.study.ray.gpus_per_job
         if gpus == "auto":
             gpus = int(ray.cluster_resources().get("GPU", 0) >= 1)
-        cpus = _threads() if study.cpus_per_job == "auto" else study.cpus_per_job
+        cpus = study.cpus_per_job
+        if cpus == "auto":
+            cpus = self._share(ray, gpus) if gpus else _threads()
         self.ray, self.needs = ray, {"CPU": cpus, "GPU": gpus}
         by_path = setup.base.local and setup.study.base_model not in checkpoints_on_disk.named()
         brief = _Brief(_absolute(setup), by_path, cpus, gpus, setup.fingerprints)
@@ -196,6 +198,13 @@ class Nodes:
         self._idle: list[_Hand] = []
         self._working: dict[Any, tuple[_Hand, Any]] = {}
         self._stillborn, self._alone = 0, False
+
+    @staticmethod
+    def _share(ray: Any, gpus: int) -> int:
+        """CPUs for a job that decodes on GPUs, where threads decide no text: so many that no GPU is without."""
+        has = (node["Resources"] for node in ray.nodes() if node["Alive"])
+        shares = [int(r.get("CPU", 0) * gpus // r["GPU"]) for r in has if r.get("GPU", 0) >= gpus]
+        return max(1, min(shares, default=1))
 
     def __str__(self) -> str:
         nodes = self._alive()

@@ -19,7 +19,7 @@ from tangeval.metrics import BY_NAME
 from tangeval.metrics.aggregate import KNOBS, Part, groups
 from tangeval.records import FLOOR, REFERENCE, TangevalError
 from tangeval.stats import flips_for, holm, poems_needed, sign_flip_p
-from tangeval.store import read_columns, read_json, read_scores, shares_luck
+from tangeval.store import no_url, read_columns, read_json, read_scores, shares_luck
 from tangeval.study import load_study, named_numbers
 
 METRICS = ("reference_nll", "bleu", "form", "rhyme")
@@ -45,6 +45,7 @@ def read_item(text: str, split: str) -> Item:
     Raises:
         TangevalError: there is no such folder, checkpoint, split or cell, or nothing was chosen.
     """
+    no_url(Path(text))
     place, _, rest = (text, "", "") if Path(text).is_dir() else text.partition(":")
     folder = Path(place)
     if not (folder / "study.yaml").is_file():

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HOT = 2.0  # the highest temperature that OpenAI's own servers take
 _SHORT, _LONG = 3, 24  # tokens of a probe's texts
+_MOST = 2**20  # characters of a text that is taken for one
 #: What a server says of a model that stays the same from one listing to the next.
 _LASTING = ("id", "owned_by", "root", "parent", "max_model_len", "meta")
 
@@ -221,15 +222,19 @@ def _texts(reply: Any, chat: bool) -> list[Text] | None:
         said = [(each["message"]["content"] if chat else each["text"]) or "" for each in choices]
         ends = [str(each["finish_reason"]) for each in choices]
         counts = [_spelt(each, chat) for each in choices]
+        total, read = used.get("completion_tokens"), used.get("prompt_tokens")
     except (AttributeError, KeyError, TypeError):
         return None
-    total = used.get("completion_tokens")
+    numbers = all(count is None or (type(count) is int and count >= 0) for count in (total, read))
+    if not numbers or not all(isinstance(text, str) and len(text) <= _MOST for text in said):
+        return None
+    said = [text.encode("utf-8", "replace").decode("utf-8") for text in said]  # lone surrogates are no text
     if len(choices) == 1:
         counts = [total]
     elif None in counts or sum(filter(None, counts)) != total:
         counts = [None] * len(choices)
     rows = zip(said, counts, ends, strict=True)
-    return [Text(*row, used.get("prompt_tokens")) for row in rows] or None
+    return [Text(*row, read) for row in rows] or None
 
 
 def _spelt(choice: Any, chat: bool) -> int | None:

@@ -12,25 +12,28 @@ import json
 import os
 import platform
 import re
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from tangeval.foreign import parsed
 from tangeval.records import TangevalError, user_cache
-from tangeval.store import alone
+from tangeval.store import alone, read_json, write_json
 
 _LEASE = ".lease.json"
+_LONGEST = 4096  # bytes of one
+_SENT = ".sent.json"  # in the copy: what the URL had of it
 _TERM = 60.0  # seconds that a lease lasts unless it is renewed
 _EVERY = 5.0  # seconds between looks at what is new
-_AT_ONCE = 200  # files that are copied before the lease is looked at
+_AT_ONCE = 200  # files that are asked for together
 
 
 def is_url(place: str) -> bool:
@@ -41,8 +44,8 @@ def is_url(place: str) -> bool:
 def at(place: str) -> Iterator[Path]:
     """Yield the results folder at a path or URL, and keep other runs out of it.
 
-    What is at a URL is copied first. What is new in the copy is sent within seconds, and at the
-    end in any case.
+    What is at a URL is copied first, save what was made in the copy since it was last sent. What is
+    new in the copy is sent within seconds, and at the end in any case.
 
     Raises:
         TangevalError: another run is at work there, or the URL cannot be opened or written.
@@ -52,20 +55,35 @@ def at(place: str) -> Iterator[Path]:
             yield Path(place)
         return
     mirror = _Mirror(place)
-    with alone(mirror.folder):
+    with mirror.beside(), alone(mirror.folder):
         mirror.claim()
+        keeper = threading.Thread(target=mirror.keep, daemon=True)
+        sender = threading.Thread(target=mirror.watch, daemon=True)
+        keeper.start()
         try:
             mirror.pull()
-            watch = threading.Thread(target=mirror.watch, daemon=True)
-            watch.start()
+            sender.start()
+            mirror.working = True
             try:
                 yield mirror.folder
             finally:
-                mirror.over.set()
-                watch.join()
+                mirror.working = False
+                mirror.done.set()
+                sender.join()
                 mirror.finish()
         finally:
+            mirror.over.set()
+            keeper.join()
             mirror.release()
+
+
+@contextmanager
+def copied(url: str) -> Iterator[Path]:
+    """Yield a copy of the results folder at a URL, to look at: nothing there changes."""
+    mirror = _Mirror(url)
+    with alone(mirror.folder):
+        mirror.pull()
+        yield mirror.folder
 
 
 class _Mirror:
@@ -84,9 +102,13 @@ class _Mirror:
         self.owner = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
         self.sent: dict[str, tuple[int, int]] = {}
         self.until = 0.0
-        self.over = threading.Event()
-        self.fault: Exception | None = None
+        self.working = False
+        self.done, self.over = threading.Event(), threading.Event()
         self.lost: TangevalError | None = None
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Keep out a run that works in the same folder by its path."""
+        return alone(Path(self.root)) if isinstance(self.fs, LocalFileSystem) else nullcontext()
 
     def claim(self) -> None:
         """Write a lease where there is none, or where it ran out."""
@@ -106,10 +128,16 @@ class _Mirror:
     def _lease(self) -> dict[str, Any] | None:
         self.fs.invalidate_cache()
         try:
-            lease: dict[str, Any] = json.loads(self.fs.cat_file(f"{self.root}/{_LEASE}"))
+            lease = parsed(self.fs.cat_file(f"{self.root}/{_LEASE}", end=_LONGEST))
+            if not isinstance(lease["owner"], str) or not isinstance(lease["until"], float):
+                raise TypeError
         except FileNotFoundError:
             return None
-        return lease
+        except (ValueError, TypeError, KeyError):
+            raise TangevalError(
+                f"{self.url}: {_LEASE} there is no lease; if no other run is at work there, delete it"
+            ) from None
+        return dict(lease)
 
     def _write_lease(self, mode: str = "overwrite") -> None:
         until = time.time() + _TERM
@@ -127,32 +155,43 @@ class _Mirror:
         self.until = until
 
     def pull(self) -> None:
-        """Make the local copy equal to what is there."""
-        for old in self.folder.iterdir():
-            if old.name != ".lock":
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        """Make the local copy what is there, and what was made here since it was last sent."""
+        before, here = read_json(self.folder / _SENT) or {}, self._local()
+        unsent = {name for name, stat in here.items() if before.get(name) != list(stat)}
+        for name in here.keys() - unsent:
+            (self.folder / name).unlink()
         with self._reachable():
             start = len(self.root) + 1
-            names = [n for n in (str(file)[start:] for file in self.fs.find(self.root)) if not _hidden(n)]
+            there = (str(file)[start:] for file in self.fs.find(self.root))
+            names = [name for name in there if not _hidden(name) and name not in unsent]
             for folder in {(self.folder / name).parent for name in names}:
                 folder.mkdir(parents=True, exist_ok=True)
             for first in range(0, len(names), _AT_ONCE):
                 some = names[first : first + _AT_ONCE]
                 self.fs.get([f"{self.root}/{n}" for n in some], [str(self.folder / n) for n in some])
-                self._hold()
-        self.sent = self._local()
+        now = self._local()
+        self.sent = {name: now[name] for name in names}
+        self._note()
 
     def push(self) -> None:
         """Send what is new, what the shards are read by first, and remove what is gone."""
         there = self._local()
-        for name in sorted(there, key=lambda name: name.startswith("generations/")):
-            if self.sent.get(name) != there[name]:
-                self._hold()
-                self._put(f"{self.root}/{name}", (self.folder / name).read_bytes())
-                self.sent[name] = there[name]
-        for name in self.sent.keys() - there.keys():
+        new = [name for name in there if self.sent.get(name) != there[name]]
+        for name in sorted(new, key=lambda name: name.startswith("generations/")):
+            if self.lost:
+                raise self.lost
+            self._put(f"{self.root}/{name}", (self.folder / name).read_bytes())
+            self.sent[name] = there[name]
+        gone = self.sent.keys() - there.keys()
+        for name in gone:
             self.fs.rm_file(f"{self.root}/{name}")
             del self.sent[name]
+        if new or gone:
+            self._note()
+
+    def _note(self) -> None:
+        """Write down what the URL has of the copy, for the next run's ``pull``."""
+        write_json(self.folder / _SENT, self.sent)
 
     def _local(self) -> dict[str, tuple[int, int]]:
         files = (file for file in self.folder.rglob("*") if file.is_file())
@@ -175,30 +214,28 @@ class _Mirror:
             self.fs.makedirs(path, exist_ok=True)
 
     def watch(self) -> None:
-        """Renew the lease and send what is new until it is over; end the run where the lease is lost."""
+        """Send what is new until the work is done."""
+        while not self.done.wait(_EVERY) and not self.lost:
+            # Whatever the store's library raises is tried again; ``keep`` and ``finish`` say what lasts.
+            with suppress(Exception):
+                self.push()
+
+    def keep(self) -> None:
+        """Renew the lease until all is over; end the work where it is lost."""
         while not self.over.wait(_EVERY):
             try:
                 self.renew()
-                self.push()
-                self.fault = None
             except TangevalError as error:
                 self.lost = error
-            # Whatever the store's library raises is tried again while the lease lasts.
-            except Exception as error:
-                self.fault = error
+            except Exception as error:  # the store's library's own: tried again while the lease lasts
                 if time.time() > self.until:
                     self.lost = self._unreachable(error)
             if self.lost:
-                if not self.over.is_set():
+                if self.working:
                     # What a shell starts in the background is begun with SIGINT ignored.
                     heard = callable(signal.getsignal(signal.SIGINT))
                     _thread.interrupt_main(signal.SIGINT if heard else signal.SIGTERM)
                 return
-
-    def _hold(self) -> None:
-        """Renew the lease where much is sent or copied."""
-        if time.time() > self.until - _TERM / 2:
-            self.renew()
 
     def renew(self) -> None:
         lease = self._lease()
@@ -234,7 +271,7 @@ class _Mirror:
     def _unreachable(self, error: Exception) -> TangevalError:
         return TangevalError(
             f"{self.url} cannot be read or written ({type(error).__name__}: {error}); what was made is in {self.folder} "
-            "until the next run there"
+            "and is sent by the next run there"
         )
 
 

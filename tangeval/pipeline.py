@@ -17,7 +17,7 @@ from tangeval.checkpoint import Skipped
 from tangeval.dataset import Dataset
 from tangeval.plan import Setup, Wave
 from tangeval.records import TangevalError
-from tangeval.store import read_columns
+from tangeval.store import no_url, read_columns
 from tangeval.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def open_results(place: Path) -> tuple[Study, Path]:
     Raises:
         TangevalError: the study has no results yet.
     """
+    no_url(place)
     if place.is_dir():
         return load_study(place / "study.yaml"), place
     folder = Path("results") / load_study(place).name

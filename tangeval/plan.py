@@ -26,6 +26,7 @@ from tangeval import checkpoint as checkpoints_on_disk
 from tangeval import dataset as datasets
 from tangeval.checkpoint import Skipped
 from tangeval.dataset import Dataset
+from tangeval.foreign import LARGEST, MIB
 from tangeval.prompt import HW5, SYSTEM
 from tangeval.records import BASE, Base, Cell, Checkpoint, Example, TangevalError
 from tangeval.store import TIMINGS, read_json, write_json, write_text
@@ -196,7 +197,9 @@ def read_plan(folder: Path) -> list[Wave]:
     if content is None:
         return []
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise TangevalError(f"{folder / PLAN}: made by another version of tangeval; use another folder")
+        raise TangevalError(
+            f"{folder / PLAN}: made by another version of tangeval, which can go on from it and read it; with this one, use another folder"
+        )
     try:
         grids = [tuple(Cell(*cell) for cell in grid) for grid in content["grids"]]
         waves = [
@@ -228,7 +231,13 @@ def write_plan(folder: Path, waves: Sequence[Wave]) -> None:
             for w in waves
         ],
     }  # fmt: skip
-    write_json(folder / PLAN, content)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n"
+    if len(text) > LARGEST:
+        raise TangevalError(
+            f"{folder / PLAN}: {len(waves):,} waves are more than a plan may list ({LARGEST // MIB} MiB); give a larger "
+            "batch_size, or part the study"
+        )
+    write_text(folder / PLAN, text)
 
 
 def record(setup: Setup, folder: Path, waves: Sequence[Wave], manifest: dict[str, Any]) -> None:
@@ -247,7 +256,10 @@ def said_of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a results folder says of its own making, whatever the engine."""
     asked = setup.study.content()
-    asked.pop("ray", None)  # how many make it is no part of what is made
+    for key in ("ray", "cache_dir"):  # where and by how many it is made is no part of what is made
+        asked.pop(key, None)
+    for key in ("server", "concurrency", "api_key_env", "timeout", "retries"):
+        (asked.get("engine") or {}).pop(key, None)
     return {
         "schema": SCHEMA,
         "tangeval": __version__,

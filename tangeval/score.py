@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -23,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval.dataset import Dataset
+from tangeval.dataset import load as dataset_of
 from tangeval.metrics.bleu import COLUMNS, pair_statistics, signatures
 from tangeval.metrics.copying import Index, copying, index
 from tangeval.metrics.diversity import diversity
@@ -111,8 +113,16 @@ def _workers(lots: Sequence[_Lot], run: tuple[Study, Dataset, Path]) -> Iterator
         return
     # Not forked: whoever generated before has torch's threads and perhaps a GPU.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, context, _begin, run) as pool:
-        yield _in_order(pool, lots, ahead=2 * cores)
+    study, _, folder = run
+    # A process reads the data itself: what it is begun with must be small, or its death would not be noticed.
+    with ProcessPoolExecutor(cores, context, _begin, (study, folder)) as pool:
+        try:
+            yield _in_order(pool, lots, ahead=2 * cores)
+        except BrokenProcessPool as error:
+            raise TangevalError(
+                f"{folder}: a process that scores was ended, mostly because memory ran out; free some, and give the same "
+                'command again. In a script of your own, call tangeval under if __name__ == "__main__"'
+            ) from error
 
 
 def _in_order(pool: Executor, lots: Sequence[_Lot], ahead: int) -> Iterator[pd.DataFrame]:
@@ -142,8 +152,10 @@ class _Scorer:
 _worker: list[_Scorer] = []  # a worker process has one
 
 
-def _begin(study: Study, dataset: Dataset, folder: Path) -> None:
-    _worker[:] = [_Scorer(study, dataset, folder)]
+def _begin(study: Study, folder: Path) -> None:
+    data = dataset_of(study.data_name, study.validation_size)
+    check_data(data, folder)
+    _worker[:] = [_Scorer(study, data, folder)]
 
 
 def _score_in_worker(lot: _Lot) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that is there under its name once all is written, and never if it is not."""
+    no_url(path)
     draft = path.with_name(f".{path.name}{_UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,9 +58,11 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise TangevalError(
             f"{path} cannot be written ({error.strerror or error}): make room or give another folder; what is whole "
             "there stays, and the same command goes on from it"
@@ -153,6 +157,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         TangevalError: another run is at work there; the message names it.
     """
+    no_url(folder)
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,7 +255,9 @@ def _check_size(path: Path, group: int | None = None, names: Sequence[str] | Non
         with pq.ParquetFile(path, read_dictionary=texts) as packed:
             batches = packed.iter_batches(columns=texts, row_groups=numbers)
             size = max(size, sum(map(_spelt_out, batches)))
-    if values > _VALUES or size > _BYTES:
+    # A column of all scores: a file of honest size has a byte or more for each row.
+    most = _VALUES if names is None else max(_VALUES, len(names) * path.stat().st_size)
+    if values > most or size > _BYTES:
         raise TangevalError(
             f"{path}: holds more than any file that tangeval writes ({values:,} values, {size / 2**20:,.0f} MiB); it is "
             "not what its name says: delete it, and run the study again"
@@ -354,6 +361,19 @@ def _may_hold(groups: Any, number: int, asked: dict[str, str]) -> bool:
         (known := ranges.get(column)) is None or not known.has_min_max or known.min <= value <= known.max
         for column, value in asked.items()
     )
+
+
+def no_url(place: Path) -> None:
+    """Refuse a URL where only a folder or file will do.
+
+    Raises:
+        TangevalError: it is one.
+    """
+    if re.match(r"[a-z0-9+.-]{2,}:/", str(place)):  # a path has lost the second stroke
+        raise TangevalError(
+            f"{place}: only `tangeval run` and `generate` take a URL, as --out; give a folder or file here. What is at a URL "
+            "is also in the folder that they name"
+        )
 
 
 def sweep(folder: Path) -> None:

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from tangeval import dataset, store
+from tangeval import dataset, plan, store
 from tangeval.checkpoint import discover, resolve_base, trained_on, whole_safetensors
 from tangeval.cli import app
 from tangeval.dataset import SAMPLE, TESTING, TRAINING, TRUTH
 from tangeval.foreign import LARGEST, MIB, inert, inert_json
 from tangeval.model import load_model, load_tokenizer
 from tangeval.outputs import read_outputs
-from tangeval.plan import read_plan
+from tangeval.plan import Wave, read_plan, write_plan
 from tangeval.progress import Shown, tell
 from tangeval.records import Load, TangevalError
 
@@ -264,6 +264,15 @@ def test_a_plan_whose_shards_lie_elsewhere_is_refused(tmp_path):
     (tmp_path / "plan.json").write_text('{"schema": 2, "grids": [], "waves": [{"id": 5, "grid": 0}]}')
     with pytest.raises(TangevalError, match="not a plan"):
         read_plan(tmp_path)
+
+
+def test_a_plan_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "LARGEST", 1000)
+    waves = [Wave(f"{n:08x}", "base", "", ("test-1",), tuple(range(50)), ()) for n in range(9)]
+    with pytest.raises(TangevalError, match=r"9 waves are more than a plan may list.*batch_size"):
+        write_plan(tmp_path, waves)
+    write_plan(tmp_path, waves[:2])
+    assert read_plan(tmp_path) == waves[:2]
 
 
 def test_train_ids_that_are_no_list_of_texts_are_named(tiny_run, tmp_path):

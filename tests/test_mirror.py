@@ -9,6 +9,7 @@ import pytest
 
 from tangeval import mirror
 from tangeval.records import TangevalError
+from tangeval.store import alone
 from tests.test_faults import shards, tangeval
 from tests.tiny import SMALL_STUDY
 
@@ -29,7 +30,10 @@ def url(request, tmp_path):
 
 def stored(url: str) -> dict[str, bytes]:
     fs, root = fsspec.core.url_to_fs(url)
-    return {name.removeprefix(f"{root}/"): fs.cat_file(name) for name in fs.find(root)}
+    there = (
+        name for name in fs.find(root) if not name.endswith("/.lock")
+    )  # a folder's own, while a run is there
+    return {name.removeprefix(f"{root}/"): fs.cat_file(name) for name in there}
 
 
 def test_a_run_ends_in_the_same_files_as_in_a_folder_and_goes_on_from_them(
@@ -119,3 +123,72 @@ def test_a_run_that_loses_its_lease_is_ended_and_writes_no_more(url, deaf, hears
 def test_a_url_of_an_unknown_kind_is_said():
     with pytest.raises(TangevalError, match=r"--out nothing://x: .*nothing"), mirror.at("nothing://x"):
         pass
+
+
+def test_what_was_made_in_the_copy_is_kept_and_sent_and_a_look_changes_nothing(url):
+    with mirror.at(url) as folder:
+        (folder / "a").write_bytes(b"1")
+    (folder / "judge.jsonl").write_bytes(b"paid for")
+    (folder / "a").write_bytes(b"two")
+    with mirror.copied(url) as copy:
+        assert (copy / "judge.jsonl").read_bytes() == b"paid for"
+    assert stored(url) == {"a": b"1"}
+    with mirror.at(url):
+        pass
+    assert stored(url) == {"a": b"two", "judge.jsonl": b"paid for"}
+
+
+def test_what_another_machine_made_or_removed_is_taken_over(url):
+    with mirror.at(url) as folder:
+        (folder / "a").write_bytes(b"1")
+        (folder / "b").write_bytes(b"1")
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.pipe_file(f"{root}/a", b"newer")
+    fs.rm_file(f"{root}/b")
+    with mirror.at(url) as folder:
+        assert (folder / "a").read_bytes() == b"newer"
+        assert not (folder / "b").exists()
+    assert stored(url) == {"a": b"newer"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"owner": 1, "until": 2}'])
+def test_a_damaged_lease_is_named(url, content):
+    fs, root = fsspec.core.url_to_fs(url)
+    fs.makedirs(root, exist_ok=True)
+    fs.pipe_file(f"{root}/.lease.json", content)
+    with pytest.raises(TangevalError, match=r"\.lease\.json there is no lease; .* delete it"), mirror.at(url):
+        pass
+
+
+def test_a_long_put_outlasts_no_lease(url, monkeypatch):
+    monkeypatch.setattr(mirror, "_TERM", 0.5)
+    put = mirror._Mirror._put
+
+    def slow(self, path, content):
+        time.sleep(1.5 if path.endswith("/large") else 0)
+        put(self, path, content)
+
+    monkeypatch.setattr(mirror._Mirror, "_put", slow)
+    with mirror.at(url) as folder:
+        (folder / "large").write_bytes(b"1")
+        until = time.monotonic() + 1.2
+        while time.monotonic() < until:
+            lease = stored(url).get(".lease.json")
+            assert (
+                lease is None or json.loads(lease)["until"] > time.time()
+            )  # None: between a removal and a rename
+            time.sleep(0.1)
+    assert stored(url) == {"large": b"1"}
+
+
+def test_a_folder_is_not_shared_by_path_and_url(tmp_path):
+    with alone(tmp_path / "shared"), pytest.raises(TangevalError, match="another run is at work there"), \
+            mirror.at(f"file://{tmp_path}/shared"):  # fmt: skip
+        pass
+
+
+@pytest.mark.parametrize("command", ["summarize", "report", "select"])
+def test_a_url_where_a_folder_is_meant_is_refused(url, command):
+    code, told = tangeval(command, url)
+    assert code
+    assert "take a URL" in told

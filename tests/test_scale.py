@@ -1,5 +1,8 @@
 """A study scored and summarised in parts is the study scored and summarised whole."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 
@@ -32,6 +35,24 @@ def test_scoring_in_parts_equals_scoring_whole(whole, monkeypatch, alone):
     assert len(parts) > 20
     assert max(map(len, parts[:-2])) <= 200
     pd.testing.assert_frame_equal(pd.read_parquet(folder / SCORES), expected, check_exact=True)
+
+
+def test_a_process_that_scores_and_dies_is_said_and_nothing_hangs(whole, tmp_path):
+    """A script that calls tangeval outside of a main guard: each process runs it again, and dies of that."""
+    *_, folder, _ = whole
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tangeval import pipeline, score\n"
+        "score.ALONE, score.LOT, score.WORKERS = 0, 200, 2\n"
+        f"study, folder = pipeline.open_results(Path({str(folder)!r}))\n"
+        "score.os.sched_getaffinity = lambda which: {0, 1}\n"
+        "score.score(study, pipeline.data_of(study), folder)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode
+    assert "a process that scores was ended" in done.stderr
+    assert not list(folder.glob(".*.unfinished"))
 
 
 def test_what_is_made_of_parts_is_what_is_made_of_the_whole(whole):

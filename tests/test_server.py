@@ -12,8 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,10 +23,10 @@ import pytest
 import yaml
 
 import tangeval as package
-from tangeval import plan, server
+from tangeval import client, completions, plan, server
 from tangeval.compare import compare, read_item
 from tangeval.completions import FORMS, Knobs
-from tangeval.plan import GENERATIONS, read_plan
+from tangeval.plan import GENERATIONS, read_plan, resolve, said_of
 from tangeval.records import TangevalError
 from tangeval.store import read_json, read_scores
 from tangeval.study import load_study
@@ -549,6 +551,66 @@ def test_selection_asks_whether_served_checkpoints_saw_the_poems(serve, tmp_path
     (tmp_path / "served.yaml").write_text(STUDY.format(url=serve().url))
     done = tangeval(tmp_path, "run", "served.yaml")
     assert "checkpoint-10, checkpoint-20 keep no train_ids.json" in done.err
+
+
+@pytest.mark.parametrize(
+    ("choice", "usage"),
+    [
+        ({"text": "a"}, {"completion_tokens": "12"}),
+        ({"text": "a"}, {"completion_tokens": -5}),
+        ({"text": "a"}, {"completion_tokens": True}),
+        ({"text": ["a"]}, {"completion_tokens": 1}),
+        ({"text": 5}, {"completion_tokens": 1}),
+        ({"text": "a" * (2**20 + 1)}, {"completion_tokens": 1}),
+    ],
+)
+def test_what_is_no_text_and_no_count_is_no_answer(choice, usage):
+    good = {"choices": [{"text": "春\ud800", "finish_reason": "stop"}], "usage": {"completion_tokens": 1}}
+    assert completions._texts(good, False)[0].text == "春?"
+    assert (
+        completions._texts({"choices": [{"finish_reason": "stop", **choice}], "usage": usage}, False) is None
+    )
+
+
+def test_a_notebook_that_is_interrupted_waits_for_nothing():
+    ended = []
+
+    async def work():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(time.monotonic())
+
+    async def cell():
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        client.run(work())
+
+    began, before = time.monotonic(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.new_event_loop().run_until_complete(cell())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended
+    assert time.monotonic() - began < 10
+
+
+def test_how_a_server_is_asked_is_no_part_of_the_signature(made, serve):
+    folder, _, _ = made
+    study = load_study(folder / FOLDER / "study.yaml")
+    setup = resolve(study)
+    contexts = dict.fromkeys(setup.names, "")
+
+    def signature(**changes):
+        asked = replace(
+            setup, study=study.model_copy(update={"engine": study.engine.model_copy(update=changes)})
+        )
+        return said_of(
+            asked, contexts, engine="", luck="", luck_shared=False, versions={}, hardware={}
+        )["signature"]  # fmt: skip
+
+    assert signature(concurrency=3, timeout=5.0, retries=1, server="http://else:1/v1") == signature()
+    assert signature(bos="<s>") != signature()
 
 
 def test_each_form_says_what_is_off():
