@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 from tangeval import __version__
 from tangeval import checkpoint as checkpoints_on_disk
 from tangeval.plan import Setup
-from tangeval.progress import quieten
+from tangeval.progress import OnProgress, quieten
 from tangeval.records import Base, Checkpoint, TangevalError, UnusableError
 
 if TYPE_CHECKING:
-    from tangeval.generate import Done, Here, Job, Machine, OnProgress
+    from tangeval.generate import Done, Here, Job, Machine
 
 _TICK = 0.5  # seconds between looks at what the nodes tell
 #: How often a job may take its process with it, or a process fail to start, before that is an error.
@@ -128,7 +128,7 @@ class _Worker:
         self.looked_at.add(checkpoint.name)
         return here.do(replace(job, checkpoint=checkpoint), self._reporter(_key(job)))
 
-    def _reporter(self, key: str) -> "OnProgress":
+    def _reporter(self, key: str) -> OnProgress:
         """Put how many outputs ended on the board, not more often than it is looked at."""
         ended, told = 0, time.monotonic()
 
@@ -230,7 +230,7 @@ class Nodes:
         measured: dict[str, float] | None = self._ask("trial", self._survey[1])
         return measured
 
-    def make(self, jobs: Sequence["Job"], on_progress: "OnProgress") -> Iterator["Done"]:
+    def make(self, jobs: Sequence["Job"], on_progress: OnProgress) -> Iterator["Done"]:
         waiting, lost = deque(jobs), set()
         crashes: dict[str, list[_Hand]] = {}
         bar = _Bar(on_progress)
@@ -371,7 +371,7 @@ class Nodes:
 class _Bar:
     """Counts of many processes as one: what a job had told before its node died is not told twice."""
 
-    def __init__(self, on_progress: "OnProgress") -> None:
+    def __init__(self, on_progress: OnProgress) -> None:
         self.on_progress = on_progress
         self.shown: Counter[str] = Counter()
 

@@ -8,7 +8,7 @@ elsewhere; the folder is written by this process alone. Knows nothing of metrics
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -39,14 +39,12 @@ from tangeval.plan import (
     said_of,
     versions_of,
 )
+from tangeval.progress import OnProgress
 from tangeval.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.records import Base, Cell, Checkpoint, Example, Load, TangevalError, UnusableError
 from tangeval.store import TIMINGS, read_json, record_seconds, sweep, weed, write_json, write_shard
 
 _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a wave; the whole process then stays under 4 GiB
-
-#: Told, as work goes on, the checkpoint at hand, how many outputs ended, and the latest text.
-OnProgress = Callable[[str, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,11 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
     """
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (torch.OutOfMemoryError, MemoryError) as error:  # no fault of the adapter's
+        raise TangevalError(
+            f"{folder}: the memory does not hold the adapter beside its base model ({error}); use load.quantization: nf4, a "
+            "smaller batch_size, or a larger machine"
+        ) from error
     except Exception as error:  # whatever peft and safetensors make of a stranger's files
         raise UnusableError(
             f"{folder}: the adapter does not fit base model {model.name_or_path}: {error or type(error).__name__}"

@@ -16,6 +16,7 @@ from tangeval import dataset, figures, insights, score, select, summarize, table
 from tangeval.checkpoint import Skipped
 from tangeval.dataset import Dataset
 from tangeval.plan import Setup, Wave
+from tangeval.progress import OnProgress
 from tangeval.records import TangevalError
 from tangeval.store import no_url, read_columns
 from tangeval.study import Study, load_study
@@ -23,7 +24,7 @@ from tangeval.study import Study, load_study
 if TYPE_CHECKING:
     from tangeval.generate import Workers
 
-STALE = "checkpoints, weights, data, prompt, seed, versions or machine are others"
+STALE = "engine, checkpoints, weights, data, prompt, seed, versions or machine are others"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def pending(
 def decode(
     setup: Setup,
     folder: Path,
-    on_progress: Callable[[str, int, str], None] = lambda name, ended, text: None,
+    on_progress: OnProgress = lambda name, ended, text: None,
     *,
     keep_going: bool = False,
     workers: "Workers | None" = None,

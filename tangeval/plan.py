@@ -161,6 +161,10 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> Setup:
     """
     data = datasets.load(study.data_name, study.validation_size)
     if study.engine:
+        if allow_pickle:
+            raise TangevalError(
+                "--allow-pickle: with a server (engine) no weights are read here; leave it out"
+            )
         base = Base(study.engine.host, study.engine.server)
         return Setup(study, base, checkpoints_on_disk.served(study.engine.models), (), data)
     base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir)

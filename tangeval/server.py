@@ -8,7 +8,7 @@ Knows nothing of torch, metrics or weights.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from tangeval.plan import (
     said_of,
     versions_of,
 )
+from tangeval.progress import OnProgress
 from tangeval.prompt import HW5, SYSTEM, poem_text
 from tangeval.records import Cell, Example, TangevalError
 from tangeval.store import LIKELIHOOD, read_json, record_seconds, sweep, weed, write_shard
@@ -39,9 +40,6 @@ from tangeval.study import ServerSection
 SERVER = 1
 #: Texts of a shard: what a run that is killed may lose for each shard that was open.
 STREAMS = 256
-
-#: Told, as work goes on, the checkpoint at hand, how many texts came, and the latest.
-OnProgress = Callable[[str, int, str], None]
 
 
 @dataclass(frozen=True)

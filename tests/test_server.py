@@ -547,6 +547,12 @@ def test_nothing_is_left_out_of_a_servers_study(tmp_path):
         server.generate(plan.resolve(load_study(tmp_path / "a.yaml")), tmp_path, keep_going=True)
 
 
+def test_weights_that_are_read_elsewhere_cannot_be_allowed_to_be_pickles(tmp_path):
+    (tmp_path / "served.yaml").write_text(STUDY.format(url="http://localhost:1/v1"))
+    with pytest.raises(TangevalError, match="--allow-pickle: with a server"):
+        resolve(load_study(tmp_path / "served.yaml"), allow_pickle=True)
+
+
 def test_selection_asks_whether_served_checkpoints_saw_the_poems(serve, tmp_path):
     (tmp_path / "served.yaml").write_text(STUDY.format(url=serve().url))
     done = tangeval(tmp_path, "run", "served.yaml")
