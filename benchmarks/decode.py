@@ -83,6 +83,7 @@ def main() -> None:
     add("--data", default="sample")
     add("--quantization", default="none", choices=["none", "nf4", "int8"])
     add("--merge", action="store_true", help="merged weights for (c) and (d)")
+    add("--compile", action="store_true", help="compiled layers for (c) and (d)")
     add("--cells", type=int, default=60, choices=[12, 24, 36, 48, 60, 120, 240, 960])
     add("--samples", type=int, default=4)
     add("--max-length", type=int, default=96)
@@ -104,7 +105,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Time the four ways and yield what was found so far, in seconds, rows and bytes."""
     base, load = resolve_base(options.base), Load(options.quantization)
-    fast = Load(options.quantization, merge=options.merge)
+    fast = Load(options.quantization, merge=options.merge, compile=options.compile)
     tokenizer = models.load_tokenizer(base)
     (checkpoint,), _ = discover([options.checkpoint])
     examples = dataset.load(options.data).split("test")
@@ -117,8 +118,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu", "threads": torch.get_num_threads(),
         "torch": torch.__version__, "base": base.name, "quantization": options.quantization,
-        "merge": options.merge, "prompts": len(prompts), "cells": options.cells, "samples": options.samples,
-        "max_length": options.max_length, "outputs": len(streams), "ways": {},
+        "merge": options.merge, "compile": options.compile, "prompts": len(prompts), "cells": options.cells,
+        "samples": options.samples, "max_length": options.max_length, "outputs": len(streams), "ways": {},
     }  # fmt: skip
     if options.loop or options.batches:
         with models.with_checkpoint(model, checkpoint, load) as adapted:
@@ -134,7 +135,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         total = torch.cuda.get_device_properties(model.device).total_memory
         torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
     waves, report["planned"] = plan(model, task, streams, options.memory_gib)
-    workspace = Workspace()
+    workspace = Workspace(compile=fast.compile)
     with models.with_checkpoint(model, checkpoint, fast) as adapted:
         texts = time_engine(adapted, task, waves, workspace, report, options)
         yield report
@@ -280,7 +281,7 @@ def grow(
         cells = options.cells * times if kind == "cells" else options.cells
         # 16 times the samples would be more than anyone asks for: it begins at a quarter.
         samples = max(1, options.samples // 4) * times if kind == "samples" else options.samples
-        streams, workspace, rows = task.streams(cells, samples), Workspace(), 0
+        streams, workspace, rows = task.streams(cells, samples), Workspace(compile=load.compile), 0
         waves, _ = plan(model, task, streams, options.memory_gib)
         began = time.perf_counter()
         for _ in range(times if kind == "checkpoints" else 1):
@@ -307,8 +308,13 @@ def compare_texts(
     """The share of outputs that other ways to compute the same leave as they are, and where the others part."""
     halves = [half for w in waves for half in (w[: len(w) // 2], w[len(w) // 2 :])]
     with models.with_checkpoint(model, checkpoint, load) as adapted:
-        yield "a row a stream", likeness(texts, run(adapted, task, waves, Workspace(), share=False)[0])
-        yield "waves of half the size", likeness(texts, run(adapted, task, halves, Workspace())[0])
+        used = Workspace(compile=load.compile)
+        yield "a row a stream", likeness(texts, run(adapted, task, waves, used, share=False)[0])
+        yield "waves of half the size", likeness(texts, run(adapted, task, halves, used)[0])
+        used = Workspace(compile=not load.compile)
+        name = "layers as they are" if load.compile else "layers compiled"
+        yield name, likeness(texts, run(adapted, task, waves, used)[0])
+        del used
     del adapted
     others = {
         "adapter merged" if not load.merge else "adapter not merged": replace(load, merge=not load.merge)
@@ -318,7 +324,7 @@ def compare_texts(
     for name, other in others.items():
         again = models.load_model(base, other)
         with models.with_checkpoint(again, checkpoint, other) as adapted:
-            yield name, likeness(texts, run(adapted, task, halves, Workspace())[0])
+            yield name, likeness(texts, run(adapted, task, halves, Workspace(compile=load.compile))[0])
         del again, adapted
 
 

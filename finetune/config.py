@@ -88,6 +88,8 @@ class Config(Section):
             raise ValueError(f"batch: {self.batch} is no multiple of micro_batch {self.micro_batch}")
         if self.load.merge:
             raise ValueError("load.merge: an adapter that is trained is not merged; leave it out")
+        if self.load.compile:
+            raise ValueError("load.compile: decoding alone is compiled; leave it out")
         if self.fsdp and self.load.quantization == "int8":
             raise ValueError("fsdp: int8 weights cannot be shared out; set load.quantization to nf4 or none")
         return self

@@ -96,7 +96,7 @@ class Here:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.load = setup, setup.study.loading(allow_pickle=setup.allow_pickle)
-        self.workspace = Workspace()
+        self.workspace = Workspace(compile=self.load.compile)
         self._base: Any = None
         self._model: Any = None
         self._name, self._on = "", ExitStack()

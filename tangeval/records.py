@@ -105,9 +105,10 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How weights are held: quantisation, dtype, and whether an adapter is merged into them."""
+    """How weights are held and run: quantisation, dtype, whether an adapter is merged into them, and layers compiled."""
 
     quantization: Literal["none", "nf4", "int8"] = "none"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     merge: bool = False
+    compile: bool = False
     allow_pickle: bool = False

@@ -54,11 +54,12 @@ class Section(BaseModel):
 
 
 class LoadSection(Section):
-    """How weights are loaded."""
+    """How weights are loaded and run."""
 
     quantization: Literal["none", "nf4", "int8"] = "none"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     merge: bool = False
+    compile: bool = False
 
     @model_validator(mode="after")
     def _never_merge_into_few_bits(self) -> "LoadSection":
@@ -229,7 +230,7 @@ class Study(Section):
         return self.samples if isinstance(self.samples, int) else dict(self.samples)[split]  # type: ignore[index]
 
     def loading(self, *, allow_pickle: bool = False) -> Load:
-        return Load(self.load.quantization, self.load.dtype, self.load.merge, allow_pickle)
+        return Load(**self.load.model_dump(), allow_pickle=allow_pickle)
 
     def content(self) -> dict[str, Any]:
         """Return the study as plain values, every default written out, without what its engine has no use for."""

@@ -74,14 +74,18 @@ def test_the_kernel_draws_what_tensors_draw(dtype, size, spread, monkeypatch):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("recorded", [False, True], ids=["step by step", "recorded"])
-def test_shared_prompts_have_the_logits_of_the_whole_text(config, recorded):
+@pytest.mark.parametrize(
+    ("recorded", "compiled"),
+    [(False, False), (True, False), (True, True)],
+    ids=["step by step", "recorded", "recorded and compiled"],
+)
+def test_shared_prompts_have_the_logits_of_the_whole_text(config, recorded, compiled):
     model, exact = on_gpu(config), on_gpu(config, torch.float32)
     exact.load_state_dict(model.state_dict())
     written = [(0, [21, 22, 23]), (0, [21, 30, 31]), (1, [40, 41, 42]), (2, [50, 51, 52]), (0, [24, 25, 26])]
     place, zero = torch.tensor([0, 3, 1, 2, 4]).cuda(), torch.tensor([0, 0]).cuda()
     with torch.inference_mode():
-        _, rows = prefill(model, PROMPTS, 8, [30, 10, 10], Workspace())
+        _, rows = prefill(model, PROMPTS, 8, [30, 10, 10], Workspace(compile=compiled))
         assert isinstance(rows, Shared)
         assert isinstance(rows.buffers.store, FlashStore)
         if not recorded:

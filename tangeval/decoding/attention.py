@@ -67,6 +67,9 @@ class Store(ABC):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Keep and see one new token a row: ``[R, H, 1, D]`` and ``[R, K, 1, D]`` → ``[R, 1, H, D]``."""
 
+    def compile(self) -> None:  # noqa: B027, a store may have nothing to compile
+        """Join small operations by torch.compile from now on."""
+
     def wrote(self, tokens: int) -> None:
         """Say that every place has written ``tokens`` tokens."""
         self.written = tokens
@@ -153,6 +156,10 @@ class FlashStore(Store):
         zeros = torch.zeros(shape.prompts + 1 + shape.places, dtype=torch.int32, device=own.device)
         #: where each prompt begins in ``held``, and the own tokens of each place, the new one's too
         self.begins, self.length = zeros[: shape.prompts + 1], zeros[shape.prompts + 1 :]
+        self.join = _join
+
+    def compile(self) -> None:
+        self.join = torch.compile(_join, dynamic=True)
 
     def hold(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor) -> None:
         count = int(mask.sum())
@@ -187,16 +194,27 @@ class FlashStore(Store):
             queries, _tokens(own_keys[:rows]), _tokens(own_values[:rows]), begin * (heads // groups),
             begin * self.room, heads // groups, self.room, scaling, self.length[:rows],
         )  # fmt: skip
-        own = own.view(rows, -1, groups, size).transpose(1, 2).reshape(rows, heads, size)
-        own_mass = own_mass.view(groups, rows, -1).transpose(0, 1).reshape(rows, heads, 1)
         keys, values = self.held[layer]
         # Never 1 for the most queries of a prompt: PyTorch then takes query n for sequence n.
         prompt, mass = _flash(
             whole[self.order], keys, values, self.of_prompt, self.begins, max(2, min(rows, self.most)),
             self.longest, scaling, None,
         )  # fmt: skip
-        share = (mass.t()[self.back][..., None] - own_mass).sigmoid()
-        return torch.lerp(own.float(), prompt[self.back].float(), share).to(query.dtype)[:, None]
+        return self.join(own, own_mass, prompt, mass, self.back)[:, None]
+
+
+def _join(own: Tensor, own_mass: Tensor, prompt: Tensor, mass: Tensor, back: Tensor) -> Tensor:
+    """Attention over a row's own tokens and over its prompt, weighed by their log-sum-exps: ``[R, H, D]``.
+
+    ``own`` ``[R·G, K, D]`` and ``own_mass`` ``[K, R·G]`` are by groups of keys, ``prompt`` ``[R, H, D]`` and
+    ``mass`` ``[H, R]`` in the order of prompts, to which ``back`` ``[R]`` is the way back.
+    """
+    rows, heads, size = prompt.shape
+    groups = own.shape[1]
+    own = own.view(rows, -1, groups, size).transpose(1, 2).reshape(rows, heads, size)
+    own_mass = own_mass.view(groups, rows, -1).transpose(0, 1).reshape(rows, heads, 1)
+    share = (mass.t()[back][..., None] - own_mass).sigmoid()
+    return torch.lerp(own.float(), prompt[back].float(), share).to(prompt.dtype)
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tangeval.decoding.attention import Shape, Store, attending, bare, fits, make_store
+from tangeval.decoding.fused import Fused
 from tangeval.records import TangevalError
 
 _COARSE = 256  # places; below, a step's size hardly changes what it costs
@@ -119,7 +121,8 @@ def prefill(
     logits ``[P, V]`` and the prompts as rows.
 
     Raises:
-        TangevalError: the model keeps no keys and values (but a state, as Mamba does).
+        TangevalError: the model keeps no keys and values (but a state, as Mamba does), or is to be
+            compiled and tangeval's attention does not suit it.
     """
     longest = max(map(len, prompts))
     history = torch.tensor([[-1] * (longest - len(p)) + list(p) for p in prompts], device=model.device)
@@ -142,13 +145,22 @@ def prefill(
     logits = result.logits[:, -1]
     if fits(model, cache, longest + room):
         return logits, Shared(model, history, cache, room, most, workspace)
+    if workspace.compile:
+        raise TangevalError(
+            f"load.compile: {type(bare(model)).__name__} has an attention of its own, and its steps are not compiled; leave "
+            "compile out"
+        )
     return logits, Copied(model, history, name, cache, room, sum(most))
 
 
 class Workspace:
-    """Buffers and recorded steps that one decode leaves for the next of its shape."""
+    """Buffers and recorded steps that one decode leaves for the next of its shape.
 
-    def __init__(self) -> None:
+    With ``compile`` the model's layers are compiled (``fused``).
+    """
+
+    def __init__(self, *, compile: bool = False) -> None:
+        self.compile = compile
         self._buffers: _Buffers | None = None
         self.too_many: int | None = None  #: streams that memory did not hold
 
@@ -164,7 +176,7 @@ class Workspace:
             shape = Shape(*map(max, shape, old.shape))._replace(places=shape.places, room=shape.room)
         del old
         self.clear()
-        self._buffers = _Buffers(model, make_store(keys, shape), shape, kind)
+        self._buffers = _Buffers(model, make_store(keys, shape), shape, kind, self.compile)
         return self._buffers
 
     def clear(self) -> None:
@@ -179,8 +191,12 @@ class _Buffers:
     (PyTorch's CUDA graphs). So it serves as long as the weights stay where they were.
     """
 
-    def __init__(self, model: Any, store: Store, shape: Shape, kind: tuple[Any, ...]) -> None:
-        self.store, self.shape, self.kind = store, shape, kind
+    def __init__(
+        self, model: Any, store: Store, shape: Shape, kind: tuple[Any, ...], compile: bool = False
+    ) -> None:
+        self.store, self.shape, self.kind, self.compile = store, shape, kind, compile
+        if compile:
+            store.compile()
         self.token = torch.zeros(shape.places, dtype=torch.int64, device=store.own.device)
         self.length = torch.zeros(shape.prompts, dtype=torch.int64, device=store.own.device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -200,6 +216,7 @@ class _Buffers:
     def use(self, model: Any) -> None:
         """Step with ``model`` from now on."""
         self.model = model
+        self.fused = Fused(model) if self.compile else None
         weights = _addresses(model)
         if weights != self.weights:
             self.graphs.clear()
@@ -230,7 +247,7 @@ class _Buffers:
 
     def _forward(self, size: int) -> Tensor:
         store = self.store
-        with attending(self.model, store):
+        with attending(self.model, store), self.fused.running() if self.fused else nullcontext():
             store.lay_out(size)
             position = self.length[store.prompt[:size]] + store.position
             return self.model(  # type: ignore[no-any-return]
@@ -247,6 +264,8 @@ class _Buffers:
             self.logits = first.new_empty(self.recorded[-1], first.shape[1])
         # The largest first: what it took of the graphs' memory serves all others.
         for some in (size,) if self.graphs else sorted({self.recorded[-1], size}, reverse=True):
+            if self.fused:
+                self._forward(some)  # what a size may want compiled yet must not be recorded
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 self.logits[:some] = self._forward(some)
