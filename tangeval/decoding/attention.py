@@ -10,14 +10,20 @@ place are copied.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
+
+attend_own: "Callable[..., Tensor] | None" = None
+if torch.cuda.is_available():
+    # PyTorch for Windows comes without Triton: matrix products do the same there, more slowly.
+    with suppress(ImportError):
+        from tangeval.decoding.kernels import attend_own
 
 NAME = "tangeval_shared_prompts"
 #: What the layers of the model at hand attend over: not every model hands arguments down to them.
@@ -66,9 +72,6 @@ class Store(ABC):
     @abstractmethod
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Keep and see one new token a row: ``[R, H, 1, D]`` and ``[R, K, 1, D]`` → ``[R, 1, H, D]``."""
-
-    def compile(self) -> None:  # noqa: B027, a store may have nothing to compile
-        """Join small operations by torch.compile from now on."""
 
     def wrote(self, tokens: int) -> None:
         """Say that every place has written ``tokens`` tokens."""
@@ -141,25 +144,20 @@ class PaddedStore(Store):
 class FlashStore(Store):
     """By FlashAttention's kernel for sequences of varying length (Dao, 2023): GPUs that have it, 16 bits.
 
-    Attention over the prompts and over the own tokens are two calls, joined by their
-    log-sum-exps. Every tensor stays where it is and nothing waits for the GPU, so that a step
-    can be recorded as a CUDA graph.
+    It attends over the prompts, all rows on a prompt together; ``kernels.attend_own`` goes on from there
+    over each row's own tokens. Every tensor stays where it is and nothing waits for the GPU, so
+    that a step can be recorded as a CUDA graph.
     """
 
     records = True
 
     def __init__(self, own: Tensor, shape: Shape) -> None:
         super().__init__(own)
-        layers, _, _, groups, self.room, size = own.shape
+        layers, _, _, groups, _, size = own.shape
         self.held = own.new_empty(layers, 2, shape.tokens, groups, size)
         self.prompts, self.longest, self.most = shape.prompts, shape.longest, shape.most
-        zeros = torch.zeros(shape.prompts + 1 + shape.places, dtype=torch.int32, device=own.device)
-        #: where each prompt begins in ``held``, and the own tokens of each place, the new one's too
-        self.begins, self.length = zeros[: shape.prompts + 1], zeros[shape.prompts + 1 :]
-        self.join = _join
-
-    def compile(self) -> None:
-        self.join = torch.compile(_join, dynamic=True)
+        #: where each prompt begins in ``held``
+        self.begins = torch.zeros(shape.prompts + 1, dtype=torch.int32, device=own.device)
 
     def hold(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor) -> None:
         count = int(mask.sum())
@@ -169,10 +167,6 @@ class FlashStore(Store):
         self.begins.fill_(count)[0] = 0
         self.begins[1 : len(mask) + 1] = mask.sum(dim=1).cumsum(0)
 
-    def wrote(self, tokens: int) -> None:
-        super().wrote(tokens)
-        self.length.fill_(tokens + 1)
-
     def lay_out(self, rows: int) -> None:
         prompt, self.order = self.prompt[:rows].sort(stable=True)
         self.back = torch.empty_like(self.order)
@@ -181,70 +175,33 @@ class FlashStore(Store):
         self.of_prompt = torch.searchsorted(prompt, every, out_int32=True)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        assert attend_own is not None
         rows, heads, _, size = query.shape
-        groups = key.shape[1]
-        own_keys, own_values = self.own[layer]
-        own_keys[:rows].index_copy_(2, self.position, key)
-        own_values[:rows].index_copy_(2, self.position, value)
-        whole = query.view(rows, heads, size)
-        begin = torch.arange(rows + 1, dtype=torch.int32, device=query.device)
-        # A row's heads on one group of keys are that group's queries: keys are read once for all of them.
-        queries = whole.view(rows, groups, -1, size).transpose(1, 2).reshape(-1, groups, size)
-        own, own_mass = _flash(
-            queries, _tokens(own_keys[:rows]), _tokens(own_values[:rows]), begin * (heads // groups),
-            begin * self.room, heads // groups, self.room, scaling, self.length[:rows],
-        )  # fmt: skip
+        own = self.own[layer]
+        own[0, :rows].index_copy_(2, self.position, key)
+        own[1, :rows].index_copy_(2, self.position, value)
+        whole = query.reshape(rows, heads, size)
         keys, values = self.held[layer]
         # Never 1 for the most queries of a prompt: PyTorch then takes query n for sequence n.
-        prompt, mass = _flash(
+        prompt, mass = torch.ops.aten._flash_attention_forward(
             whole[self.order], keys, values, self.of_prompt, self.begins, max(2, min(rows, self.most)),
-            self.longest, scaling, None,
-        )  # fmt: skip
-        return self.join(own, own_mass, prompt, mass, self.back)[:, None]
-
-
-def _join(own: Tensor, own_mass: Tensor, prompt: Tensor, mass: Tensor, back: Tensor) -> Tensor:
-    """Attention over a row's own tokens and over its prompt, weighed by their log-sum-exps: ``[R, H, D]``.
-
-    ``own`` ``[R·G, K, D]`` and ``own_mass`` ``[K, R·G]`` are by groups of keys, ``prompt`` ``[R, H, D]`` and
-    ``mass`` ``[H, R]`` in the order of prompts, to which ``back`` ``[R]`` is the way back.
-    """
-    rows, heads, size = prompt.shape
-    groups = own.shape[1]
-    own = own.view(rows, -1, groups, size).transpose(1, 2).reshape(rows, heads, size)
-    own_mass = own_mass.view(groups, rows, -1).transpose(0, 1).reshape(rows, heads, 1)
-    share = (mass.t()[back][..., None] - own_mass).sigmoid()
-    return torch.lerp(own.float(), prompt[back].float(), share).to(prompt.dtype)
-
-
-def _tokens(x: Tensor) -> Tensor:
-    """``[R, K, room, D]``, laid out in memory as ``[R, room, K, D]``, → ``[R·room, K, D]``."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, begin_q: Tensor, begin_k: Tensor, most_q: int, most_k: int,
-    scaling: float, used: Tensor | None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """``[queries, H, D]`` and the scores' log-sum-exps ``[H, queries]``."""
-    return torch.ops.aten._flash_attention_forward(  # type: ignore[no-any-return]
-        query, key, value, begin_q, begin_k, most_q, most_k, 0.0, False, False, scale=scaling, seqused_k=used
-    )[:2]
+            self.longest, 0.0, False, False, scale=scaling,
+        )[:2]  # fmt: skip
+        return attend_own(whole, own, self.position, prompt, mass, self.back, scaling)[:, None]
 
 
 def make_store(keys: Sequence[Tensor], shape: Shape) -> Store:
     """Return an empty store; ``keys``, ``[P, K, L, D]`` a layer, say of what kind it will be."""
     _, groups, _, size = keys[0].shape
-    own = (len(keys), 2, shape.places)
-    if has_flash(keys[0].device, keys[0].dtype, size):
-        return FlashStore(keys[0].new_empty(*own, shape.room, groups, size).transpose(3, 4), shape)
-    return PaddedStore(keys[0].new_empty(*own, groups, shape.room, size))
+    buffer = keys[0].new_empty(len(keys), 2, shape.places, groups, shape.room, size)
+    return FlashStore(buffer, shape) if has_flash(buffer.device, buffer.dtype, size) else PaddedStore(buffer)
 
 
 def has_flash(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Say whether PyTorch's FlashAttention runs there: Ampere or newer, 16 bits, heads of 8 to 256."""
+    """Say whether PyTorch's FlashAttention and Triton run there: Ampere or newer, 16 bits, heads of 8 to 256."""
     return (
         device.type == "cuda"
+        and attend_own is not None
         and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability(device) >= (8, 0)
         and dtype in (torch.float16, torch.bfloat16)

@@ -195,8 +195,6 @@ class _Buffers:
         self, model: Any, store: Store, shape: Shape, kind: tuple[Any, ...], compile: bool = False
     ) -> None:
         self.store, self.shape, self.kind, self.compile = store, shape, kind, compile
-        if compile:
-            store.compile()
         self.token = torch.zeros(shape.places, dtype=torch.int64, device=store.own.device)
         self.length = torch.zeros(shape.prompts, dtype=torch.int64, device=store.own.device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
