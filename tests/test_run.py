@@ -26,6 +26,7 @@ from tangeval.decoding import memory
 from tangeval.decoding.engine import decode
 from tangeval.decoding.memory import RowCost
 from tangeval.metrics import aggregate
+from tangeval.metrics.aggregate import Part
 from tangeval.poem import as_verse, clauses, han
 from tangeval.prompt import encode_completion, encode_prompt
 from tangeval.records import TangevalError
@@ -333,6 +334,16 @@ def test_a_poem_of_rare_length_is_floored_by_poems_of_the_nearest_common_one(fin
     others = tuple(e for e in data.examples if e.split == "train")
     floor = score.floor_rows(replace(data, examples=(*others, lonely, longer)), ["test"], 42)
     assert {len(clauses(text)) for text in floor["text"]} == {6}
+
+
+def test_a_corrected_value_lies_in_its_interval(finished, tmp_path, monkeypatch):
+    """BLEU near its floor: the winner's own interval is all above what the cells are worth."""
+    setup, folder = finished
+    out = shutil.copytree(folder, tmp_path / "out")
+    monkeypatch.setattr(Part, "interval", lambda part, metric, level=0.95: (98.0, 99.0))
+    corrected = select.select(setup.study, out)["corrected"]
+    assert corrected["low"] == corrected["value"] < 98
+    assert corrected["high"] == 99
 
 
 def test_selection_is_the_best_by_the_rule(finished, tmp_path):
