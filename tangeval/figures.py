@@ -1,4 +1,4 @@
-"""The summary as pictures: what each knob does, heat maps, training, poems cut off.
+"""The summary as pictures: what each knob does, heat maps, training, checkpoints, poems cut off.
 
 In: the three frames of ``summarize``. Out: PNG and SVG, in the manner of ``canvas``; bands are the
 summary's 95 % intervals. Knows nothing of generations, models or tables.
@@ -35,8 +35,10 @@ from tangeval.canvas import (
 )
 from tangeval.metrics import BY_NAME
 from tangeval.metrics.aggregate import KNOBS
-from tangeval.records import BASE
+from tangeval.records import BASE, FLOOR
 
+#: Of runs, the longest run's last; and the same signs in a text.
+_MARKERS = (("v", "▼"), ("^", "▲"), ("D", "◆"), ("s", "■"), ("o", "●"))
 SHOWN = (
     "reference_nll", "bleu", "chrf", "form", "metre", "punctuation", "complete", "length_match", "rhyme",
     "tone_opposition", "self_bleu", "copied_clauses",
@@ -76,6 +78,8 @@ def _figures(
                     yield f"heatmap_{metric}_{split}", heatmap_figure(cells, metric, split)
         if of_checkpoints(checkpoints, split)["step"].nunique() > 1:
             yield f"training_{split}", training_figure(checkpoints, split)
+        if own["checkpoint"].str.rpartition("/")[0][own["step"].notna()].nunique() > 1:
+            yield f"checkpoints_{split}", checkpoints_figure(checkpoints, split)
         if "max_length" in varied[split] and own["complete"].notna().any():
             yield f"cut_off_{split}", cut_off_figure(effects, split)
 
@@ -105,31 +109,87 @@ def knob_figure(effects: pd.DataFrame, knob: str, split: str) -> Figure:
 
 
 def training_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
-    """Return each metric against the training step; ``base`` stands apart at step 0."""
+    """Return each metric against the training step, a line a run; ``base`` stands apart at step 0."""
     part = of_checkpoints(checkpoints, split)
     metrics = [m for m in SHOWN if part[m].notna().any()]
-    lower = [BY_NAME[m].label.partition(" (")[0] for m in metrics if BY_NAME[m].better == "low"]
-    note = (
-        "Averaged over all decoding settings. Bands and bars are 95 % intervals over poems. Higher is better"
-    )
-    *first, last = lower or [""]
-    note += f", but for {', '.join(first)} and {last}." if first else f", but for {last}." if last else "."
-    figure, axes = panels(len(metrics), f"How each metric changes in training, on {measured_on(part)}", note)
     trained, base = part[part["step"].notna()], part[part["checkpoint"] == BASE]
-    steps = trained["step"].to_numpy(float)
-    ticks = steps_apart(steps, fixed=[0.0] if len(base) else [])
+    runs = _runs(trained)
+    looks = [
+        (shade(1 - old / len(runs)), *_MARKERS[-1 - old % len(_MARKERS)])
+        for old in reversed(range(len(runs)))
+    ]
+    note = f"Averaged over all decoding settings. Bands and bars are 95 % intervals over poems. {_better(metrics)}"
+    if len(runs) > 1:
+        keys = (f"{sign} {name}" for name, (_, _, sign) in zip(runs, looks, strict=True))
+        note += f" Runs: {', '.join(keys)}."
+    figure, axes = panels(len(metrics), f"How each metric changes in training, on {measured_on(part)}", note)
+    ticks = steps_apart(trained["step"].to_numpy(float), fixed=[0.0] if len(base) else [])
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
         panel.set_title(BY_NAME[metric].label)
-        value, low, high = value_and_interval(trained, metric)
-        panel.plot(steps, value, color=shade(1), marker="o", markersize=4)
-        panel.fill_between(steps, low, high, color=shade(1), alpha=0.15, linewidth=0)
+        for (name, run), (colour, marker, _) in zip(runs.items(), looks, strict=True):
+            steps, (value, low, high) = run["step"].to_numpy(float), value_and_interval(run, metric)
+            panel.plot(steps, value, color=colour, marker=marker, markersize=4, label=name)
+            if len(run) > 1:
+                panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            else:
+                panel.vlines(steps, low, high, color=colour)
         value, low, high = value_and_interval(base, metric)
         panel.vlines(np.zeros(len(base)), low, high, color=BASE_COLOUR)
-        panel.plot(np.zeros(len(base)), value, "s", color=BASE_COLOUR, markersize=6)
+        panel.plot(np.zeros(len(base)), value, "X", color=BASE_COLOUR, markersize=6)
         panel.set_xticks(ticks, [BASE if len(base) and tick == 0 else f"{tick:g}" for tick in ticks])
         yardsticks(panel, metric, part, checkpoints, split)
         if place + COLUMNS >= len(metrics):
             panel.set_xlabel("training step")
+    return figure
+
+
+def _runs(trained: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The checkpoints of each folder, by the folder's name or the checkpoints'; the longest run stands last."""
+    folders = trained.groupby(trained["checkpoint"].str.rpartition("/")[0])
+    named = {}
+    for folder, own in sorted(folders, key=lambda pair: (len(pair[1]), pair[1]["step"].max())):
+        first, last = own["checkpoint"].iloc[[0, -1]]
+        named[folder or (first if first == last else f"{first} to {last.rpartition('-')[2]}")] = own
+    return named
+
+
+def _better(metrics: list[str]) -> str:
+    lower = [BY_NAME[m].label.partition(" (")[0] for m in metrics if BY_NAME[m].better == "low"]
+    *first, last = lower or [""]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"Higher is better, but for {listed}." if lower else "Higher is better."
+
+
+def checkpoints_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
+    """Return the checkpoints one below the other, with each metric's value and interval: for runs side by side."""
+    part = of_checkpoints(checkpoints, split)
+    metrics = [m for m in SHOWN if part[m].notna().any()]
+    note = f"Averaged over all decoding settings. Bars are 95 % intervals over poems. {_better(metrics)}"
+    note += " Dashed: random training poems; dotted: the poets' own endings, where they are near."
+    figure, axes = panels(
+        len(metrics), f"The checkpoints side by side, on {measured_on(part)}", note,
+        panel=(2.2, 0.22 * len(part) + 0.2), gap=(0.35, 0.85), left=1.9,
+    )  # fmt: skip
+    looks, rows = looks_of(part), np.arange(len(part))
+    folders = part["checkpoint"].str.rpartition("/")[0]
+    alone = folders.ne("") & ~folders.duplicated(keep=False)
+    names = [short(name) for name in part["checkpoint"].where(~alone, folders)]
+    colours = [looks[name][0] for name in part["checkpoint"]]
+    for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
+        panel.set_title(BY_NAME[metric].label)
+        value, low, high = value_and_interval(part, metric)
+        panel.hlines(rows, low, high, color=colours)
+        panel.scatter(value, rows, color=colours, s=18, zorder=3)
+        if BY_NAME[metric].share:
+            panel.set_xlim(-0.03, 1.03)
+        edges = panel.get_xlim()
+        for name, level in levels_of(checkpoints, split, metric).items():
+            if edges[0] <= level <= edges[1]:
+                panel.axvline(level, color="#555555", linestyle="--" if name == FLOOR else ":", zorder=1)
+        panel.set_yticks(rows if place % COLUMNS == 0 else [], names if place % COLUMNS == 0 else [])
+        panel.invert_yaxis()
+        panel.grid(visible=True, axis="x")
+        panel.grid(visible=False, axis="y")
     return figure
 
 

@@ -247,3 +247,28 @@ def test_text_in_svg_stays_text(tmp_path):
     one = {"temperature": (0.7,), "top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
     paths = figures.draw(*frames(**one), tmp_path)
     assert ">character BLEU</text>" in next(p for p in paths if p.suffix == ".svg").read_text()
+
+
+def test_runs_are_lines_of_their_own_in_training_and_stand_side_by_side(tmp_path):
+    """Two folders with a checkpoint at the same step: nothing joins them."""
+    cells, effects, checkpoints = frames(steps=(50, 65, 200), **SMALL)
+    named = {"checkpoint-65": "hw5/checkpoint-65"}
+    cells, effects, checkpoints = (f.replace({"checkpoint": named}) for f in (cells, effects, checkpoints))
+    figure = figures.training_figure(checkpoints, "test")
+    drawn = lines(panel(figure, "character BLEU"))
+    assert drawn["hw5"][0].tolist() == [65]
+    assert drawn["checkpoint-50 to 200"][0].tolist() == [50, 200]
+    assert any(
+        "Runs: ■ hw5, ● checkpoint-50 to 200." in " ".join(text.split()) for text, _ in written_on(figure)
+    )
+    made = [path.name for path in figures.draw(cells, effects, checkpoints, tmp_path)]
+    assert {"training_test.png", "checkpoints_test.png"} <= set(made)
+    beside = figures.checkpoints_figure(checkpoints, "test")
+    axes = panel(beside, "character BLEU")
+    own = checkpoints[checkpoints["split"] == "test"].set_index("checkpoint")["bleu"]
+    labels = [
+        label.get_text() for label in panel(beside, "reference NLL (nats per character)").get_yticklabels()
+    ]
+    assert labels == ["base", "checkpoint-50", "hw5", "checkpoint-200"]
+    x = axes.collections[1].get_offsets()[:, 0].tolist()
+    assert x == [own[name] for name in ("base", "checkpoint-50", "hw5/checkpoint-65", "checkpoint-200")]

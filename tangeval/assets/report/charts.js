@@ -66,7 +66,7 @@ function linePanel(box, { x, lines, levels, metric, at, pick }) {
   const bounds = scale(numbersIn([...lines.flatMap((line) => line.rows.flat()), ...drawn.map((level) => level.value)]), share);
   const series = lines.flatMap(({ name, colour, symbol, rows }) => [
     { type: "custom", silent: true, z: 1, data: [[0]], clip: true, renderItem: (_, api) => band(api, rows, colour) },
-    { type: "line", name, symbol, symbolSize: 7, color: colour, lineStyle: { width: 2 }, data: rows.map(([text]) => drawable(text)) },
+    { type: "line", name, symbol, symbolSize: 7, color: colour, lineStyle: { width: 2 }, connectNulls: true, data: rows.map(([text]) => drawable(text)) },
   ]);
   const marks = drawn.map((level) => ({
     type: "line", data: [], color: css("--quiet"),

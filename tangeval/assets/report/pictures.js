@@ -95,8 +95,18 @@ function renderTraining() {
   const own = records("checkpoints.csv", (get) => get("split") === state.split && FACTS.checkpoints.includes(get("checkpoint")));
   const gets = own.filter((get) => get("step") !== "" || get("checkpoint") === "base").sort((a, b) => Number(a("step")) - Number(b("step")));
   const steps = new Set(gets.map((get) => get("step")).filter(Boolean)).size > 1;
-  const line = { name: t("all.cells"), colour: css("--late"), symbol: "circle", gets };
-  smallMultiples($("training"), steps ? shownIn(gets) : [], gets.map((get) => get("step") || get("checkpoint")), [line]);
+  // A line a run, that is, a folder; base begins the line where there is but one.
+  const runOf = (get) => (get("step") ? get("checkpoint").slice(0, get("checkpoint").lastIndexOf("/") + 1) : "base");
+  const at = (get) => get("step") || get("checkpoint"), x = [...new Set(gets.map(at))];
+  const runs = [...new Set(gets.map(runOf))].map((run) => gets.filter((get) => runOf(get) === run));
+  const line = (own) => {
+    const [first, last] = [own[0], own.at(-1)].map((get) => get("checkpoint")), place = placeOf(last);
+    return { name: first === last ? first : `${first} … ${last}`, colour: colourOf(place), symbol: SYMBOLS[place % SYMBOLS.length],
+      gets: x.map((text) => own.find((get) => at(get) === text)) };
+  };
+  const whole = { name: t("all.cells"), colour: css("--late"), symbol: "circle", gets };
+  const trained = runs.filter(([get]) => get("step")).length;
+  smallMultiples($("training"), steps ? shownIn(gets) : [], x, trained > 1 ? runs.map(line) : [whole]);
 }
 
 /** Points for which no other is better in both; x and y are turned so that more is better. */
