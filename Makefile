@@ -51,6 +51,8 @@ reference: .venv/installed
 		$(BIN)/tangeval run studies/$$knob.yaml name=gemma3-270m-$$knob $(GEMMA) checkpoints=checkpoints/gemma3-270m/checkpoint-453 && \
 		$(BIN)/tangeval run studies/$$knob.yaml name=tang-mini-$$knob load.merge=true || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.reference results/recipes results/gemma3-270m results/tang-mini \
+		$(foreach knob,$(KNOBS),results/gemma3-270m-$(knob) results/tang-mini-$(knob))
 
 # The wheel is made from the source archive, so that both are known to be whole.
 dist: .venv/installed

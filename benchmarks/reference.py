@@ -1,0 +1,94 @@
+"""Keep what is small and worth reading of results folders: what `results/reference/` holds.
+
+    python -m benchmarks.reference results/gemma3-270m results/recipes
+
+Of each folder: the study, manifest and timings; the tables, and the summary of every cell to five
+digits; the choice; the pictures of the split that was chosen on, in few colours; and
+``texts.csv``: all outputs of the chosen cell on test, of the homework's own cell (sample 0, every
+checkpoint), and a random slice of the others, each beside the poet's own ending. Beside the
+folders, ``training/`` has the logs of the runs that the checkpoints come from.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from tangeval import pipeline, select
+from tangeval.metrics.aggregate import KNOBS
+from tangeval.notebook import Results, results
+
+KEPT = ("study.yaml", "manifest.json", "timings.json", "checkpoints.csv", "effects.csv", "variance.csv")
+HOMEWORK = {"temperature": 0.1, "top_k": 50, "top_p": 0.3, "max_length": 128}
+SLICE, COLOURS = 200, 128
+
+
+def keep(folder: Path, out: Path) -> None:
+    """Copy what is kept of a results folder to ``out``, which is made anew."""
+    shutil.rmtree(out, ignore_errors=True)
+    found = results(folder)
+    for name in KEPT:
+        _copy(folder / name, out / name)
+    for file in [*(folder / "tables").glob("*.md"), *(folder / "best").iterdir()]:
+        _copy(file, out / file.relative_to(folder))
+    pd.read_csv(folder / "summary.csv").to_csv(out / "summary.csv.xz", index=False, float_format="%.5g")
+    split = found.study.select.split if found.study.select else "validation"
+    for picture in sorted((folder / "figures").glob(f"*_{split}.png")):
+        image = Image.open(picture).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        (out / "figures").mkdir(exist_ok=True)
+        image.save(out / "figures" / picture.name, optimize=True)
+    texts(found).to_csv(out / "texts.csv", index=False)
+    runs = {Path(one["path"]).parent for one in select.read_manifest(folder)["checkpoints"] if one["path"]}
+    for run in sorted(runs):
+        for log in ("training_log.csv", "timings.json", "run.json"):
+            _copy(run / log, out.parent / "training" / run.name / log)
+
+
+def texts(found: Results) -> pd.DataFrame:
+    """The outputs that are kept, and why each is."""
+    outputs = found.generations
+    outputs = outputs[outputs["split"] == "test"]
+    at = found.selection["cell"] or found.selection["nearest"][0]
+    chosen = outputs["checkpoint"].eq(found.selection["checkpoint"]["checkpoint"]) & _at(outputs, at)
+    homework = _at(outputs, HOMEWORK) & outputs["sample"].eq(0) & ~chosen
+    rest = outputs[~chosen & ~homework]
+    kept = pd.concat(
+        [
+            outputs[chosen].assign(kept="chosen"),
+            outputs[homework].assign(kept="homework's cell"),
+            rest.sample(min(SLICE, len(rest)), random_state=found.study.seed).assign(kept="random"),
+        ]
+    )
+    poems = pd.DataFrame(
+        [(e.id, e.couplet, e.reference) for e in pipeline.data_of(found.study).split("test")],
+        columns=["example_id", "couplet", "reference"],
+    )
+    columns = ["kept", "checkpoint", *KNOBS, "example_id", "sample", "couplet", "text", "reference"]
+    return kept.merge(poems, on="example_id", how="left", sort=False)[columns]
+
+
+def _at(outputs: pd.DataFrame, cell: dict[str, float]) -> "pd.Series[bool]":
+    same = pd.Series(data=True, index=outputs.index)
+    for knob in KNOBS:
+        if knob in cell:
+            same &= outputs[knob] == cell[knob]
+    return same
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reference", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, default=Path("results/reference"))
+    options = parser.parse_args()
+    for one in options.folders:
+        keep(one, options.out / one.name)
+        print(options.out / one.name)
