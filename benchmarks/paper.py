@@ -11,10 +11,10 @@ import math
 CHECKPOINTS, CELLS, PROMPTS, SAMPLES = 20, 1000, 200, 32
 
 # A row's step: one token of one row of the batch. Breeze's shape, one H100 (docs/performance.md).
-SECONDS_A_ROW_STEP = 31.5 / 709_924
+SECONDS_A_ROW_STEP = 26.4 / 709_666
 # Row-steps of 60 cells for a prompt and a sample: Gemma 270M fine-tuned (docs/performance.md), whose
 # outputs are 19.8 tokens; and random weights, 127 tokens and hardly a row shared.
-TUNED, RANDOM = 64_937 / (15 * 8), 709_924 / (15 * 8)
+TUNED, RANDOM = 64_937 / (15 * 8), 709_666 / (15 * 8)
 # 16 times the cells run 5.5 times the rows, tang-mini (docs/performance.md).
 GROWTH = math.log(5.5) / math.log(16)
 # 70B: ten times the weights; and what is lost by splitting each layer over four GPUs, assumed.
