@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from tangeval.checkpoint import discover
 from tangeval.decoding.engine import Stream, decode
+from tangeval.decoding.fused import Fused
 from tangeval.decoding.rows import Workspace
 from tangeval.model import with_checkpoint
 from tangeval.records import Load, TangevalError
@@ -71,3 +72,8 @@ def test_a_model_with_an_attention_of_its_own_is_refused():
     near = MistralForCausalLM(MistralConfig(**size, vocab_size=64, sliding_window=12)).eval()
     with pytest.raises(TangevalError, match=r"load\.compile: MistralForCausalLM has an attention of its own"):
         decode(near, PROMPTS, STREAMS, eos=[EOS], workspace=Workspace(compile=True))
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(TangevalError, match=r"load\.compile: Linear has no layers that repeat"):
+        Fused(torch.nn.Linear(2, 2))

@@ -18,7 +18,11 @@ from tangeval.records import TangevalError
 
 
 class Fused:
-    """The compiled layers of ``model``; the model itself is left as it is but within ``running``."""
+    """The compiled layers of ``model``; the model itself is left as it is but within ``running``.
+
+    Raises:
+        TangevalError: the model has no layers that transformers marks as repeated.
+    """
 
     def __init__(self, model: Any) -> None:
         # Not where ``attend`` is: what is asked for here takes a second to import.
@@ -28,6 +32,11 @@ class Fused:
             for layer in model.modules()
             if isinstance(layer, GradientCheckpointingLayer)  # transformers' mark of a repeated layer
         ]
+        if not self.layers:
+            raise TangevalError(
+                f"load.compile: {type(model).__name__} has no layers that repeat, and its steps are not compiled; leave "
+                "compile out"
+            )
 
     @contextmanager
     def running(self) -> Iterator[None]:
