@@ -94,6 +94,9 @@ def looks_of(part: pd.DataFrame) -> dict[str, tuple[Any, str]]:
 
 
 def short(name: str) -> str:
+    """A name that fits beside a picture: a checkpoint's folder and step, or the end of what is too long."""
+    if len(name) > 20:
+        name = name.replace("/checkpoint-", "/")
     return name if len(name) <= 20 else f"…{name[-19:]}"
 
 

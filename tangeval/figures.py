@@ -92,7 +92,7 @@ def knob_figure(effects: pd.DataFrame, knob: str, split: str) -> Figure:
     part = of_checkpoints(effects[effects["knob"] == knob], split)
     metrics = [m for m in SHOWN if BY_NAME[m].per_cell and part[m].notna().any()]
     title = f"What {knob} does to each metric, on {measured_on(part)}"
-    note = "Averaged over the other knobs. Bands are 95 % intervals over poems."
+    note = f"{_averaged(effects, knob, split)}Bands are 95 % intervals over poems."
     figure, axes = panels(len(metrics) + 1, title, note)
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
         panel.set_title(BY_NAME[metric].label)
@@ -106,6 +106,13 @@ def knob_figure(effects: pd.DataFrame, knob: str, split: str) -> Figure:
     chosen = [handle for handle, label in zip(handles, labels, strict=True) if label in named]
     axes[-1].legend(handles=chosen, loc="upper left", borderaxespad=0)
     return figure
+
+
+def _averaged(effects: pd.DataFrame, knob: str, split: str) -> str:
+    """What a value is averaged over: the other knobs, where one of them varies."""
+    others = effects[(effects["split"] == split) & (effects["knob"] != knob)]
+    varied = (others.groupby("knob")["value"].nunique() > 1).any()
+    return "Averaged over the other knobs. " if varied else ""
 
 
 def training_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
@@ -199,7 +206,7 @@ def cut_off_figure(effects: pd.DataFrame, split: str) -> Figure:
     part = part.assign(cut=1 - part["complete"], cut_low=1 - part["complete_high"])
     part["cut_high"] = 1 - part["complete_low"]
     title = f"Share of poems cut off by max_length, on {measured_on(part)}"
-    note = "Averaged over the other knobs. Bands are 95 % intervals over poems. Lower is better."
+    note = f"{_averaged(effects, 'max_length', split)}Bands are 95 % intervals over poems. Lower is better."
     figure, (panel,) = panels(1, title, note, panel=(7.5, 4.0), margin=1.8)
     lines(panel, part, "cut")
     panel.set_xlabel("max_length: most tokens a poem may have")

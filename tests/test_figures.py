@@ -272,3 +272,24 @@ def test_runs_are_lines_of_their_own_in_training_and_stand_side_by_side(tmp_path
     assert labels == ["base", "checkpoint-50", "hw5", "checkpoint-200"]
     x = axes.collections[1].get_offsets()[:, 0].tolist()
     assert x == [own[name] for name in ("base", "checkpoint-50", "hw5/checkpoint-65", "checkpoint-200")]
+
+
+def test_a_knob_that_varies_alone_is_averaged_over_nothing():
+    one = {"top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
+    for grid, said in ((one, False), ({}, True)):
+        _, effects, _ = frames(steps=(50,), **grid)
+        figure = figures.knob_figure(effects, "temperature", "test")
+        assert any("Averaged over the other knobs" in text for text, _ in written_on(figure)) is said
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("checkpoint-65", "checkpoint-65"),
+        ("hw5/checkpoint-65", "hw5/checkpoint-65"),
+        ("default/checkpoint-65", "default/65"),
+        ("a-run-with-a-long-name/checkpoint-65", "…with-a-long-name/65"),
+    ],
+)
+def test_long_names_keep_their_folder_and_step(name, written):
+    assert canvas.short(name) == written
