@@ -6,6 +6,7 @@ comes from a model, a file or a path is shown as it is, never read as markup.
 
 import re
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,8 @@ from rich.text import Text
 from tangeval import judge
 from tangeval.dataset import Dataset
 from tangeval.metrics import METRICS
+
+_LONG = 24  # characters of a name beyond which a letter stands for it in a table
 
 
 def verse(text: str) -> Text:
@@ -130,10 +133,14 @@ def show_comparison(console: Console, frame: pd.DataFrame, title: str) -> None:
     if len(places) == 1 and all(":" in name for name in [*frame["a"], *frame["b"]]):
         title += f" of {places.pop()}"
         frame = frame.assign(a=frame["a"].str.partition(":")[2], b=frame["b"].str.partition(":")[2])
-    table = Table(
-        title=Text(f"{title}, {poems} poems"), title_justify="left", box=None, header_style="bold",
-        padding=(0, 2, 0, 0),
-    )  # fmt: skip
+    console.print(Text(f"{title}, {poems} poems", "italic"))
+    names = list(dict.fromkeys([*frame["a"], *frame["b"]]))
+    if max(map(len, names)) > _LONG and len(names) <= len(ascii_uppercase):
+        letters = dict(zip(names, ascii_uppercase, strict=False))
+        for name, letter in letters.items():
+            console.print(Text(f"{letter}  {name}"), soft_wrap=True)
+        frame = frame.assign(a=frame["a"].map(letters), b=frame["b"].map(letters))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     needed = "poems_needed" in frame and bool(frame["poems_needed"].notna().any())
     for name in ("metric", "a", "b"):
         table.add_column(name, overflow="fold")
@@ -153,7 +160,7 @@ def show_comparison(console: Console, frame: pd.DataFrame, title: str) -> None:
     console.print(table)
     luck = "shared" if frame["shared_luck"].all() else "not shared by all of them, which makes noise larger"
     console.print(
-        f"{len(frame)} comparisons, corrected together (Holm); bold: real at the 5 % level. p by flipping signs of "
+        f"{len(frame)} comparison{'s' * (len(frame) > 1)}, corrected together (Holm); bold: real at the 5 % level. p by flipping signs of "
         f"poems. Luck is {luck}.",
         highlight=False,
     )

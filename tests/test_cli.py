@@ -588,6 +588,14 @@ def test_compare_prints_and_writes_what_was_found(finished, tmp_path):
     assert "Luck is shared" in done.out
 
 
+def test_long_names_stand_above_the_comparison_and_letters_in_it(finished):
+    cells = [f"checkpoint-{step}:temperature=0.7,top_p=1.0" for step in (10, 20)]
+    done = tangeval(finished, "compare", *(f"{RESULTS}:{cell}" for cell in cells), "--metric", "chrf")
+    assert f" A {cells[0]} B {cells[1]} metric a b " in done.out
+    assert re.search(r" chrf A \S+ B \S+ [+-]", done.out)
+    assert "1 comparison, corrected" in done.out
+
+
 @pytest.mark.parametrize("effect", ["chrf", "chrf=much", "chrf=-1"])
 def test_an_effect_that_is_no_size_is_refused(finished, effect):
     done = tangeval(finished, "compare", f"{RESULTS}:base", f"{RESULTS}:checkpoint-20", "--effect", effect)
