@@ -4,6 +4,7 @@ Against a small server in a thread that speaks OpenAI's schema and can misbehave
 ``transformers serve`` with tang-mini, which never answers with JSON.
 """
 
+import itertools
 import json
 import os
 import re
@@ -432,7 +433,8 @@ def test_a_busy_server_is_asked_again(here, serve):
 
 
 def test_a_server_that_stays_busy_ends_the_run_with_what_it_gave(here, serve):
-    server = serve(lambda body: (200, said(5, 5)) if len(server.asked) < 9 else (429, {"error": {}}))
+    turns = itertools.count(1)
+    server = serve(lambda body: (200, said(5, 5)) if next(turns) <= 8 else (429, {"error": {}}))
     done = run_judge(here, server, "--retries", 1, "--parallel", 2)
     assert done.code == 2
     assert "429" in done.err
@@ -468,7 +470,15 @@ def test_a_server_that_refuses_is_asked_once(here, serve, status, content, probl
 
 
 def test_a_key_that_is_taken_away_stops_all_of_those_in_flight(here, serve):
-    server = serve(lambda body: (200, said(5, 5)) if len(server.asked) < 6 else (401, {"error": {}}))
+    turns = itertools.count(1)  # requests come in threads of their own: each takes one turn
+
+    def reply(body):
+        if next(turns) <= 5:
+            return 200, said(5, 5)
+        time.sleep(0.5)  # what was answered before arrives before
+        return 401, {"error": {}}
+
+    server = serve(reply)
     done = run_judge(here, server, "--parallel", 3)
     assert done.code == 2
     assert "OPENAI_API_KEY" in done.err
@@ -522,10 +532,10 @@ def test_results_without_generations_or_selection_are_refused(here):
 
 def test_ctrl_c_keeps_what_was_answered_and_needs_no_torch(here, serve):
     total = VOTES * texts(here)
-    slow = threading.Event()
+    slow, turns = threading.Event(), itertools.count(1)
 
     def reply(body):
-        if len(server.asked) > 10:
+        if next(turns) > 10:
             slow.wait(30)
         return 200, said(5, 5)
 
