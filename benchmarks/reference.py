@@ -11,6 +11,7 @@ folders, ``training/`` has the logs of the runs that the checkpoints come from.
 
 import argparse
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +20,9 @@ from PIL import Image
 from tangeval import pipeline, select
 from tangeval.metrics.aggregate import KNOBS
 from tangeval.notebook import Results, results
+from tangeval.study import SHIPPED, load_study
 
 KEPT = ("study.yaml", "manifest.json", "timings.json", "checkpoints.csv", "effects.csv", "variance.csv")
-HOMEWORK = {"temperature": 0.1, "top_k": 50, "top_p": 0.3, "max_length": 128}
 SLICE, COLOURS = 200, 128
 
 
@@ -51,13 +52,14 @@ def texts(found: Results) -> pd.DataFrame:
     outputs = found.generations
     outputs = outputs[outputs["split"] == "test"]
     at = found.selection["cell"] or found.selection["nearest"][0]
+    (homework,) = load_study(SHIPPED / "hw5.yaml", []).decoding.cells()
     chosen = outputs["checkpoint"].eq(found.selection["checkpoint"]["checkpoint"]) & _at(outputs, at)
-    homework = _at(outputs, HOMEWORK) & outputs["sample"].eq(0) & ~chosen
-    rest = outputs[~chosen & ~homework]
+    usual = _at(outputs, asdict(homework)) & outputs["sample"].eq(0) & ~chosen
+    rest = outputs[~chosen & ~usual]
     kept = pd.concat(
         [
             outputs[chosen].assign(kept="chosen"),
-            outputs[homework].assign(kept="homework's cell"),
+            outputs[usual].assign(kept="homework's cell"),
             rest.sample(min(SLICE, len(rest)), random_state=found.study.seed).assign(kept="random"),
         ]
     )
@@ -70,11 +72,9 @@ def texts(found: Results) -> pd.DataFrame:
 
 
 def _at(outputs: pd.DataFrame, cell: dict[str, float]) -> "pd.Series[bool]":
-    same = pd.Series(data=True, index=outputs.index)
-    for knob in KNOBS:
-        if knob in cell:
-            same &= outputs[knob] == cell[knob]
-    return same
+    """Which outputs are of the cell."""
+    knobs = list(KNOBS)
+    return (outputs[knobs] == pd.Series(cell)[knobs]).all(axis=1)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tangeval.canvas import (
     BASE_COLOUR,
     COLUMNS,
+    YARDSTICKS,
     label_right,
     levels_of,
     lines,
@@ -35,10 +36,10 @@ from tangeval.canvas import (
 )
 from tangeval.metrics import BY_NAME
 from tangeval.metrics.aggregate import KNOBS
-from tangeval.records import BASE, FLOOR
+from tangeval.records import BASE
 
-#: Of runs, the longest run's last; and the same signs in a text.
-_MARKERS = (("v", "▼"), ("^", "▲"), ("D", "◆"), ("s", "■"), ("o", "●"))
+#: Of runs, the longest run's last, and the same signs in a text; the square is base's.
+_MARKERS = (("v", "▼"), ("^", "▲"), ("D", "◆"), ("o", "●"))
 SHOWN = (
     "reference_nll", "bleu", "chrf", "form", "metre", "punctuation", "complete", "length_match", "rhyme",
     "tone_opposition", "self_bleu", "copied_clauses",
@@ -142,7 +143,7 @@ def training_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
                 panel.vlines(steps, low, high, color=colour)
         value, low, high = value_and_interval(base, metric)
         panel.vlines(np.zeros(len(base)), low, high, color=BASE_COLOUR)
-        panel.plot(np.zeros(len(base)), value, "X", color=BASE_COLOUR, markersize=6)
+        panel.plot(np.zeros(len(base)), value, "s", color=BASE_COLOUR, markersize=6)
         panel.set_xticks(ticks, [BASE if len(base) and tick == 0 else f"{tick:g}" for tick in ticks])
         yardsticks(panel, metric, part, checkpoints, split)
         if place + COLUMNS >= len(metrics):
@@ -192,7 +193,8 @@ def checkpoints_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
         edges = panel.get_xlim()
         for name, level in levels_of(checkpoints, split, metric).items():
             if edges[0] <= level <= edges[1]:
-                panel.axvline(level, color="#555555", linestyle="--" if name == FLOOR else ":", zorder=1)
+                colour, dashes = YARDSTICKS[name]
+                panel.axvline(level, color=colour, linestyle=dashes, zorder=1)
         panel.set_yticks(rows if place % COLUMNS == 0 else [], names if place % COLUMNS == 0 else [])
         panel.invert_yaxis()
         panel.grid(visible=True, axis="x")

@@ -160,8 +160,8 @@ def show_comparison(console: Console, frame: pd.DataFrame, title: str) -> None:
     console.print(table)
     luck = "shared" if frame["shared_luck"].all() else "not shared by all of them, which makes noise larger"
     console.print(
-        f"{len(frame)} comparison{'s' * (len(frame) > 1)}, corrected together (Holm); bold: real at the 5 % level. p by flipping signs of "
-        f"poems. Luck is {luck}.",
+        f"{len(frame)} comparison{'s' * (len(frame) > 1)}, corrected together (Holm); bold: real at the 5 % level. "
+        f"p by flipping signs of poems. Luck is {luck}.",
         highlight=False,
     )
 

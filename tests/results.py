@@ -70,7 +70,7 @@ def make_results(
             rows.append({"sample": sample, "text": text, **{k: getattr(cell, k) for k in KNOBS},
                          "finish_reason": "stop" if place % 3 else "length"})  # fmt: skip
         frame = pd.DataFrame(rows).assign(
-            checkpoint=name, step=None if name == "base" else 10, no_repeat_ngram_size=3, split=example.split,
+            checkpoint=name, step=None if name == "base" else 10 * names.index(name), no_repeat_ngram_size=3, split=example.split,
             example_id=example.id, n_tokens=12,
         )  # fmt: skip
         write_parquet(wave.shard(folder), frame.astype({"step": "Int64"}))

@@ -97,6 +97,18 @@ class Stub(ThreadingHTTPServer):
         return text[:most], min(len(text) + 1, most), finish
 
 
+def take(handler):
+    """Read a request's body, and note it, its key and how many are in hand on the handler's server."""
+    server = handler.server
+    body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
+    with server.lock:
+        server.asked.append(body)
+        server.keys.add(handler.headers["authorization"])
+        server.at_once += 1
+        server.most = max(server.most, server.at_once)
+    return body
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -111,13 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(200 if page else 404, page or {"detail": "Not Found"})
 
     def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with server.lock:
-            server.asked.append(body)
-            server.keys.add(self.headers["authorization"])
-            server.at_once += 1
-            server.most = max(server.most, server.at_once)
+        server, body = self.server, take(self)
         time.sleep(server.delay)
         trouble = server.trouble(body)
         with server.lock:

@@ -259,7 +259,7 @@ def test_runs_are_lines_of_their_own_in_training_and_stand_side_by_side(tmp_path
     assert drawn["hw5"][0].tolist() == [65]
     assert drawn["checkpoint-50 to 200"][0].tolist() == [50, 200]
     assert any(
-        "Runs: ■ hw5, ● checkpoint-50 to 200." in " ".join(text.split()) for text, _ in written_on(figure)
+        "Runs: ◆ hw5, ● checkpoint-50 to 200." in " ".join(text.split()) for text, _ in written_on(figure)
     )
     made = [path.name for path in figures.draw(cells, effects, checkpoints, tmp_path)]
     assert {"training_test.png", "checkpoints_test.png"} <= set(made)

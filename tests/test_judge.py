@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from tangeval import judge
 from tangeval.judge import Answer, Judge, Scores, load_prompt, parse
 from tangeval.records import TangevalError
-from tests.served import transformers_serve
+from tests.served import take, transformers_serve
 from tests.test_cli import tangeval
 
 pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
@@ -67,13 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {"object": "list", "data": [{"id": "stub", "object": "model", "created": 0, "owned_by": "me"}]})  # fmt: skip
 
     def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with server.lock:
-            server.asked.append(body)
-            server.keys.add(self.headers["authorization"])
-            server.at_once += 1
-            server.most = max(server.most, server.at_once)
+        server, body = self.server, take(self)
         status, content = server.reply(body)
         with server.lock:
             server.at_once -= 1

@@ -341,6 +341,20 @@ def test_the_page_says_whether_two_texts_had_the_same_luck(browser, tmp_path, sh
     page.close()
 
 
+def test_checkpoints_of_two_runs_are_two_lines_of_training(browser, tmp_path):
+    """One's only checkpoint lies between another's two: no line goes through it."""
+    names = ("base", "one/checkpoint-10", "two/checkpoint-20", "one/checkpoint-30")
+    report.write(*make_results(tmp_path, names), tmp_path)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri() + "#tab=pictures")
+    page.wait_for_selector("[data-ready]", state="attached")
+    rows = page.evaluate("document.getElementById('training').table().slice(1)")
+    measured = {(name, at) for name, at, *values in rows if any(values)}
+    one = "one/checkpoint-10 … one/checkpoint-30"
+    assert measured == {("base", "base"), (one, "10"), ("two/checkpoint-20", "20"), (one, "30")}
+    page.close()
+
+
 def test_the_character_where_two_texts_part_is_marked(visit):
     page = visit("")
     assert page.evaluate("""() => [["春眠不覺", "春眠卻覺"], ["春", "春眠"], ["春眠", "春"], ["春", "春"], ["", "春"], ["𠀀春", "𠀀眠"]]

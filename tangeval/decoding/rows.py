@@ -191,9 +191,7 @@ class _Buffers:
     (PyTorch's CUDA graphs). So it serves as long as the weights stay where they were.
     """
 
-    def __init__(
-        self, model: Any, store: Store, shape: Shape, kind: tuple[Any, ...], compile: bool = False
-    ) -> None:
+    def __init__(self, model: Any, store: Store, shape: Shape, kind: tuple[Any, ...], compile: bool) -> None:
         self.store, self.shape, self.kind, self.compile = store, shape, kind, compile
         self.token = torch.zeros(shape.places, dtype=torch.int64, device=store.own.device)
         self.length = torch.zeros(shape.prompts, dtype=torch.int64, device=store.own.device)
