@@ -2,15 +2,15 @@
 
     python -m benchmarks.decode [--base tang-mini --checkpoint checkpoints/demo/checkpoint-76] …
 
-One process, one model, the same prompts, cells and samples:
+One process, one model, the same prompts, settings and samples:
 (a) the homework's way: ``generate``, one prompt and one setting at a time;
 (b) ``generate`` for all prompts × samples of one setting at a time;
-(c) tangeval's engine with a row for each stream;
+(c) tangeval's engine with a row for each sequence;
 (d) tangeval's engine.
 (a) and (b) are timed on a random part, which the table states, and scaled. (d) runs twice: the
-first time on a GPU records its steps, which later waves and checkpoints use again. ``--growth``
-times (d) for ever more cells, samples and checkpoints, ``--texts`` counts the texts that other
-waves, merging and float32 leave the same, ``--profile`` says which kernels take the first wave's time.
+first time on a GPU records its steps, which later batches and checkpoints use again. ``--growth``
+times (d) for ever more settings, samples and checkpoints, ``--texts`` counts the texts that other
+batches, merging and float32 leave the same, ``--profile`` says which kernels take the first batch's time.
 
 Prints tables and writes JSON. The roofline floor is, for each step, the larger of bytes read ÷
 measured copy bandwidth and FLOPs ÷ measured matrix rate.
@@ -31,16 +31,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tangeval import dataset
-from tangeval import model as models
-from tangeval.checkpoint import discover, resolve_base
-from tangeval.decoding.attention import bare
-from tangeval.decoding.engine import Stream, decode
+from tangeval.core.types import Checkpoint, Example, Load
+from tangeval.decoding.batch import Workspace
+from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.memory import measure as measure_rows
-from tangeval.decoding.rows import Workspace
-from tangeval.decoding.sampler import luck_key
-from tangeval.prompt import encode_prompt
-from tangeval.records import Checkpoint, Example, Load
+from tangeval.decoding.sampler import noise_key
+from tangeval.decoding.shared_prefix import bare
+from tangeval.models import loading as models
+from tangeval.models.checkpoints import discover, resolve_base
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.prompt import encode_prompt
 
 #: The first five are the table's; the others lie between them, so that a larger grid is a denser one.
 TEMPERATURES = (
@@ -49,27 +49,29 @@ TEMPERATURES = (
 TOP_K = (0, 5, 50)
 TOP_P = (0.3, 0.6, 0.9, 1.0)
 MORE_TOP_P = (0.2, 0.25, 0.35, 0.4, 0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85)
-_CPU_WAVE = 3600  # streams; a study plans its waves for 2 GiB
+_CPU_BATCH = 3600  # sequences; a study plans its batches for 2 GiB
 NAMES = {
-    "a": "generate, one prompt, one setting", "b": "generate, one setting", "c": "tangeval, a row a stream",
+    "a": "generate, one prompt, one setting", "b": "generate, one setting", "c": "tangeval, a row a sequence",
     "d": "tangeval",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is decoded: prompts as token ids, the cells and samples, and on which machine."""
+    """What is decoded: prompts as token ids, the settings and samples, and on which machine."""
 
     examples: Sequence[Example]
     prompts: Sequence[Sequence[int]]
     max_length: int
     eos: Sequence[int]
 
-    def streams(self, cells: int, samples: int) -> list[Stream]:
-        """``cells`` settings × prompts × samples."""
+    def sequences(self, settings: int, samples: int) -> list[TokenSequence]:
+        """``settings`` settings × prompts × samples."""
         return [
-            Stream(p, *cell, luck_key(42, example.id, sample), self.max_length)
-            for (p, example), cell, sample in product(enumerate(self.examples), grid(cells), range(samples))
+            TokenSequence(p, *setting, noise_key(42, example.id, sample), self.max_length)
+            for (p, example), setting, sample in product(
+                enumerate(self.examples), grid(settings), range(samples)
+            )
         ]
 
 
@@ -84,7 +86,7 @@ def main() -> None:
     add("--quantization", default="none", choices=["none", "nf4", "int8"])
     add("--merge", action="store_true", help="merged weights for (c) and (d)")
     add("--compile", action="store_true", help="compiled layers for (c) and (d)")
-    add("--cells", type=int, default=60, choices=[12, 24, 36, 48, 60, 120, 240, 960])
+    add("--settings", type=int, default=60, choices=[12, 24, 36, 48, 60, 120, 240, 960])
     add("--samples", type=int, default=4)
     add("--max-length", type=int, default=96)
     add("--loop", type=int, default=12, help="outputs that (a) is timed on; 0 leaves it out")
@@ -93,7 +95,7 @@ def main() -> None:
     add("--memory-gib", type=float, help="the GPU memory that (c) and (d) may take")
     add("--growth", action="store_true", help="time (d) for 1, 4, 16 times as much")
     add("--texts", action="store_true", help="compare the texts of other ways to compute the same")
-    add("--profile", action="store_true", help="name the kernels that (d)'s first wave spends its time in")
+    add("--profile", action="store_true", help="name the kernels that (d)'s first batch spends its time in")
     add("--out", type=Path, default=Path("results/bench/decode.json"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -113,17 +115,17 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     model = models.load_model(base, load)
     say(f"loaded {base.name}")
     task = Task(examples, prompts, options.max_length, models.eos_ids(model, tokenizer))
-    streams = task.streams(options.cells, options.samples)
+    sequences = task.sequences(options.settings, options.samples)
     on_gpu = torch.cuda.is_available()
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu", "threads": torch.get_num_threads(),
         "torch": torch.__version__, "base": base.name, "quantization": options.quantization,
-        "merge": options.merge, "compile": options.compile, "prompts": len(prompts), "cells": options.cells,
-        "samples": options.samples, "max_length": options.max_length, "outputs": len(streams), "ways": {},
+        "merge": options.merge, "compile": options.compile, "prompts": len(prompts), "settings": options.settings,
+        "samples": options.samples, "max_length": options.max_length, "outputs": len(sequences), "ways": {},
     }  # fmt: skip
     if options.loop or options.batches:
         with models.with_checkpoint(model, checkpoint, load) as adapted:
-            report["ways"] |= time_generate(adapted, task, streams, options)
+            report["ways"] |= time_generate(adapted, task, sequences, options)
         del adapted
         yield report
     if fast.merge and fast.quantization != "none":
@@ -134,13 +136,13 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.memory_gib:
         total = torch.cuda.get_device_properties(model.device).total_memory
         torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
-    waves, report["planned"] = plan(model, task, streams, options.memory_gib)
+    batches, report["planned"] = plan(model, task, sequences, options.memory_gib)
     workspace = Workspace(compile=fast.compile)
     with models.with_checkpoint(model, checkpoint, fast) as adapted:
-        texts = time_engine(adapted, task, waves, workspace, report, options)
+        texts = time_engine(adapted, task, batches, workspace, report, options)
         yield report
         if options.profile:
-            report["profile"] = profiled(run, adapted, task, waves[:1], workspace)
+            report["profile"] = profiled(run, adapted, task, batches[:1], workspace)
     del adapted
     workspace.clear()
     yield report
@@ -151,37 +153,38 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield report
     if options.texts:
         report["texts"] = {}
-        for name, found in compare_texts(base, model, checkpoint, fast, task, waves, texts):
+        for name, found in compare_texts(base, model, checkpoint, fast, task, batches, texts):
             report["texts"][name] = found
             yield report
 
 
-def grid(cells: int) -> list[tuple[float, int, float]]:
-    """``cells`` settings of temperature, top-k and top-p, the smaller grid a part of the larger."""
-    top_p = TOP_P if cells <= 12 * len(TEMPERATURES) else TOP_P + MORE_TOP_P
-    return list(product(TEMPERATURES[: cells // (len(TOP_K) * len(top_p))], TOP_K, top_p))
+def grid(settings: int) -> list[tuple[float, int, float]]:
+    """``settings`` settings of temperature, top-k and top-p, the smaller grid a part of the larger."""
+    top_p = TOP_P if settings <= 12 * len(TEMPERATURES) else TOP_P + MORE_TOP_P
+    return list(product(TEMPERATURES[: settings // (len(TOP_K) * len(top_p))], TOP_K, top_p))
 
 
 def time_generate(
-    model: Any, task: Task, streams: Sequence[Stream], options: argparse.Namespace
+    model: Any, task: Task, sequences: Sequence[TokenSequence], options: argparse.Namespace
 ) -> dict[str, Any]:
     """(a) and (b), each on a random part, scaled to the whole."""
-    luck, ways = random.Random(0), {}
+    noise, ways = random.Random(0), {}
     if options.loop:
-        some = [luck.choice(streams) for _ in range(options.loop)]
+        some = [noise.choice(sequences) for _ in range(options.loop)]
         seconds = sum(timed(generated, model, [task.prompts[s.prompt]], s, task.eos)[0] for s in some)
         say(f"(a) {seconds:.1f} s for {len(some)} outputs")
-        ways["a"] = {"seconds": seconds * len(streams) / len(some), "timed_on": f"{len(some)} outputs"}
+        ways["a"] = {"seconds": seconds * len(sequences) / len(some), "timed_on": f"{len(some)} outputs"}
     if options.batches:
         every = [p for p in task.prompts for _ in range(options.samples)]
         chosen = [
-            Stream(0, *cell, 0, task.max_length) for cell in luck.sample(grid(options.cells), options.batches)
+            TokenSequence(0, *setting, 0, task.max_length)
+            for setting in noise.sample(grid(options.settings), options.batches)
         ]
         reset_peak()
         seconds = sum(timed(generated, model, every, s, task.eos)[0] for s in chosen)
         say(f"(b) {seconds:.1f} s for {len(chosen)} settings")
         ways["b"] = {
-            "seconds": seconds * options.cells / len(chosen), "timed_on": f"{len(chosen)} settings",
+            "seconds": seconds * options.settings / len(chosen), "timed_on": f"{len(chosen)} settings",
             "peak_gib": peak_gib(),
         }  # fmt: skip
     return ways
@@ -190,24 +193,24 @@ def time_generate(
 def time_engine(
     model: Any,
     task: Task,
-    waves: Sequence[Sequence[Stream]],
+    batches: Sequence[Sequence[TokenSequence]],
     workspace: Workspace,
     report: dict[str, Any],
     options: argparse.Namespace,
 ) -> list[list[int]]:
-    """(d) twice, (c), and a profile of (d), into ``report``; returns (d)'s tokens, stream by stream."""
-    streams = [stream for wave in waves for stream in wave]
-    few = streams[:: max(1, len(streams) // 20)]
+    """(d) twice, (c), and a profile of (d), into ``report``; returns (d)'s tokens, sequence by stream."""
+    sequences = [sequence for batch in batches for sequence in batch]
+    few = sequences[:: max(1, len(sequences) // 20)]
     decode(model, task.prompts, few, eos=task.eos, no_repeat_ngram_size=3)  # warm-up: libraries, kernels
-    first, _ = timed(run, model, task, waves, workspace, told=True)
-    say(f"(d) {first:.1f} s the first time, in {len(waves)} waves")
+    first, _ = timed(run, model, task, batches, workspace, told=True)
+    say(f"(d) {first:.1f} s the first time, in {len(batches)} batches")
     ways, texts = report["ways"], []
     for name in ("d",) if options.only_d else ("d", "c"):
         reset_peak()
-        seconds, (tokens, rows) = timed(run, model, task, waves, workspace, share=name == "d")
+        seconds, (tokens, rows) = timed(run, model, task, batches, workspace, share=name == "d")
         ways[name] = {
             "seconds": seconds, "timed_on": "all", "rows": sum(map(sum, rows)), "peak_gib": peak_gib(),
-            "steps": sum(map(len, rows)), "tokens": sum(map(len, tokens)), "waves": len(waves),
+            "steps": sum(map(len, rows)), "tokens": sum(map(len, tokens)), "batches": len(batches),
         }  # fmt: skip
         say(f"({name}) {seconds:.1f} s")
         if name == "d":
@@ -220,36 +223,36 @@ def time_engine(
 
 
 def plan(
-    model: Any, task: Task, streams: list[Stream], memory_gib: float | None
-) -> tuple[list[list[Stream]], dict[str, float]]:
-    """Cut the streams into waves that fit, as a study is: on a GPU by what a row was measured to cost."""
-    most: int = _CPU_WAVE
+    model: Any, task: Task, sequences: list[TokenSequence], memory_gib: float | None
+) -> tuple[list[list[TokenSequence]], dict[str, float]]:
+    """Cut the sequences into batches that fit, as a study is: on a GPU by what a row was measured to cost."""
+    most: int = _CPU_BATCH
     said: dict[str, float] = {}
     if torch.cuda.is_available():
         cost, free = measure_rows(model, max(task.prompts, key=len))
         if memory_gib:
             free = min(free, memory_gib * 2**30 - torch.cuda.memory_allocated())
-        most = cost.streams(task.max_length, free)
+        most = cost.sequences(task.max_length, free)
         said = {"row_bytes": cost.fixed, "token_bytes": cost.token, "free_gib": free / 2**30}
-    size = -(-len(streams) // -(-len(streams) // most))
-    said["streams_a_wave"] = size
-    return [streams[i : i + size] for i in range(0, len(streams), size)], said
+    size = -(-len(sequences) // -(-len(sequences) // most))
+    said["sequences_a_batch"] = size
+    return [sequences[i : i + size] for i in range(0, len(sequences), size)], said
 
 
 def run(
     model: Any,
     task: Task,
-    waves: Sequence[Sequence[Stream]],
+    batches: Sequence[Sequence[TokenSequence]],
     workspace: Workspace,
     *,
     share: bool = True,
     told: bool = False,
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Decode wave after wave: each stream's tokens, and each wave's rows step by step."""
+    """Decode batch after batch: each sequence's tokens, and each batch's rows step by step."""
     tokens, rows = [], []
-    for number, wave in enumerate(waves, 1):
-        used = sorted({stream.prompt for stream in wave})
-        own = [replace(stream, prompt=used.index(stream.prompt)) for stream in wave]
+    for number, batch in enumerate(batches, 1):
+        used = sorted({sequence.prompt for sequence in batch})
+        own = [replace(sequence, prompt=used.index(sequence.prompt)) for sequence in batch]
         decoded = decode(
             model, [task.prompts[p] for p in used], own, eos=task.eos, no_repeat_ngram_size=3, share=share,
             workspace=workspace,
@@ -257,18 +260,20 @@ def run(
         tokens += decoded.tokens
         rows.append(decoded.rows)
         if told:
-            say(f"(d) wave {number} of {len(waves)}: {sum(decoded.rows):,} rows")
+            say(f"(d) batch {number} of {len(batches)}: {sum(decoded.rows):,} rows")
     return tokens, rows
 
 
-def generated(model: Any, prompts: Sequence[Sequence[int]], stream: Stream, eos: Sequence[int]) -> Any:
+def generated(
+    model: Any, prompts: Sequence[Sequence[int]], sequence: TokenSequence, eos: Sequence[int]
+) -> Any:
     """What the homework calls: ``generate`` with one setting, its batch padded on the left."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     return model.generate(
-        input_ids=ids, attention_mask=mask, do_sample=True, temperature=stream.temperature, top_k=stream.top_k,
-        top_p=stream.top_p, max_new_tokens=stream.max_length, no_repeat_ngram_size=3, eos_token_id=list(eos),
+        input_ids=ids, attention_mask=mask, do_sample=True, temperature=sequence.temperature, top_k=sequence.top_k,
+        top_p=sequence.top_p, max_new_tokens=sequence.max_length, no_repeat_ngram_size=3, eos_token_id=list(eos),
         pad_token_id=0,
     )  # fmt: skip
 
@@ -276,21 +281,21 @@ def generated(model: Any, prompts: Sequence[Sequence[int]], stream: Stream, eos:
 def grow(
     model: Any, checkpoint: Checkpoint, load: Load, task: Task, options: argparse.Namespace
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Seconds and rows of (d) for 1, 4 and 16 times as many cells, samples, checkpoints, each loaded anew."""
-    for kind, times in product(("cells", "samples", "checkpoints"), (1, 4, 16)):
-        cells = options.cells * times if kind == "cells" else options.cells
+    """Seconds and rows of (d) for 1, 4 and 16 times as many settings, samples, checkpoints, each loaded anew."""
+    for kind, times in product(("settings", "samples", "checkpoints"), (1, 4, 16)):
+        settings = options.settings * times if kind == "settings" else options.settings
         # 16 times the samples would be more than anyone asks for: it begins at a quarter.
         samples = max(1, options.samples // 4) * times if kind == "samples" else options.samples
-        streams, workspace, rows = task.streams(cells, samples), Workspace(compile=load.compile), 0
-        waves, _ = plan(model, task, streams, options.memory_gib)
+        sequences, workspace, rows = task.sequences(settings, samples), Workspace(compile=load.compile), 0
+        batches, _ = plan(model, task, sequences, options.memory_gib)
         began = time.perf_counter()
         for _ in range(times if kind == "checkpoints" else 1):
             with models.with_checkpoint(model, checkpoint, load) as adapted:
-                _, seen = run(adapted, task, waves, workspace)
+                _, seen = run(adapted, task, batches, workspace)
             rows += sum(map(sum, seen))
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        row = {"times": times, "outputs": len(streams) * (times if kind == "checkpoints" else 1)}
+        row = {"times": times, "outputs": len(sequences) * (times if kind == "checkpoints" else 1)}
         row |= {"seconds": time.perf_counter() - began, "rows": rows}
         say(f"{times}× {kind}: {row['seconds']:.1f} s")
         yield kind, row
@@ -302,18 +307,18 @@ def compare_texts(
     checkpoint: Checkpoint,
     load: Load,
     task: Task,
-    waves: list[list[Stream]],
+    batches: list[list[TokenSequence]],
     texts: Sequence[Sequence[int]],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The share of outputs that other ways to compute the same leave as they are, and where the others part."""
-    halves = [half for w in waves for half in (w[: len(w) // 2], w[len(w) // 2 :])]
+    halves = [half for w in batches for half in (w[: len(w) // 2], w[len(w) // 2 :])]
     with models.with_checkpoint(model, checkpoint, load) as adapted:
         used = Workspace(compile=load.compile)
-        yield "a row a stream", likeness(texts, run(adapted, task, waves, used, share=False)[0])
-        yield "waves of half the size", likeness(texts, run(adapted, task, halves, used)[0])
+        yield "a row a sequence", likeness(texts, run(adapted, task, batches, used, share=False)[0])
+        yield "batches of half the size", likeness(texts, run(adapted, task, halves, used)[0])
         used = Workspace(compile=not load.compile)
         name = "layers as they are" if load.compile else "layers compiled"
-        yield name, likeness(texts, run(adapted, task, waves, used)[0])
+        yield name, likeness(texts, run(adapted, task, batches, used)[0])
         del used
     del adapted
     others = {
@@ -382,8 +387,8 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def roofline(model: Any, prompts: Sequence[Sequence[int]], waves: Sequence[Sequence[int]]) -> float:
-    """Return the seconds that the machine's own rates allow for each wave's rows, step by step; prompts once."""
+def roofline(model: Any, prompts: Sequence[Sequence[int]], batches: Sequence[Sequence[int]]) -> float:
+    """Return the seconds that the machine's own rates allow for each batch's rows, step by step; prompts once."""
     merged = any(getattr(module, "merged", False) for module in model.modules())
     linear = [
         module
@@ -402,7 +407,7 @@ def roofline(model: Any, prompts: Sequence[Sequence[int]], waves: Sequence[Seque
     prompt = sum(map(len, prompts))
     bandwidth, rate = copy_bandwidth(model.device), matrix_rate(model.device, dtype)
     seconds = prompt * multiplied / rate
-    for rows in waves:
+    for rows in batches:
         for step, count in enumerate(rows[1:], 1):
             cache = (prompt * rows[0] / len(prompts) + count * step) * token
             seconds += max((read + cache) / bandwidth, count * multiplied / rate)
@@ -438,7 +443,7 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     d = ways["d"]
     console.print(
-        f"(d): {d['tokens']:,} tokens in {d['steps']} steps of {d['waves']} waves; the first time "
+        f"(d): {d['tokens']:,} tokens in {d['steps']} steps of {d['batches']} batches; the first time "
         f"{d['first_seconds']:.1f} s; {d['roofline_share']:.0%} of the roofline floor",
         highlight=False,
     )

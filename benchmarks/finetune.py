@@ -22,9 +22,9 @@ from rich.table import Table
 from finetune.config import load_config
 from finetune.data import collate, layout_of, summed_loss, tokenize
 from finetune.train import adapted
-from tangeval import dataset
-from tangeval.checkpoint import resolve_base
-from tangeval.model import load_tokenizer
+from tangeval.models.checkpoints import resolve_base
+from tangeval.models.loading import load_tokenizer
+from tangeval.tasks.tang import data as dataset
 
 MICRO = (1, 2, 4, 8, 16)
 #: GiB that a card of so many GB has for a program, by what drivers leave of it.

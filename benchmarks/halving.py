@@ -3,7 +3,7 @@
     python -m benchmarks.halving RESULTS [RESULTS …] [--by bleu] [--trials 200] [--out results/bench/halving.json]
 
 Runs races on the stored generations of whole grids: each trial resamples the poems and shuffles
-the samples, chooses by all samples of all cells, and races for the same choice. Needs no torch.
+the samples, chooses by all samples of all settings, and races for the same choice. Needs no torch.
 """
 
 import argparse
@@ -16,12 +16,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from tangeval.analysis.aggregate import KNOBS, Floats
+from tangeval.analysis.stats import spent, successive_halving
+from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics import BY_NAME
-from tangeval.metrics.aggregate import KNOBS, Floats
 from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, corpus_bleu, ngram_totals
-from tangeval.records import BASE, FLOOR, REFERENCE
-from tangeval.stats import spent, successive_halving
-from tangeval.store import write_json
+from tangeval.results.files import write_json
 
 KEEP = (0.5, 0.25)
 
@@ -49,7 +49,7 @@ def main() -> None:
 def checkpoints(folder: Path) -> Any:
     """Each fine-tuned checkpoint's scores on each split that has several samples."""
     scores = pd.read_parquet(folder / "scores.parquet")
-    runs = scores[~scores["checkpoint"].isin([BASE, FLOOR, REFERENCE])]
+    runs = scores[~scores["checkpoint"].isin([BASE, RANDOM, REFERENCE])]
     for (name, split), part in runs.groupby(["checkpoint", "split"], sort=False):
         if part["sample"].nunique() > 1:
             yield name, split, part.sort_values([*KNOBS, "example_id", "sample"])
@@ -80,7 +80,7 @@ def trials(part: pd.DataFrame, by: str, count: int) -> list[dict[str, Any]]:
             outcomes[keep].append((bool(lost < 1e-12), cost, lost, lost / spread if spread else 0.0))
     return [
         {
-            "keep": keep, "cells": len(cube), "poems": poems, "samples": samples,
+            "keep": keep, "settings": len(cube), "poems": poems, "samples": samples,
             **dict(zip(("same", "cost", "lost", "lost_in_deviations"), np.mean(found, axis=0).tolist(), strict=True)),
         }
         for keep, found in outcomes.items()
@@ -88,7 +88,7 @@ def trials(part: pd.DataFrame, by: str, count: int) -> list[dict[str, Any]]:
 
 
 def by_sample(cube: Floats, weights: Floats, by: str) -> Floats:
-    """The value of each cell by each sample alone: ``[C, P, S, columns]`` → ``[C, S]``."""
+    """The value of each setting by each sample alone: ``[C, P, S, columns]`` → ``[C, S]``."""
     if by != "bleu":
         return np.einsum("cps,p->cs", cube[..., 0], weights) / weights.sum()
     columns = np.concatenate(
@@ -103,17 +103,17 @@ def show(frame: pd.DataFrame) -> None:
         "results",
         "split",
         "by",
-        "cells × samples",
+        "settings × samples",
         "kept a round",
         "same choice",
         "generations",
-        "lost [deviations of cells]",
+        "lost [deviations of settings]",
     )
-    keys = ["folder", "split", "by", "cells", "samples", "keep"]
+    keys = ["folder", "split", "by", "settings", "samples", "keep"]
     for key, part in frame.groupby(keys, sort=False):
-        folder, split, by, cells, samples, keep = key
+        folder, split, by, settings, samples, keep = key
         table.add_row(
-            folder, split, by, f"{cells} × {samples}", f"{keep:.0%}", f"{part['same'].mean():.0%}",
+            folder, split, by, f"{settings} × {samples}", f"{keep:.0%}", f"{part['same'].mean():.0%}",
             f"{part['cost'].mean():.0%}", f"{part['lost_in_deviations'].mean():.3f}",
         )  # fmt: skip
     Console(width=120).print(table)

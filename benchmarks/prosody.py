@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tangeval import dataset
-from tangeval.metrics.prosody import (
+from tangeval.core.types import Example
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.prosody import (
     COLUMNS,
     GUANGYUN,
     PINGSHUI,
@@ -30,8 +31,7 @@ from tangeval.metrics.prosody import (
     tone_opposition,
     tones,
 )
-from tangeval.poem import as_verse, clauses, fold, han, metre, punctuate
-from tangeval.records import Example
+from tangeval.tasks.tang.text import as_verse, clauses, fold, han, line_length, punctuate
 
 #: The 206 rhymes of 廣韻 that make the 106 groups of 平水韻, in the order of the groups, as usually
 #: given; 嚴 goes with 鹽 and 業 with 洽, as in the table. ``readings`` shows that they fit.
@@ -59,19 +59,19 @@ def human(shown: int, seed: int = 0) -> None:
     """Human endings, endings of other poems, and couplets made of clauses that never met."""
     for name in ("hw5", "sample"):
         examples = dataset.load(name).split("train")
-        luck = random.Random(seed)
+        noise = random.Random(seed)
         own = [(e.couplet, as_verse(e.reference)) for e in examples]
         print(f"\n{name}: {len(examples)} training poems\n\n| {' | '.join(('', *COLUMNS))} |")
         print(f"| --- |{' --- |' * len(COLUMNS)}")
         _row("the poet's ending", own)
-        _row("another poem's ending of that shape", _exchanged(examples, luck))
-        _row("second clauses exchanged", [(c, _crossed(t, examples, luck)) for c, t in own])
+        _row("another poem's ending of that shape", _exchanged(examples, noise))
+        _row("second clauses exchanged", [(c, _crossed(t, examples, noise)) for c, t in own])
         characters = han("".join(couplet + text for couplet, text in own))
         print(f"\ncharacters known: {sum(bool(tones(c)) for c in characters) / len(characters):.2%}", end="")
         print(f", with both tones: {sum(len(tones(c)) == 2 for c in characters) / len(characters):.2%}")
         failures = [pair for pair in own if not prosody(*pair)["rhyme"]]
         print(f"{len(failures)} do not rhyme:", dict(Counter(_reason(*pair) for pair in failures)))
-        for couplet, text in luck.sample(failures, min(shown, len(failures))):
+        for couplet, text in noise.sample(failures, min(shown, len(failures))):
             print(couplet, text, *(f"{e}:{_short(e)}" for e in rhyme_endings(couplet) + rhyme_endings(text)))
 
 
@@ -81,7 +81,7 @@ def _row(name: str, pairs: Sequence[tuple[str, str]]) -> None:
     print(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
 
 
-def _exchanged(examples: Sequence[Example], luck: random.Random) -> list[tuple[str, str]]:
+def _exchanged(examples: Sequence[Example], noise: random.Random) -> list[tuple[str, str]]:
     """Each couplet with the ending of a random other poem of as many clauses as long."""
     alike: dict[tuple[int, int], list[Example]] = defaultdict(list)
     for example in examples:
@@ -90,20 +90,20 @@ def _exchanged(examples: Sequence[Example], luck: random.Random) -> list[tuple[s
     for example in examples:
         others = [e for e in alike[_shape(example)] if e is not example]
         if others:
-            pairs.append((example.couplet, as_verse(luck.choice(others).reference)))
+            pairs.append((example.couplet, as_verse(noise.choice(others).reference)))
     return pairs
 
 
 def _shape(example: Example) -> tuple[int, int]:
-    return metre(example.couplet), len(clauses(example.reference))
+    return line_length(example.couplet), len(clauses(example.reference))
 
 
-def _crossed(text: str, examples: Sequence[Example], luck: random.Random) -> str:
+def _crossed(text: str, examples: Sequence[Example], noise: random.Random) -> str:
     """The text with every second clause taken from a random poem of that metre."""
     parts = list(clauses(text))
     for place in range(1, len(parts), 2):
         while True:
-            other = clauses(luck.choice(examples).reference)
+            other = clauses(noise.choice(examples).reference)
             if len(other) > 1 and len(other[1]) == len(parts[place]):
                 break
         parts[place] = other[1]

@@ -2,9 +2,9 @@
 
     python -m benchmarks.reference results/gemma3-270m results/recipes
 
-Of each folder: the study, manifest and timings; the tables, and the summary of every cell to five
+Of each folder: the study, manifest and timings; the tables, and the summary of every setting to five
 digits; the choice; the pictures of the split that was chosen on, in few colours; and
-``texts.csv``: all outputs of the chosen cell on test, of the homework's own cell (sample 0, every
+``texts.csv``: all outputs of the chosen setting on test, of the homework's own setting (sample 0, every
 checkpoint), and a random slice of the others, each beside the poet's own ending. Beside the
 folders, ``training/`` has the logs of the runs that the checkpoints come from.
 """
@@ -17,10 +17,12 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from tangeval import pipeline, select
-from tangeval.metrics.aggregate import KNOBS
-from tangeval.notebook import Results, results
-from tangeval.study import SHIPPED, load_study
+from tangeval import pipeline
+from tangeval.analysis import select
+from tangeval.analysis.aggregate import KNOBS
+from tangeval.api import Results
+from tangeval.api import load_results as results
+from tangeval.core.study import SHIPPED, load_study
 
 KEPT = ("study.yaml", "manifest.json", "timings.json", "checkpoints.csv", "effects.csv", "variance.csv")
 SLICE, COLOURS = 200, 128
@@ -51,15 +53,15 @@ def texts(found: Results) -> pd.DataFrame:
     """The outputs that are kept, and why each is."""
     outputs = found.generations
     outputs = outputs[outputs["split"] == "test"]
-    at = found.selection["cell"] or found.selection["nearest"][0]
-    (homework,) = load_study(SHIPPED / "hw5.yaml", []).decoding.cells()
+    at = found.selection["setting"] or found.selection["nearest"][0]
+    (homework,) = load_study(SHIPPED / "hw5.yaml", []).decoding.settings()
     chosen = outputs["checkpoint"].eq(found.selection["checkpoint"]["checkpoint"]) & _at(outputs, at)
     usual = _at(outputs, asdict(homework)) & outputs["sample"].eq(0) & ~chosen
     rest = outputs[~chosen & ~usual]
     kept = pd.concat(
         [
             outputs[chosen].assign(kept="chosen"),
-            outputs[usual].assign(kept="homework's cell"),
+            outputs[usual].assign(kept="homework's setting"),
             rest.sample(min(SLICE, len(rest)), random_state=found.study.seed).assign(kept="random"),
         ]
     )
@@ -71,10 +73,10 @@ def texts(found: Results) -> pd.DataFrame:
     return kept.merge(poems, on="example_id", how="left", sort=False)[columns]
 
 
-def _at(outputs: pd.DataFrame, cell: dict[str, float]) -> "pd.Series[bool]":
-    """Which outputs are of the cell."""
+def _at(outputs: pd.DataFrame, setting: dict[str, float]) -> "pd.Series[bool]":
+    """Which outputs are of the setting."""
     knobs = list(KNOBS)
-    return (outputs[knobs] == pd.Series(cell)[knobs]).all(axis=1)
+    return (outputs[knobs] == pd.Series(setting)[knobs]).all(axis=1)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.report [--folder results/bench/report] [--checkpoints 5] [--samples 8]
 
-Makes up a results folder of 5 checkpoints × 180 cells × 215 poems × 8 samples (1,548,000 texts), writes
+Makes up a results folder of 5 checkpoints × 180 settings × 215 poems × 8 samples (1,548,000 texts), writes
 its page in a fresh process, and turns every slider in headless Chromium if one is found. The texts are made
-to be hard to pack: cells of one luck share a beginning, and what follows is drawn character by character.
+to be hard to pack: settings of one noise share a beginning, and what follows is drawn character by character.
 The numbers mean nothing. Needs no torch.
 """
 
@@ -22,14 +22,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tangeval import dataset, report
-from tangeval.metrics.aggregate import KNOBS
-from tangeval.plan import Wave, write_plan
-from tangeval.poem import han
-from tangeval.store import write_csv, write_json, write_parquet, write_text
-from tangeval.study import Study
-from tangeval.summarize import MEASURES
-from tests.chromium import NoBrowserError, launched
+from tangeval.analysis.aggregate import KNOBS
+from tangeval.analysis.summarize import MEASURES
+from tangeval.core.study import Study
+from tangeval.reporting.page import build as report
+from tangeval.results.files import write_csv, write_json, write_parquet, write_text
+from tangeval.results.plan import Batch, write_plan
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.text import han
+from tests.support.chromium import NoBrowserError, launched
 
 GRID: dict[str, list[Any]] = {
     "temperature": [0.1, 0.4, 0.7, 1.0, 1.3], "top_k": [0, 5, 50], "top_p": [0.3, 0.6, 0.9, 1.0],
@@ -88,23 +89,27 @@ def declared(samples: int) -> tuple[Study, dataset.Dataset]:
 def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path) -> None:
     """Write all that the page is made of."""
     examples = [e for split in study.ordered_splits() for e in data.split(split)]
-    cells, samples = study.decoding.cells(), range(study.samples_of("test"))
+    settings, samples = study.decoding.settings(), range(study.samples_of("test"))
     letters = "".join(han(e.reference) for e in data.split("train"))
-    waves, scores = [], []
+    batches, scores = [], []
     for name, sample in product(names, samples):
-        wave = Wave(f"{name}-{sample}", name, "", tuple(e.id for e in examples), (sample,), cells)
+        batch = Batch(f"{name}-{sample}", name, "", tuple(e.id for e in examples), (sample,), settings)
         keys = pd.DataFrame(
-            [(e.split, e.id, c.temperature, c.top_k, c.top_p, c.max_length) for e in examples for c in cells],
+            [
+                (e.split, e.id, c.temperature, c.top_k, c.top_p, c.max_length)
+                for e in examples
+                for c in settings
+            ],
             columns=["split", "example_id", *KNOBS],
         ).assign(checkpoint=name, step=None, no_repeat_ngram_size=3, sample=sample)
-        texts = [text for e in examples for text in endings(f"{sample} {e.id}", name, cells, letters)]
-        shard = keys.assign(text=texts, n_tokens=40, finish_reason="stop")
-        write_parquet(wave.shard(folder), shard)
-        luck = np.random.default_rng([sample, names.index(name)])
-        flaws = {f: (luck.random(len(keys)) > 0.2).astype(float) for f in report.FLAWS}
+        texts = [text for e in examples for text in endings(f"{sample} {e.id}", name, settings, letters)]
+        batch_file = keys.assign(text=texts, n_tokens=40, finish_reason="stop")
+        write_parquet(batch.batch_file(folder), batch_file)
+        noise = np.random.default_rng([sample, names.index(name)])
+        flaws = {f: (noise.random(len(keys)) > 0.2).astype(float) for f in report.FLAWS}
         scores.append(keys[["checkpoint", "example_id", *KNOBS, "sample"]].assign(**flaws))
-        waves.append(wave)
-    write_plan(folder, waves)
+        batches.append(batch)
+    write_plan(folder, batches)
     rows = pd.concat(scores, ignore_index=True)
     # In the order in which generations are read.
     place = rows["example_id"].map({e.id: n for n, e in enumerate(examples)})
@@ -117,30 +122,30 @@ def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path)
     write_json(folder / "manifest.json", manifest(names, data))
 
 
-def endings(luck: str, name: str, cells: tuple[Any, ...], letters: str) -> list[str]:
-    """A text for each cell: the luck's own, left at a place of the cell's, and cut at max_length."""
-    own, other = random.Random(luck), random.Random(f"{luck} {name}")
-    common, streams = own.choices(letters, k=40), {}
-    for stream in dict.fromkeys(cell.stream for cell in cells):
+def endings(noise: str, name: str, settings: tuple[Any, ...], letters: str) -> list[str]:
+    """A text for each setting: the noise's own, left at a place of the setting's, and cut at max_length."""
+    own, other = random.Random(noise), random.Random(f"{noise} {name}")
+    common, sequences = own.choices(letters, k=40), {}
+    for sequence in dict.fromkeys(setting.sequence for setting in settings):
         at = other.randrange(40)
         text = common[:at] + other.choices(letters, k=40 - at)
-        streams[stream] = "".join(c + "，。"[n // 5 % 2] * (n % 5 == 4) for n, c in enumerate(text))
-    return [streams[cell.stream][: cell.max_length] for cell in cells]
+        sequences[sequence] = "".join(c + "，。"[n // 5 % 2] * (n % 5 == 4) for n, c in enumerate(text))
+    return [sequences[setting.sequence][: setting.max_length] for setting in settings]
 
 
 def numbers(names: list[str], study: Study, folder: Path) -> None:
     """summary.csv, effects.csv and checkpoints.csv of random numbers."""
-    luck, splits = np.random.default_rng(0), study.ordered_splits()
-    yardsticks = [{"checkpoint": n, "split": s} for n in ("floor", "reference") for s in splits]
-    cells = [{"checkpoint": n, "split": s, **dict(zip(KNOBS, (c.temperature, c.top_k, c.top_p, c.max_length), strict=True))}
-             for n in names for s in splits for c in study.decoding.cells()]  # fmt: skip
+    noise, splits = np.random.default_rng(0), study.ordered_splits()
+    baselines = [{"checkpoint": n, "split": s} for n in ("random", "reference") for s in splits]
+    settings = [{"checkpoint": n, "split": s, **dict(zip(KNOBS, (c.temperature, c.top_k, c.top_p, c.max_length), strict=True))}
+             for n in names for s in splits for c in study.decoding.settings()]  # fmt: skip
     effects = [{"checkpoint": n, "split": s, "knob": knob, "value": value}
                for n in names for s in splits for knob in KNOBS for value in GRID[knob]]  # fmt: skip
     overall = [{"checkpoint": n, "step": 65 * i, "split": s} for i, n in enumerate(names) for s in splits]
-    for file, rows in (("summary", cells), ("effects", effects), ("checkpoints", overall)):
-        frame = pd.DataFrame(rows + yardsticks)
+    for file, rows in (("summary", settings), ("effects", effects), ("checkpoints", overall)):
+        frame = pd.DataFrame(rows + baselines)
         whole = [k for k in ("top_k", "max_length", "step") if k in frame]
-        values = pd.DataFrame(luck.random((len(frame), len(MEASURES))), columns=list(MEASURES))
+        values = pd.DataFrame(noise.random((len(frame), len(MEASURES))), columns=list(MEASURES))
         frame = pd.concat([frame.astype(dict.fromkeys(whole, "Int64")), values], axis=1)
         write_csv(
             folder / f"{file}.csv", frame.assign(no_repeat_ngram_size=3, poems=200, samples=8, n_tokens=40)
@@ -152,7 +157,7 @@ def manifest(names: list[str], data: dataset.Dataset) -> dict[str, Any]:
                    for n in names]  # fmt: skip
     return {
         "schema": 1, "tangeval": "0", "study": "large", "seed": 42, "signature": "made up", "engine": "none",
-        "luck": "made up", "data": {"name": data.name, "digest": data.digest},
+        "noise": "made up", "data": {"name": data.name, "digest": data.digest},
         "base_model": {"name": "none", "fingerprint": ""}, "checkpoints": checkpoints, "left_out": [],
         "versions": {}, "hardware": {},
     }  # fmt: skip

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale [0.1 1 10] [--folder results/bench/scale]
 
-For each number of million generations a results folder is made up: 10 checkpoints × cells × HW5's 215
-poems × 4 samples in shards of up to 8,000, verse of right and of wrong form, of which two fifths are
+For each number of million generations a results folder is made up: 10 checkpoints × settings × HW5's 215
+poems × 4 samples in batch files of up to 8,000, verse of right and of wrong form, of which two fifths are
 distinct for a checkpoint and a poem, as in ``studies/quickstart.yaml``. Then each step runs in a process
 of its own; memory is that of all of its processes together, looked at ten times a second, and beside the
 seconds stand those that the cores were at work. What is done already, by ``scale.json``, is not done
@@ -25,14 +25,17 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.report import manifest
-from tangeval import dataset, pipeline, score, select, summarize, variance
-from tangeval.plan import Wave, write_plan
-from tangeval.poem import clauses, metre, punctuate
-from tangeval.records import Cell
-from tangeval.store import LIKELIHOOD, read_columns, write_json, write_parquet, write_text
-from tangeval.study import Study
+from tangeval import pipeline
+from tangeval.analysis import scoring as score
+from tangeval.analysis import select, summarize, variance
+from tangeval.core.knobs import Setting
+from tangeval.core.study import Study
+from tangeval.results.files import LIKELIHOOD, read_columns, write_json, write_parquet, write_text
+from tangeval.results.plan import Batch, write_plan
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.text import clauses, line_length, punctuate
 
-CHECKPOINTS, SAMPLES, STREAMS = 10, 4, 8000
+CHECKPOINTS, SAMPLES, SEQUENCES = 10, 4, 8000
 DISTINCT = 0.4
 #: Levels of temperature, top_k, top_p and max_length, by millions of generations.
 GRIDS = {0.1: (3, 2, 2, 1), 1: (5, 4, 3, 2), 3: (10, 4, 3, 3), 10: (20, 5, 4, 3)}
@@ -126,35 +129,41 @@ def resident(pid: int) -> int:
 
 
 def made_up(folder: Path, levels: tuple[int, ...]) -> int:
-    """Write plan, shards, likelihoods and manifest; return how many generations there are."""
+    """Write plan, batch files, likelihoods and manifest; return how many generations there are."""
     study, data = declared(levels), dataset.load("hw5")
-    cells = study.decoding.cells()
+    settings = study.decoding.settings()
     names = ["base", *(f"checkpoint-{65 * n}" for n in range(1, CHECKPOINTS))]
     pool: dict[int, list[str]] = {}
     for example in data.split("train"):
-        pool.setdefault(metre(example.couplet), []).extend(clauses(example.reference))
-    size = max(1, STREAMS // (len(cells) * SAMPLES))
-    waves = []
+        pool.setdefault(line_length(example.couplet), []).extend(clauses(example.reference))
+    size = max(1, SEQUENCES // (len(settings) * SAMPLES))
+    batches = []
     for name, split in product(names, study.ordered_splits()):
         examples = data.split(split)
         for begin in range(0, len(examples), size):
             some = examples[begin : begin + size]
-            wave = Wave(
-                f"{name}-{split}-{begin}", name, "", tuple(e.id for e in some), tuple(range(SAMPLES)), cells
+            batch = Batch(
+                f"{name}-{split}-{begin}",
+                name,
+                "",
+                tuple(e.id for e in some),
+                tuple(range(SAMPLES)),
+                settings,
             )
             write_parquet(
-                wave.shard(folder), pd.concat([shard(wave, e, pool) for e in some], ignore_index=True)
+                batch.batch_file(folder),
+                pd.concat([batch_file(batch, e, pool) for e in some], ignore_index=True),
             )
-            waves.append(wave)
-    write_plan(folder, waves)
+            batches.append(batch)
+    write_plan(folder, batches)
     write_json(folder / "manifest.json", manifest(names, data))
     write_text(folder / "study.yaml", study.to_yaml())
-    luck = np.random.default_rng(0)
-    rows = [(n, None, s, e.id, luck.normal(5, 1), 5, [5.0] * 20)
+    noise = np.random.default_rng(0)
+    rows = [(n, None, s, e.id, noise.normal(5, 1), 5, [5.0] * 20)
             for n, s in product(names, study.ordered_splits()) for e in data.split(s)]  # fmt: skip
-    columns = ["checkpoint", "step", "split", "example_id", "reference_nll", "metre", "by_character"]
+    columns = ["checkpoint", "step", "split", "example_id", "reference_nll", "line_length", "by_character"]
     write_parquet(folder / LIKELIHOOD, pd.DataFrame(rows, columns=columns).astype({"step": "Int64"}))
-    return sum(wave.outputs() for wave in waves)
+    return sum(batch.outputs() for batch in batches)
 
 
 def declared(levels: tuple[int, ...]) -> Study:
@@ -163,40 +172,41 @@ def declared(levels: tuple[int, ...]) -> Study:
         "temperature": [round(0.1 + 0.05 * n, 2) for n in range(temperatures)], "top_k": [0, 5, 20, 50, 100][:top_k],
         "top_p": [1.0, 0.9, 0.6, 0.3][:top_p], "max_length": [96, 48, 24][:lengths],
     }  # fmt: skip
-    rule = {"split": "validation", "checkpoint": "bleu", "cell": {"by": "bleu"}}
+    rule = {"split": "validation", "checkpoint": "bleu", "setting": {"by": "bleu"}}
     return Study.model_validate(
         {"name": "large", "data": "hw5", "decoding": decoding, "samples": SAMPLES, "select": rule}
     )
 
 
-def shard(wave: Wave, example: dataset.Example, pool: dict[int, list[str]]) -> pd.DataFrame:
-    """The rows of one poem: each sample has texts of its own, and cells share them."""
-    luck = random.Random(f"{wave.id} {example.id}")
-    cells: tuple[Cell, ...] = wave.cells
-    distinct = max(1, round(DISTINCT * len(cells)))
+def batch_file(batch: Batch, example: dataset.Example, pool: dict[int, list[str]]) -> pd.DataFrame:
+    """The rows of one poem: each sample has texts of its own, and settings share them."""
+    noise = random.Random(f"{batch.id} {example.id}")
+    settings: tuple[Setting, ...] = batch.settings
+    distinct = max(1, round(DISTINCT * len(settings)))
     texts: list[str] = []
-    for _ in wave.samples:
-        own = [verse(luck, pool[metre(example.couplet)]) for _ in range(distinct)]
-        texts += own + luck.choices(own, k=len(cells) - distinct)
+    for _ in batch.samples:
+        own = [verse(noise, pool[line_length(example.couplet)]) for _ in range(distinct)]
+        texts += own + noise.choices(own, k=len(settings) - distinct)
     knobs = {
-        k: [getattr(c, k) for c in cells] * SAMPLES for k in ("temperature", "top_k", "top_p", "max_length")
+        k: [getattr(c, k) for c in settings] * SAMPLES
+        for k in ("temperature", "top_k", "top_p", "max_length")
     }
     return pd.DataFrame(
         {
-            "checkpoint": wave.checkpoint, "step": None if wave.checkpoint == "base" else int(wave.checkpoint[11:]),
+            "checkpoint": batch.checkpoint, "step": None if batch.checkpoint == "base" else int(batch.checkpoint[11:]),
             **knobs, "no_repeat_ngram_size": 3, "split": example.split, "example_id": example.id,
-            "sample": np.repeat(wave.samples, len(cells)), "text": texts, "n_tokens": list(map(len, texts)),
-            "finish_reason": luck.choices(["stop", "length"], [9, 1], k=len(texts)),
+            "sample": np.repeat(batch.samples, len(settings)), "text": texts, "n_tokens": list(map(len, texts)),
+            "finish_reason": noise.choices(["stop", "length"], [9, 1], k=len(texts)),
         }
     ).astype({"step": "Int64"})  # fmt: skip
 
 
-def verse(luck: random.Random, pool: list[str]) -> str:
+def verse(noise: random.Random, pool: list[str]) -> str:
     """Two or six clauses of training poems with a character changed, or in one of five a fault."""
-    parts = luck.choices(pool, k=luck.choice((2, 6)))
-    fault = luck.randrange(25)
-    place = luck.randrange(len(parts[0]))
-    parts[0] = parts[0][:place] + luck.choice(parts[1]) + parts[0][place + 1 :]
+    parts = noise.choices(pool, k=noise.choice((2, 6)))
+    fault = noise.randrange(25)
+    place = noise.randrange(len(parts[0]))
+    parts[0] = parts[0][:place] + noise.choice(parts[1]) + parts[0][place + 1 :]
     if fault == 0:
         parts[1] = parts[1][1:]
     if fault == 1:

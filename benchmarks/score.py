@@ -1,10 +1,10 @@
 """How long scoring takes, and the intervals and comparisons of a large grid.
 
-    python -m benchmarks.score [--generations 100000] [--cells 720] [--out results/bench/score.json]
+    python -m benchmarks.score [--generations 100000] [--settings 720] [--out results/bench/score.json]
 
 Scores distinct made-up endings (clauses of training poems at random, so that nothing is found in
-a cache) with every metric but the judge; then measures one checkpoint's ``--cells`` cells of 200
-poems and 4 samples, their intervals, and the best cell against all others. Needs no torch.
+a cache) with every metric but the judge; then measures one checkpoint's ``--settings`` settings of 200
+poems and 4 samples, their intervals, and the best setting against all others. Needs no torch.
 """
 
 import argparse
@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tangeval import dataset, score
+from tangeval.analysis import scoring as score
+from tangeval.analysis.aggregate import KNOBS, Group, Part, groups
+from tangeval.analysis.select import Candidate, compared, ranked
 from tangeval.metrics import METRICS
-from tangeval.metrics.aggregate import KNOBS, Group, Part, groups
-from tangeval.poem import as_verse, clauses, metre, punctuate
-from tangeval.select import Candidate, compared, ranked
-from tangeval.store import NO_LIKELIHOOD, write_json
+from tangeval.results.files import NO_LIKELIHOOD, write_json
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.text import as_verse, clauses, line_length, punctuate
 
 POEMS, SAMPLES = 200, 4
 
@@ -33,14 +34,14 @@ def main() -> None:
         prog="python -m benchmarks.score", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--generations", type=int, default=100_000)
-    parser.add_argument("--cells", type=int, default=720)
+    parser.add_argument("--settings", type=int, default=720)
     parser.add_argument("--data", default="hw5")
     parser.add_argument("--out", type=Path, default=Path("results/bench/score.json"))
     options = parser.parse_args()
     data = dataset.load(options.data)
     report: dict[str, Any] = {
         "generations": options.generations,
-        "cells": options.cells,
+        "settings": options.settings,
         "data": options.data,
     }
     frame = made_up(data, options.generations)
@@ -50,35 +51,35 @@ def main() -> None:
     print(
         f"{options.generations:,} generations: {report['score_seconds']:.1f} s, {report['score_peak_gib']:.2f} GiB"
     )
-    large = spread(scores, options.cells)
+    large = spread(scores, options.settings)
     began = time.perf_counter()
     (group,) = groups(large, NO_LIKELIHOOD, 42)
-    for place, metric in product(range(options.cells), METRICS):
+    for place, metric in product(range(options.settings), METRICS):
         Part(group.measured, [place]).interval(metric.name)
     report["interval_seconds"] = time.perf_counter() - began
     began = time.perf_counter()
     report["told_apart"] = against_all(group)
     report |= {"compare_seconds": time.perf_counter() - began, "peak_gib": peak_gib()}
     print(
-        f"{options.cells} cells: intervals of {len(METRICS)} metrics {report['interval_seconds']:.1f} s, the best against "
+        f"{options.settings} settings: intervals of {len(METRICS)} metrics {report['interval_seconds']:.1f} s, the best against "
         f"all others {report['compare_seconds']:.1f} s, {report['peak_gib']:.2f} GiB"
     )
     write_json(options.out, report)
 
 
 def made_up(data: dataset.Dataset, count: int) -> pd.DataFrame:
-    """``count`` distinct outputs for the validation poems, four samples a cell."""
-    luck = random.Random(0)
+    """``count`` distinct outputs for the validation poems, four samples a setting."""
+    noise = random.Random(0)
     pool: dict[int, list[str]] = {}
     for example in data.split("train"):
-        pool.setdefault(metre(example.couplet), []).extend(clauses(example.reference))
+        pool.setdefault(line_length(example.couplet), []).extend(clauses(example.reference))
     examples = data.split("validation")
     rows = []
     for number in range(count):
         example = examples[number // SAMPLES % len(examples)]
-        parts = luck.choices(pool[metre(example.couplet)], k=luck.choice((2, 6)))
+        parts = noise.choices(pool[line_length(example.couplet)], k=noise.choice((2, 6)))
         text = list(as_verse(punctuate(parts)))
-        text[luck.randrange(len(text))] = luck.choice(parts[0])
+        text[noise.randrange(len(text))] = noise.choice(parts[0])
         rows.append(
             {
                 "checkpoint": "made up", "step": 1, "temperature": float(number // (SAMPLES * len(examples))),
@@ -90,25 +91,27 @@ def made_up(data: dataset.Dataset, count: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spread(scores: pd.DataFrame, cells: int) -> pd.DataFrame:
-    """Rows of ``scores`` drawn anew for ``cells`` cells × poems × samples."""
+def spread(scores: pd.DataFrame, settings: int) -> pd.DataFrame:
+    """Rows of ``scores`` drawn anew for ``settings`` settings × poems × samples."""
     generator = np.random.default_rng(0)
     grid = pd.DataFrame(
-        product(range(cells), range(POEMS), range(SAMPLES)), columns=["cell", "poem", "sample"]
+        product(range(settings), range(POEMS), range(SAMPLES)), columns=["setting", "poem", "sample"]
     )
     large = scores.iloc[generator.integers(0, len(scores), len(grid))].reset_index(drop=True)
     return large.assign(
-        temperature=grid["cell"] * 0.01, example_id="train-" + grid["poem"].astype(str), sample=grid["sample"]
+        temperature=grid["setting"] * 0.01,
+        example_id="train-" + grid["poem"].astype(str),
+        sample=grid["sample"],
     ).astype({"temperature": float})
 
 
 def against_all(group: Group) -> int:
-    """How many cells can be told from the best by BLEU and by form: intervals, tests, Holm."""
-    cells = [
+    """How many settings can be told from the best by BLEU and by form: intervals, tests, Holm."""
+    settings = [
         Candidate(dict.fromkeys(KNOBS), Part(group.measured, [place]))
         for place in range(len(group.measured.knobs))
     ]
-    return sum(row["distinguishable"] for m in ("bleu", "form") for row in compared(*ranked(cells, m), m))
+    return sum(row["distinguishable"] for m in ("bleu", "form") for row in compared(*ranked(settings, m), m))
 
 
 def peak_gib() -> float:

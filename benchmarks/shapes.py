@@ -15,8 +15,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, PretrainedConfig
 
-from tangeval import model as models
-from tangeval.checkpoint import ASSETS
+from tangeval.core.types import ASSETS
+from tangeval.models import loading as models
 
 _SEVEN_B = {
     "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "rms_norm_eps": 1e-5,

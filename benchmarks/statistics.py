@@ -1,4 +1,4 @@
-"""What ``tangeval.stats`` promises, measured on simulated poems whose truth is known.
+"""What ``tangeval.analysis.stats`` promises, measured on simulated poems whose truth is known.
 
     python -m benchmarks.statistics [--quick] [--out results/bench/statistics.json]
 
@@ -6,7 +6,7 @@
     of 15, by tangeval's method and by those that were not taken.
 (b) How often the paired test finds a difference that is not there, and one that is, with as many
     poems as ``poems_needed`` says.
-(c) How much too good a grid's best cell looks, before and after cross-fitting.
+(c) How much too good a grid's best setting looks, before and after cross-fitting.
 
 Prints tables and writes JSON. Every share has a Monte Carlo error, which the tables state.
 """
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
-from tangeval.stats import (
+from tangeval.analysis.stats import (
     ERROR,
     Floats,
     bca_interval,
@@ -233,9 +233,9 @@ def corpora(runs: int) -> list[dict[str, Any]]:
 # (b) The paired test
 
 
-def twins(generator: np.random.Generator, kind: str, poems: int, cells: int, runs: int) -> Floats:
-    """``cells`` that differ by luck alone, ``[poems, cells, runs]``; they share poems and some luck."""
-    shape, shared = (poems, cells, runs), (poems, 1, runs)
+def twins(generator: np.random.Generator, kind: str, poems: int, settings: int, runs: int) -> Floats:
+    """``settings`` that differ by noise alone, ``[poems, settings, runs]``; they share poems and some noise."""
+    shape, shared = (poems, settings, runs), (poems, 1, runs)
     if kind == "normal":
         return generator.normal(size=shared) * 2 + generator.normal(size=shape)
     if kind == "skewed":
@@ -245,8 +245,8 @@ def twins(generator: np.random.Generator, kind: str, poems: int, cells: int, run
     found = np.zeros(shape)
     for _ in range(samples):
         same = generator.random(shape) < 0.7
-        luck = np.where(same, generator.random(shared), generator.random(shape))
-        found += luck < own
+        noise = np.where(same, generator.random(shared), generator.random(shape))
+        found += noise < own
     return found / samples
 
 
@@ -259,8 +259,8 @@ def false_alarms(runs: int) -> list[dict[str, Any]]:
             first, second = twins(generator, kind, poems, 2, size).transpose(1, 0, 2)
             single.append(sign_flip_p(first - second, FLIPS, seed) <= ERROR)
         for seed in range(runs // 4):
-            cells = twins(generator, kind, poems, 11, 1)[..., 0]
-            family.append(holm(sign_flip_p(cells[:, 1:] - cells[:, :1], FLIPS, seed)).min() <= ERROR)
+            settings = twins(generator, kind, poems, 11, 1)[..., 0]
+            family.append(holm(sign_flip_p(settings[:, 1:] - settings[:, :1], FLIPS, seed)).min() <= ERROR)
         rows.append(
             {"data": kind, "poems": poems, "single": share(np.concatenate(single))}
             | {"family_of_10": share(np.array(family))}
@@ -297,10 +297,10 @@ def powers(runs: int) -> list[dict[str, Any]]:
 
 
 def winners(runs: int) -> list[dict[str, Any]]:
-    """The bias of the best of many cells, in standard errors of one cell's mean.
+    """The bias of the best of many settings, in standard errors of one setting's mean.
 
-    A world is how far the cells' true means lie apart, in standard errors, and how alike two
-    cells' values of a poem are. ``coverage`` is of the winner's interval at the joint level on
+    A world is how far the settings' true means lie apart, in standard errors, and how alike two
+    settings' values of a poem are. ``coverage`` is of the winner's interval at the joint level on
     the worse side; ``plain`` of its ordinary one, ``fitted`` of one from the cross-fitted poems.
     """
     rows = []
@@ -308,14 +308,14 @@ def winners(runs: int) -> list[dict[str, Any]]:
         "equal": (0.0, 0.0), "slightly different": (0.5, 0.0), "different": (2.0, 0.0),
         "equal, correlated 0.9": (0.0, 0.9), "slightly different, correlated 0.9": (0.15, 0.9),
     }  # fmt: skip
-    for poems, cells, (world, (apart, alike)) in product(POEMS, (60, 720), worlds.items()):
+    for poems, settings, (world, (apart, alike)) in product(POEMS, (60, 720), worlds.items()):
         generator = np.random.default_rng([7, len(rows)])
         error = 1 / np.sqrt(poems)
         bias, held = [], []
         for run in range(runs if poems == POEMS[0] else runs // 4):
-            truths = apart * error * generator.normal(size=cells)
+            truths = apart * error * generator.normal(size=settings)
             common = generator.normal(size=poems) * np.sqrt(alike)
-            by_poem = truths[:, None] + common + generator.normal(size=(cells, poems)) * np.sqrt(1 - alike)
+            by_poem = truths[:, None] + common + generator.normal(size=(settings, poems)) * np.sqrt(1 - alike)
             best = by_poem.mean(axis=1).argmax()
             truth, fitted = truths[best], cross_fitted(by_poem, folds(poems, run))
             # What the poems have in common is no bias; taken out, it does not blur it.
@@ -335,7 +335,7 @@ def winners(runs: int) -> list[dict[str, Any]]:
         deviation = np.std(bias, axis=0)[1] / error
         rows.append(
             {
-                "poems": poems, "cells": cells, "world": world, "runs": len(bias), "naive_bias": naive,
+                "poems": poems, "settings": settings, "world": world, "runs": len(bias), "naive_bias": naive,
                 "corrected_bias": corrected, "error": deviation / np.sqrt(len(bias)), "deviation": deviation,
                 "left": abs(corrected) / naive, "coverage": coverage, "plain": plain, "fitted": by_fitted,
             }
@@ -344,7 +344,7 @@ def winners(runs: int) -> list[dict[str, Any]]:
 
 
 def fold_choices(runs: int) -> list[dict[str, Any]]:
-    """What other numbers of folds and repeats leave of the bias, and how far they scatter: 60 cells, 200 poems."""
+    """What other numbers of folds and repeats leave of the bias, and how far they scatter: 60 settings, 200 poems."""
     rows = []
     for apart in (0.0, 0.5, 2.0):
         choices = ((2, 10), (5, 10), (8, 1), (8, 10), (20, 1), (20, 10))
@@ -417,18 +417,18 @@ def show(report: dict[str, Any]) -> None:
         )
     console.print(table)
     table = Table(
-        "poems", "cells", "world", "naive", "corrected", "±", "left", "sd", "covers", "plain", "fitted",
-        title="the best cell's bias, in standard errors of a cell's mean (bar: left < 10 %)",
+        "poems", "settings", "world", "naive", "corrected", "±", "left", "sd", "covers", "plain", "fitted",
+        title="the best setting's bias, in standard errors of a setting's mean (bar: left < 10 %)",
     )  # fmt: skip
     for row in report["winners"]:
         bias = (f"{row[name]:.3f}" for name in ("naive_bias", "corrected_bias", "error"))
         shares = (f"{row[name]:.1%}" for name in ("coverage", "plain", "fitted"))
-        labels = (str(row["poems"]), str(row["cells"]), row["world"])
+        labels = (str(row["poems"]), str(row["settings"]), row["world"])
         table.add_row(*labels, *bias, f"{row['left']:.1%}", f"{row['deviation']:.2f}", *shares)
     console.print(table)
     table = Table(
         "apart", "folds", "repeats", "naive", "corrected", "±", "sd",
-        title="other folds: 60 cells of 200 poems, in standard errors",
+        title="other folds: 60 settings of 200 poems, in standard errors",
     )  # fmt: skip
     for row in report["folds"]:
         bias = (f"{row[name]:.3f}" for name in ("naive_bias", "corrected_bias", "error"))

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from finetune.config import Config, load_config
 from finetune.run import prepare
-from tangeval.foreign import inert
-from tangeval.progress import Shown, quieten
-from tangeval.records import TangevalError
-from tangeval.store import alone
+from tangeval.cli.progress import Shown, quieten
+from tangeval.core.errors import TangevalError
+from tangeval.core.untrusted import inert
+from tangeval.results.files import alone
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Examples → token ids with labels, and batches of them.
 
 In: examples and a tokenizer. Out: ``datasets`` rows, tensors padded to the longest of a
-batch, and the loss on the completions alone. The prompt is ``tangeval.prompt``'s, the same
+batch, and the loss on the completions alone. The prompt is ``tangeval.tasks.tang.prompt``'s, the same
 as in evaluation.
 """
 
@@ -14,8 +14,8 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
 from finetune.config import Config
-from tangeval.prompt import Template, encode_completion, encode_prompt
-from tangeval.records import Example
+from tangeval.core.types import Example
+from tangeval.tasks.tang.prompt import Template, encode_completion, encode_prompt
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from finetune.__main__ import finetune
 from finetune.config import Config, load_config
-from tangeval.progress import Shown, quieten
-from tangeval.records import TangevalError
-from tangeval.store import alone, read_json
+from tangeval.cli.progress import Shown, quieten
+from tangeval.core.errors import TangevalError
+from tangeval.results.files import alone, read_json
 
 #: Each correction by name: the keys that it changes.
 CORRECTIONS: dict[str, dict[str, object]] = {

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import Config
-from tangeval import dataset
-from tangeval.checkpoint import TRAIN_IDS, discover, fingerprint, identity, resolve_base, trained_on
-from tangeval.records import Base, Checkpoint, Example, TangevalError
-from tangeval.store import read_json, sweep, write_json
+from tangeval.core.errors import TangevalError
+from tangeval.core.types import Base, Checkpoint, Example
+from tangeval.models.checkpoints import TRAIN_IDS, discover, fingerprint, identity, resolve_base, trained_on
+from tangeval.results.files import read_json, sweep, write_json
+from tangeval.tasks.tang import data as dataset
 
 RECORD = "run.json"
 #: What decides nothing that is learnt.

@@ -33,10 +33,11 @@ from transformers.integrations import get_available_reporting_integrations
 from finetune.config import Config
 from finetune.data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
 from finetune.run import Run
-from tangeval.model import check_names, has_bfloat16, load_model, load_tokenizer, with_adapter
-from tangeval.progress import make_bar
-from tangeval.records import ADAPTER, Base, TangevalError
-from tangeval.store import read_json, write_bytes, write_json, write_text
+from tangeval.cli.progress import make_bar
+from tangeval.core.errors import TangevalError
+from tangeval.core.types import ADAPTER, Base
+from tangeval.models.loading import check_names, has_bfloat16, load_model, load_tokenizer, with_adapter
+from tangeval.results.files import read_json, write_bytes, write_json, write_text
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
 _VALIDATION_BATCH = 50
@@ -378,7 +379,7 @@ def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
     ):
         points = np.array([(s, float(r[column])) for s, r in sorted(rows.items()) if r[column] != ""])
         if len(points):
-            # A save logs too: a mean over the few steps since the last point would be mostly luck.
+            # A save logs too: a mean over the few steps since the last point would be mostly noise.
             steps = np.diff(points[:, 0], prepend=0)
             points = points[steps >= steps.max() / 2] if column == "loss" else points
             axes.plot(points[:, 0], points[:, 1], style, label=label)

@@ -1,6 +1,6 @@
 """Which checkpoint, with which decoding settings, and is the difference real?
 
-``run``, ``results`` and ``differences`` do in a notebook what the command line does;
+``run``, ``load_results`` and ``differences`` do in a notebook what the command line does;
 ``load_study`` reads a study file, and what a user can mend is a ``TangevalError``. All are to be
 had from ``tangeval`` itself: ``from tangeval import run``.
 """
@@ -10,14 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tangeval.notebook import Picture as Picture
-    from tangeval.notebook import Results as Results
-    from tangeval.notebook import differences as differences
-    from tangeval.notebook import results as results
-    from tangeval.notebook import run as run
-    from tangeval.records import TangevalError as TangevalError
-    from tangeval.study import Study as Study
-    from tangeval.study import load_study as load_study
+    from tangeval.api import Picture as Picture
+    from tangeval.api import Results as Results
+    from tangeval.api import differences as differences
+    from tangeval.api import load_results as load_results
+    from tangeval.api import run as run
+    from tangeval.core.errors import TangevalError as TangevalError
+    from tangeval.core.study import Study as Study
+    from tangeval.core.study import load_study as load_study
 
 __version__ = "0.1.0"
 
@@ -25,9 +25,9 @@ __version__ = "0.1.0"
 for _name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
     os.environ.setdefault(_name, "1")
 
-_NOTEBOOK = ("Picture", "Results", "differences", "results", "run")
-_ROOMS = dict.fromkeys(_NOTEBOOK, "notebook") | {
-    "TangevalError": "records", "Study": "study", "load_study": "study",
+_NOTEBOOK = ("Picture", "Results", "differences", "load_results", "run")
+_ROOMS = dict.fromkeys(_NOTEBOOK, "api") | {
+    "TangevalError": "core.errors", "Study": "core.study", "load_study": "core.study",
 }  # fmt: skip
 
 

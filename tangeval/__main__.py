@@ -1,5 +1,5 @@
 """``python -m tangeval`` is ``tangeval``."""
 
-from tangeval.cli import main
+from tangeval.cli.app import main
 
 main()

@@ -12,94 +12,97 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tangeval import dataset, figures, insights, score, select, summarize, tables, variance
-from tangeval.checkpoint import Skipped
-from tangeval.dataset import Dataset
-from tangeval.plan import Setup, Wave
-from tangeval.progress import OnProgress
-from tangeval.records import TangevalError
-from tangeval.store import no_url, read_columns
-from tangeval.study import Study, load_study
+from tangeval.analysis import scoring as score
+from tangeval.analysis import select, summarize, variance
+from tangeval.cli.progress import OnProgress
+from tangeval.core.errors import TangevalError
+from tangeval.core.study import Study, load_study
+from tangeval.models.checkpoints import Skipped
+from tangeval.reporting import figures, insights, tables
+from tangeval.results.files import no_url, read_columns
+from tangeval.results.plan import Batch, ResolvedStudy
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.data import Dataset
 
 if TYPE_CHECKING:
-    from tangeval.generate import Workers
+    from tangeval.generation import Workers
 
 STALE = "engine, checkpoints, weights, data, prompt, seed, versions or machine are others"
 
 
 @dataclass(frozen=True)
 class Pending:
-    """What is still to be decoded: all waves of the study, those without a shard, and shards that fit no longer."""
+    """What is still to be decoded: all batches of the study, those without a batch file, and batch files that fit no longer."""
 
-    waves: Sequence[Wave]
-    waiting: Sequence[Wave]
+    batches: Sequence[Batch]
+    waiting: Sequence[Batch]
     stale: Sequence[Path]
 
     @property
-    def streams(self) -> int:
-        return sum(wave.streams() for wave in self.waiting)
+    def sequences(self) -> int:
+        return sum(batch.sequences() for batch in self.waiting)
 
     @property
     def outputs(self) -> int:
-        return sum(wave.outputs() for wave in self.waves)
+        return sum(batch.outputs() for batch in self.batches)
 
 
-def check(setup: Setup, *, assume_unseen: bool) -> None:
+def check(resolved: ResolvedStudy, *, assume_unseen: bool) -> None:
     """Refuse now what would end the run after hours of decoding.
 
     Raises:
-        TangevalError: selection would refuse what it finds, or the data have no floor.
+        TangevalError: selection would refuse what it finds, or the data have no random baseline.
     """
-    study = setup.study
+    study = resolved.study
     if study.select:
-        seen = {c.name: setup.seen(c) for c in setup.checkpoints}
+        seen = {c.name: resolved.seen(c) for c in resolved.checkpoints}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
-    score.floor_rows(setup.dataset, study.ordered_splits(), study.seed)
+    score.random_rows(resolved.dataset, study.ordered_splits(), study.seed)
 
 
-def engine_of(setup: Setup) -> Any:
+def engine_of(resolved: ResolvedStudy) -> Any:
     """Return the room that makes a study's generations, with its ``plan``, ``generate`` and ``estimate``."""
-    if setup.study.engine:
-        from tangeval import server
+    if resolved.study.engine:
+        from tangeval.engines import openai as server
 
         return server
     # torch takes seconds to import, and no other step needs it.
-    from tangeval import generate
+    from tangeval import generation as generate
 
     return generate
 
 
 def planned(
-    setup: Setup, folder: Path, workers: "Workers | None" = None
-) -> tuple[list[Wave], Callable[[Sequence[Wave]], str]]:
-    """Return the study's waves, and what says how long some of them will take."""
-    engine, machine = engine_of(setup), [workers.machine] if workers else []
-    waves, _ = engine.plan(setup, folder, *machine)
-    return waves, lambda some: engine.estimate(setup, folder, some, *machine)
+    resolved: ResolvedStudy, folder: Path, workers: "Workers | None" = None
+) -> tuple[list[Batch], Callable[[Sequence[Batch]], str]]:
+    """Return the study's batches, and what says how long some of them will take."""
+    engine, machine = engine_of(resolved), [workers.machine] if workers else []
+    batches, _ = engine.plan(resolved, folder, *machine)
+    return batches, lambda some: engine.estimate(resolved, folder, some, *machine)
 
 
 def pending(
-    setup: Setup, folder: Path, *, overwrite: bool = False, workers: "Workers | None" = None
+    resolved: ResolvedStudy, folder: Path, *, overwrite: bool = False, workers: "Workers | None" = None
 ) -> Pending:
     """Return what ``decode`` would make.
 
     Raises:
         TangevalError: nothing in the folder fits the study, and ``overwrite`` was not given.
     """
-    waves, _ = planned(setup, folder, workers)
-    waiting = [wave for wave in waves if not wave.shard(folder).is_file()]
+    batches, _ = planned(resolved, folder, workers)
+    waiting = [batch for batch in batches if not batch.batch_file(folder).is_file()]
     there = set((folder / "generations").glob("*.parquet"))
-    stale = there - {wave.shard(folder) for wave in waves}
+    stale = there - {batch.batch_file(folder) for batch in batches}
     if stale and stale == there and not overwrite:
         raise TangevalError(
-            f"{folder}: none of its {len(stale)} shards of generations fits this study any longer ({STALE}); give "
+            f"{folder}: none of its {len(stale)} batch files of generations fits this study any longer ({STALE}); give "
             "--overwrite to remove them, or another folder with --out"
         )
-    return Pending(waves, waiting, sorted(stale))
+    return Pending(batches, waiting, sorted(stale))
 
 
 def decode(
-    setup: Setup,
+    resolved: ResolvedStudy,
     folder: Path,
     on_progress: OnProgress = lambda name, ended, text: None,
     *,
@@ -111,19 +114,19 @@ def decode(
     With ``keep_going`` the folder's record is of the checkpoints that could be used; the others
     are returned.
     """
-    engine, by = engine_of(setup), {"workers": workers} if workers else {}
-    failed: tuple[Skipped, ...] = engine.generate(setup, folder, on_progress, keep_going=keep_going, **by)
+    engine, by = engine_of(resolved), {"workers": workers} if workers else {}
+    failed: tuple[Skipped, ...] = engine.generate(resolved, folder, on_progress, keep_going=keep_going, **by)
     if failed:
-        engine.generate(setup.without(failed), folder, **by)
+        engine.generate(resolved.without(failed), folder, **by)
     return failed
 
 
 def evaluate(study: Study, data: Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
     """Write scores, summary, tables and pictures of what is in the folder."""
     score.score(study, data, folder)
-    by = study.select.cell.by if study.select else "bleu"
+    by = study.select.setting.by if study.select else "bleu"
     summary = summarize.summarize(folder, study.seed)
-    frames = (summary.cells, summary.effects, summary.checkpoints)
+    frames = (summary.settings, summary.effects, summary.checkpoints)
     tables.write(*frames, folder / "tables", by=by)
     behind = variance.write_variance(partial(read_columns, folder), folder)
     pictures = figures.draw(*frames, folder / "figures", by=by)
@@ -131,13 +134,13 @@ def evaluate(study: Study, data: Dataset, folder: Path) -> tuple[summarize.Summa
 
 
 def choose(study: Study, data: Dataset, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Choose, write ``best/``, and return the selection and the chosen cell's outputs on test (or none)."""
+    """Choose, write ``best/``, and return the selection and the chosen setting's outputs on test (or none)."""
     selection = select.select(study, folder)
     if "test" not in study.splits:
         return selection, pd.DataFrame()
     name = selection["checkpoint"]["checkpoint"]
     outputs = select.chosen_outputs(score.read_generations(study, folder, 0, name), selection)
-    if selection["cell"]:
+    if selection["setting"]:
         couplets = {example.id: example.couplet for example in data.examples}
         select.write_results_txt(outputs, couplets, folder / "best" / "results.txt")
     return selection, outputs

@@ -6,9 +6,9 @@ import pytest
 # Models are tiny: a second thread costs more than it brings, and on a busy machine very much more.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from tangeval import dataset
-from tangeval.records import TangevalError
-from tests.tiny import make_adapter, make_tiny_model
+from tangeval.core.errors import TangevalError
+from tangeval.tasks.tang import data as dataset
+from tests.support.tiny import make_adapter, make_tiny_model
 
 
 @pytest.fixture(scope="session")

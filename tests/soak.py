@@ -34,9 +34,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from tangeval import dataset
-from tangeval.checkpoint import discover
-from tangeval.progress import quieten
+from tangeval.cli.progress import quieten
+from tangeval.models.checkpoints import discover
+from tangeval.tasks.tang import data as dataset
 
 FINETUNE = """
 base_model: ../model
@@ -59,7 +59,7 @@ data: sample
 decoding: {temperature: [0, 0.7, 1.0], top_k: [0, 5], max_length: [8, 16], no_repeat_ngram_size: 0}
 samples: {validation: 1, test: 2}
 batch_size: 60
-select: {cell: {by: bleu}}
+select: {setting: {by: bleu}}
 """
 PYTHON = sys.executable
 #: Files that a stage rewrites as it goes on: until its end they are whole, but not yet what they will be.
@@ -187,17 +187,17 @@ def restore(place: Path, before: Path, stage: Stage) -> None:
         (place / name).unlink()
 
 
-def killed(uncut: Uncut, work: Path, luck: random.Random) -> str:
+def killed(uncut: Uncut, work: Path, noise: random.Random) -> str:
     """Start a stage's command and kill it somewhere; say where, or nothing if it ended before."""
     place = work / "place"
-    aimed = luck.random() < 0.5 and uncut.numbers
+    aimed = noise.random() < 0.5 and uncut.numbers
     process, began = begun(uncut.stage, place, work / "said"), time.monotonic()
     if aimed:
-        wanted = luck.choice(uncut.numbers)
+        wanted = noise.choice(uncut.numbers)
         where = f"change {wanted} of {len(uncut.changes)}"
         next(islice(changes(process, place), wanted - 1, None), None)
     else:
-        moment = luck.uniform(uncut.begins, uncut.ends)
+        moment = noise.uniform(uncut.begins, uncut.ends)
         where = f"{moment:.2f} s of {uncut.begins:.2f} to {uncut.ends:.2f}"
         while process.poll() is None and time.monotonic() - began < moment:
             time.sleep(0.001)
@@ -271,7 +271,7 @@ def whole(file: Path, expected: Path) -> bool:
 def prepare(work: Path) -> None:
     """Write the model, the two files of settings, and a file of texts to score."""
     quieten()  # before the libraries are imported
-    from tests.tiny import make_tiny_model
+    from tests.support.tiny import make_tiny_model
 
     make_tiny_model(work / "model")
     (work / "finetune.yaml").write_text(FINETUNE, encoding="utf-8")
@@ -281,12 +281,12 @@ def prepare(work: Path) -> None:
     (work / "nothing").mkdir()
 
 
-def one_round(uncut: Uncut, work: Path, luck: random.Random, most: int) -> Round:
+def one_round(uncut: Uncut, work: Path, noise: random.Random, most: int) -> Round:
     """Kill a stage one to three times (at most ``most``), each time as it goes on, and let it end."""
     place, kills, faults = work / "place", [], []
     restore(place, uncut.before, uncut.stage)
-    for _ in range(min(most, luck.choice((1, 1, 2, 3)))):
-        where = killed(uncut, work, luck)
+    for _ in range(min(most, noise.choice((1, 1, 2, 3)))):
+        where = killed(uncut, work, noise)
         if not where:
             break
         kills.append(where)
@@ -312,14 +312,14 @@ def soak(work: Path, kills: int, seed: int) -> bool:
             f"{stage.name}: uncut {once.begins:.1f} to {once.ends:.1f} s, {len(once.numbers)} changes",
             flush=True,
         )
-        luck, left, began = (
+        noise, left, began = (
             random.Random(f"{seed} {stage.name}"),
             math.ceil(stage.share * kills),
             time.monotonic(),
         )
         rounds = []
         while left > 0:
-            rounds.append(one_round(once, work, luck, left))
+            rounds.append(one_round(once, work, noise, left))
             left -= len(rounds[-1].kills)
             told = "; ".join(rounds[-1].kills) or "ended before the kill"
             print(f"  killed at {told}: {'; '.join(rounds[-1].faults) or 'the same bytes'}", flush=True)

@@ -1,7 +1,7 @@
 """Decode in the memory that is there.
 
 In: what ``engine.decode`` takes. Out: the tokens, in halves where a GPU's memory does not hold
-the whole; or, of a GPU, how many streams it holds, by trial.
+the whole; or, of a GPU, how many sequences it holds, by trial.
 """
 
 import gc
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from tangeval.decoding.engine import Stream, decode
-from tangeval.decoding.rows import Workspace
-from tangeval.records import TangevalError
+from tangeval.core.errors import TangevalError
+from tangeval.decoding.batch import Workspace
+from tangeval.decoding.decoder import TokenSequence, decode
 
 _SHARE = 0.85  # of the free memory is planned with: the rest is for what a trial does not see
 _FEW, _MANY, _SHORT, _LONG = 64, 576, 2, 66  # rows and tokens of the trials
@@ -23,22 +23,22 @@ _BLOCK = 2**20  # bytes; PyTorch keeps smaller ones apart
 def decode_in_memory(
     model: Any,
     prompts: Sequence[Sequence[int]],
-    streams: Sequence[Stream],
+    sequences: Sequence[TokenSequence],
     *,
     workspace: Workspace,
     on_step: Callable[[int], None] = lambda ended: None,
     **options: Any,
 ) -> list[list[int]]:
-    """Return each stream's tokens; where a GPU's memory does not hold them all, in halves.
+    """Return each sequence's tokens; where a GPU's memory does not hold them all, in halves.
 
-    ``options`` are ``decode``'s. Luck belongs to the stream, so halves draw what the whole would.
-    As many streams as once were too many are not tried again in this ``workspace``. ``on_step``
+    ``options`` are ``decode``'s. Noise belongs to the sequence, so halves draw what the whole would.
+    As many sequences as once were too many are not tried again in this ``workspace``. ``on_step``
     is told a negative number where a try failed.
 
     Raises:
         TangevalError: the memory does not hold a single stream.
     """
-    if workspace.too_many is None or len(streams) < workspace.too_many:
+    if workspace.too_many is None or len(sequences) < workspace.too_many:
         ended = 0
 
         def count(more: int) -> None:
@@ -47,23 +47,23 @@ def decode_in_memory(
             on_step(more)
 
         try:
-            return decode(model, prompts, streams, workspace=workspace, on_step=count, **options).tokens
+            return decode(model, prompts, sequences, workspace=workspace, on_step=count, **options).tokens
         except torch.OutOfMemoryError as error:
-            if len(streams) == 1:
+            if len(sequences) == 1:
                 raise TangevalError(
-                    f"the GPU's memory does not hold one output of max_length {streams[0].max_length} ({error}); "
+                    f"the GPU's memory does not hold one output of max_length {sequences[0].max_length} ({error}); "
                     "use load.quantization: nf4, a smaller max_length, or a larger GPU"
                 ) from error
         # Outside of the handler, or the traceback would keep what was allocated.
         on_step(-ended)
         workspace.clear()
-        workspace.too_many = len(streams)
+        workspace.too_many = len(sequences)
         torch.cuda.empty_cache()
-    middle = len(streams) // 2
+    middle = len(sequences) // 2
     tokens: list[list[int]] = []
-    for half in (streams[:middle], streams[middle:]):
-        used = sorted({stream.prompt for stream in half})
-        own = [replace(stream, prompt=used.index(stream.prompt)) for stream in half]
+    for half in (sequences[:middle], sequences[middle:]):
+        used = sorted({sequence.prompt for sequence in half})
+        own = [replace(sequence, prompt=used.index(sequence.prompt)) for sequence in half]
         tokens += decode_in_memory(
             model, [prompts[p] for p in used], own, workspace=workspace, on_step=on_step, **options
         )
@@ -81,8 +81,8 @@ class RowCost:
     fixed: float
     token: float
 
-    def streams(self, length: int, free: float) -> int:
-        """Return how many streams of ``length`` tokens fit into ``free`` bytes, if none shares a row."""
+    def sequences(self, length: int, free: float) -> int:
+        """Return how many sequences of ``length`` tokens fit into ``free`` bytes, if none shares a row."""
         return max(1, int(_SHARE * free / (self.fixed + self.token * length)))
 
 
@@ -130,7 +130,7 @@ def _peak(model: Any, prompt: Sequence[int], rows: int, length: int) -> int:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved(model.device)
     torch.cuda.reset_peak_memory_stats(model.device)
-    streams = [Stream(0, 1.0, 0, 0.9, luck, length) for luck in range(rows)]
-    decode(model, [prompt], streams, eos=[], share=False)
+    sequences = [TokenSequence(0, 1.0, 0, 0.9, noise, length) for noise in range(rows)]
+    decode(model, [prompt], sequences, eos=[], share=False)
     # Reserved, not allocated: the memory of recorded steps is set aside, and free between replays.
     return torch.cuda.max_memory_reserved(model.device) - before

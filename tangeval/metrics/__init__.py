@@ -2,7 +2,7 @@
 
 A metric is a name, a label for pictures, and which way is better. The functions that
 compute it stand in this package's modules, a module for each family: ``bleu``, ``form``,
-``prosody`` and ``copying`` of one text, ``diversity`` of all samples of a poem and cell.
+``prosody`` and ``copying`` of one text, ``diversity`` of all samples of a poem and setting.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ class Metric:
     label: str
     better: Literal["high", "low"]
     share: bool = False  #: a share between 0 and 1
-    per_cell: bool = True  #: depends on decoding; if not, one value for each checkpoint
+    per_setting: bool = True  #: depends on decoding; if not, one value for each checkpoint
 
 
 METRICS: tuple[Metric, ...] = (
     Metric("bleu", "character BLEU", "high"),
     Metric("bleu_strict", "character BLEU, variants apart", "high"),
     Metric("chrf", "chrF", "high"),
-    Metric("reference_nll", "reference NLL (nats per character)", "low", per_cell=False),
+    Metric("reference_nll", "reference NLL (nats per character)", "low", per_setting=False),
     Metric("form", "form: all checks hold", "high", share=True),
-    Metric("metre", "metre", "high", share=True),
+    Metric("line_length", "line_length", "high", share=True),
     Metric("clause_count", "4 or 8 clauses", "high", share=True),
     Metric("punctuation", "marks of verse", "high", share=True),
     Metric("han_only", "nothing but Han and marks", "high", share=True),
@@ -47,6 +47,6 @@ METRICS: tuple[Metric, ...] = (
 )
 #: Metrics that are a mean over generations; the others are a corpus's, or a checkpoint's.
 MEANS: tuple[str, ...] = tuple(
-    metric.name for metric in METRICS if metric.per_cell and metric.name not in ("bleu", "bleu_strict")
+    metric.name for metric in METRICS if metric.per_setting and metric.name not in ("bleu", "bleu_strict")
 )
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}

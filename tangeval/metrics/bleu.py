@@ -3,7 +3,7 @@
 In: a hypothesis and a reference. Out: counts for one pair; the corpus score of any sum of
 counts. Counts are made once; a bootstrap sums them again and tokenises nothing. They are
 sacrebleu's, to which the tests hold them: it would count a reference anew for each of its
-hypotheses, and both metrics apart. Pure; knows nothing of cells or files.
+hypotheses, and both metrics apart. Pure; knows nothing of settings or files.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
 
-from tangeval.poem import fold, han
+from tangeval.tasks.tang.text import fold, han
 
 ORDERS = 4
 #: Columns of one pair's statistics: matching n-grams with variants folded, the same without

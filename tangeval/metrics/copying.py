@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tangeval.poem import clauses, fold, han
+from tangeval.tasks.tang.text import clauses, fold, han
 
 COLUMNS = ("train_overlap", "copied_clauses")
 

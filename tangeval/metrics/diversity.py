@@ -1,6 +1,6 @@
-"""How much the samples of one cell differ from each other, poem by poem.
+"""How much the samples of one setting differ from each other, poem by poem.
 
-In: the texts that one checkpoint wrote in one cell for one poem. Out: a value for each
+In: the texts that one checkpoint wrote in one setting for one poem. Out: a value for each
 metric, which all of these samples share. Pure; Han characters alone are compared, folded.
 
 All but ``distinct_1`` and ``distinct_2`` need two samples, and these fall as samples grow:
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from tangeval.metrics.bleu import ORDERS, corpus_bleu, ngram_totals
-from tangeval.poem import fold, han
+from tangeval.tasks.tang.text import fold, han
 
 COLUMNS = ("distinct_1", "distinct_2", "self_bleu", "unique")
 
 
 def diversity(texts: Sequence[str]) -> dict[str, float]:
-    """Return ``COLUMNS`` for the samples of one poem and cell.
+    """Return ``COLUMNS`` for the samples of one poem and setting.
 
     ``distinct_n`` is distinct n-grams ÷ all n-grams, over all samples together (Li et al.,
     NAACL 2016), 0 where there is none; ``unique`` distinct texts ÷ texts; ``self_bleu`` see

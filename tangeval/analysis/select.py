@@ -1,0 +1,319 @@
+"""Scores → the best checkpoint and setting, and what cannot be told from them.
+
+In: a results folder with scores, and the study's ``select``. Out: ``best/`` with
+``selection.json``, a ``generation_config.json`` for transformers, and HW5's
+``results.txt``. Chosen on one split, shown on the test split. Knows nothing of torch.
+"""
+
+import operator
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tangeval.analysis.aggregate import Floats, Group, Measured, Part, groups
+from tangeval.analysis.stats import (
+    ERROR,
+    LEVEL,
+    Bools,
+    cross_fitted,
+    flips_for,
+    folds,
+    holm,
+    joint_level,
+    sign_flip_p,
+)
+from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import AXES
+from tangeval.core.knobs import knobs_of as knobs_of_row
+from tangeval.core.study import Selection, Study
+from tangeval.core.types import BASE, RANDOM, REFERENCE
+from tangeval.metrics import BY_NAME, METRICS
+from tangeval.results.files import read_json, read_scores, write_json, write_text
+
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing that can be chosen: a checkpoint over all of its settings, or one setting."""
+
+    labels: dict[str, Any]
+    part: Part
+
+
+def check_selection(
+    selection: Selection, seen: dict[str, dict[str, int] | None], *, assume_unseen: bool
+) -> None:
+    """Refuse, before anything runs, a selection that could not be trusted or understood.
+
+    ``seen`` says for each checkpoint how many poems of each split it was fine-tuned on.
+
+    Raises:
+        TangevalError: as ``check_metrics``; or every checkpoint saw the split, or one keeps no
+            record and ``assume_unseen`` is not given.
+    """
+    check_metrics(selection)
+    unknown = [name for name, counts in seen.items() if counts is None]
+    if unknown and not assume_unseen:
+        raise TangevalError(
+            f"select: {', '.join(unknown)} keep no train_ids.json, so they may have been trained on the "
+            f"{selection.split} poems; give --assume-unseen if you know that they were not, or select: null"
+        )
+    tuned = [name for name in seen if name != BASE]
+    if tuned and all(_saw(seen[name], selection.split) for name in tuned):
+        raise TangevalError(
+            f"select: every checkpoint was trained on {selection.split} poems, so none can be chosen by them; "
+            "fine-tune with include_validation: false, or select: null"
+        )
+
+
+def check_metrics(selection: Selection) -> None:
+    """Refuse a selection by what is no metric, or by one that cannot tell settings apart.
+
+    Raises:
+        TangevalError: naming the key and the metrics there are.
+    """
+    for key, name in [
+        ("select.checkpoint", selection.checkpoint),
+        ("select.setting.by", selection.setting.by),
+        *(("select.setting.require", name) for name in selection.setting.require),
+    ]:
+        if name not in BY_NAME:
+            raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(BY_NAME)}")
+        if key != "select.checkpoint" and not BY_NAME[name].per_setting:
+            raise TangevalError(
+                f"{key}: {name} is the same for every setting of a checkpoint; take another metric"
+            )
+
+
+def select(study: Study, folder: Path) -> dict[str, Any]:
+    """Choose as the study says, write ``best/`` and return what ``selection.json`` says.
+
+    The checkpoint is chosen first, then the setting among its own. Where no setting meets what is
+    required, none is chosen and the nearest are named.
+
+    Raises:
+        TangevalError: the study has no ``select``, or there are no scores.
+    """
+    rule = study.select
+    if rule is None:
+        raise TangevalError("select: the study has none; write one into its file")
+    records = {record["name"]: record for record in read_manifest(folder)["checkpoints"]}
+    refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
+    # All that is kept of a checkpoint is what it is chosen by.
+    measured = {
+        group.checkpoint: Candidate(
+            _named(group), Part(_alone(group.measured, rule.checkpoint), _every(group))
+        )
+        for group in groups(*read_scores(folder, split=rule.split), study.seed)
+        if group.checkpoint not in (RANDOM, REFERENCE)
+    }
+    candidates = [measured[name] for name in records if name not in refused]
+    chosen, others = ranked(candidates, rule.checkpoint)
+    name = chosen.labels["checkpoint"]
+    (group,) = groups(*read_scores(folder, name, rule.split), study.seed)
+    own = group.measured
+    settings = [Candidate(knobs_of(own, place), Part(own, [place])) for place in _every(group)]
+    lacking = shortfalls(own.value, rule)
+    allowed = [setting for setting, short in zip(settings, lacking, strict=True) if short == 0]
+    shutil.rmtree(folder / "best", ignore_errors=True)  # what an earlier choice left there
+    selection: dict[str, Any] = {
+        "rule": rule.model_dump(mode="json"),
+        "checkpoint": {
+            **chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.part.value(rule.checkpoint),
+            "corrected": _corrected(chosen, candidates, rule.checkpoint, study.seed),
+        },
+        "runners_up": {"checkpoints": compared(chosen, others, rule.checkpoint)},
+        "refused": refused,
+        "saw_test": (records[name]["seen"] or {}).get("test", 0),
+    }  # fmt: skip
+    if not allowed:
+        nearest = sorted(zip(lacking, range(len(settings)), strict=True))[:3]
+        selection["setting"] = None
+        selection["nearest"] = [shown(own, place) for _, place in nearest]
+    else:
+        best, rest = ranked(allowed, rule.setting.by)
+        (place,) = best.part.places
+        selection["setting"] = best.labels
+        selection["runners_up"]["settings"] = compared(best, rest, rule.setting.by)
+        selection[rule.split] = shown(own, place)
+        selection["corrected"] = _corrected(best, settings, rule.setting.by, study.seed, rule)
+        if "test" in study.splits:
+            (tested,) = groups(*read_scores(folder, name, "test"), study.seed)
+            selection["test"] = shown(tested.measured, place)
+        write_json(folder / "best" / "generation_config.json", generation_config(best.labels))
+    write_json(folder / "best" / "selection.json", selection)
+    return selection
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a results folder says of its own making.
+
+    Raises:
+        TangevalError: the folder has no manifest.
+    """
+    manifest: dict[str, Any] | None = read_json(folder / "manifest.json")
+    if manifest is None:
+        raise TangevalError(f"{folder / 'manifest.json'} is missing; `tangeval run STUDY` makes it")
+    return manifest
+
+
+def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.DataFrame:
+    """Return the chosen checkpoint's and setting's sample 0 of each test poem; the nearest setting's if none is chosen."""
+    setting = selection["setting"] or selection["nearest"][0]
+    rows: pd.DataFrame = generations[
+        (generations["checkpoint"] == selection["checkpoint"]["checkpoint"])
+        & (generations["split"] == "test")
+        & (generations["sample"] == 0)
+    ]
+    for knob in AXES:
+        rows = rows[rows[knob] == setting[knob]]
+    return rows
+
+
+def write_results_txt(outputs: pd.DataFrame, couplets: dict[str, str], file: Path) -> None:
+    """Write HW5's ``results.txt``: ``1. couplet+poem``, one a line, for ``chosen_outputs``."""
+    lines = [
+        # A line is a poem: what would break the line is shown as a space.
+        f"{number}. {couplets[example]}{' '.join(text.split())}"
+        for number, (example, text) in enumerate(zip(outputs["example_id"], outputs["text"], strict=True), 1)
+    ]
+    write_text(file, "\n".join(lines) + "\n")
+
+
+def _saw(counts: dict[str, int] | None, split: str) -> bool:
+    return bool(counts and counts.get(split))
+
+
+def _every(group: Group) -> list[int]:
+    return list(range(len(group.measured.knobs)))
+
+
+def _alone(measured: Measured, metric: str) -> Measured:
+    """What was measured by one metric."""
+    value, by_poem, resampled = (
+        {metric: values[metric]} if metric in values else {}
+        for values in (measured.value, measured.by_poem, measured.resampled)
+    )
+    return replace(measured, value=value, by_poem=by_poem, resampled=resampled)
+
+
+def _named(group: Group) -> dict[str, Any]:
+    return {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
+
+
+def knobs_of(measured: Measured, place: int) -> dict[str, Any]:
+    """The knobs of one setting, as JSON has them."""
+    return knobs_of_row(measured.knobs.loc[place].to_dict())
+
+
+def ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, list[Candidate]]:
+    """The best and the others, best first; of equals, the first in order."""
+    sign = -1 if BY_NAME[metric].better == "high" else 1
+    if any(np.isnan(c.part.value(metric)) for c in candidates):
+        raise TangevalError(f"select: {metric} was not measured for every candidate; run the study again")
+    first, *others = sorted(candidates, key=lambda c: sign * c.part.value(metric))
+    return first, others
+
+
+def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[dict[str, Any]]:
+    """All others beside the best: the paired difference, and whether it can be told from noise.
+
+    ``p`` is a sign-flip permutation's over poems, ``p_holm`` corrected for the number of others.
+    """
+    if not others:
+        return []
+    differences = np.stack(
+        [best.part.by_poem(metric) - other.part.by_poem(metric) for other in others], axis=1
+    )
+    p = sign_flip_p(differences, flips_for(len(others)), seed=0)
+    rows = []
+    for other, own, corrected in zip(others, p, holm(p), strict=True):
+        low, high = best.part.difference_interval(other.part, metric)
+        value = other.part.value(metric)
+        rows.append(
+            {
+                **other.labels, metric: value, "difference": best.part.value(metric) - value,
+                "difference_low": low, "difference_high": high, "p": float(own), "p_holm": float(corrected),
+                "distinguishable": bool(corrected < ERROR),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _corrected(
+    winner: Candidate, candidates: Sequence[Candidate], metric: str, seed: int, rule: Selection | None = None
+) -> dict[str, float | None]:
+    """The winner's value with its having been picked corrected for: cross-fitting, and a joint interval,
+    widened where it does not hold the value.
+
+    With a ``rule``, the candidates are the settings of one checkpoint, and what is required is
+    asked of the poems that pick.
+    """
+    by_poem = np.stack([candidate.part.by_poem(metric) for candidate in candidates])
+
+    def allowed(rest: Bools) -> Bools:
+        assert rule
+        by_poem = winner.part.measured.by_poem
+        values = {m: by_poem[m][rest].mean(axis=0) for m, _, _ in rule.setting.requirements()}
+        met: Bools = np.array(shortfalls(values, rule, len(candidates))) == 0
+        return met
+
+    better = BY_NAME[metric].better
+    fitted = cross_fitted(by_poem, folds(by_poem.shape[1], seed), better, allowed if rule else None)
+    joint = joint_level(by_poem, seed)
+    # Noise helped the winner: the end on the worse side is that of all candidates at once.
+    levels = (joint, LEVEL) if better == "high" else (LEVEL, joint)
+    low, high = (winner.part.interval(metric, level)[end] for end, level in enumerate(levels))
+    if np.isnan(fitted.value):
+        return {"value": None, "low": low, "high": high}
+    # Corpus BLEU near 0 is skewed, and the poems' parts of it are not: the value may lie outside.
+    return {"value": fitted.value, "low": min(low, fitted.value), "high": max(high, fitted.value)}
+
+
+def shortfalls(values: dict[str, Floats], rule: Selection, settings: int | None = None) -> list[float]:
+    """How far each setting is from meeting every requirement: 0 if it meets them all.
+
+    ``values`` has each required metric's value of each setting ``[C]``.
+    """
+    short = np.zeros(settings or len(values[rule.setting.by]))
+    for metric, comparison, bound in rule.setting.requirements():
+        value = values[metric]
+        met = _COMPARE[comparison](value, bound)
+        # An equal value that fails a strict comparison is near, but does not meet it.
+        short += np.where(met, 0.0, np.maximum(np.abs(value - bound), 1e-12))
+    return [float(s) for s in short]
+
+
+def shown(measured: Measured, place: int) -> dict[str, Any]:
+    """Every metric of one setting that was measured, with its interval."""
+    part = Part(measured, [place])
+    content: dict[str, Any] = {
+        **knobs_of(measured, place), "poems": measured.poems, "samples": measured.samples
+    }  # fmt: skip
+    for metric in METRICS:
+        value = part.value(metric.name)
+        if not np.isnan(value):  # self_bleu of one sample, say
+            low, high = part.interval(metric.name)
+            content[metric.name] = {"value": value, "low": low, "high": high}
+    return content
+
+
+def generation_config(setting: dict[str, Any]) -> dict[str, Any]:
+    """The setting as transformers' GenerationConfig; its own default for top_k is 50, so 0 is written."""
+    common = {
+        "max_new_tokens": setting["max_length"],
+        "no_repeat_ngram_size": setting["no_repeat_ngram_size"],
+    }
+    if setting["temperature"] == 0:
+        return {"do_sample": False, **common}
+    return {
+        "do_sample": True,
+        **{knob: setting[knob] for knob in ("temperature", "top_k", "top_p")},
+        **common,
+    }

@@ -1,0 +1,118 @@
+"""Scores → summary: each checkpoint × setting × split with intervals, and the grid's margins.
+
+In: ``scores.parquet`` and ``likelihood.parquet``. Out: four frames, written as
+``summary.csv`` (a row a setting), ``effects.csv`` (each value of each knob, averaged over the
+other knobs), ``checkpoints.csv`` (averaged over all settings) and ``likelihood_curve.csv`` (the
+reference's likelihood by place in the poem). Intervals are over poems; an average over settings is
+one value a poem. Knows nothing of torch.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tangeval.analysis.aggregate import Group, Part, groups
+from tangeval.analysis.stats import mean_interval
+from tangeval.core.knobs import AXES, COLUMNS, KNOBS
+from tangeval.metrics import METRICS
+from tangeval.results.files import read_scores, write_csv
+
+MEASURES = tuple(column for m in METRICS for column in (m.name, f"{m.name}_low", f"{m.name}_high"))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The four frames; columns as in docs/results.md."""
+
+    settings: pd.DataFrame
+    effects: pd.DataFrame
+    checkpoints: pd.DataFrame
+    curve: pd.DataFrame
+
+
+def summarize(folder: Path, seed: int) -> Summary:
+    """Summarise ``folder``'s scores, write the four CSV files and return them.
+
+    Raises:
+        TangevalError: the folder holds no scores.
+    """
+    settings, effects, checkpoints = [], [], []
+    scores, likelihood = read_scores(folder)
+    for group in groups(scores, likelihood, seed):
+        measured = group.measured
+        every = np.arange(len(measured.knobs))
+        settings += [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
+        checkpoints.append(_row(group, every, {}))
+        varied = [knob for knob in AXES if measured.knobs[knob].nunique() > 1]
+        for knob in varied:
+            for value, places in measured.knobs.groupby(knob).indices.items():
+                effects.append(_row(group, places, {"knob": knob, "value": value}))
+        if measured.knobs["temperature"].isna().all():
+            effects.append(_row(group, every, {}))
+    first = ["checkpoint", "step"]
+    counts = ["poems", "samples", *MEASURES, "n_tokens"]
+    summary = Summary(
+        _frame(settings, [*first, *COLUMNS, "split", *counts]),
+        _frame(effects, [*first, "split", "knob", "value", *counts]),
+        _frame(checkpoints, [*first, "split", *counts]),
+        curve(likelihood),
+    )
+    write_csv(folder / "likelihood_curve.csv", summary.curve)
+    write_csv(folder / "summary.csv", summary.settings)
+    write_csv(folder / "effects.csv", summary.effects)
+    write_csv(folder / "checkpoints.csv", summary.checkpoints)
+    return summary
+
+
+def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
+    """Return how surprising the poets' characters are by their place in the poem.
+
+    A row for each checkpoint × split × metre × ``position`` (1 is the first character after
+    the couplet): ``nll`` in nats, its interval over poems, and how many poems reach so far;
+    places that fewer than half of them reach are left out.
+    """
+    names = ["checkpoint", "step", "split", "line_length", "position", "poems", "nll", "nll_low", "nll_high"]
+    rows = []
+    if "by_character" in likelihood:
+        spelt = likelihood[likelihood["by_character"].map(len) > 0]
+        for keys, part in spelt.groupby(
+            ["checkpoint", "step", "split", "line_length"], sort=False, dropna=False
+        ):
+            places = pd.DataFrame(part["by_character"].tolist()).to_numpy(float)  # [poems, positions]
+            for place, column in enumerate(places.T, 1):
+                reached = column[~np.isnan(column)]
+                if 2 * len(reached) >= len(column):
+                    low, high = mean_interval(reached)
+                    rows.append((*keys, place, len(reached), reached.mean(), float(low), float(high)))
+    return pd.DataFrame(rows, columns=names).astype({"step": "Int64"})
+
+
+def overall(measured: Iterable[Group]) -> pd.DataFrame:
+    """Return one row a group, averaged over all of its settings."""
+    rows = [_row(group, np.arange(len(group.measured.knobs)), {}) for group in measured]
+    return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *MEASURES, "n_tokens"])
+
+
+def _row(group: Group, places: Any, labels: dict[Any, Any]) -> dict[str, Any]:
+    """One row: the mean over the settings at ``places``, with its interval."""
+    measured = group.measured
+    part = Part(measured, list(places))
+    row: dict[str, Any] = {
+        "checkpoint": group.checkpoint, "step": group.step, "split": group.split, **labels,
+        "poems": measured.poems, "samples": measured.samples,
+        "n_tokens": part.value("n_tokens"),
+    }  # fmt: skip
+    for metric in METRICS:
+        row[metric.name] = part.value(metric.name)
+        row[f"{metric.name}_low"], row[f"{metric.name}_high"] = part.interval(metric.name)
+    return row
+
+
+def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows).reindex(columns=columns)
+    whole = [c for c in ("step", *(knob.name for knob in KNOBS if knob.type is int)) if c in columns]
+    return frame.astype(dict.fromkeys(whole, "Int64"))

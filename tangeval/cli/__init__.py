@@ -1,0 +1,1 @@
+"""What does a person type? Parse, call ``api``, print."""

@@ -1,0 +1,12 @@
+"""The one error that a user is shown. Knows nothing else."""
+
+#: What is said of a model whose logits are NaN.
+NOT_NUMBERS = "its logits are not numbers (NaN): the weights are damaged, or too large for load.dtype"
+
+
+class TangevalError(Exception):
+    """Something the user can mend; the message names file, field and remedy."""
+
+
+class UnusableError(TangevalError):
+    """One checkpoint cannot be used; others may be."""

@@ -1,0 +1,394 @@
+"""A study file: what to run, validated before anything is loaded.
+
+In: YAML and ``key=value`` overrides. Out: a frozen ``Study``. Checks what the file itself
+can tell: keys, types, ranges. Whether names resolve is for the rooms that open them.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import AXES, KNOBS, Knob, Setting
+from tangeval.core.types import ASSETS, RANDOM, REFERENCE, SPLITS, Load, Split
+from tangeval.core.untrusted import MIB, read_bytes
+
+#: The studies that come with an installation; in a clone, a link to ``studies/``.
+SHIPPED = ASSETS / "studies"
+_Item = TypeVar("_Item")
+_Model = TypeVar("_Model", bound=BaseModel)
+#: How pydantic writes the members of a union in a location.
+_TYPES = {"int", "str", "float", "bool"}
+_LARGEST = MIB  # bytes of a study file
+#: What says how weights are found, held and shared out; a server has them.
+_WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load", "ray")
+_COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone: no tags, and no aliases, which a few lines of could stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*) are not taken; write the value again")
+        return super().compose_node(parent, index)
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+#: A scalar stands for a list of one; an empty list is refused.
+Several = Annotated[list[_Item], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A mapping of known keys; anything else in it is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LoadSection(Section):
+    """How weights are loaded and run."""
+
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    merge: bool = False
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _never_merge_into_few_bits(self) -> "LoadSection":
+        if self.merge and self.quantization == "int8":
+            raise ValueError("merging into int8 weights changes outputs; use quantization: nf4 or none")
+        return self
+
+
+class DataSection(Section):
+    """A folder with HW5's three files, and how many of its poems are for validation."""
+
+    path: str
+    validation: Annotated[int, Field(ge=1)] = 200
+
+
+class _Grid(Section):
+    """The grid of decoding settings: a key for each of ``KNOBS``; ``only`` keeps some of its points."""
+
+    only: Annotated[list[dict[str, float]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _only_points_of_the_grid(self) -> "_Grid":
+        for point in self.only or []:
+            if unknown := point.keys() - set(AXES):
+                raise ValueError(f"only: {min(unknown)} is no axis of the grid; there are {', '.join(AXES)}")
+            if any(self._value(point, name) not in self.values(name) for name in AXES):
+                raise ValueError(
+                    f"only: {point} is no point of the grid; name a value of the grid for each of its axes"
+                )
+        return self
+
+    def values(self, axis: str) -> list[float]:
+        """Return the values of an axis, as they were written."""
+        found: list[float] = getattr(self, axis)
+        return found
+
+    def _value(self, point: dict[str, float], axis: str) -> float | None:
+        """A point's value on an axis; an axis of one value may be left out."""
+        values = self.values(axis)
+        return point.get(axis, values[0] if len(set(values)) == 1 else None)
+
+    def settings(self) -> tuple[Setting, ...]:
+        """Return every point of the grid once, or those of ``only``, sorted."""
+        if self.only:
+            points: Iterable[Any] = ([self._value(point, name) for name in AXES] for point in self.only)
+        else:
+            points = product(*map(self.values, AXES))
+        return tuple(sorted({Setting(tuple(point)) for point in points}))
+
+
+def _field(knob: Knob) -> Any:
+    """A knob's key in the study file: a list of values for an axis, else one value."""
+
+    def allowed(value: Any) -> Any:
+        if not knob.allows(value):
+            raise ValueError(f"{value:g} is out of range; give {knob.range}")
+        return value
+
+    one = Annotated[knob.type, AfterValidator(allowed)]  # type: ignore[name-defined]
+    return (Several[one], [knob.default]) if knob.axis else (one, knob.default)
+
+
+if TYPE_CHECKING:
+
+    class Decoding(_Grid):
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Decoding = create_model("Decoding", __base__=_Grid, **{knob.name: _field(knob) for knob in KNOBS})
+
+
+class RaySection(Section):
+    """What a job takes of a node where a study is run ``--on ray``; it changes no text but by the threads of a CPU."""
+
+    gpus_per_job: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = "auto"
+    cpus_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class SettingRule(Section):
+    """Which setting is the best: the metric, and what must hold first."""
+
+    by: str = "bleu"
+    require: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _comparisons_parse(self) -> "SettingRule":
+        for metric, text in self.require.items():
+            if not _COMPARISON.fullmatch(text):
+                raise ValueError(f"require.{metric}: {text!r} is not a comparison like '>= 0.5'")
+        return self
+
+    def requirements(self) -> tuple[tuple[str, str, float], ...]:
+        """Return each requirement as (metric, comparison, bound)."""
+        parsed = ((metric, _COMPARISON.fullmatch(text)) for metric, text in self.require.items())
+        return tuple((metric, m.group(1), float(m.group(2))) for metric, m in parsed if m)
+
+
+class Selection(Section):
+    """How the best checkpoint and setting are chosen."""
+
+    split: Literal["validation", "test"] = "validation"
+    checkpoint: str = "reference_nll"
+    setting: SettingRule = SettingRule()
+
+
+class ServerSection(Section):
+    """A server that speaks OpenAI's completions and decodes in this process's place."""
+
+    server: str
+    models: Annotated[dict[str, str], Field(min_length=1)]
+    api_key_env: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    n: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    bos: str = ""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    retries: Annotated[int, Field(ge=0)] = 8
+
+    @model_validator(mode="after")
+    def _address_and_names(self) -> "ServerSection":
+        parts = urlsplit(self.server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"server: {self.server} is no URL; give one such as http://localhost:8000/v1")
+        if parts.password or parts.username:
+            raise ValueError(
+                "server: a key in the URL would be written into results; name the variable that holds it as api_key_env"
+            )
+        for name in {RANDOM, REFERENCE, ""} & self.models.keys():
+            raise ValueError(f"models: {name!r} may not be a checkpoint's name")
+        return self
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.server).netloc
+
+
+class Study(Section):
+    """A declared study; every field has the meaning given in docs/study.md."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
+    base_model: str = "tang-mini"
+    cache_dir: str | None = None
+    checkpoints: Annotated[list[str], BeforeValidator(_listed)] = []
+    include_base: bool = True
+    load: LoadSection = LoadSection()
+    prompt: Literal["hw5", "chat"] = "hw5"
+    data: str | DataSection = "sample"
+    splits: Several[Literal["validation", "test"]] = ["validation", "test"]
+    decoding: Decoding = Decoding()
+    samples: (
+        Annotated[int, Field(ge=1)] | dict[Literal["validation", "test"], Annotated[int, Field(ge=1)]]
+    ) = 1
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 42
+    engine: ServerSection | None = None
+    ray: RaySection = RaySection()
+    select: Selection | None = Selection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        if not self.checkpoints and not self.include_base:
+            raise ValueError("checkpoints: there is nothing to run; name some, or set include_base: true")
+        if self.select and self.select.split not in self.splits:
+            raise ValueError(
+                f"select.split: {self.select.split} is not among splits {self.splits}; add it, or select: null"
+            )
+        if isinstance(self.samples, dict) and set(self.samples) != set(self.splits):
+            raise ValueError(f"samples: give one number, or one for each of splits {self.splits}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_that_a_server_decides(self) -> "Study":
+        if not self.engine:
+            return self
+        given = [key for key in _WEIGHTS if key in self.model_fields_set]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: with engine the weights are the server's; leave it out, and name what it serves "
+                "under engine.models (the base model as `base`)"
+            )
+        if self.select and self.select.checkpoint == "reference_nll":
+            raise ValueError(
+                "select.checkpoint: a server gives no reference_nll; take another metric, such as bleu, or select: null"
+            )
+        return self
+
+    @property
+    def data_name(self) -> str:
+        return self.data if isinstance(self.data, str) else self.data.path
+
+    @property
+    def validation_size(self) -> int | None:
+        return None if isinstance(self.data, str) else self.data.validation
+
+    def ordered_splits(self) -> tuple[Split, ...]:
+        return tuple(split for split in SPLITS if split in self.splits)
+
+    def samples_of(self, split: str) -> int:
+        """Return how many samples each poem of ``split`` gets."""
+        return self.samples if isinstance(self.samples, int) else dict(self.samples)[split]  # type: ignore[index]
+
+    def loading(self, *, allow_pickle: bool = False) -> Load:
+        return Load(**self.load.model_dump(), allow_pickle=allow_pickle)
+
+    def content(self) -> dict[str, Any]:
+        """Return the study as plain values, every default written out, without what its engine has no use for."""
+        return self.model_dump(mode="json", exclude=set(_WEIGHTS) if self.engine else {"engine"})
+
+    def to_yaml(self) -> str:
+        """Return ``content`` as YAML."""
+        return yaml.safe_dump(self.content(), sort_keys=False, allow_unicode=True)
+
+
+def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file and apply ``key=value`` overrides (``decoding.top_k=[0,5]``).
+
+    Raises:
+        TangevalError: naming the file, the key, and what would be right.
+    """
+    path = Path(path)
+    return validated(Study, read_yaml(path, overrides, SHIPPED), path)
+
+
+def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
+    """Return a YAML file's mapping with ``key=value`` overrides applied.
+
+    ``shipped`` is the folder of such files that comes with the installation: where ``path`` is
+    missing, the error says what it holds.
+
+    Raises:
+        TangevalError: the file or an override cannot be read.
+    """
+    try:
+        content = yaml.load(read_bytes(path, _LARGEST).decode("utf-8"), _Loader)
+    except FileNotFoundError:
+        names = ", ".join(sorted(file.name for file in shipped.glob("*.yaml")))
+        raise TangevalError(
+            f"there is no file {path}; those that come with tangeval are in {shipped}: {names}"
+        ) from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
+    if not isinstance(content, dict):
+        raise TangevalError(f"{path}: expected a mapping of keys to values")
+    for override in overrides:
+        _override(content, override)
+    return content
+
+
+def validated(model: type[_Model], content: dict[str, Any], path: Path) -> _Model:
+    """Return ``content`` as ``model``.
+
+    Raises:
+        TangevalError: every problem on a line, with file, key, and what would be right.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = (_explain(model, path, problem) for problem in error.errors())
+        raise TangevalError("\n".join(dict.fromkeys(lines))) from None
+
+
+def named_numbers(texts: Iterable[str], where: str, example: str) -> dict[str, float]:
+    """Return what ``name=number`` texts of a command line say; ``where`` is what they stand at.
+
+    Raises:
+        TangevalError: one of them is not of that form.
+    """
+    numbers = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            raise TangevalError(f"{where} {text}: give name=number, such as {example}") from None
+    return numbers
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise TangevalError(
+            f"{override!r}: an override is written key=value, such as decoding.temperature=0.7"
+        )
+    try:
+        value = yaml.load(text, _Loader)
+    except (ValueError, RecursionError, yaml.YAMLError):
+        raise TangevalError(f"{override!r}: the value is not YAML") from None
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = content.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise TangevalError(f"{override!r}: {section} holds a value, not keys")
+        content = inner
+    content[last] = value
+
+
+def _explain(model: type[BaseModel], path: Path, problem: Any) -> str:
+    """One problem that pydantic found, as file, key, and what would be right."""
+    names = [str(part) for part in problem["loc"]]
+    # The members of a union stand in the location too: they are types, not keys.
+    key = ".".join(
+        name
+        for name in names
+        if name.isdigit() or (name.isidentifier() and name.lower() == name and name not in _TYPES)
+    )
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, names[:-1])
+        close = difflib.get_close_matches(names[-1], known, n=1)
+        message = (
+            f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known: {', '.join(known)}"
+        )
+    return f"{path}: {key}: {message}" if key else f"{path}: {message}"
+
+
+def _known_keys(model: type[BaseModel], names: list[str]) -> list[str]:
+    """The keys of the section that ``names`` leads to."""
+    for name in names:
+        if name in model.model_fields:
+            kinds = (model.model_fields[name].annotation, *get_args(model.model_fields[name].annotation))
+            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,87 @@
+"""The frozen records every layer speaks in, and the one error a user is shown.
+
+Plain values only: no files, no torch, no pandas.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tangeval.core.errors import TangevalError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+#: Names a checkpoint may not have: they stand for rows that no fine-tuning made.
+BASE, RANDOM, REFERENCE = "base", "random", "reference"
+#: The file that holds an adapter's weights, as peft names it.
+ADAPTER = "adapter_model.safetensors"
+
+
+#: What comes with an installation: tang-mini, the sample, tables.
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def user_cache() -> Path:
+    """Return where tangeval keeps what it made of a package or a GGUF file: ``$TANGEVAL_CACHE``, or its own place."""
+    return Path(os.environ.get("TANGEVAL_CACHE") or Path.home() / ".cache" / "tangeval")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One poem to finish.
+
+    ``id`` says where the record stands in the data's files (``train-17`` is the training
+    file's 17th record, whichever split it went to); ``couplet`` is the given first couplet
+    with its marks; ``reference`` the rest of the poem with its marks.
+    """
+
+    id: str
+    instruction: str
+    couplet: str
+    reference: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights to evaluate: the base model (no path), an adapter, a full model, or what a server holds (no path)."""
+
+    name: str
+    step: int | None
+    path: Path | None
+    kind: Literal["base", "adapter", "full", "served"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model before fine-tuning, resolved: ``source`` is a folder or a hub id."""
+
+    name: str
+    source: str
+    gguf: str | None = None  #: file name within ``source``, where the weights are GGUF
+    cache_dir: str | None = None  #: where the hub's library keeps its files; its own place if None
+
+    @property
+    def local(self) -> bool:
+        return Path(self.source).is_dir()
+
+    def unreachable(self, reason: Exception) -> TangevalError:
+        """Return the error that says what to do where a hub model cannot be reached."""
+        return TangevalError(
+            f"base_model: {self.source} is neither in the local cache nor to be had from the hub. Download it on "
+            "a machine with a network (`hf download`; gated models want `hf auth login` first), copy the folder "
+            f"here and give its path as base_model. ({(str(reason) or type(reason).__name__).splitlines()[0]})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How weights are held and run: quantisation, dtype, whether an adapter is merged into them, and layers compiled."""
+
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    merge: bool = False
+    compile: bool = False
+    allow_pickle: bool = False

@@ -1,0 +1,62 @@
+"""What others wrote: read within bounds, and shown without effect.
+
+In: files of anybody's making, and texts out of them. Out: bytes up to a limit, JSON as plain
+values, texts in which no character steers a terminal. What a file is for, and what should be in
+it, is for the rooms that open it.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tangeval.core.errors import TangevalError
+
+MIB = 2**20
+#: Bytes of a JSON file: tokenizers of 262,144 tokens have half of it. As Python's objects it may be 30 times as much.
+LARGEST = 64 * MIB
+#: Control characters but tab and line feed, and what sets the direction of writing or hides.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def read_bytes(file: Path, largest: int = LARGEST) -> bytes:
+    """Return a file's content, of which no more than ``largest`` bytes are ever read.
+
+    Raises:
+        TangevalError: there is more of it.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise TangevalError(f"{file}: larger than {largest // MIB} MiB, which no such file is; give another")
+    return content
+
+
+def parsed(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or has a number of more than 4,300 digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def inert(text: str) -> str:
+    """Return ``text`` with its control characters made visible: ESC is shown as ␛, others as their picture or as �."""
+    return _STEERING.sub(_picture, text)
+
+
+def _picture(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else "\ufffd"
+
+
+def inert_json(text: str) -> str:
+    """Return JSON with the same characters escaped, so that it says the same and steers no terminal."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

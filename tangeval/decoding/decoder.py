@@ -1,0 +1,189 @@
+"""Every sequence of one checkpoint in one shared decode.
+
+In: a model, prompts as token ids, and sequences (prompt, knobs, noise). Out: the token ids of
+each sequence, EOS included. Knows nothing of text, files or settings.
+
+Streams on one prompt whose tokens so far are the same share one row of the batch until they
+part: all begin on the prompt's row, and after each step the distinct (row, token) pairs are
+the next step's rows. Rows whose sequences have all ended leave the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tangeval.core.errors import NOT_NUMBERS, UnusableError
+from tangeval.decoding.batch import Workspace, prefill
+from tangeval.decoding.sampler import KINDS, SequenceBatch, ban_repeats, choose, kind_of
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """One output to decode: the prompt's index, the knobs, the key of its noise, the most tokens."""
+
+    prompt: int
+    temperature: float
+    top_k: int
+    top_p: float
+    noise: int
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The tokens of each sequence, in the order asked, and how many rows the model ran at each step."""
+
+    tokens: list[list[int]]
+    rows: list[int]
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    sequences: Sequence[TokenSequence],
+    *,
+    eos: Sequence[int],
+    no_repeat_ngram_size: int = 0,
+    share: bool = True,
+    on_step: Callable[[int], None] = lambda ended: None,
+    workspace: Workspace | None = None,
+) -> Decoded:
+    """Decode every sequence until EOS or its max_length.
+
+    ``share=False`` gives each sequence a row of its own: the plain way, for comparison.
+    ``on_step`` is told after each step how many sequences ended with it. A ``workspace`` spares
+    the next decode what this one made ready.
+    """
+    device = model.device
+    # Streams that are drawn alike stand together.
+    order = sorted(range(len(sequences)), key=lambda i: _kind(sequences[i]))
+    live, kind, temperatures, keys, limit = _to_tensors([sequences[i] for i in order], device)
+    kinds = kind.bincount(minlength=KINDS).tolist()
+    index = torch.tensor(order, device=device)
+    stop = torch.tensor(list(eos), device=device)
+    output = torch.full((len(sequences), int(limit.max())), -1, device=device)
+    most = torch.bincount(live.row, minlength=len(prompts)).tolist()
+    logits, rows = prefill(model, prompts, output.shape[1], most, workspace or Workspace())
+    if logits.isnan().any():
+        raise UnusableError(NOT_NUMBERS)
+    ran, size = [len(prompts)], len(prompts)
+    for step in range(output.shape[1]):
+        ban_repeats(logits, rows.texts(size), no_repeat_ngram_size)
+        token = choose(logits, live, kinds, temperatures, keys, step)
+        going = ~torch.isin(token, stop) & (step + 1 < limit)
+        parting = _part(live.row, token, going, kind, rows.sizes, share)
+        size, number, moved, *kinds = parting.counts.tolist()  # the one place that waits for the device
+        output[index, step] = token
+        on_step(len(token) - sum(kinds))
+        if not number:
+            break
+        stays = parting.stays[: sum(kinds)]
+        live, kind, index, limit = (
+            replace(live, row=parting.row)[stays],
+            kind[stays],
+            index[stays],
+            limit[stays],
+        )
+        move, first = parting.moves[:moved], parting.firsts[:number]
+        logits = rows.advance(
+            size, parting.parent[move], parting.place[move], parting.place[first], token[parting.order[first]]
+        )
+        ran.append(number)
+    return Decoded([[t for t in line if t >= 0] for line in output.tolist()], ran)
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Where the sequences of a step go. All but ``counts`` are ``[S]``, so nothing waits to learn a size.
+
+    ``order`` sorts the sequences by what they have written; ``parent`` and ``place`` are, in that
+    order, each row's place until now and from now on; ``firsts`` are the entries that stand for
+    a row, ``moves`` those whose row is copied to its place. ``row`` is each sequence's place, and
+    ``stays`` are the sequences that go on, in their own order. Of ``firsts``, ``moves`` and
+    ``stays`` only the beginning counts: ``counts`` are the batch's size, the numbers of rows and
+    of moves, and of sequences that go on, kind by kind.
+    """
+
+    order: Tensor
+    parent: Tensor
+    place: Tensor
+    firsts: Tensor
+    moves: Tensor
+    row: Tensor
+    stays: Tensor
+    counts: Tensor
+
+
+def _part(
+    row: Tensor, token: Tensor, going: Tensor, kind: Tensor, sizes: Tensor | None, share: bool
+) -> Parting:
+    """Group the sequences that go on by (row, token), and find each group a place.
+
+    All arguments are ``[S]``, one entry a sequence, but ``sizes``: those that a batch may have, in
+    order, or None for any. The first child of a row stays at its place; the others, and rows that
+    lie beyond the new batch's size, move to free ones, the lowest first. So below any row lie
+    fewer dead places than its prompt's ended sequences, and with what is stale there a prompt never
+    seems to have more rows than it has sequences.
+    """
+    sequences = torch.arange(len(row), device=row.device)
+    width = 2**31
+    code = torch.where(going, row * width + (token if share else sequences), 2**62)
+    code, order = code.sort(stable=True)
+    parent = code // width
+    alive = code < 2**62
+    first = alive & ((code != code.roll(1)) | (sequences == 0))
+    number = first.sum()
+    size = number if sizes is None else sizes.take(torch.searchsorted(sizes, number))
+
+    heir = first & ((parent != parent.roll(1)) | (sequences == 0))
+    keep = heir & (parent < size)
+    move = first & ~keep
+    taken = torch.zeros(len(row) + 1, dtype=torch.bool, device=row.device)
+    taken.index_fill_(0, torch.where(keep & (parent < len(row)), parent, len(row)), True)
+    free = _first(~taken[:-1])
+    place = torch.where(keep, parent, free[(move.cumsum(0) - 1).clamp(min=0)])
+
+    leader = torch.where(first, sequences, 0).cummax(0).values
+    moved_to = torch.empty_like(row)
+    moved_to[order] = place[leader]
+    per_kind = torch.zeros(KINDS, dtype=row.dtype, device=row.device).index_add_(0, kind, going.to(row.dtype))
+    counts = torch.cat([torch.stack([size, number, move.sum()]), per_kind])
+    return Parting(order, parent, place, _first(first), _first(move), moved_to, _first(going), counts)
+
+
+def _first(true: Tensor) -> Tensor:
+    """The places where ``true`` ``[S]``, in order, and then anything: ``[S]``."""
+    size = len(true)
+    place = torch.where(true, true.cumsum(0) - 1, size)
+    every = torch.arange(size, device=true.device)
+    return torch.zeros(size + 1, dtype=torch.int64, device=true.device).scatter_(0, place, every)[:size]
+
+
+def _kind(sequence: TokenSequence) -> int:
+    return kind_of(sequence.temperature, sequence.top_k, sequence.top_p)
+
+
+def _to_tensors(
+    sequences: Sequence[TokenSequence], device: torch.device
+) -> tuple[SequenceBatch, Tensor, Tensor, Tensor, Tensor]:
+    """The sequences as tensors, their kinds, the distinct temperatures and keys they index, their limits."""
+    temperatures = sorted({s.temperature for s in sequences})
+    keys = sorted({s.noise for s in sequences})
+    place, slot = {t: i for i, t in enumerate(temperatures)}, {k: i for i, k in enumerate(keys)}
+    return (
+        SequenceBatch(
+            torch.tensor([s.prompt for s in sequences], device=device),
+            torch.tensor([place[s.temperature] for s in sequences], device=device),
+            torch.tensor([slot[s.noise] for s in sequences], device=device),
+            torch.tensor([s.top_k for s in sequences], device=device),
+            torch.tensor([s.top_p for s in sequences], dtype=torch.float64, device=device),
+        ),
+        torch.tensor([_kind(s) for s in sequences], device=device),
+        torch.tensor(temperatures, device=device),
+        torch.tensor(keys, device=device),
+        torch.tensor([s.max_length for s in sequences], device=device),
+    )

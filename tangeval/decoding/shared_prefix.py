@@ -1,0 +1,278 @@
+"""Attention of many rows over a few shared prompts and over what each row wrote itself.
+
+In: the keys and values of P prompts, once each, and of every new token. Out: what
+``scaled_dot_product_attention`` gives over both, without a copy of the prompt for each row.
+Knows nothing of models but transformers' ``AttentionInterface``, and nothing of sequences.
+
+A row lives at a *place* of the batch. All rows are equally old: at step t each has written t
+tokens. So attention over a row's own tokens needs no mask, and only rows that change their
+place are copied.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+attend_own: "Callable[..., Tensor] | None" = None
+if torch.cuda.is_available():
+    # PyTorch for Windows comes without Triton: matrix products do the same there, more slowly.
+    with suppress(ImportError):
+        from tangeval.decoding.cuda.kernels import attend_own
+
+NAME = "tangeval_shared_prompts"
+#: What the layers of the model at hand attend over: not every model hands arguments down to them.
+_STORE: "ContextVar[Store]" = ContextVar("store")
+#: Models that add a learned bias to the scores, or attend twice in a layer.
+_OF_THEIR_OWN = ("doge", "diffllama")
+_COPIED = 2**28  # bytes that are copied in one go when rows change places
+
+
+class Shape(NamedTuple):
+    """What a store has room for."""
+
+    prompts: int
+    tokens: int  #: of all prompts together
+    longest: int  #: tokens of one prompt
+    places: int
+    room: int  #: tokens of a place's own
+    most: int  #: rows on one prompt
+
+
+class Store(ABC):
+    """Keys and values of P prompts of at most L tokens and of N places with ``room`` tokens each.
+
+    ``own`` is ``[layers, 2, N, K, room, D]``, keys then values, of which the first ``written``
+    tokens of a place count. ``prompt`` ``[N]`` is the prompt that each place continues.
+    """
+
+    records = False  #: whether nothing in a step waits for the device, so that it can be a CUDA graph
+
+    def __init__(self, own: Tensor) -> None:
+        self.own = own
+        self.prompt = torch.zeros(own.shape[2], dtype=torch.int64, device=own.device)
+        self.written = 0
+        self.position = torch.zeros(
+            1, dtype=torch.int64, device=own.device
+        )  #: ``written``, where the device sees it
+
+    @abstractmethod
+    def hold(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor) -> None:
+        """Take the prompts' keys and values, ``[P, K, L, D]`` a layer; ``mask`` ``[P, L]`` is False where padded."""
+
+    @abstractmethod
+    def lay_out(self, rows: int) -> None:
+        """Make ready for a step of the first ``rows`` places."""
+
+    @abstractmethod
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Keep and see one new token a row: ``[R, H, 1, D]`` and ``[R, K, 1, D]`` → ``[R, 1, H, D]``."""
+
+    def wrote(self, tokens: int) -> None:
+        """Say that every place has written ``tokens`` tokens."""
+        self.written = tokens
+        self.position.fill_(tokens)
+
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Copy what the places ``source`` hold to the places ``target``; no place is in both."""
+        self.prompt[target] = self.prompt[source]
+        if not self.written:
+            return
+        written = self.own[..., : self.written, :]
+        part = max(1, _COPIED // (written[:, :, 0].numel() * written.element_size()))
+        for some, others in zip(source.split(part), target.split(part), strict=True):
+            written[:, :, others] = written[:, :, some]
+
+
+class PaddedStore(Store):
+    """By matrix products, on any device and in any dtype.
+
+    Rows are laid out on a board of P × ``width`` places, ``width`` the most that a prompt
+    has, so that each prompt is multiplied with all of its rows at once.
+    """
+
+    def hold(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor) -> None:
+        self.keys, self.values, self.mask = keys, values, mask
+
+    def lay_out(self, rows: int) -> None:
+        prompt = self.prompt[:rows]
+        count = torch.bincount(prompt, minlength=len(self.mask))
+        order = prompt.argsort(stable=True)
+        rank = torch.empty_like(order)
+        first = count.cumsum(0) - count
+        rank[order] = torch.arange(rows, device=prompt.device) - first[prompt[order]]
+        self.width = int(count.max())
+        self.place = prompt * self.width + rank
+        self.unseen = ~self.mask[prompt][:, None, None]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        rows, heads, _, size = query.shape
+        groups = key.shape[1]
+        own_keys, own_values = self.own[layer, :, :rows, :, : self.written + 1]
+        own_keys[:, :, self.written :], own_values[:, :, self.written :] = key, value
+        query = query.view(rows, groups, heads // groups, size) * scaling
+        keys, values = self.keys[layer], self.values[layer]
+        before = self._off_board(self._on_board(query) @ keys.transpose(-1, -2), heads // groups)
+        length = keys.shape[2]
+        before = before.masked_fill(self.unseen, -torch.inf)
+        scores = torch.cat([before, query @ own_keys.transpose(-1, -2)], dim=-1)
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        seen = self._off_board(self._on_board(weights[..., :length]) @ values, heads // groups)
+        output: Tensor = seen + weights[..., length:] @ own_values
+        return output.reshape(rows, 1, heads, size)
+
+    def _on_board(self, x: Tensor) -> Tensor:
+        """``[R, K, G, X]`` → ``[P, K, width·G, X]``, zeros where no row lies."""
+        _, groups, heads, size = x.shape
+        board = x.new_zeros(len(self.mask) * self.width, groups, heads, size)
+        board[self.place] = x
+        board = board.view(-1, self.width, groups, heads, size).transpose(1, 2)
+        return board.reshape(len(self.mask), groups, self.width * heads, size)
+
+    def _off_board(self, x: Tensor, heads: int) -> Tensor:
+        """``[P, K, width·G, X]`` → ``[R, K, G, X]``: ``_on_board``'s inverse."""
+        prompts, groups, _, size = x.shape
+        board = x.view(prompts, groups, self.width, heads, size).transpose(1, 2)
+        return board.reshape(prompts * self.width, groups, heads, size)[self.place]
+
+
+class FlashStore(Store):
+    """By FlashAttention's kernel for sequences of varying length (Dao, 2023): GPUs that have it, 16 bits.
+
+    It attends over the prompts, all rows on a prompt together; ``kernels.attend_own`` goes on from there
+    over each row's own tokens. Every tensor stays where it is and nothing waits for the GPU, so
+    that a step can be recorded as a CUDA graph.
+    """
+
+    records = True
+
+    def __init__(self, own: Tensor, shape: Shape) -> None:
+        super().__init__(own)
+        layers, _, _, groups, _, size = own.shape
+        self.held = own.new_empty(layers, 2, shape.tokens, groups, size)
+        self.prompts, self.longest, self.most = shape.prompts, shape.longest, shape.most
+        #: where each prompt begins in ``held``
+        self.begins = torch.zeros(shape.prompts + 1, dtype=torch.int32, device=own.device)
+
+    def hold(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor) -> None:
+        count = int(mask.sum())
+        for held, *pair in zip(self.held, keys, values, strict=True):
+            for kind, some in zip(held, pair, strict=True):
+                kind[:count] = some.transpose(1, 2)[mask]
+        self.begins.fill_(count)[0] = 0
+        self.begins[1 : len(mask) + 1] = mask.sum(dim=1).cumsum(0)
+
+    def lay_out(self, rows: int) -> None:
+        prompt, self.order = self.prompt[:rows].sort(stable=True)
+        self.back = torch.empty_like(self.order)
+        self.back[self.order] = torch.arange(rows, device=prompt.device)
+        every = torch.arange(self.prompts + 1, device=prompt.device)
+        self.of_prompt = torch.searchsorted(prompt, every, out_int32=True)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        assert attend_own is not None
+        rows, heads, _, size = query.shape
+        own = self.own[layer]
+        own[0, :rows].index_copy_(2, self.position, key)
+        own[1, :rows].index_copy_(2, self.position, value)
+        whole = query.reshape(rows, heads, size)
+        keys, values = self.held[layer]
+        # Never 1 for the most queries of a prompt: PyTorch then takes query n for sequence n.
+        prompt, mass = torch.ops.aten._flash_attention_forward(
+            whole[self.order], keys, values, self.of_prompt, self.begins, max(2, min(rows, self.most)),
+            self.longest, 0.0, False, False, scale=scaling,
+        )[:2]  # fmt: skip
+        return attend_own(whole, own, self.position, prompt, mass, self.back, scaling)[:, None]
+
+
+def make_store(keys: Sequence[Tensor], shape: Shape) -> Store:
+    """Return an empty store; ``keys``, ``[P, K, L, D]`` a layer, say of what kind it will be."""
+    _, groups, _, size = keys[0].shape
+    buffer = keys[0].new_empty(len(keys), 2, shape.places, groups, shape.room, size)
+    return FlashStore(buffer, shape) if has_flash(buffer.device, buffer.dtype, size) else PaddedStore(buffer)
+
+
+def has_flash(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Say whether PyTorch's FlashAttention and Triton run there: Ampere or newer, 16 bits, heads of 8 to 256."""
+    return (
+        device.type == "cuda"
+        and attend_own is not None
+        and torch.backends.cuda.is_flash_attention_available()
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+        and dtype in (torch.float16, torch.bfloat16)
+        and size % 8 == 0
+        and size <= 256
+    )
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in each layer, with one new token a row."""
+    if softcap is not None or s_aux is not None or attention_mask is not None:
+        raise NotImplementedError("attention with soft-capped scores, sinks or a bias over shared prompts")
+    return _STORE.get().attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(NAME, attend)
+
+
+@contextmanager
+def attending(model: Any, store: Store) -> Iterator[None]:
+    """Let the model attend by ``attend`` over ``store``."""
+    config = model.config.get_text_config()
+    usual = config._attn_implementation
+    config._attn_implementation = NAME
+    token = _STORE.set(store)
+    try:
+        yield
+    finally:
+        _STORE.reset(token)
+        config._attn_implementation = usual
+
+
+def suits(kind: type | None, config: Any, length: int) -> bool:
+    """Say whether models of class ``kind`` attend over ``length`` tokens as ``attend`` does.
+
+    They must hand attention to transformers' interface, and see that far back in every layer.
+    """
+    window = getattr(config, "sliding_window", None)
+    return (
+        bool(getattr(kind, "_supports_attention_backend", False))
+        and (window is None or length <= window)
+        and getattr(config, "attn_logit_softcapping", None) is None
+        and not hasattr(config, "kv_lora_rank")  # its cache holds latents (DeepSeek's), not keys and values
+        and getattr(config, "model_type", None) not in _OF_THEIR_OWN
+    )
+
+
+def fits(model: Any, cache: Any, length: int) -> bool:
+    """Say whether a model ``suits``, without sinks, and its ``cache`` holds keys and values of every layer alone."""
+    config, layers = model.config.get_text_config(), getattr(cache, "layers", [])
+    return (
+        suits(type(bare(model)), config, length)
+        and not any(hasattr(module, "sinks") for module in model.modules())
+        and len(layers) == config.num_hidden_layers
+        and all(getattr(layer, "keys", None) is not None for layer in layers)
+        and len({layer.keys.shape[1:] for layer in layers}) == 1
+        and all(layer.keys.shape == layer.values.shape for layer in layers)
+    )
+
+
+def bare(model: Any) -> Any:
+    """The transformers model under an adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

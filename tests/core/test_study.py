@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import Setting
+from tangeval.core.study import SHIPPED, load_study
+
+STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+
+
+def study_file(tmp_path, text):
+    file = tmp_path / "study.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_each_declared_study_is_valid_and_named_as_its_file(file):
+    assert load_study(file).name == file.stem
+
+
+def test_the_studies_of_the_readme_are_there():
+    named = {"quickstart", "hw5", "temperature", "top_k", "top_p", "max_length", "grid", "checkpoints"}
+    assert named <= {file.stem for file in STUDIES}
+
+
+def test_a_missing_study_is_answered_with_those_that_come_along():
+    with pytest.raises(TangevalError, match=r"there is no file studies/nowhere\.yaml; .*grid\.yaml") as error:
+        load_study(Path("studies/nowhere.yaml"))
+    assert str(SHIPPED) in str(error.value)
+    assert {file.name for file in SHIPPED.glob("*.yaml")} == {file.name for file in STUDIES}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "remedy"),
+    [
+        ("name: a\ncheckpoint: x", "checkpoint", "did you mean checkpoints?"),
+        ("name: a\ndecoding: {temprature: 1}", "decoding.temprature", "did you mean temperature?"),
+        ("name: a\ndecoding: {top_k: []}", "decoding.top_k", "at least 1 item"),
+        ("name: a\ndecoding: {temperature: [-1]}", "decoding.temperature.0", "greater than or equal to 0"),
+        ("name: a\ndecoding: {top_p: 0}", "decoding.top_p.0", "greater than 0"),
+        ("name: a\ndecoding: {top_p: 1.5}", "decoding.top_p.0", "less than or equal to 1"),
+        ("name: a\ndecoding: {max_length: 0}", "decoding.max_length.0", "greater than or equal to 1"),
+        ("name: a\ndecoding: {temperature: .nan}", "decoding.temperature.0", "finite number"),
+        ("name: a\nload: {quantization: nf3}", "load.quantization", "'none', 'nf4' or 'int8'"),
+        ("name: a\nload: {quantization: int8, merge: true}", "load", "use quantization: nf4"),
+        ("name: a\nsplits: [train]", "splits.0", "'validation' or 'test'"),
+        ("name: a\nsplits: [test]", "", "select.split: validation is not among splits"),
+        ("name: ../a", "name", "match pattern"),
+        ("name: a\ninclude_base: false", "", "there is nothing to run"),
+        (
+            "name: a\nselect: {setting: {require: {form: high}}}",
+            "select.setting",
+            "not a comparison like '>= 0.5'",
+        ),
+        ("name: a\nsamples: {test: 2}", "", "one for each of splits"),
+        ("[1, 2]", "", "expected a mapping"),
+        ("name: [", "", "not a readable YAML"),
+        ("base_model: x", "name", "required"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_key_and_remedy(tmp_path, text, key, remedy):
+    file = study_file(tmp_path, text)
+    with pytest.raises(TangevalError) as error:
+        load_study(file)
+    assert f"{file}: {key}: " in str(error.value) if key else str(file) in str(error.value)
+    assert remedy in str(error.value)
+
+
+def test_a_scalar_stands_for_a_list_of_one(tmp_path):
+    study = load_study(
+        study_file(tmp_path, "name: a\ncheckpoints: x\ndecoding: {temperature: 0.5, top_k: 3}")
+    )
+    assert study.checkpoints == ["x"]
+    assert study.decoding.settings() == (Setting.of(temperature=0.5, top_k=3, top_p=1.0, max_length=128),)
+
+
+def test_the_grid_is_every_combination_once(tmp_path):
+    study = load_study(study_file(tmp_path, "name: a\ndecoding: {temperature: [1, 0.5, 1.0], top_k: [0, 5]}"))
+    assert [(c.temperature, c.top_k) for c in study.decoding.settings()] == [
+        (0.5, 0),
+        (0.5, 5),
+        (1, 0),
+        (1, 5),
+    ]
+
+
+def test_overrides_reach_into_sections_and_are_checked_like_the_file(tmp_path):
+    file = study_file(tmp_path, "name: a\ndecoding: {temperature: [0.1, 0.2]}")
+    study = load_study(file, ["decoding.temperature=0.9", "samples={validation: 2, test: 8}", "select=null"])
+    assert study.decoding.temperature == [0.9]
+    assert (study.samples_of("validation"), study.samples_of("test")) == (2, 8)
+    with pytest.raises(TangevalError, match="key=value"):
+        load_study(file, ["temperature"])
+    with pytest.raises(TangevalError, match="unknown key"):
+        load_study(file, ["decodin.temperature=1"])
+
+
+def test_a_study_written_out_reads_back_the_same(tmp_path):
+    study = load_study(STUDIES[0])
+    assert load_study(study_file(tmp_path, study.to_yaml())) == study
+    assert yaml.safe_load(study.to_yaml())["seed"] == 42
+
+
+def test_greedy_settings_are_one_sequence():
+    assert (
+        Setting.of(temperature=0, top_k=5, top_p=0.3, max_length=10).sequence
+        == Setting.of(temperature=0, top_k=0, top_p=1.0, max_length=20).sequence
+    )
+    assert (
+        Setting.of(temperature=1, top_k=5, top_p=0.3, max_length=10).sequence
+        != Setting.of(temperature=1, top_k=0, top_p=1.0, max_length=10).sequence
+    )

@@ -1,0 +1,271 @@
+"""The shared decode against Hugging Face's generate and against itself, setting by setting."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from tangeval.core.errors import TangevalError
+from tangeval.decoding import batch as rows
+from tangeval.decoding import memory
+from tangeval.decoding.batch import Shared, Workspace, prefill
+from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.sampler import noise_key
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.prompt import encode_prompt
+from tests.support.plain_decoder import plain_decode
+
+EOS = 3
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny_model):
+    """Prompts of different lengths, so that padding has a part in every batch."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    examples = dataset.load("sample").split("test")[:5]
+    ids = [encode_prompt(tokenizer, example, "hw5") for example in examples]
+    assert len({len(i) for i in ids}) > 1
+    return ids
+
+
+def grid(prompts, length=24, temperatures=(0.0, 0.6, 1.2)):
+    return [
+        TokenSequence(p, t, k, q, noise_key(1, f"poem-{p}", sample), length)
+        for p, t, k, q, sample in itertools.product(
+            range(len(prompts)), temperatures, (0, 4), (0.5, 1.0), (0, 1)
+        )
+    ]
+
+
+settings = st.tuples(
+    st.sampled_from([0.0, 0.3, 0.8, 1.0, 1.7]),
+    st.sampled_from([0, 1, 3, 40]),
+    st.sampled_from([0.2, 0.55, 0.9, 1.0]),
+)
+
+
+@hypothesis_settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    grid=st.lists(settings, min_size=1, max_size=5, unique=True),
+    chosen=st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True),
+    samples=st.integers(1, 2),
+    length=st.integers(1, 14),
+    no_repeat=st.sampled_from([0, 1, 2, 3]),
+    share=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_any_grid_decodes_as_one_sequence_at_a_time(
+    model, prompts, grid, chosen, samples, length, no_repeat, share, seed
+):
+    """Against a decoder without cache or batch, by Hugging Face's own processors."""
+    texts = [prompts[place] for place in chosen]
+    sequences = [
+        TokenSequence(p, *setting, noise_key(seed, f"poem-{p}", sample), length)
+        for p, setting, sample in itertools.product(range(len(texts)), grid, range(samples))
+    ]
+    eos = [EOS, *range(40, 60)]
+    decoded = decode(model, texts, sequences, eos=eos, no_repeat_ngram_size=no_repeat, share=share)
+    for sequence, tokens in zip(sequences, decoded.tokens, strict=True):
+        assert tokens == plain_decode(model, texts[sequence.prompt], sequence, eos, no_repeat)
+
+
+@pytest.mark.parametrize("no_repeat", [0, 3])
+def test_temperature_0_equals_generate(model, prompts, no_repeat):
+    sequences = [TokenSequence(p, 0.0, 0, 1.0, 0, 30) for p in range(len(prompts))]
+    decoded = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=no_repeat)
+    for prompt, tokens in zip(prompts, decoded.tokens, strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            do_sample=False,
+            max_new_tokens=30,
+            no_repeat_ngram_size=no_repeat,
+            eos_token_id=EOS,
+            pad_token_id=0,
+        )
+        assert tokens == expected[0, len(prompt) :].tolist()
+
+
+def test_setting_alone_equals_setting_in_grid(model, prompts):
+    sequences = grid(prompts)
+    together = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=3).tokens
+    settings = {(s.temperature, s.top_k, s.top_p) for s in sequences}
+    assert len(settings) == 12
+    for setting in settings:
+        places = [i for i, s in enumerate(sequences) if (s.temperature, s.top_k, s.top_p) == setting]
+        alone = decode(model, prompts, [sequences[i] for i in places], eos=[EOS], no_repeat_ngram_size=3)
+        assert alone.tokens == [together[i] for i in places]
+
+
+def test_sharing_rows_changes_no_token_and_saves_rows(model, prompts):
+    sequences = grid(prompts)
+    shared = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=3)
+    apart = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=3, share=False)
+    assert shared.tokens == apart.tokens
+    assert sum(shared.rows) < sum(apart.rows)
+
+
+@pytest.mark.parametrize("sizes", [None, [7, 16, 40, 120]], ids=["any size", "few sizes, so places lie dead"])
+def test_a_used_workspace_changes_no_token(model, prompts, sizes, monkeypatch):
+    """Other prompts, fewer prompts, fewer sequences: what an earlier decode left behind is not seen."""
+    made = rows._Buffers.__init__
+
+    def make(self, *arguments):
+        made(self, *arguments)
+        if sizes:
+            self.sizes = torch.tensor(sizes)
+
+    fresh = decode(model, prompts, grid(prompts), eos=[EOS], no_repeat_ngram_size=3).tokens
+    monkeypatch.setattr(rows._Buffers, "__init__", make)
+    workspace, options = Workspace(), {"eos": [EOS], "no_repeat_ngram_size": 3}
+    decode(model, prompts[::-1], grid(prompts), workspace=workspace, **options)
+    assert decode(model, prompts, grid(prompts), workspace=workspace, **options).tokens == fresh
+    few = [s for s in grid(prompts) if s.prompt < 2]
+    buffers = workspace._buffers
+    assert decode(model, prompts[:2], few, workspace=workspace, **options).tokens == fresh[: len(few)]
+    assert workspace._buffers is buffers
+
+
+def test_memory_that_is_short_is_tried_once_and_not_counted_twice(model, prompts, monkeypatch):
+    """The GPU's error in the midst of a decode of more than 40 sequences."""
+    whole, tried, ended = decode(model, prompts, grid(prompts), eos=[EOS]).tokens, [], []
+
+    def small(model, prompts, sequences, *, on_step, **options):
+        tried.append(len(sequences))
+        if len(sequences) > 40:
+            on_step(7)
+            raise torch.OutOfMemoryError("no room")
+        return decode(model, prompts, sequences, on_step=on_step, **options)
+
+    monkeypatch.setattr(memory, "decode", small)
+    workspace = Workspace()
+    for sizes in ([120, 60, 30, 30, 30, 30], [30, 30, 30, 30]):
+        tokens = memory.decode_in_memory(
+            model, prompts, grid(prompts), eos=[EOS], workspace=workspace, on_step=ended.append
+        )
+        assert tokens == whole
+        assert tried == sizes
+        assert sum(ended) == len(whole)
+        tried.clear()
+        ended.clear()
+
+
+def test_order_of_sequences_changes_no_token(model, prompts):
+    sequences = grid(prompts)
+    forward = decode(model, prompts, sequences, eos=[EOS]).tokens
+    backward = decode(model, prompts, sequences[::-1], eos=[EOS]).tokens
+    assert forward == backward[::-1]
+
+
+def test_shorter_max_length_is_a_prefix(model, prompts):
+    long = decode(model, prompts, grid(prompts, 24), eos=[EOS]).tokens
+    short = decode(model, prompts, grid(prompts, 7), eos=[EOS]).tokens
+    assert short == [tokens[:7] for tokens in long]
+
+
+def test_sequences_end_at_eos_and_never_pass_it(model, prompts):
+    """Half of the vocabulary ends a text, so nearly every sequence does before its limit."""
+    eos = list(range(0, model.config.vocab_size, 2))
+    decoded = decode(model, prompts, grid(prompts), eos=eos)
+    assert any(tokens[-1] in eos for tokens in decoded.tokens)
+    assert all(not set(tokens[:-1]) & set(eos) for tokens in decoded.tokens)
+
+
+def test_samples_differ_and_seeds_differ(model, prompts):
+    sequences = [
+        TokenSequence(0, 1.2, 0, 1.0, noise_key(seed, "a", n), 12) for seed in (1, 2) for n in range(3)
+    ]
+    tokens = decode(model, prompts, sequences, eos=[EOS]).tokens
+    assert len(set(map(tuple, tokens))) == 6
+
+
+def test_sampled_first_tokens_follow_the_models_distribution(model, prompts):
+    """The engine's draws against the model's own probabilities, on the likeliest tokens."""
+    draws = 3000
+    sequences = [TokenSequence(0, 1.0, 0, 1.0, noise_key(5, "a", n), 1) for n in range(draws)]
+    tokens = torch.tensor(decode(model, prompts, sequences, eos=[EOS]).tokens).flatten()
+    with torch.inference_mode():
+        probabilities = model(torch.tensor([prompts[0]])).logits[0, -1].softmax(-1)
+    for token in probabilities.topk(10).indices:
+        p = probabilities[token].item()
+        assert abs((tokens == token).sum().item() / draws - p) < 4 * (p * (1 - p) / draws) ** 0.5 + 1e-3
+
+
+SMALL = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "shares"),
+    [
+        (LlamaConfig(**SMALL), True),
+        (MistralConfig(**SMALL, sliding_window=4096), True),
+        (MistralConfig(**SMALL, sliding_window=12), False),
+        (Qwen2Config(**SMALL), True),
+        (Gemma3TextConfig(**SMALL, head_dim=8, query_pre_attn_scalar=16, sliding_window=512), True),
+        (GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5), True),
+    ],
+    ids=["llama", "mistral", "mistral that sees 12 tokens back", "qwen2", "gemma3", "gpt2"],
+)
+def test_rows_that_share_a_prompt_have_the_logits_of_the_whole_text(config, shares):
+    """Against one forward pass over each row's whole text, alone and unpadded."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    prompts = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2], [11, 12, 13, 14, 15, 16]]
+    written = [(0, [21, 22, 23]), (0, [21, 30, 31]), (1, [40, 41, 42]), (2, [50, 51, 52]), (0, [24, 25, 26])]
+    with torch.inference_mode():
+        _, batch = prefill(model, prompts, 8, [3, 1, 1], Workspace())
+        assert isinstance(batch, Shared) == shares
+        # Rows 0, 2 and 3 are on prompt 0, which lies at place 0; prompts 1 and 2 stay where they are.
+        place, move = torch.tensor([0, 3, 1, 2, 4]), (torch.tensor([0, 0]), torch.tensor([3, 4]))
+        for step in range(3):
+            new = torch.tensor([tokens[step] for _, tokens in written])
+            logits = batch.advance(5, *move, place, new)[place]
+            move = (place[:0], place[:0])
+        for row, (prompt, tokens) in zip(logits, written, strict=True):
+            alone = model(torch.tensor([prompts[prompt] + tokens])).logits[0, -1]
+            assert torch.allclose(row, alone, atol=1e-4)
+
+
+def test_a_model_with_a_state_for_a_cache_is_refused():
+    size = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "pad_token_id": 0}
+    model = MambaForCausalLM(MambaConfig(**size)).eval()
+    with pytest.raises(TangevalError, match="model with attention"):
+        decode(model, [[5, 6, 7]], [TokenSequence(0, 0.0, 0, 1.0, 0, 4)], eos=[63])
+
+
+def test_learned_absolute_positions_are_right_under_padding():
+    """GPT-2 adds a vector for each position: a wrong position id would show at once."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
+    model = GPT2LMHeadModel(config).eval()
+    prompts = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3]]
+    sequences = [TokenSequence(p, 0.0, 0, 1.0, 0, 12) for p in (0, 1)]
+    decoded = decode(model, prompts, sequences, eos=[49])
+    for prompt, tokens in zip(prompts, decoded.tokens, strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=12, eos_token_id=49, pad_token_id=0
+        )
+        assert tokens == expected[0, len(prompt) :].tolist()

@@ -1,0 +1,195 @@
+"""What runs on a GPU alone: the draw as a kernel, attention by FlashAttention, recorded steps."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig
+
+from tangeval.decoding import sampler
+from tangeval.decoding.batch import Shared, Workspace, prefill
+from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.memory import measure
+from tangeval.decoding.sampler import KINDS, SequenceBatch, kind_of, noise_key
+from tangeval.decoding.shared_prefix import FlashStore
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+SMALL = {
+    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": 0,
+}  # fmt: skip
+CONFIGS = [
+    pytest.param(MistralConfig(**SMALL, head_dim=128, sliding_window=None), id="mistral"),
+    pytest.param(Gemma3TextConfig(**SMALL, head_dim=256, sliding_window=512), id="gemma3"),
+]
+PROMPTS = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2], [11, 12, 13, 14, 15, 16]]
+
+
+def on_gpu(config, dtype=torch.bfloat16):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval().to("cuda")
+
+
+def grid(prompts=3, samples=3, length=20):
+    return [
+        TokenSequence(p, t, k, q, noise_key(1, f"poem-{p}", s), length)
+        for p, t, k, q, s in itertools.product(
+            range(prompts), (0.0, 0.5, 1.0, 1.6), (0, 4), (0.5, 0.9, 1.0), range(samples)
+        )
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("size", [100, 5000])
+@pytest.mark.parametrize("spread", [0.0, 0.4, 3.0])
+def test_the_kernel_draws_what_tensors_draw(dtype, size, spread, monkeypatch):
+    """All kinds of sequences, few and many candidates, ties without number, banned tokens."""
+    assert sampler.draw is not None
+    generator = torch.Generator().manual_seed(3)
+    logits = (torch.randn(4, size, generator=generator) * spread).to(dtype).cuda()
+    logits[0, 5:9] = -torch.inf
+    temperatures = torch.tensor([0.0, 0.3, 1.0, 2.0])
+    knobs = list(
+        itertools.product(
+            range(4), range(4), range(5), (0, 1, 7, 64, 70, size - 3), (0.05, 0.3, 0.8, 0.99, 1.0)
+        )
+    )
+    knobs.sort(key=lambda n: kind_of(float(temperatures[n[1]]), n[3], n[4]))
+    row, temperature, noise, top_k, top_p = map(list, zip(*knobs, strict=True))
+    kinds = torch.tensor([kind_of(float(temperatures[n[1]]), n[3], n[4]) for n in knobs]).bincount(
+        minlength=KINDS
+    )
+    fields = [torch.tensor(x).cuda() for x in (row, temperature, noise, top_k)]
+    sequences = SequenceBatch(*fields, torch.tensor(top_p).double().cuda())
+    keys = torch.tensor([noise_key(1, f"{n}", 0) for n in range(5)]).cuda()
+    arguments = (logits, sequences, kinds.tolist(), temperatures.cuda(), keys, 4)
+    drawn = sampler.choose(*arguments)
+    monkeypatch.setattr(sampler, "draw", None)
+    expected = sampler.choose(*arguments)
+    # A logarithm's last bit decides where two tokens are all but level.
+    assert (drawn != expected).float().mean() <= 2 / len(knobs)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("recorded", "compiled"),
+    [(False, False), (True, False), (True, True)],
+    ids=["step by step", "recorded", "recorded and compiled"],
+)
+def test_shared_prompts_have_the_logits_of_the_whole_text(config, recorded, compiled):
+    model, exact = on_gpu(config), on_gpu(config, torch.float32)
+    exact.load_state_dict(model.state_dict())
+    written = [(0, [21, 22, 23]), (0, [21, 30, 31]), (1, [40, 41, 42]), (2, [50, 51, 52]), (0, [24, 25, 26])]
+    place, zero = torch.tensor([0, 3, 1, 2, 4]).cuda(), torch.tensor([0, 0]).cuda()
+    with torch.inference_mode():
+        _, rows = prefill(model, PROMPTS, 8, [30, 10, 10], Workspace(compile=compiled))
+        assert isinstance(rows, Shared)
+        assert isinstance(rows.buffers.store, FlashStore)
+        if not recorded:
+            rows.buffers.recorded = []
+        move = (zero, torch.tensor([3, 4]).cuda())
+        for step in range(3):
+            new = torch.tensor([tokens[step] for _, tokens in written]).cuda()
+            logits = rows.advance(16, *move, place, new)[place].float()
+            move = (place[:0], place[:0])
+        whole = [torch.tensor([PROMPTS[p] + tokens]).cuda() for p, tokens in written]
+        wanted = torch.cat([exact(ids).logits[:, -1] for ids in whole])
+        usual = torch.cat([model(ids).logits[:, -1] for ids in whole]).float()
+    error, expected = ((x - wanted).norm() / wanted.norm() for x in (logits, usual))
+    assert error < 1.5 * expected + 1e-3
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_used_workspace_changes_no_token(config):
+    model, workspace, options = on_gpu(config), Workspace(), {"eos": [3], "no_repeat_ngram_size": 3}
+    fresh = decode(model, PROMPTS, grid(), **options).tokens
+    decode(model, PROMPTS[::-1], grid(), workspace=workspace, **options)
+    again = decode(model, PROMPTS, grid(), workspace=workspace, **options).tokens
+    assert again == fresh
+    few = [s for s in grid() if s.prompt == 1]
+    small = decode(model, PROMPTS, few, workspace=workspace, **options).tokens
+    same = sum(
+        a == b
+        for a, b in zip(small, [t for s, t in zip(grid(), fresh, strict=True) if s.prompt == 1], strict=True)
+    )
+    assert same > 0.5 * len(few)  # 16 bits: another batch, other last bits
+
+
+def waits(model, length) -> tuple[int, int]:
+    """How often a decode of ``length`` steps waits for the GPU, and its steps."""
+    workspace, options = Workspace(), {"eos": [3], "no_repeat_ngram_size": 3}
+    decode(model, PROMPTS, grid(length=length), workspace=workspace, **options)
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as seen:
+        rows = decode(model, PROMPTS, grid(length=length), workspace=workspace, **options).rows
+    return sum(e.count for e in seen.key_averages() if e.key == "cudaStreamSynchronize"), len(rows)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_step_waits_for_the_gpu_once(config):
+    model = on_gpu(config)
+    (few, short), (many, long) = waits(model, 10), waits(model, 40)
+    assert long - short == 30
+    assert many - few <= 30
+
+
+def test_prompts_with_one_row_each_end_at_different_steps():
+    """Greedy sequences alone: a prompt never has more than one row, and the batch shrinks below their number."""
+    model = on_gpu(MistralConfig(**SMALL, head_dim=128, sliding_window=None), torch.bfloat16)
+    prompts = [[5 + n, 6, 7 + n] for n in range(40)]
+    eos = list(range(3, 320, 12))
+    alone = [decode(model, [p], [TokenSequence(0, 0.0, 0, 1.0, 0, 20)], eos=eos).tokens[0] for p in prompts]
+    workspace = Workspace()
+    for some in (40, 37):
+        sequences = [TokenSequence(n, 0.0, 0, 1.0, 0, 20) for n in range(some)]
+        together = decode(model, prompts[:some], sequences, eos=eos, workspace=workspace).tokens
+        assert sum(a == b for a, b in zip(together, alone, strict=False)) > 0.8 * some
+
+
+def test_another_unmerged_adapter_is_recorded_anew(recwarn):
+    from peft import LoraConfig, get_peft_model
+
+    workspace = Workspace()
+    for alpha in (8, 64):
+        model = on_gpu(MistralConfig(**SMALL, head_dim=128, sliding_window=None))
+        adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=alpha, init_lora_weights=False)).eval()
+        torch.manual_seed(1)
+        used = decode(adapted, PROMPTS, grid(), eos=[3], workspace=workspace).tokens
+        assert used == decode(adapted, PROMPTS, grid(), eos=[3]).tokens
+    assert not [w for w in recwarn if "CUDA graph" in str(w.message)]
+
+
+def test_float32_on_a_gpu_equals_the_cpu():
+    config = MistralConfig(**SMALL, sliding_window=None)
+    model = on_gpu(config, torch.float32)
+    options = {"eos": [3], "no_repeat_ngram_size": 3}
+    there = decode(model, PROMPTS, grid(), **options).tokens
+    here = decode(model.cpu(), PROMPTS, grid(), **options).tokens
+    assert sum(a == b for a, b in zip(there, here, strict=True)) > 0.9 * len(here)
+
+
+def test_what_a_row_costs_is_measured_beside_what_lies_around():
+    # Wide enough that the 20 MiB by which memory is set aside are little beside what a trial takes.
+    wide = SMALL | {"num_attention_heads": 8, "num_key_value_heads": 8, "num_hidden_layers": 4}
+    config = MistralConfig(**wide, head_dim=128, sliding_window=None)
+    model = on_gpu(config)
+    token = 2 * 2 * 128 * config.num_hidden_layers * config.num_key_value_heads  # keys and values of 2 bytes
+    clean, _ = measure(model, PROMPTS[1])
+    rubbish: list = [torch.empty(2**28, device="cuda", dtype=torch.uint8)]
+    rubbish.append(rubbish)  # a cycle: gone when the collector comes by
+    del rubbish
+    # 252 MiB that are set aside and free, beside 4 that are used: an emptied cache keeps them.
+    whole = torch.empty(2**28, device="cuda", dtype=torch.uint8)
+    del whole
+    hole, used = (torch.empty(n * 2**20, device="cuda", dtype=torch.uint8) for n in (252, 4))
+    del hole
+    again, _ = measure(model, PROMPTS[1])
+    assert clean.token == pytest.approx(token, rel=0.1)
+    assert again.token == pytest.approx(token, rel=0.1)
+    assert again.fixed == pytest.approx(
+        clean.fixed, abs=2**16
+    )  # 512 rows, and memory is set aside by 2 to 20 MiB
+    del used

@@ -1,0 +1,50 @@
+"""Diversity over samples: self-BLEU against sacrebleu's corpus score, the rest by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU
+
+from tangeval.metrics.diversity import COLUMNS, diversity
+from tangeval.tasks.tang.text import fold, han
+
+lines = st.text(alphabet="春眠不覺曉，", max_size=24)
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(st.lists(lines, min_size=2, max_size=5))
+def test_self_bleu_is_sacrebleus_corpus_score_against_the_others(texts):
+    folded = [fold(han(text)) for text in texts]
+    others = [[folded[j] for j in range(len(texts)) if j != i] for i in range(len(texts))]
+    expected = BLEU(tokenize="char").corpus_score(folded, list(map(list, zip(*others, strict=True))))
+    assert diversity(texts)["self_bleu"] == pytest.approx(expected.score, abs=1e-9)
+
+
+def test_distinct_and_unique_by_hand():
+    found = diversity(["春眠，不覺曉。", "春眠不覺曉", "春春"])
+    assert found["distinct_1"] == pytest.approx(5 / 12)
+    assert found["distinct_2"] == pytest.approx(5 / 9)
+    assert found["unique"] == pytest.approx(2 / 3)
+
+
+def test_variants_are_one_character():
+    assert diversity(["舊為", "舊爲"])["unique"] == 0.5
+
+
+def test_one_text_many_times_is_one_text():
+    found = diversity(["白日依山盡"] * 4)
+    assert found["unique"] == 0.25
+    assert found["self_bleu"] == pytest.approx(100)
+
+
+def test_a_single_sample_says_nothing_of_the_others():
+    found = diversity(["白日依山盡"])
+    assert np.isnan(found["self_bleu"])
+    assert np.isnan(found["unique"])
+    assert found["distinct_1"] == 1
+
+
+def test_nothing_written_is_no_division_by_zero():
+    assert diversity(["", "……"]) == dict(zip(COLUMNS, (0, 0, 0, 0.5), strict=True))

@@ -1,0 +1,298 @@
+"""Figures: what stands where in them, which are drawn, and that every run draws the same."""
+
+import itertools
+
+import matplotlib
+import numpy as np
+import pytest
+
+from tangeval.reporting import figures
+from tangeval.reporting import style as canvas
+from tests.reporting.test_tables import frames
+
+SMALL = {"temperature": (0.1, 0.7), "top_k": (5,), "top_p": (0.6, 1.0), "max_length": (96,)}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    """Sizes of text as ``draw`` sets them."""
+    with matplotlib.rc_context(canvas.STYLE):
+        yield
+
+
+def panel(figure, title):
+    return next(axes for axes in figure.axes if axes.get_title("left") == title or axes.get_title() == title)
+
+
+def lines(axes):
+    """Label → (x, y) of each line that has a label."""
+    return {line.get_label(): line.get_data() for line in axes.lines}
+
+
+def written_on(figure):
+    """Every text of a figure that is not empty, with where it stands in pixels."""
+    figure.draw_without_rendering()
+    texts = figure.findobj(matplotlib.text.Text)
+    return [(t.get_text(), t.get_window_extent()) for t in texts if t.get_visible() and t.get_text().strip()]
+
+
+def test_pictures_are_the_same_bytes_whatever_the_users_settings(tmp_path):
+    summary = frames(steps=(50, 200), **SMALL)
+    first = figures.draw(*summary, tmp_path / "one")
+    with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "savefig.facecolor": "red"}):
+        second = figures.draw(*summary, tmp_path / "two")
+    assert [path.name for path in first] == [path.name for path in second]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in first}
+
+
+def test_the_users_settings_are_left_as_they_were(tmp_path):
+    with matplotlib.rc_context({"font.size": 20}):
+        figures.draw(*frames(steps=(50,), **(SMALL | {"temperature": (0.1,)})), tmp_path)
+        assert matplotlib.rcParams["font.size"] == 20
+
+
+def names(tmp_path, **grid):
+    summary = frames(**grid)
+    return [path.name for path in figures.draw(*summary, tmp_path, by="chrf")]
+
+
+def test_a_knob_with_one_value_has_no_picture_and_each_picture_is_png_then_svg(tmp_path):
+    expected = [
+        *(f"{knob}_{split}" for knob in ("temperature", "top_p") for split in ("validation", "test")),
+        *(
+            f"{kind}_{s}"
+            for s in ("validation", "test")
+            for kind in ("heatmap_chrf", "heatmap_form", "training")
+        ),
+    ]
+    assert names(tmp_path, **SMALL) == [f"{name}.{kind}" for name in expected for kind in ("png", "svg")]
+
+
+def test_a_single_setting_shows_training_alone(tmp_path):
+    one = {"temperature": (0.7,), "top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
+    assert [n for n in names(tmp_path, **one) if n.endswith("png")] == [
+        "training_validation.png",
+        "training_test.png",
+    ]
+
+
+def test_a_single_checkpoint_shows_no_training(tmp_path):
+    drawn = names(tmp_path, steps=(50,), **(SMALL | {"temperature": (0.7,), "max_length": (16, 96)}))
+    assert not any(name.startswith("training") for name in drawn)
+    assert {"max_length_test.png", "cut_off_test.svg"} <= set(drawn)
+
+
+def test_an_unknown_metric_is_refused(tmp_path):
+    with pytest.raises(KeyError, match="rouge"):
+        figures.draw(*frames(**SMALL), tmp_path, by="rouge")
+
+
+def test_lines_go_through_the_effects_and_bands_are_their_intervals():
+    _, effects, _ = frames()
+    figure = figures.knob_figure(effects, "temperature", "test")
+    axes = panel(figure, "character BLEU")
+    for place, name in enumerate(("base", "checkpoint-50", "checkpoint-200")):
+        rows = effects.query(f"checkpoint == '{name}' and split == 'test' and knob == 'temperature'")
+        rows = rows.sort_values("value")
+        x, y = lines(axes)[name]
+        assert x.tolist() == [0, 1, 2]
+        assert y.tolist() == rows["bleu"].tolist()
+        band = axes.collections[place].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == (rows["bleu_low"].min(), rows["bleu_high"].max())
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "0.7", "1.3"]
+
+
+def test_off_stands_last_and_its_values_with_it():
+    _, effects, _ = frames(top_k=(0, 5, 50))
+    axes = panel(figures.knob_figure(effects, "top_k", "test"), "chrF")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5", "50", "off"]
+    rows = effects.query("checkpoint == 'base' and split == 'test' and knob == 'top_k'").set_index("value")
+    assert lines(axes)["base"][1].tolist() == rows["chrf"].loc[[5, 50, 0]].tolist()
+
+
+def test_the_floor_line_stands_at_the_floors_value_and_is_named():
+    _, effects, checkpoints = frames()
+    effects.loc[effects["checkpoint"] == "random", "bleu"] = 0.123
+    checkpoints.loc[checkpoints["checkpoint"] == "random", "bleu"] = 0.123
+    for figure in (
+        figures.knob_figure(effects, "top_p", "validation"), figures.training_figure(checkpoints, "validation"),
+    ):  # fmt: skip
+        axes = panel(figure, "character BLEU")
+        assert set(lines(axes)["_floor"][1]) == {0.123}
+        assert axes.get_ylim()[0] < 0.123
+        assert "random" in [text.get_text() for text in axes.texts]
+
+
+def test_a_reference_far_off_is_a_note_and_does_not_stretch_the_axis():
+    _, effects, _ = frames()
+    figure = figures.knob_figure(effects, "temperature", "test")
+    axes = panel(figure, "character BLEU")
+    assert axes.get_ylim()[1] < 1.5
+    assert "_reference" not in lines(axes)
+    assert "reference 100" in [text.get_text() for text in axes.texts]
+    assert set(lines(panel(figure, "line_length"))["_reference"][1]) == {1.0}
+
+
+def test_shares_are_shown_from_0_to_1():
+    figure = figures.knob_figure(frames()[1], "temperature", "test")
+    for title in ("form: all checks hold", "line_length", "ended by itself"):
+        assert panel(figure, title).get_ylim() == pytest.approx((-0.03, 1.03))
+
+
+def test_what_does_not_depend_on_decoding_or_was_not_measured_has_no_panel():
+    _, effects, checkpoints = frames()
+    effects["complete"] = np.nan
+    titles = [
+        axes.get_title("left") or axes.get_title()
+        for axes in figures.knob_figure(effects, "top_p", "test").axes
+    ]
+    assert "character BLEU" in titles
+    assert not any("NLL" in title or title == "ended by itself" for title in titles)
+    titles = [a.get_title("left") or a.get_title() for a in figures.training_figure(checkpoints, "test").axes]
+    assert "reference NLL (nats per character)" in titles
+
+
+def test_base_stands_apart_at_step_0():
+    _, _, checkpoints = frames(steps=(50, 200, 400))
+    axes = panel(figures.training_figure(checkpoints, "test"), "reference NLL (nats per character)")
+    trained, base = axes.lines[:2]
+    assert trained.get_xdata().tolist() == [50, 200, 400]
+    row = checkpoints.query("checkpoint == 'base' and split == 'test'")
+    assert (base.get_xdata().tolist(), base.get_ydata().tolist()) == ([0], row["reference_nll"].tolist())
+    assert base.get_color() != trained.get_color()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["base", "200", "400"]
+
+
+def test_cut_off_is_what_did_not_end_by_itself():
+    _, effects, _ = frames()
+    (axes,) = figures.cut_off_figure(effects, "test").axes
+    rows = effects.query("checkpoint == 'base' and split == 'test' and knob == 'max_length'").sort_values(
+        "value"
+    )
+    assert lines(axes)["base"][1] == pytest.approx(1 - rows["complete"].to_numpy())
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(1 - rows["complete_high"].max())
+
+
+def test_a_heat_map_is_the_mean_over_the_other_knobs_with_low_temperature_below():
+    settings, _, _ = frames()
+    figure = figures.heatmap_figure(settings, "bleu", "test")
+    axes = panel(figure, "checkpoint-50")
+    own = settings.query("checkpoint == 'checkpoint-50' and split == 'test'")
+    expected = own.pivot_table(index="temperature", columns="top_p", values="bleu", aggfunc="mean")
+    assert np.asarray(axes.collections[0].get_array()) == pytest.approx(expected.to_numpy())
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.6", "off"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0.1", "0.7", "1.3"]
+    assert axes.texts[0].get_text() == f"{expected.iloc[0, 0]:.2f}"
+    assert len({axes.collections[0].get_clim() for axes in figure.axes[:3]}) == 1
+
+
+def test_a_large_grid_is_not_written_into_its_settings():
+    settings, _, _ = frames(temperature=tuple(t / 10 for t in range(9)))
+    assert not panel(figures.heatmap_figure(settings, "bleu", "test"), "base").texts
+
+
+def test_titles_say_how_many_poems_and_samples():
+    settings, effects, checkpoints = frames()
+    effects["samples"] = effects["samples"].replace(8, 1)
+    for figure, on in (
+        (figures.knob_figure(effects, "top_p", "test"), "on 15 test poems with 1 sample each"),
+        (figures.cut_off_figure(effects, "validation"), "on 30 validation poems with 1 sample each"),
+        (figures.training_figure(checkpoints, "test"), "on 15 test poems with 8 samples each"),
+        (figures.heatmap_figure(settings, "form", "test"), "on 15 test poems with 8 samples each"),
+    ):
+        assert figure.texts[0].get_text().replace("\n", " ").endswith(on)
+
+
+@pytest.mark.parametrize("count", [1, 6, 14])
+def test_nothing_written_is_cut_off_at_the_edge(count):
+    settings, effects, checkpoints = frames(
+        steps=tuple(range(1000, 1000 * count + 1, 1000)), max_length=(16, 96)
+    )
+    for frame in (settings, effects, checkpoints):
+        frame["checkpoint"] = frame["checkpoint"].replace(
+            "checkpoint-1000", "a-folder/with-a-long-name/checkpoint-1000"
+        )
+    for figure in (
+        figures.knob_figure(effects, "temperature", "validation"), figures.cut_off_figure(effects, "validation"),
+        figures.heatmap_figure(settings, "bleu", "validation"), figures.training_figure(checkpoints, "validation"),
+    ):  # fmt: skip
+        for text, box in written_on(figure):
+            assert figure.bbox.x0 <= box.x0, text
+            assert box.x1 <= figure.bbox.x1, text
+            assert figure.bbox.y0 <= box.y0, text
+            assert box.y1 <= figure.bbox.y1, text
+
+
+def test_labels_of_lines_that_end_together_do_not_overlap():
+    _, effects, _ = frames(steps=tuple(range(100, 1200, 100)))
+    effects["complete"] = 1.0
+    (axes,) = figures.cut_off_figure(effects, "test").axes
+    axes.figure.draw_without_rendering()
+    boxes = sorted(matplotlib.text.Text.get_window_extent(text).extents.tolist() for text in axes.texts)
+    assert len(boxes) == 12
+    assert all(a[3] <= b[1] or b[3] <= a[1] for a, b in itertools.combinations(boxes, 2))
+
+
+def test_an_interval_beside_its_value_can_be_drawn(tmp_path):
+    """A bootstrap's percentiles need not enclose the estimate."""
+    settings, effects, checkpoints = frames(**SMALL)
+    for frame in (settings, effects, checkpoints):
+        frame["bleu_low"] = frame["bleu"] + 0.05
+        frame["form"] = frame["form_low"] = frame["form_high"] = 0.0
+    assert figures.draw(settings, effects, checkpoints, tmp_path)
+
+
+def test_text_in_svg_stays_text(tmp_path):
+    one = {"temperature": (0.7,), "top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
+    paths = figures.draw(*frames(**one), tmp_path)
+    assert ">character BLEU</text>" in next(p for p in paths if p.suffix == ".svg").read_text()
+
+
+def test_runs_are_lines_of_their_own_in_training_and_stand_side_by_side(tmp_path):
+    """Two folders with a checkpoint at the same step: nothing joins them."""
+    settings, effects, checkpoints = frames(steps=(50, 65, 200), **SMALL)
+    named = {"checkpoint-65": "hw5/checkpoint-65"}
+    settings, effects, checkpoints = (
+        f.replace({"checkpoint": named}) for f in (settings, effects, checkpoints)
+    )
+    figure = figures.training_figure(checkpoints, "test")
+    drawn = lines(panel(figure, "character BLEU"))
+    assert drawn["hw5"][0].tolist() == [65]
+    assert drawn["checkpoint-50 to 200"][0].tolist() == [50, 200]
+    assert any(
+        "Runs: ◆ hw5, ● checkpoint-50 to 200." in " ".join(text.split()) for text, _ in written_on(figure)
+    )
+    made = [path.name for path in figures.draw(settings, effects, checkpoints, tmp_path)]
+    assert {"training_test.png", "checkpoints_test.png"} <= set(made)
+    beside = figures.checkpoints_figure(checkpoints, "test")
+    axes = panel(beside, "character BLEU")
+    own = checkpoints[checkpoints["split"] == "test"].set_index("checkpoint")["bleu"]
+    labels = [
+        label.get_text() for label in panel(beside, "reference NLL (nats per character)").get_yticklabels()
+    ]
+    assert labels == ["base", "checkpoint-50", "hw5", "checkpoint-200"]
+    x = axes.collections[1].get_offsets()[:, 0].tolist()
+    assert x == [own[name] for name in ("base", "checkpoint-50", "hw5/checkpoint-65", "checkpoint-200")]
+
+
+def test_a_knob_that_varies_alone_is_averaged_over_nothing():
+    one = {"top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
+    for grid, said in ((one, False), ({}, True)):
+        _, effects, _ = frames(steps=(50,), **grid)
+        figure = figures.knob_figure(effects, "temperature", "test")
+        assert any("Averaged over the other knobs" in text for text, _ in written_on(figure)) is said
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("checkpoint-65", "checkpoint-65"),
+        ("hw5/checkpoint-65", "hw5/checkpoint-65"),
+        ("default/checkpoint-65", "default/65"),
+        ("a-run-with-a-long-name/checkpoint-65", "…with-a-long-name/65"),
+    ],
+)
+def test_long_names_keep_their_folder_and_step(name, written):
+    assert canvas.short(name) == written

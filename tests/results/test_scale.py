@@ -1,0 +1,96 @@
+"""A study scored and summarised in parts is the study scored and summarised whole."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tangeval.analysis import compare, select, summarize
+from tangeval.analysis import scoring as score
+from tangeval.analysis.aggregate import groups
+from tangeval.results.files import SCORES, read_scores, write_parquet
+from tests.support.folders import make_results
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Study, data, folder, and its scores as one call makes them."""
+    folder = tmp_path_factory.mktemp("whole")
+    study, data = make_results(folder, samples=3)
+    splits = study.ordered_splits()
+    baselines = [score.random_rows(data, splits, study.seed), score.reference_rows(data, splits)]
+    frame = pd.concat([score.read_generations(study, folder), *baselines], ignore_index=True)
+    return study, data, folder, score.score_texts(frame, data)
+
+
+@pytest.mark.parametrize("alone", [10**9, 0])
+def test_scoring_in_parts_equals_scoring_whole(whole, monkeypatch, alone):
+    """In this process, and in two others."""
+    study, data, folder, expected = whole
+    monkeypatch.setattr(score, "LOT", 200)
+    monkeypatch.setattr(score, "ALONE", alone)
+    monkeypatch.setattr(score, "WORKERS", 2)
+    score.score(study, data, folder)
+    parts = list(read_scores(folder)[0])
+    assert len(parts) > 20
+    assert max(map(len, parts[:-2])) <= 200
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / SCORES), expected, check_exact=True)
+
+
+def test_a_process_that_scores_and_dies_is_said_and_nothing_hangs(whole, tmp_path):
+    """A script that calls tangeval outside of a main guard: each process runs it again, and dies of that."""
+    *_, folder, _ = whole
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tangeval import pipeline, score\n"
+        "score.ALONE, score.LOT, score.WORKERS = 0, 200, 2\n"
+        f"study, folder = pipeline.open_results(Path({str(folder)!r}))\n"
+        "score.os.sched_getaffinity = lambda which: {0, 1}\n"
+        "score.score(study, pipeline.data_of(study), folder)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode
+    assert "a process that scores was ended" in done.stderr
+    assert not list(folder.glob(".*.unfinished"))
+
+
+def test_what_is_made_of_parts_is_what_is_made_of_the_whole(whole):
+    """Parts that end within poems too, as in files of many rows that were written in one go."""
+    study, _, folder, expected = whole
+    files = ["summary.csv", "effects.csv", "checkpoints.csv", "best/selection.json"]
+    found = []
+    for rows in (None, 77, 500):
+        if rows:
+            expected.to_parquet(folder / SCORES, index=False, row_group_size=rows)
+        else:
+            write_parquet(folder / SCORES, expected)
+        summarize.summarize(folder, study.seed)
+        select.select(study, folder)
+        found.append([(folder / name).read_bytes() for name in files])
+    assert found[0] == found[1] == found[2]
+
+
+def test_one_checkpoint_on_one_split_is_read_alone(whole):
+    _, _, folder, expected = whole
+    expected.to_parquet(folder / SCORES, index=False, row_group_size=100)
+    part = pd.concat(read_scores(folder, "base", "test")[0], ignore_index=True)
+    own = expected[(expected["checkpoint"] == "base") & (expected["split"] == "test")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part, own)
+    assert compare.read_item(f"{folder}:base", "test").part.measured.poems == 15
+
+
+def test_scores_that_do_not_stand_together_are_refused(whole):
+    *_, expected = whole
+    base = expected[expected["checkpoint"] == "base"]
+    with pytest.raises(ValueError, match="do not stand together"):
+        list(
+            groups(
+                [base, expected[expected["checkpoint"] == "random"], base],
+                pd.DataFrame(columns=["checkpoint", "split"]),
+                1,
+            )
+        )
+    with pytest.raises(ValueError, match="whole poems"):
+        list(groups([base[base["split"] == "test"]] * 2, pd.DataFrame(columns=["checkpoint", "split"]), 1))

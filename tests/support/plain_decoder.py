@@ -1,0 +1,48 @@
+"""The oracle of the decoding engine: one sequence at a time, by Hugging Face's own processors.
+
+No cache, no batch, no sharing: every step runs the whole text again. Only the noise is
+tangeval's own, because it is what makes a draw repeatable.
+"""
+
+import torch
+from transformers import (
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from tangeval.decoding.decoder import TokenSequence
+from tangeval.decoding.sampler import gumbel
+
+
+def processors(sequence: TokenSequence, no_repeat_ngram_size: int) -> LogitsProcessorList:
+    """What ``generate`` would apply, in its order."""
+    steps = LogitsProcessorList()
+    if no_repeat_ngram_size:
+        steps.append(NoRepeatNGramLogitsProcessor(no_repeat_ngram_size))
+    if sequence.temperature:
+        steps.append(TemperatureLogitsWarper(sequence.temperature))
+        if sequence.top_k:
+            steps.append(TopKLogitsWarper(sequence.top_k))
+        if sequence.top_p < 1:
+            steps.append(TopPLogitsWarper(sequence.top_p))
+    return steps
+
+
+@torch.inference_mode()
+def plain_decode(model, prompt: list[int], sequence: TokenSequence, eos: list[int], size: int) -> list[int]:
+    """Return the tokens of one sequence, EOS included."""
+    text, warp, written = torch.tensor([prompt]), processors(sequence, size), []
+    for step in range(sequence.max_length):
+        scores = warp(text, model(text).logits[:, -1].float())
+        if sequence.temperature:
+            every = torch.arange(scores.shape[1])[None]
+            scores = scores + gumbel(torch.tensor([sequence.noise]), step, every)
+        token = int(scores.argmax())
+        written.append(token)
+        if token in eos:
+            break
+        text = torch.cat([text, torch.tensor([[token]])], dim=1)
+    return written

@@ -1,0 +1,71 @@
+"""A random little model with a character tokenizer, for tests that need a real one."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tangeval.tasks.tang.data import SAMPLE
+from tangeval.tasks.tang.prompt import SYSTEM
+
+#: A study of few outputs; ``base`` and ``run`` are filled in.
+SMALL_STUDY = """
+name: tiny
+base_model: {base}
+checkpoints: {run}
+data: sample
+splits: [test]
+decoding: {{temperature: [0.4, 1.0], max_length: 12, no_repeat_ngram_size: 0}}
+samples: 2
+select: {{split: test, setting: {{by: bleu}}}}
+"""
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+
+
+def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 64, layers: int = 2) -> Path:
+    """Write a random Llama (fp32) and a tokenizer of the sample's characters and ASCII to ``folder``.
+
+    Sizes are multiples of 64, so that bitsandbytes can quantise them; weights are spread
+    widely, so that the next token is neither certain nor uniform.
+    """
+    texts = [file.read_text(encoding="utf-8") for file in SAMPLE.glob("Tang*")]
+    characters = sorted({*"".join(texts), *SYSTEM, *map(chr, range(32, 127)), "\n"})
+    vocabulary = {token: number for number, token in enumerate((*SPECIAL, *characters))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token"), SPECIAL, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=-(-len(vocabulary) // 64) * 64,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def make_adapter(
+    base: Path, folder: Path, seed: int = 1, modules: tuple[str, ...] = ("q_proj", "v_proj", "down_proj")
+) -> Path:
+    """Write a LoRA adapter of random weights (not the zeros that training begins with) for ``base``."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM.from_pretrained(base)
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=list(modules)))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    adapted.save_pretrained(folder)
+    return folder

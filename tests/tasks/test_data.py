@@ -1,0 +1,147 @@
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from tangeval.core.errors import TangevalError
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.data import FILES, SAMPLE, TESTING, TRAINING, TRUTH
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the sample that a test may spoil."""
+    for name in FILES:
+        shutil.copy(SAMPLE / name, tmp_path / name)
+    return tmp_path
+
+
+def test_hw5_is_read_as_it_is(hw5):
+    counts = {split: len(hw5.split(split)) for split in ("train", "validation", "test")}
+    assert counts == {"train": 4801, "validation": 200, "test": 15}
+    assert hw5.split("test")[1].couplet == "夫子何爲者？栖栖一代中。"
+    assert hw5.split("test")[0].reference == "偕伴登山去，觀雪且賞桔。"
+
+
+def test_hw5s_first_1040_records_are_the_first_to_train_on(hw5):
+    assert [e.id for e in hw5.split("train")[:1040]] == [f"train-{n}" for n in range(1, 1041)]
+
+
+def test_validation_comes_from_the_end_and_shares_no_clause_with_training(hw5):
+    assert dataset.leaks(hw5, "validation") == {}
+    assert min(int(e.id.split("-")[1]) for e in hw5.split("validation")) > 4700
+
+
+def test_a_record_that_shares_a_clause_stays_in_training(folder):
+    records = json.loads((folder / TRAINING).read_text())
+    shared = records[0]["input"].rstrip("。").split("，")[0]
+    records[-1]["output"] = f"{shared}，" + records[-1]["output"].split("，", 1)[1]
+    (folder / TRAINING).write_text(json.dumps(records))
+    loaded = dataset.load(str(folder), 30)
+    last = f"train-{len(records)}"
+    assert last in [e.id for e in loaded.split("train")]
+    assert len(loaded.split("validation")) == 30
+    assert dataset.leaks(loaded, "validation") == {}
+
+
+def test_leaks_and_duplicates_are_found_through_variants(folder):
+    records = json.loads((folder / TRAINING).read_text())
+    testing = json.loads((folder / TESTING).read_text())
+    truth = (folder / TRUTH).read_text().split("\n")
+    records[3] = {**records[3], "input": testing[0]["input"], "output": truth[0].replace("\t", "，") + "。"}
+    (folder / TRAINING).write_text(json.dumps(records))
+    loaded = dataset.load(str(folder), 30)
+    assert ["train-4", "test-1"] in dataset.duplicates(loaded)
+    assert "test-1" in dataset.leaks(loaded, "test")
+
+
+def spoil_json(folder):
+    text = (folder / TRAINING).read_text()
+    place = text.index('"input"', 300)
+    (folder / TRAINING).write_text(text[:place] + text[place + 1 :])
+    return TRAINING, text[:place].count("\n") + 1
+
+
+def spoil_field(folder):
+    records = json.loads((folder / TRAINING).read_text())
+    del records[2]["output"]
+    (folder / TRAINING).write_text(json.dumps(records, indent=1))
+    return TRAINING, 12
+
+
+def spoil_truth_count(folder):
+    with (folder / TRUTH).open("a") as stream:
+        stream.write("\n一二三四五\t六七八九十")
+    return TRUTH, 16
+
+
+def spoil_truth_empty(folder):
+    lines = (folder / TRUTH).read_text().split("\n")
+    lines[4] = " "
+    (folder / TRUTH).write_text("\n".join(lines))
+    return TRUTH, 5
+
+
+def spoil_utf8(folder):
+    data = (folder / TRUTH).read_bytes().split(b"\n")
+    data[2] = "春眠".encode("big5")
+    (folder / TRUTH).write_bytes(b"\n".join(data))
+    return TRUTH, 3
+
+
+@pytest.mark.parametrize("spoil", [spoil_json, spoil_field, spoil_truth_count, spoil_truth_empty, spoil_utf8])
+def test_a_spoilt_file_is_named_with_its_line(folder, spoil):
+    name, line = spoil(folder)
+    with pytest.raises(TangevalError) as error:
+        dataset.load(str(folder), 30)
+    assert f"{name}, line {line}" in str(error.value)
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / TRUTH).unlink()
+    with pytest.raises(TangevalError, match=f"{TRUTH} is missing"):
+        dataset.load(str(folder), 30)
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(folder):
+    plain = dataset.load(str(folder), 30)
+    for name in FILES:
+        content = (folder / name).read_bytes().replace(b"\n", b"\r\n")
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert dataset.load(str(folder), 30).examples == plain.examples
+
+
+def test_hw5_that_is_nowhere_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("TANGEVAL_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TangevalError, match="tangeval data fetch"):
+        dataset.load("hw5")
+
+
+def test_too_large_a_validation_split_is_refused(folder):
+    with pytest.raises(TangevalError, match=r"data\.validation"):
+        dataset.load(str(folder), 10_000)
+
+
+def test_digest_changes_with_the_files_and_the_split(folder):
+    digests = {dataset.load(str(folder), 30).digest, dataset.load(str(folder), 29).digest}
+    with (folder / TRUTH).open("a") as stream:
+        stream.write("\n")
+    assert len(digests | {dataset.load(str(folder), 30).digest}) == 3
+
+
+def test_fetch_clones_the_repository_once_and_says_what_to_do_without_a_network(tmp_path, monkeypatch):
+    """Git itself, on a repository on this disk."""
+    source, target = tmp_path / "source", tmp_path / "data" / "GenAI-Hw5"
+    shutil.copytree(dataset.SAMPLE, source)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "data"]):
+        subprocess.run(["git", *command], cwd=source, check=True)
+    monkeypatch.setattr(dataset, "REPOSITORY", source.as_uri())
+    assert dataset.fetch(target) == target
+    assert len(dataset.load(str(target), 30).split("test")) == 15
+    monkeypatch.setattr(dataset, "REPOSITORY", (tmp_path / "nowhere").as_uri())
+    assert dataset.fetch(target) == target
+    with pytest.raises(TangevalError, match="TANGEVAL_DATA"):
+        dataset.fetch(tmp_path / "other")

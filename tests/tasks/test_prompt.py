@@ -1,0 +1,107 @@
+"""The prompt and the completion as tokens, for tokenizers of several kinds."""
+
+import random
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from tangeval.core.errors import TangevalError
+from tangeval.models.checkpoints import resolve_base
+from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt, prompt_text
+
+EXAMPLE = dataset.load("sample").split("test")[0]
+POEM = "不知棟裏雲，去作人間雨。"
+
+
+def characters(*, llama2: bool, eos: str | None = "</s>") -> PreTrainedTokenizerFast:
+    """A character tokenizer; with Llama 2's normaliser, which puts a space before every text."""
+    letters = sorted({*prompt_text(EXAMPLE), *POEM, "▁", " "})
+    core = Tokenizer(
+        models.WordLevel({t: n for n, t in enumerate(["<unk>", "<s>", "</s>", *letters])}, "<unk>")
+    )
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    core.decoder = decoders.Fuse()
+    if llama2:
+        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        core.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token=eos)
+
+
+@pytest.mark.parametrize("llama2", [False, True])
+def test_prompt_and_completion_are_the_whole_text_tokenised_at_once(llama2):
+    """As the homework tokenises it: prompt, a space, the poem."""
+    tokenizer = characters(llama2=llama2)
+    whole = tokenizer.encode(f"{prompt_text(EXAMPLE)} {POEM}", add_special_tokens=False)
+    prompt = encode_prompt(tokenizer, EXAMPLE, "hw5")
+    completion = encode_completion(tokenizer, EXAMPLE, "hw5", POEM)
+    assert prompt + completion == [tokenizer.bos_token_id, *whole, tokenizer.eos_token_id]
+    assert completion_text(tokenizer, completion[:-1], cut=False) == POEM
+
+
+def test_text_survives_tang_minis_tokens():
+    tokenizer = AutoTokenizer.from_pretrained(resolve_base("tang-mini").source)
+    completion = encode_completion(tokenizer, EXAMPLE, "hw5", POEM)
+    assert tokenizer.decode(completion[:1]) == " "
+    assert completion_text(tokenizer, completion[:-1], cut=False) == POEM
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """As GPT-2's and Qwen's: every character is its bytes."""
+    letters = {c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    core = Tokenizer(models.BPE(letters, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core)
+
+
+def byte_fallback() -> PreTrainedTokenizerFast:
+    """As Llama's and Mistral's: some characters are tokens, others fall back to their bytes."""
+    tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"不知雲，"]
+    core = Tokenizer(
+        models.BPE({t: n for n, t in enumerate(tokens)}, [], unk_token="<unk>", byte_fallback=True)
+    )
+    core.normalizer = normalizers.Replace(" ", "▁")
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_bytes_that_a_cut_leaves_unfinished_are_dropped(make):
+    tokenizer = make()
+    ids = tokenizer.encode(f" {POEM}")
+    texts = [completion_text(tokenizer, ids[:length], cut=True) for length in range(1, len(ids) + 1)]
+    assert texts[-1] == POEM
+    assert all(POEM.startswith(text) for text in texts)
+    assert len(set(texts)) == len(POEM) + 1
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_any_tokens_decode_to_text_that_can_be_written(make):
+    """A hot model draws bytes that make no character: they become U+FFFD, never an error or half a surrogate."""
+    tokenizer, noise = make(), random.Random(0)
+    for _ in range(300):
+        ids = [noise.randrange(len(tokenizer)) for _ in range(noise.randrange(1, 30))]
+        text = completion_text(tokenizer, ids, cut=False)
+        assert text.encode("utf-8").decode("utf-8") == text
+
+
+def test_a_template_that_knows_no_system_role_opens_the_question_with_it():
+    tokenizer = characters(llama2=False)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}[INST] {{ m.content }} [/INST]{% endfor %}"
+    )
+    text = tokenizer.decode(encode_prompt(tokenizer, EXAMPLE, "chat"))
+    assert text.startswith("[INST] You are a helpful assistant")
+    assert EXAMPLE.couplet in text
+
+
+def test_a_tokenizer_without_what_is_needed_is_refused():
+    with pytest.raises(TangevalError, match="use prompt: hw5"):
+        encode_prompt(characters(llama2=False), EXAMPLE, "chat")
+    with pytest.raises(TangevalError, match="no EOS"):
+        encode_completion(characters(llama2=False, eos=None), EXAMPLE, "hw5", POEM)
