@@ -60,7 +60,7 @@ def human(shown: int, seed: int = 0) -> None:
     for name in ("hw5", "sample"):
         examples = dataset.load(name).split("train")
         noise = random.Random(seed)
-        own = [(e.couplet, as_verse(e.reference)) for e in examples]
+        own = [(e.input, as_verse(e.reference)) for e in examples]
         print(f"\n{name}: {len(examples)} training poems\n\n| {' | '.join(('', *COLUMNS))} |")
         print(f"| --- |{' --- |' * len(COLUMNS)}")
         _row("the poet's ending", own)
@@ -90,12 +90,12 @@ def _exchanged(examples: Sequence[Example], noise: random.Random) -> list[tuple[
     for example in examples:
         others = [e for e in alike[_shape(example)] if e is not example]
         if others:
-            pairs.append((example.couplet, as_verse(noise.choice(others).reference)))
+            pairs.append((example.input, as_verse(noise.choice(others).reference)))
     return pairs
 
 
 def _shape(example: Example) -> tuple[int, int]:
-    return line_length(example.couplet), len(clauses(example.reference))
+    return line_length(example.input), len(clauses(example.reference))
 
 
 def _crossed(text: str, examples: Sequence[Example], noise: random.Random) -> str:

@@ -66,7 +66,7 @@ def texts(found: Results) -> pd.DataFrame:
         ]
     )
     poems = pd.DataFrame(
-        [(e.id, e.couplet, e.reference) for e in pipeline.data_of(found.study).split("test")],
+        [(e.id, e.input, e.reference) for e in pipeline.data_of(found.study).split("test")],
         columns=["example_id", "couplet", "reference"],
     )
     columns = ["kept", "checkpoint", *KNOBS, "example_id", "sample", "couplet", "text", "reference"]

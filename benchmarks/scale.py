@@ -135,7 +135,7 @@ def made_up(folder: Path, levels: tuple[int, ...]) -> int:
     names = ["base", *(f"checkpoint-{65 * n}" for n in range(1, CHECKPOINTS))]
     pool: dict[int, list[str]] = {}
     for example in data.split("train"):
-        pool.setdefault(line_length(example.couplet), []).extend(clauses(example.reference))
+        pool.setdefault(line_length(example.input), []).extend(clauses(example.reference))
     size = max(1, SEQUENCES // (len(settings) * SAMPLES))
     batches = []
     for name, split in product(names, study.ordered_splits()):
@@ -185,7 +185,7 @@ def batch_file(batch: Batch, example: dataset.Example, pool: dict[int, list[str]
     distinct = max(1, round(DISTINCT * len(settings)))
     texts: list[str] = []
     for _ in batch.samples:
-        own = [verse(noise, pool[line_length(example.couplet)]) for _ in range(distinct)]
+        own = [verse(noise, pool[line_length(example.input)]) for _ in range(distinct)]
         texts += own + noise.choices(own, k=len(settings) - distinct)
     knobs = {
         k: [getattr(c, k) for c in settings] * SAMPLES

@@ -72,12 +72,12 @@ def made_up(data: dataset.Dataset, count: int) -> pd.DataFrame:
     noise = random.Random(0)
     pool: dict[int, list[str]] = {}
     for example in data.split("train"):
-        pool.setdefault(line_length(example.couplet), []).extend(clauses(example.reference))
+        pool.setdefault(line_length(example.input), []).extend(clauses(example.reference))
     examples = data.split("validation")
     rows = []
     for number in range(count):
         example = examples[number // SAMPLES % len(examples)]
-        parts = noise.choices(pool[line_length(example.couplet)], k=noise.choice((2, 6)))
+        parts = noise.choices(pool[line_length(example.input)], k=noise.choice((2, 6)))
         text = list(as_verse(punctuate(parts)))
         text[noise.randrange(len(text))] = noise.choice(parts[0])
         rows.append(

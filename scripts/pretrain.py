@@ -77,11 +77,11 @@ class Corpus:
 def gather(folder: Path, hw5: str, settings: Settings) -> Corpus:
     """Read the corpus and keep out of it what evaluation must not have shown."""
     splits = [dataset.load(hw5, dataset.VALIDATION["hw5"]), dataset.load("sample")]
-    secret = [e.couplet + e.reference for d in splits for s in ("test", "validation") for e in d.split(s)]
+    secret = [e.input + e.reference for d in splits for s in ("test", "validation") for e in d.split(s)]
     everything = [poem for dynasty in ("tang", "song") for poem in read(folder, dynasty)]
     regulated = [p for p in everything if is_regulated(p) and len(p.text) + 2 <= settings.length]
     kept, left = leave_out(without_repeats(regulated), secret)
-    needed = "".join(e.instruction + e.couplet + e.reference for d in splits for e in d.examples)
+    needed = "".join(e.instruction + e.input + e.reference for d in splits for e in d.examples)
     vocabulary = choose_vocabulary(kept, needed, settings.vocabulary)
     tokens = set(vocabulary)
     known = [poem for poem in kept if tokens.issuperset(poem.text)]

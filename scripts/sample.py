@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--hw5", default="hw5", help="HW5's folder (default: where tangeval finds it)")
     options = parser.parse_args()
     hw5 = dataset.load(options.hw5, dataset.VALIDATION["hw5"])
-    texts = {name: [e.couplet + e.reference for e in hw5.split(name)] for name in SPLITS}
+    texts = {name: [e.input + e.reference for e in hw5.split(name)] for name in SPLITS}
     poems, _ = leave_out(filter(is_plain, read(options.folder, "tang")), texts["validation"] + texts["test"])
     # A model fine-tuned on HW5 may be scored on the sample, and the other way round.
     training, test = split(select(poems, anthology(options.folder)), texts["train"])

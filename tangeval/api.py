@@ -24,7 +24,7 @@ from tangeval.cli.progress import Decoding, quieten
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study, load_study
 from tangeval.reporting.page import build as pages
-from tangeval.results import plan
+from tangeval.resolve import resolve
 from tangeval.results.files import alone, read_json
 
 _SHOWN = ("checkpoint", "split", "bleu", "form", "rhyme", "reference_nll")
@@ -121,7 +121,7 @@ class Results:
             rows = rows[rows[name] == value]
         examples = pipeline.data_of(self.study).by_id
         known = [examples[name] for name in rows["example_id"]]
-        told = {"couplet": [e.couplet for e in known], "reference": [e.reference for e in known]}
+        told = {"couplet": [e.input for e in known], "reference": [e.reference for e in known]}
         return rows.assign(**told).reset_index(drop=True)
 
     def _csv(self, name: str) -> pd.DataFrame:
@@ -156,7 +156,7 @@ def run(
         raise TangevalError("overrides go with a study's file; use study.model_copy(update=…) instead")
     read = study if isinstance(study, Study) else load_study(study, overrides)
     folder = Path(out) if out else Path("results") / read.name
-    resolved = plan.resolve(read)
+    resolved = resolve(read)
     pipeline.check(resolved, assume_unseen=assume_unseen)
     with alone(folder):
         waiting = pipeline.pending(resolved, folder, overwrite=overwrite)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedTokenizerBase
 
-from tangeval.cli.progress import OnProgress
+from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import Setting
 from tangeval.core.types import Base, Checkpoint, Example, Load
@@ -28,9 +29,11 @@ from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.memory import RowCost, UnmeasuredError, decode_in_memory, measure
 from tangeval.decoding.sampler import noise_key
 from tangeval.decoding.shared_prefix import suits
+from tangeval.engines.base import OnProgress
 from tangeval.engines.likelihood import Likelihood, ReferenceNLL, reference_nll
 from tangeval.models import loading as models
 from tangeval.models.checkpoints import Skipped
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import (
     TIMINGS,
     read_json,
@@ -40,20 +43,11 @@ from tangeval.results.files import (
     write_batch_file,
     write_json,
 )
-from tangeval.results.plan import (
-    GENERATIONS,
-    Batch,
-    ResolvedStudy,
-    digest,
-    hardware,
-    make_plan,
-    pace,
-    record,
-    said_of,
-    versions_of,
-)
-from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt
+from tangeval.results.plan import GENERATIONS, Batch, hardware, make_plan, pace, record, said_of, versions_of
+from tangeval.tasks.tang.prompt import HW5, SYSTEM, completion_text, encode_completion, encode_prompt
 
+#: Raised when the engine or the noise changes what it writes: older batch files are then made again.
+ENGINE = 3
 _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a batch; the whole process then stays under 4 GiB
 
 
@@ -194,7 +188,7 @@ def plan(
     ``machine`` is what they are to be computed on, this one if None.
     """
     machine = machine or Here(resolved).machine
-    cache_keys = {c.name: resolved.cache_key(c, machine.engine) for c in resolved.checkpoints}
+    cache_keys = {c.name: cache_key(resolved, c, machine.engine) for c in resolved.checkpoints}
     return make_plan(
         resolved, folder, cache_keys, _rows_by_trial(resolved, folder, machine) or machine.rows
     ), cache_keys
@@ -483,6 +477,24 @@ def manifest(resolved: ResolvedStudy, cache_keys: dict[str, str], machine: Machi
         versions=machine.versions,
         hardware=machine.hardware,
     )
+
+
+def cache_key(resolved: ResolvedStudy, checkpoint: Checkpoint, engine: str) -> str:
+    """Return the digest of all that decides a text but example, sample and setting.
+
+    ``engine`` says on what it is computed (device, dtype, threads).
+    """
+    study = resolved.study
+    parts = {
+        "engine": [ENGINE, engine, version("torch"), version("transformers")],
+        "base": resolved.base_fingerprint,
+        "checkpoint": resolved.fingerprints[checkpoint.name],
+        "load": asdict(study.loading()),
+        "prompt": [study.prompt, HW5, SYSTEM],  # a chat template is part of the base's fingerprint
+        "seed": study.seed,
+        "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
+    }
+    return digest(parts)
 
 
 def versions() -> dict[str, str]:

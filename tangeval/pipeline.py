@@ -14,15 +14,16 @@ import pandas as pd
 
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize, variance
-from tangeval.cli.progress import OnProgress
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study, load_study
+from tangeval.engines.base import OnProgress
 from tangeval.models.checkpoints import Skipped
 from tangeval.reporting import figures, insights, tables
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import no_url, read_columns
-from tangeval.results.plan import Batch, ResolvedStudy
+from tangeval.results.plan import Batch
+from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.data import Dataset
 
 if TYPE_CHECKING:
     from tangeval.generation import Workers
@@ -141,7 +142,7 @@ def choose(study: Study, data: Dataset, folder: Path) -> tuple[dict[str, Any], p
     name = selection["checkpoint"]["checkpoint"]
     outputs = select.chosen_outputs(score.read_generations(study, folder, 0, name), selection)
     if selection["setting"]:
-        couplets = {example.id: example.couplet for example in data.examples}
+        couplets = {example.id: example.input for example in data.examples}
         select.write_results_txt(outputs, couplets, folder / "best" / "results.txt")
     return selection, outputs
 

@@ -33,7 +33,7 @@ from tangeval.metrics.copying import Index, copying, index
 from tangeval.metrics.diversity import diversity
 from tangeval.results.files import SCORES, damaged, read_json, read_parquet, write_json, write_parts
 from tangeval.results.plan import Batch, check_data, read_plan
-from tangeval.tasks.tang.data import Dataset
+from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.data import load as dataset_of
 from tangeval.tasks.tang.form import check, length_match
 from tangeval.tasks.tang.prosody import prosody
@@ -250,9 +250,9 @@ def score_texts(
         records.append(
             {
                 **dict(zip(COUNTS, pair_statistics(text, example.reference), strict=True)),
-                **check(example.couplet, text, reason),
+                **check(example.input, text, reason),
                 "length_match": float(length_match(text, example.reference)),
-                **prosody(example.couplet, text),
+                **prosody(example.input, text),
                 **copying(training, text, own=example_id),
             }
         )
@@ -264,7 +264,7 @@ def score_texts(
 
 
 def _training(dataset: Dataset) -> Index:
-    return index((e.id, e.couplet + e.reference) for e in dataset.split("train"))
+    return index((e.id, e.input + e.reference) for e in dataset.split("train"))
 
 
 def _diversity(
@@ -309,14 +309,14 @@ def random_rows(
     """
     pool: dict[int, dict[int, list[str]]] = {}
     for example in dataset.split("train"):
-        by_count = pool.setdefault(line_length(example.couplet), {})
+        by_count = pool.setdefault(line_length(example.input), {})
         by_count.setdefault(len(clauses(example.reference)), []).append(as_verse(example.reference))
     rows = []
     for example in _of(dataset, splits):
-        by_count = pool.get(line_length(example.couplet), {})
+        by_count = pool.get(line_length(example.input), {})
         if not by_count:
             raise TangevalError(
-                f"{dataset.folder}: no training poem has {line_length(example.couplet)} characters a clause, as "
+                f"{dataset.folder}: no training poem has {line_length(example.input)} characters a clause, as "
                 f"{example.id} has, so there is no random baseline to draw"
             )
         count = len(clauses(example.reference))

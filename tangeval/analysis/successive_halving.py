@@ -22,8 +22,8 @@ from tangeval.core.knobs import Setting
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import Checkpoint
 from tangeval.metrics import BY_NAME
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import LIKELIHOOD, SCORES, read_parquet, read_scores, write_json, write_parquet
-from tangeval.results.plan import ResolvedStudy
 
 RACE = "race.json"
 

@@ -26,16 +26,18 @@ from tangeval.core.study import Study, load_study, named_numbers
 from tangeval.core.types import RANDOM, REFERENCE, SPLITS
 from tangeval.core.untrusted import inert
 from tangeval.engines import ray as cluster
+from tangeval.engines.base import needs_logits
 from tangeval.explain import figures as lessons
 from tangeval.judge import grading as judge
 from tangeval.metrics.bleu import signatures
 from tangeval.models.checkpoints import discover, trained_on
 from tangeval.reporting import tables
 from tangeval.reporting.page import build as report
+from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results import plan
 from tangeval.results import remote as mirror
 from tangeval.results.files import NO_LIKELIHOOD, alone, write_csv, write_text
-from tangeval.results.plan import ResolvedStudy
+from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang import external_outputs as outputs
 
@@ -187,7 +189,7 @@ def race(
 ) -> None:
     """Choose the best setting for a fraction of the generations: successive halving."""
     _, folder, resolved = _open(study_file, overrides, out, allow_pickle)
-    resolved.needs_weights("race")
+    needs_logits(resolved, "race")
     folder = out or folder.with_name(f"{folder.name}-race")
     pipeline.check(resolved, assume_unseen=assume_unseen)
     from tangeval.analysis import successive_halving as racing
@@ -319,7 +321,7 @@ def judge_command(
     wanted = judge.Wanted(tuple(checkpoint or ()), base, tuple(setting or ()), split, samples)
     references = score.reference_rows(loaded, study.ordered_splits())
     rows = judge.outputs(generations, references, folder, wanted)
-    couplets = {example.id: example.couplet for example in loaded.examples}
+    couplets = {example.id: example.input for example in loaded.examples}
     with alone(folder):
         _ask(judge.calls(rows, couplets, judging), judging, folder, limit, parallel)
         judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
@@ -362,7 +364,7 @@ def explain_command(
     if split not in SPLITS[1:]:
         raise TangevalError(f"--split {split}: give validation or test")
     _, folder, resolved = _open(study_file, overrides, None, allow_pickle)
-    resolved.needs_weights("explain")
+    needs_logits(resolved, "explain")
     # torch takes seconds to import, and few commands need it.
     from tangeval.explain import trace as explaining
 
@@ -448,7 +450,7 @@ def _open(
     study_file: Path, overrides: list[str] | None, out: Path | None, allow_pickle: bool
 ) -> tuple[Study, Path, ResolvedStudy]:
     study = load_study(study_file, overrides or [])
-    resolved = plan.resolve(study, allow_pickle=allow_pickle)
+    resolved = resolve(study, allow_pickle=allow_pickle)
     for skipped in resolved.skipped:
         console.print(
             f"[yellow]left out[/] {escape(str(skipped.path))}: {escape(skipped.reason)}", highlight=False
@@ -532,12 +534,12 @@ def _going_on() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _evaluate(study: Study, data: dataset.Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
+def _evaluate(study: Study, data: Dataset, folder: Path) -> tuple[summarize.Summary, list[Path]]:
     with console.status("scoring, summarising, drawing"):
         return pipeline.evaluate(study, data, folder)
 
 
-def _select(study: Study, data: dataset.Dataset, folder: Path) -> dict[str, Any]:
+def _select(study: Study, data: Dataset, folder: Path) -> dict[str, Any]:
     """Choose, write ``best/``, and show what was chosen and three of its poems."""
     selection, outputs = pipeline.choose(study, data, folder)
     terminal.show_selection(console, selection, folder)
@@ -546,13 +548,13 @@ def _select(study: Study, data: dataset.Dataset, folder: Path) -> dict[str, Any]
     return selection
 
 
-def _report(study: Study, data: dataset.Dataset, folder: Path, out: Path | None = None) -> None:
+def _report(study: Study, data: Dataset, folder: Path, out: Path | None = None) -> None:
     with console.status("writing the page"):
         page, about = report.write(study, data, folder, out)
     console.print(f"page: {page} ({about}); open it in a browser", highlight=False, markup=False)
 
 
-def _calibrate(data: dataset.Dataset) -> None:
+def _calibrate(data: Dataset) -> None:
     rows = [score.reference_rows(data, ["train"]), score.random_rows(data, ["train"], 42, draws=2)]
     with console.status("measuring the training poems"):
         scores = score.score_texts(pd.concat(rows, ignore_index=True), data)

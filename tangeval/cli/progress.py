@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import psutil
@@ -26,9 +26,6 @@ from rich.progress import (
 from rich.segment import Segment
 
 from tangeval.core.untrusted import inert, inert_json
-
-#: Told, as work goes on, the checkpoint at hand, how many outputs ended since, and the latest text.
-OnProgress = Callable[[str, int, str], None]
 
 _EVERY = 10  # seconds between the lines of a log
 _SHOWN = 16  # characters of the latest text

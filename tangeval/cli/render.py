@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tangeval.judge import grading as judge
 from tangeval.metrics import METRICS
-from tangeval.tasks.tang.data import Dataset
+from tangeval.tasks.base import Dataset
 
 _LONG = 24  # characters of a name beyond which a letter stands for it in a table
 
@@ -78,7 +78,7 @@ def show_poems(console: Console, outputs: pd.DataFrame, data: Dataset) -> None:
     )
     for example_id, text in zip(outputs["example_id"], outputs["text"], strict=True):
         example = data.by_id[example_id]
-        table.add_row(*map(verse, (example.couplet, text, example.reference)))
+        table.add_row(*map(verse, (example.input, text, example.reference)))
     console.print(table)
 
 

@@ -30,16 +30,16 @@ def user_cache() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One poem to finish.
+    """One text to write.
 
     ``id`` says where the record stands in the data's files (``train-17`` is the training
-    file's 17th record, whichever split it went to); ``couplet`` is the given first couplet
-    with its marks; ``reference`` the rest of the poem with its marks.
+    file's 17th record, whichever split it went to); ``instruction`` says what to do, ``input`` is
+    what is given, ``reference`` what was written by people.
     """
 
     id: str
     instruction: str
-    couplet: str
+    input: str
     reference: str
     split: Split
 

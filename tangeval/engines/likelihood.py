@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from tangeval.core.digest import digest
 from tangeval.core.errors import NOT_NUMBERS, TangevalError, UnusableError
 from tangeval.core.types import Checkpoint, Example
 from tangeval.decoding.batch import Workspace
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import LIKELIHOOD, read_parquet, write_parquet
-from tangeval.results.plan import ResolvedStudy, digest
 from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.tasks.tang.text import as_verse, han, line_length
 
@@ -48,7 +49,7 @@ class Likelihood:
             self.frame = pd.DataFrame()
 
     def _key(self, checkpoint: Checkpoint, example: Example) -> str:
-        texts = [example.instruction, example.couplet, example.reference]
+        texts = [example.instruction, example.input, example.reference]
         return digest([self.cache_keys[checkpoint.name], checkpoint.name, example.id, example.split, *texts])
 
     def lacking(self, checkpoint: Checkpoint) -> list[Example]:
@@ -63,7 +64,7 @@ class Likelihood:
         rows = [
             {
                 "checkpoint": checkpoint.name, "step": checkpoint.step, "split": e.split, "example_id": e.id,
-                "line_length": line_length(e.couplet), "nll_sum": value.nats, "chars": len(han(e.reference)), "tokens": value.tokens,
+                "line_length": line_length(e.input), "nll_sum": value.nats, "chars": len(han(e.reference)), "tokens": value.tokens,
                 "reference_nll": value.nats / len(han(e.reference)), "by_character": value.characters,
                 "key": self._key(checkpoint, e),
             }

@@ -15,27 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from tangeval.cli.progress import OnProgress
+from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting
 from tangeval.core.study import ServerSection
 from tangeval.core.types import Example
+from tangeval.engines.base import OnProgress
 from tangeval.engines.client import in_flight, run
 from tangeval.engines.completions import Knobs, Server, Text, opened, settle
 from tangeval.models.checkpoints import Skipped
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import LIKELIHOOD, read_json, record_seconds, sweep, weed, write_batch_file
-from tangeval.results.plan import (
-    GENERATIONS,
-    Batch,
-    ResolvedStudy,
-    digest,
-    hardware,
-    make_plan,
-    pace,
-    record,
-    said_of,
-    versions_of,
-)
+from tangeval.results.plan import GENERATIONS, Batch, hardware, make_plan, pace, record, said_of, versions_of
 from tangeval.tasks.tang.prompt import HW5, SYSTEM, poem_text
 
 #: Raised when what is asked of a server changes: older batch files are then made again.

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tangeval import __version__
-from tangeval.cli.progress import OnProgress, quieten
+from tangeval.cli.progress import quieten
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.types import Base, Checkpoint
+from tangeval.engines.base import OnProgress
 from tangeval.models import checkpoints as checkpoints_on_disk
-from tangeval.results.plan import ResolvedStudy
+from tangeval.resolve import ResolvedStudy
 
 if TYPE_CHECKING:
     from tangeval.generation import Done, Here, Job, Machine

@@ -26,8 +26,8 @@ from tangeval.core.types import Checkpoint, Example
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.sampler import ban_repeats, gumbel, noise_key
 from tangeval.models import loading as models
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import read_json
-from tangeval.results.plan import ResolvedStudy
 from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.tasks.tang.text import as_verse, han
 
@@ -193,7 +193,7 @@ def explain_with(
         "schema": SCHEMA, "tangeval": __version__, "study": study.name, "seed": study.seed,
         "base_model": {"name": resolved.base.name, "fingerprint": resolved.base_fingerprint},
         "checkpoint": {"name": subject.checkpoint.name, "fingerprint": resolved.fingerprints[subject.checkpoint.name]},
-        "example_id": example.id, "split": example.split, "prompt": subject.number, "couplet": example.couplet,
+        "example_id": example.id, "split": example.split, "prompt": subject.number, "couplet": example.input,
         "reference": as_verse(example.reference), "follows": "reference" if subject.reference else "setting",
         "sample": subject.sample, "text": text, "step": _step(vocabulary, tokens, step),
         "setting": _knobs(subject.setting) | {"max_length": subject.setting.max_length},

@@ -8,13 +8,11 @@ The plan is recorded before anything is decoded, and a batch is decoded from its
 alone. So a run that was cut off makes the same batches when it goes on, and the same bytes.
 """
 
-import hashlib
 import json
 import platform
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,21 +20,15 @@ from typing import Any
 import psutil
 
 from tangeval import __version__
+from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COLUMNS, Setting
-from tangeval.core.study import Study
-from tangeval.core.types import BASE, Base, Checkpoint, Example
 from tangeval.core.untrusted import LARGEST, MIB
-from tangeval.models import checkpoints as checkpoints_on_disk
-from tangeval.models.checkpoints import Skipped
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import TIMINGS, read_json, write_json, write_text
-from tangeval.tasks.tang import data as datasets
-from tangeval.tasks.tang.data import Dataset
-from tangeval.tasks.tang.prompt import HW5, SYSTEM
+from tangeval.tasks.base import Dataset
 
 SCHEMA = 3
-#: Raised when the engine or the noise changes what it writes: older batch files are then made again.
-ENGINE = 3
 PLAN = "plan.json"
 _BATCH_ID = re.compile(r"\w+")
 #: A batch file's columns: what engines make and scores are made of.
@@ -67,119 +59,6 @@ class Batch:
 
     def outputs(self) -> int:
         return len(self.examples) * len(self.samples) * len(self.settings)
-
-
-@dataclass(frozen=True)
-class ResolvedStudy:
-    """A study whose names are resolved."""
-
-    study: Study
-    base: Base
-    checkpoints: tuple[Checkpoint, ...]
-    skipped: tuple[Skipped, ...]
-    dataset: Dataset
-    allow_pickle: bool = False
-
-    def examples(self, split: str) -> tuple[Example, ...]:
-        return tuple(e for e in self.dataset.examples if e.split == split)
-
-    @property
-    def names(self) -> list[str]:
-        """The checkpoints' names, in the order they are run."""
-        return [checkpoint.name for checkpoint in self.checkpoints]
-
-    def without(self, failed: Sequence[Skipped]) -> "ResolvedStudy":
-        """The same without checkpoints that could not be used, which are then among those skipped.
-
-        Raises:
-            TangevalError: none is left.
-        """
-        lost = {skipped.path for skipped in failed}
-        left = tuple(c for c in self.checkpoints if (c.path or Path(self.base.source)) not in lost)
-        if not left:
-            raise TangevalError("checkpoints: none can be used: " + "; ".join(s.reason for s in failed))
-        return replace(self, checkpoints=left, skipped=(*self.skipped, *failed))
-
-    @cached_property
-    def base_fingerprint(self) -> str:
-        """What tells the base model from others; empty where a server holds it."""
-        return "" if self.study.engine else checkpoints_on_disk.identity(self.base)
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """Each checkpoint's digest, by name; the base model's own is empty."""
-        return {c.name: checkpoints_on_disk.fingerprint(c.path) if c.path else "" for c in self.checkpoints}
-
-    def seen(self, checkpoint: Checkpoint) -> dict[str, int] | None:
-        """How many poems of each split a checkpoint was fine-tuned on; None if it keeps no record."""
-        hashes = checkpoints_on_disk.trained_on(checkpoint)
-        if hashes is None:
-            return None
-        splits = self.study.ordered_splits()
-        return {s: sum(datasets.poem_hash(e) in hashes for e in self.examples(s)) for s in splits}
-
-    def cache_key(self, checkpoint: Checkpoint, engine: str) -> str:
-        """Return the digest of all that decides a text but example, sample and setting.
-
-        ``engine`` says on what it is computed (device, dtype, threads).
-        """
-        study = self.study
-        parts = {
-            "engine": [ENGINE, engine, version("torch"), version("transformers")],
-            "base": self.base_fingerprint,
-            "checkpoint": self.fingerprints[checkpoint.name],
-            "load": asdict(study.loading()),
-            "prompt": [study.prompt, HW5, SYSTEM],  # a chat template is part of the base's fingerprint
-            "seed": study.seed,
-            "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
-        }
-        return digest(parts)
-
-    def needs_weights(self, command: str) -> None:
-        """Refuse a command that looks into the model itself, where a server holds it.
-
-        Raises:
-            TangevalError: the study has an ``engine``.
-        """
-        if self.study.engine:
-            raise TangevalError(
-                f"engine: `tangeval {command}` wants logits, which {self.study.engine.server} does not give; use a study "
-                "without engine, whose base_model and checkpoints are here"
-            )
-
-
-def digest(content: Any) -> str:
-    """Return a short blake2b digest of JSON-like content."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
-
-
-def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
-    """Resolve the study's names: base model, checkpoints, data.
-
-    Raises:
-        TangevalError: one of them does not exist or cannot be used.
-    """
-    data = datasets.load(study.data_name, study.validation_size)
-    if study.engine:
-        if allow_pickle:
-            raise TangevalError(
-                "--allow-pickle: with a server (engine) no weights are read here; leave it out"
-            )
-        base = Base(study.engine.host, study.engine.server)
-        return ResolvedStudy(study, base, checkpoints_on_disk.served(study.engine.models), (), data)
-    base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir)
-    found, skipped = checkpoints_on_disk.discover(study.checkpoints, allow_pickle=allow_pickle)
-    if study.include_base:
-        found = (Checkpoint(BASE, None, None, "base"), *found)
-    if not found:
-        raise TangevalError(
-            f"checkpoints: no whole checkpoint in {', '.join(study.checkpoints)}: "
-            + "; ".join(f"{s.path.name}: {s.reason}" for s in skipped)
-        )
-    for checkpoint in found:
-        checkpoints_on_disk.check_tokenizer(base, checkpoint)
-    return ResolvedStudy(study, base, found, skipped, data, allow_pickle)
 
 
 def check_data(dataset: Dataset, folder: Path) -> None:
@@ -412,6 +291,6 @@ def _batch_id(resolved: ResolvedStudy, batch: Batch) -> str:
     known = resolved.dataset.by_id
     if not all(example in known for example in batch.examples):
         return ""
-    texts = [[e, known[e].instruction, known[e].couplet, known[e].split] for e in batch.examples]
+    texts = [[e, known[e].instruction, known[e].input, known[e].split] for e in batch.examples]
     settings = [setting.values for setting in batch.settings]
     return digest([batch.cache_key, batch.checkpoint, texts, batch.samples, settings])

@@ -16,7 +16,7 @@ from tangeval.analysis.stats import spent, successive_halving
 from tangeval.cli.progress import Decoding
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
-from tangeval.results import plan
+from tangeval.resolve import resolve
 
 STUDY = """
 name: tiny
@@ -83,7 +83,7 @@ def decoded(monkeypatch):
 
 def run(file: Path, folder: Path, *overrides: str):
     return race.race(
-        plan.resolve(load_study(file, overrides)), folder, lambda what, n: Decoding(Console(quiet=True), n)
+        resolve(load_study(file, overrides)), folder, lambda what, n: Decoding(Console(quiet=True), n)
     )
 
 
@@ -105,7 +105,7 @@ def test_a_race_runs_what_it_says_and_a_second_one_nothing(study_file, tmp_path,
 
 def test_the_winner_is_worth_what_the_whole_grid_says_it_is(study_file, tmp_path):
     result = run(study_file, tmp_path / "race")
-    resolved = plan.resolve(load_study(study_file))
+    resolved = resolve(load_study(study_file))
     generate.generate(resolved, tmp_path / "whole")
     score.score(resolved.study, resolved.dataset, tmp_path / "whole")
     settings = summarize.summarize(tmp_path / "whole", resolved.study.seed).settings

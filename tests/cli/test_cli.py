@@ -249,7 +249,7 @@ def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
     data = shutil.copytree(SAMPLE, tmp_path / "data")
     example = dataset.load("sample").split("test")[0]
     records = json.loads((data / TRAINING).read_text())
-    records[0] |= {"input": example.couplet, "output": example.reference}
+    records[0] |= {"input": example.input, "output": example.reference}
     (data / TRAINING).write_text(json.dumps(records))
     monkeypatch.setenv("TANGEVAL_DATA", str(data))
     done = tangeval(tmp_path, "data")
@@ -258,7 +258,7 @@ def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
     assert "1 poems stand there more than once, such as train-1, test-1" in hw5
     assert "validation: 0 poems share a clause" in hw5
     leak = re.search(r" test: 1 poems share a clause with training \(test-1: (.*)\)", hw5)
-    assert set(leak.group(1).split()) == set(clauses(fold(example.couplet + example.reference)))
+    assert set(leak.group(1).split()) == set(clauses(fold(example.input + example.reference)))
 
 
 # score
@@ -316,13 +316,13 @@ def sample_poems():
 
 def as_results_txt(poems, texts):
     return "results.txt", "\n".join(
-        f"{n}. {e.couplet}{text}" for n, (e, text) in enumerate(zip(poems, texts, strict=True), 1)
+        f"{n}. {e.input}{text}" for n, (e, text) in enumerate(zip(poems, texts, strict=True), 1)
     )
 
 
 def as_results_json(poems, texts):
     return "results.json", json.dumps(
-        [{"input": e.couplet, "predict": text} for e, text in zip(poems, texts, strict=True)]
+        [{"input": e.input, "predict": text} for e, text in zip(poems, texts, strict=True)]
     )
 
 

@@ -30,9 +30,9 @@ from tangeval.core.types import ASSETS
 from tangeval.engines import client, completions
 from tangeval.engines import openai as server
 from tangeval.engines.completions import FORMS, Knobs
-from tangeval.results import plan
+from tangeval.resolve import resolve
 from tangeval.results.files import read_json, read_scores
-from tangeval.results.plan import GENERATIONS, read_plan, resolve, said_of
+from tangeval.results.plan import GENERATIONS, read_plan, said_of
 from tests.cli.test_cli import tangeval, without_torch
 from tests.support.served import Stub, transformers_serve
 
@@ -551,7 +551,7 @@ def test_commands_that_want_logits_say_so(tmp_path, command):
 def test_nothing_is_left_out_of_a_servers_study(tmp_path):
     (tmp_path / "a.yaml").write_text(STUDY.format(url="http://localhost:1/v1"))
     with pytest.raises(TangevalError, match=r"leave a model out of engine\.models"):
-        server.generate(plan.resolve(load_study(tmp_path / "a.yaml")), tmp_path, keep_going=True)
+        server.generate(resolve(load_study(tmp_path / "a.yaml")), tmp_path, keep_going=True)
 
 
 def test_weights_that_are_read_elsewhere_cannot_be_allowed_to_be_pickles(tmp_path):

@@ -12,6 +12,7 @@ from tangeval import pipeline
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.engines import ray as clusters
+from tangeval.resolve import resolve
 from tangeval.results import plan
 from tests.results.test_faults import spoil
 from tests.support.tiny import SMALL_STUDY
@@ -55,7 +56,7 @@ def study(tiny_model, tiny_run, tmp_path_factory):
 def alone(study, tmp_path_factory):
     """The results of one machine."""
     folder = tmp_path_factory.mktemp("alone")
-    pipeline.decode(plan.resolve(load_study(study)), folder)
+    pipeline.decode(resolve(load_study(study)), folder)
     return folder
 
 
@@ -66,7 +67,7 @@ def contents(folder):
 
 
 def decode(study, folder, on_progress=lambda *told: None, **options):
-    resolved = plan.resolve(load_study(study))
+    resolved = resolve(load_study(study))
     with clusters.connect("ray", resolved) as nodes:
         return pipeline.decode(
             resolved, folder, lambda *told: on_progress(nodes, *told), workers=nodes, **options
@@ -114,13 +115,13 @@ def test_a_checkpoint_that_cannot_be_used_is_left_out_as_on_one_machine(study, t
     own.write_text(text)
     failed = decode(own, tmp_path / "cluster", keep_going=True)
     assert [skipped.path.name for skipped in failed] == ["checkpoint-10"]
-    pipeline.decode(plan.resolve(load_study(own)), tmp_path / "alone", keep_going=True)
+    pipeline.decode(resolve(load_study(own)), tmp_path / "alone", keep_going=True)
     assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
 
 
 def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(study, tiny_run, tmp_path):
     """The nodes of the test have what this process has: so what is expected of them differs."""
-    resolved = plan.resolve(load_study(study))
+    resolved = resolve(load_study(study))
     moved = tuple(replace(c, path=tmp_path / "nowhere") if c.path else c for c in resolved.checkpoints)
     whole = clusters._Brief(resolved, True, 1, 0, resolved.fingerprints)
     asked = [
@@ -148,7 +149,7 @@ class Deadly(generate.Job):
 
 
 def test_a_job_that_takes_every_process_with_it_ends_the_run(study):
-    resolved = plan.resolve(load_study(study))
+    resolved = resolve(load_study(study))
     with clusters.connect("ray", resolved) as nodes:
         nodes.__dict__["_survey"] = (None, {})
         jobs = nodes.make([Deadly(resolved.checkpoints[0])], lambda *told: None)
@@ -160,7 +161,7 @@ def test_a_job_that_takes_every_process_with_it_ends_the_run(study):
 
 
 def test_what_cannot_be_connected_is_said(study, monkeypatch):
-    resolved = plan.resolve(load_study(study))
+    resolved = resolve(load_study(study))
     with (
         pytest.raises(TangevalError, match="give ray, or ray://HOST:10001"),
         clusters.connect("slurm", resolved),

@@ -28,7 +28,7 @@ from tangeval.decoding.batch import Workspace
 from tangeval.engines import likelihood
 from tangeval.explain import figures as lessons
 from tangeval.explain import trace as explain
-from tangeval.results import plan
+from tangeval.resolve import resolve
 from tangeval.results.files import write_json
 from tangeval.tasks.tang.prompt import encode_completion, encode_prompt
 from tangeval.tasks.tang.text import han
@@ -56,7 +56,7 @@ KNOBS = ("temperature=0.7", "top_k=20", "top_p=0.9", "max_length=22")
 def resolved(tiny_model, tiny_run, tmp_path_factory):
     file = tmp_path_factory.mktemp("study") / "tiny.yaml"
     file.write_text(STUDY.format(base=tiny_model, run=tiny_run))
-    return plan.resolve(load_study(file))
+    return resolve(load_study(file))
 
 
 def subject(resolved, folder, prompt="3", **asked):

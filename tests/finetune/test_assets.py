@@ -28,7 +28,7 @@ def tokenizer():
 
 
 def whole(example: Example) -> str:
-    return example.couplet + example.reference
+    return example.input + example.reference
 
 
 def round_trip(tokenizer, text: str) -> str:

@@ -28,7 +28,7 @@ from tangeval.core.study import load_study
 from tangeval.core.types import Load
 from tangeval.models.checkpoints import discover, resolve_base, trained_on
 from tangeval.models.loading import load_model, with_checkpoint
-from tangeval.results import plan
+from tangeval.resolve import resolve
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import TESTING, TRAINING, TRUTH
 from tangeval.tasks.tang.prompt import encode_prompt, prompt_text
@@ -777,7 +777,7 @@ def test_a_run_on_validation_poems_is_known_for_it(config, tiny_model, tmp_path)
     study.write_text(
         f"name: x\nbase_model: {tiny_model}\ncheckpoints: {folder}\ndata: {{path: {data}, validation: 4}}\n"
     )
-    resolved = plan.resolve(load_study(study))
+    resolved = resolve(load_study(study))
     seen = {checkpoint.name: resolved.seen(checkpoint) for checkpoint in resolved.checkpoints}
     assert seen == {"base": {"validation": 0, "test": 0}, "checkpoint-2": {"validation": 4, "test": 0}}
     with pytest.raises(TangevalError, match="trained on validation poems"):

@@ -311,7 +311,7 @@ def test_marks_of_rhyme_are_the_metrics(visit):
             for (const [column, code] of at.entries()) {
                 const list = tokens(texts[code]), mark = MARKING.rhyme(list, example, copied[code]);
                 const marks = endings(list).map(mark).filter(Boolean);
-                const groups = endings(tokens(example.couplet)).map((token) => GROUPS.get(token.character)).filter(Boolean);
+                const groups = endings(tokens(example.input)).map((token) => GROUPS.get(token.character)).filter(Boolean);
                 const all = [...groups, ...endings(list).map((token) => GROUPS.get(token.character)).filter(Boolean)];
                 const shared = all.length > 1 && all[0].some((group) => all.every((each) => each.includes(group)));
                 const flawed = Boolean(FLAWS[place * at.length + column] & bit);

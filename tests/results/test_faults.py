@@ -20,7 +20,7 @@ from tangeval.analysis import scoring as score
 from tangeval.cli.app import app
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
-from tangeval.results import plan
+from tangeval.resolve import resolve
 from tangeval.results.files import alone, damaged, sums_file, write_text
 from tests.support.tiny import SMALL_STUDY, make_adapter, make_tiny_model
 
@@ -41,7 +41,7 @@ def made(study, tmp_path):
 
 
 def decode(study: Path, folder: Path, **options) -> tuple:
-    return pipeline.decode(plan.resolve(load_study(study)), folder, **options)
+    return pipeline.decode(resolve(load_study(study)), folder, **options)
 
 
 def batch_files(folder: Path) -> dict[str, bytes]:

@@ -30,6 +30,7 @@ from tangeval.core.study import load_study
 from tangeval.decoding import memory
 from tangeval.decoding.decoder import decode
 from tangeval.decoding.memory import RowCost
+from tangeval.resolve import resolve
 from tangeval.results import plan
 from tangeval.results.files import read_scores
 from tangeval.tasks.tang.prompt import encode_completion, encode_prompt
@@ -60,7 +61,7 @@ def study_file(tiny_model, tiny_run, tmp_path):
 
 def evaluate(file: Path, folder: Path, *overrides: str) -> plan.ResolvedStudy:
     """What ``tangeval run`` does, without pictures."""
-    resolved = plan.resolve(load_study(file, overrides))
+    resolved = resolve(load_study(file, overrides))
     generate.generate(resolved, folder)
     score.score(resolved.study, resolved.dataset, folder)
     summarize.summarize(folder, resolved.study.seed)
@@ -185,7 +186,7 @@ def test_a_ban_of_how_every_poem_begins_is_told(study_file, tiny_model, recwarn,
     """To a tokenizer that spells the markers out, ``T] `` stands in the prompt before it is to follow it."""
     name = str(tiny_model) if base == "tiny" else base
     overrides = [f"decoding.no_repeat_ngram_size={size}", f"base_model={name}", "checkpoints=[]"]
-    resolved = plan.resolve(load_study(study_file, overrides))
+    resolved = resolve(load_study(study_file, overrides))
     tokenizer = AutoTokenizer.from_pretrained(resolved.base.source)
     generate.check_openings(resolved, tokenizer)
     told = [str(w.message) for w in recwarn if "no_repeat_ngram_size" in str(w.message)]
@@ -331,7 +332,7 @@ def test_a_poem_of_rare_length_is_floored_by_poems_of_the_nearest_common_one(fin
     data = finished[0].dataset
     example = next(e for e in data.split("test") if len(clauses(e.reference)) == 2)
     longer = replace(example, id="test-99", reference=as_verse("，".join(clauses(example.reference) * 4)))
-    lonely = replace(data.split("train")[0], id="train-999", couplet=example.couplet,
+    lonely = replace(data.split("train")[0], id="train-999", input=example.input,
                      reference=as_verse("，".join(clauses(example.reference) * 3 + clauses(example.reference)[:1])))  # fmt: skip
     others = tuple(e for e in data.examples if e.split == "train")
     floor = score.random_rows(replace(data, examples=(*others, lonely, longer)), ["test"], 42)
@@ -363,12 +364,12 @@ def test_selection_is_the_best_by_the_rule(finished, tmp_path):
     assert 0 < selection["corrected"]["value"] < selection["validation"]["bleu"]["value"]  # noise had helped
     assert selection["corrected"]["low"] <= selection["validation"]["bleu"]["low"]
     assert all(r["p"] <= r["p_holm"] for r in runners)
-    couplets = {e.id: e.couplet for e in resolved.dataset.examples}
+    couplets = {e.id: e.input for e in resolved.dataset.examples}
     chosen = select.chosen_outputs(generations(resolved, out), selection)
     select.write_results_txt(chosen, couplets, out / "best" / "results.txt")
     lines = (out / "best" / "results.txt").read_text().splitlines()
     assert [line.split(". ", 1)[0] for line in lines] == [str(n) for n in range(1, 16)]
-    assert lines[0].startswith("1. " + resolved.examples("test")[0].couplet)
+    assert lines[0].startswith("1. " + resolved.examples("test")[0].input)
 
 
 def test_settings_of_the_same_texts_cannot_be_told_apart(finished):
@@ -489,7 +490,7 @@ def test_manifest_signs_what_was_run(finished):
 
 def test_batches_are_planned_by_what_a_row_was_measured_to_cost(study_file, tmp_path):
     """What a trial on a GPU leaves in timings.json decides the next plan, for the same model and machine alone."""
-    resolved = plan.resolve(load_study(study_file, ["batch_size=auto"]))
+    resolved = resolve(load_study(study_file, ["batch_size=auto"]))
     whole, _ = generate.plan(resolved, tmp_path)
     engine = generate.engine_name(resolved.study.loading())
     longest = max(resolved.study.decoding.max_length)

@@ -11,7 +11,7 @@ from tangeval.core.study import Study
 from tangeval.explain import figures as lessons
 from tangeval.explain import trace as explain
 from tangeval.results.files import read_json, write_json
-from tangeval.tasks.tang.data import Dataset
+from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.text import as_verse
 from tests.support.folders import HOSTILE
 
@@ -50,7 +50,7 @@ def make_lesson(
         "schema": lessons.SCHEMA, "tangeval": "0", "study": study.name, "seed": manifest["seed"],
         "base_model": manifest["base_model"],
         "checkpoint": {"name": checkpoint["name"], "fingerprint": checkpoint["fingerprint"]},
-        "example_id": example, "split": own.split, "prompt": 1, "couplet": own.couplet,
+        "example_id": example, "split": own.split, "prompt": 1, "couplet": own.input,
         "reference": as_verse(own.reference), "follows": "reference" if reference else "setting", "sample": 0,
         "text": settings[0]["text"], "step": 2, "setting": setting.as_dict(), "no_repeat_ngram_size": 0,
         "settings": settings, "knobs": {knob: [settings.index(each) for each in row] for knob, row in rows.items()},

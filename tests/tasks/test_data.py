@@ -20,7 +20,7 @@ def folder(tmp_path):
 def test_hw5_is_read_as_it_is(hw5):
     counts = {split: len(hw5.split(split)) for split in ("train", "validation", "test")}
     assert counts == {"train": 4801, "validation": 200, "test": 15}
-    assert hw5.split("test")[1].couplet == "夫子何爲者？栖栖一代中。"
+    assert hw5.split("test")[1].input == "夫子何爲者？栖栖一代中。"
     assert hw5.split("test")[0].reference == "偕伴登山去，觀雪且賞桔。"
 
 

@@ -21,7 +21,7 @@ SAMPLE = dataset.load("sample")
 POEMS = SAMPLE.split("test")
 OTHERS = [example for example in SAMPLE.examples if example.split != "test"]
 TEXTS = tuple(example.reference for example in POEMS)
-COUPLETS = [example.couplet for example in POEMS]
+COUPLETS = [example.input for example in POEMS]
 LINES = [couplet + text for couplet, text in zip(COUPLETS, TEXTS, strict=True)]
 NUMBERED = [f"{n}. {line}" for n, line in enumerate(LINES, 1)]
 RECORDS = [{"input": c, "predict": t} for c, t in zip(COUPLETS, TEXTS, strict=True)]
@@ -192,8 +192,8 @@ def test_poems_with_one_couplet_take_their_outputs_in_order(parse, refuse):
 
 def test_outputs_of_another_split_are_refused_by_its_name(refuse):
     validation = SAMPLE.split("validation")
-    first = validation[0].couplet
-    message = refuse([e.couplet + e.reference for e in validation[:15]])
+    first = validation[0].input
+    message = refuse([e.input + e.reference for e in validation[:15]])
     assert message == (
         f"out.txt, line 1: begins with {first}, a poem of the validation split, as 15 of 15 outputs do; give that split"
     )
@@ -204,7 +204,7 @@ def test_outputs_of_another_split_are_refused_by_its_name(refuse):
 
 
 def test_an_output_may_recite_a_training_poem(parse):
-    recited = OTHERS[0].couplet + OTHERS[0].reference
+    recited = OTHERS[0].input + OTHERS[0].reference
     assert parse(changed(TEXTS, _3=recited)).texts[2] == recited
 
 
@@ -247,9 +247,9 @@ def test_a_couplet_with_more_wrong_characters_is_no_couplet(parse, refuse):
 
 def test_a_couplet_between_two_poems_is_neithers(parse):
     """Three characters apart, and one and two wrong."""
-    near = replace(POEMS[0], id="near", couplet="鼎鼎鼎" + COUPLETS[0][3:])
+    near = replace(POEMS[0], id="near", input="鼎鼎鼎" + COUPLETS[0][3:])
     line = "鼎" + COUPLETS[0][1:] + TEXTS[0]
-    read_ = parse([LINES[1], line, near.couplet + "一"], examples=[POEMS[1], POEMS[0], near])
+    read_ = parse([LINES[1], line, near.input + "一"], examples=[POEMS[1], POEMS[0], near])
     assert read_.texts == (TEXTS[1], line, "一")
     assert read_.by_order == 1
 
@@ -272,12 +272,12 @@ def test_jsonl_is_matched_by_its_input_and_skips_blank_lines(parse):
 @pytest.mark.parametrize(
     "asked",
     [
-        lambda e: e.instruction + "\n" + e.couplet,
-        lambda e: e.instruction + e.couplet.removesuffix("。"),
+        lambda e: e.instruction + "\n" + e.input,
+        lambda e: e.instruction + e.input.removesuffix("。"),
         prompt_text,
-        lambda e: f"{e.couplet}\n請接着寫。",
-        lambda e: e.instruction + "鼎" + e.couplet[1:],
-        lambda e: fold(e.couplet),
+        lambda e: f"{e.input}\n請接着寫。",
+        lambda e: e.instruction + "鼎" + e.input[1:],
+        lambda e: fold(e.input),
     ],
     ids=["instruction", "unmarked", "prompt", "instruction after", "edited", "simplified"],
 )
@@ -447,7 +447,7 @@ def test_special_tokens_at_the_ends_are_cut_and_said(parse, token):
 @pytest.mark.parametrize("again", [True, False])
 def test_a_prompt_before_the_poem_is_cut_and_names_the_poem(parse, again, end):
     def answer(example, text):
-        return f"<s>{prompt_text(example)} {example.couplet if again else ''}{text}{end}"
+        return f"<s>{prompt_text(example)} {example.input if again else ''}{text}{end}"
 
     answers = [answer(e, t) for e, t in zip(POEMS, TEXTS, strict=True)]
     read_ = parse(json.dumps([{"predict": text} for text in answers[::-1]]), "out.json")
@@ -555,7 +555,7 @@ def test_several_files_are_read_under_their_names(tmp_path):
 def test_hw5s_own_couplets_are_told_apart(hw5, tmp_path):
     """All 200 validation poems, shuffled, the first character of each couplet wrong."""
     poems = list(hw5.split("validation"))
-    lines = ["鼎" + e.couplet[1:] + e.reference for e in poems]
+    lines = ["鼎" + e.input[1:] + e.reference for e in poems]
     file = tmp_path / "hw5.txt"
     file.write_text("\n".join(random.Random(1).sample(lines, len(lines))), encoding="utf-8")
     read_ = read(file, "hw5", poems, [e for e in hw5.examples if e.split != "validation"])

@@ -97,7 +97,7 @@ def test_a_template_that_knows_no_system_role_opens_the_question_with_it():
     )
     text = tokenizer.decode(encode_prompt(tokenizer, EXAMPLE, "chat"))
     assert text.startswith("[INST] You are a helpful assistant")
-    assert EXAMPLE.couplet in text
+    assert EXAMPLE.input in text
 
 
 def test_a_tokenizer_without_what_is_needed_is_refused():

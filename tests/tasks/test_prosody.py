@@ -158,10 +158,10 @@ def human_and_exchanged(examples):
     noise = random.Random(0)
     pool = {}
     for e in examples:
-        pool.setdefault((line_length(e.couplet), len(clauses(e.reference))), []).append(e.reference)
-    others = [noise.choice(pool[line_length(e.couplet), len(clauses(e.reference))]) for e in examples]
-    own = [prosody(e.couplet, as_verse(e.reference))["rhyme"] for e in examples]
-    exchanged = [prosody(e.couplet, as_verse(o))["rhyme"] for e, o in zip(examples, others, strict=True)]
+        pool.setdefault((line_length(e.input), len(clauses(e.reference))), []).append(e.reference)
+    others = [noise.choice(pool[line_length(e.input), len(clauses(e.reference))]) for e in examples]
+    own = [prosody(e.input, as_verse(e.reference))["rhyme"] for e in examples]
+    exchanged = [prosody(e.input, as_verse(o))["rhyme"] for e, o in zip(examples, others, strict=True)]
     return sum(own) / len(own), sum(exchanged) / len(exchanged)
 
 
@@ -179,7 +179,7 @@ def test_poets_of_the_sample_rhyme_and_the_floor_does_not():
     assert exchanged < 0.15
     floor = random_rows(sample, ["test"], 0)
     rhymes = [
-        prosody(sample.by_id[name].couplet, text)["rhyme"]
+        prosody(sample.by_id[name].input, text)["rhyme"]
         for name, text in zip(floor["example_id"], floor["text"], strict=True)
     ]
     assert sum(rhymes) / len(rhymes) < 0.3

@@ -39,7 +39,7 @@ from tangeval.metrics.copying import index, runs
 from tangeval.reporting import tables
 from tangeval.results.files import SCORES, read_json, read_parquet, write_text
 from tangeval.results.plan import check_data
-from tangeval.tasks.tang.data import Dataset
+from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.prosody import rhyme_groups
 from tangeval.tasks.tang.text import HAN, fold
 
@@ -215,7 +215,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
             {"name": m.name, "label": m.label, "better": m.better, "share": m.share, "per_setting": m.per_setting}
             for m in METRICS
         ],
-        "examples": [[e.id, e.split, e.couplet, e.reference] for e in corpus.examples],
+        "examples": [[e.id, e.split, e.input, e.reference] for e in corpus.examples],
         "han": HAN, "least_run": LEAST_RUN, "flaws": FLAWS,
     }  # fmt: skip
 
@@ -227,7 +227,7 @@ def _without_path(record: dict[str, Any]) -> dict[str, Any]:
 def _about(texts: Texts, corpus: Corpus) -> dict[str, Any]:
     """What the page has to know to read its texts: whose they are, variants, rhymes."""
     number = {example.id: place for place, example in enumerate(corpus.examples)}
-    written = {c for e in corpus.examples for c in e.couplet + e.reference}
+    written = {c for e in corpus.examples for c in e.input + e.reference}
     characters = sorted(texts.characters | written)
     groups: dict[str, str] = {}
     for character in characters:
@@ -313,7 +313,7 @@ def _texts(corpus: Corpus, room: int) -> Texts:
 
 
 def _units(corpus: Corpus) -> Iterator[tuple[str, tuple[str, int], NDArray[np.uint16], set[str]]]:
-    training = index((e.id, e.couplet + e.reference) for e in corpus.data.split("train"))
+    training = index((e.id, e.input + e.reference) for e in corpus.data.split("train"))
     width = len(corpus.study.decoding.settings())
     for sample in corpus.samples():
         frame = read_generations(corpus.study, corpus.folder, sample)

@@ -10,13 +10,12 @@ import json
 import os
 import subprocess
 from collections import Counter
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS, Example, Split
 from tangeval.core.untrusted import MIB, parsed, read_bytes
+from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.text import clauses, fold, han, punctuate
 
 TRAINING, TESTING, TRUTH = "Tang_training_data.json", "Tang_testing_data.json", "Tang_testing_gt.txt"
@@ -30,31 +29,14 @@ VALIDATION = {"hw5": 200, "sample": 30}
 _LARGEST = 32 * MIB
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """The examples of one folder, in file order within each split."""
-
-    name: str
-    folder: Path
-    examples: tuple[Example, ...]
-    digest: str  #: blake2b of the three files and of the size of the validation split
-
-    def split(self, name: Split) -> tuple[Example, ...]:
-        return tuple(example for example in self.examples if example.split == name)
-
-    @cached_property
-    def by_id(self) -> dict[str, Example]:
-        return {example.id: example for example in self.examples}
-
-
 def folded_clauses(example: Example) -> frozenset[str]:
     """Return every clause of the whole poem, folded: what two copies of a poem share."""
-    return frozenset(clauses(fold(example.couplet + example.reference)))
+    return frozenset(clauses(fold(example.input + example.reference)))
 
 
 def poem_hash(example: Example) -> str:
     """Return a digest of the whole poem, marks left out and variants folded."""
-    text = fold(han(example.couplet + example.reference))
+    text = fold(han(example.input + example.reference))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -80,7 +62,7 @@ def load(spec: str, validation: int | None = None) -> Dataset:
     ]
     held_out = _held_out(records, size, folder / TRAINING)
     examples = [
-        Example(e.id, e.instruction, e.couplet, e.reference, "validation") if e.id in held_out else e
+        Example(e.id, e.instruction, e.input, e.reference, "validation") if e.id in held_out else e
         for e in records
     ]
     examples += [
@@ -133,7 +115,7 @@ def duplicates(dataset: Dataset) -> list[list[str]]:
     """Return the groups of ids whose whole poems are the same, variants folded."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for example in dataset.examples:
-        key = clauses(fold(example.couplet + "，" + example.reference))
+        key = clauses(fold(example.input + "，" + example.reference))
         groups.setdefault(key, []).append(example.id)
     return [group for group in groups.values() if len(group) > 1]
 

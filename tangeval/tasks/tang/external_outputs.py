@@ -168,7 +168,7 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
         TangevalError: the file cannot be read, an example has no output or two, or an output
             has no example; with the line (of a JSON list: the number of the record).
     """
-    couplets = _Couplets(tuple(_key(example.couplet) for example in examples))
+    couplets = _Couplets(tuple(_key(example.input) for example in examples))
     text = _decoded(file)
     if text.count("\n") > _LINES:
         raise TangevalError(
@@ -321,7 +321,7 @@ def _found(
     notes = ["goes on over several lines"] if entry.broken else []
     key = _at_end(entry.asked, couplets)
     if key is None and _letters(entry.asked) and _letters(entry.asked) not in instructions:
-        stray = next((e for e in others if _letters(entry.asked).endswith(_key(e.couplet))), None)
+        stray = next((e for e in others if _letters(entry.asked).endswith(_key(e.input))), None)
         raise TangevalError(f"{file}, {entry.place}: {_not_asked(entry.asked, stray)}")
     text = entry.written.replace("\\r\\n", "\n").replace("\\n", "\n")
     if text != entry.written:
@@ -347,7 +347,7 @@ def _found(
 def _not_asked(asked: str, stray: Example | None) -> str:
     shown = " ".join(asked.split())
     if stray:
-        return f"'input' is {stray.couplet}, a poem of the {stray.split} split; give that split"
+        return f"'input' is {stray.input}, a poem of the {stray.split} split; give that split"
     return (
         f"'input' ends with no poem's couplet: {shown[-60:]}; it must be one, or be left out in all records"
     )
@@ -460,7 +460,7 @@ def _refuse_others(file: Path, found: Sequence[_Found], others: Sequence[Example
     """
     if not others:
         return
-    of_key = {_key(example.couplet): example for example in others}
+    of_key = {_key(example.input): example for example in others}
     # Nearly the same is not asked for: training has thousands of poems.
     exact = _Couplets(tuple(of_key))
     strays = []
@@ -471,7 +471,7 @@ def _refuse_others(file: Path, found: Sequence[_Found], others: Sequence[Example
     if 2 * len(strays) > len(found):
         output, example = strays[0]
         raise TangevalError(
-            f"{file}, {output.entry.place}: begins with {example.couplet}, a poem of the {example.split} "
+            f"{file}, {output.entry.place}: begins with {example.input}, a poem of the {example.split} "
             f"split, as {len(strays)} of {len(found)} outputs do; give that split"
         )
 
@@ -486,7 +486,7 @@ def _owners(
     """
     waiting: dict[str, deque[int]] = defaultdict(deque)
     for place, example in enumerate(examples):
-        waiting[_key(example.couplet)].append(place)
+        waiting[_key(example.input)].append(place)
     owner: dict[int, int] = {}
     for at, output in enumerate(found):
         if output.key is not None:
@@ -499,7 +499,7 @@ def _owners(
     loose = [at for at in range(len(found)) if at not in owner]
     free = sorted(place for places in waiting.values() for place in places)
     if len(loose) != len(free):
-        raise _unequal(file, found, loose, [examples[place].couplet for place in free], len(examples))
+        raise _unequal(file, found, loose, [examples[place].input for place in free], len(examples))
     owner.update(zip(loose, free, strict=True))
     owners = [owner[at] for at in range(len(found))]
     # One that is left over is the one poem's that is left over, whatever the order.
@@ -532,7 +532,7 @@ def _check_numbers(file: Path, found: Sequence[_Found], loose: Sequence[int]) ->
 def _twice(file: Path, found: Sequence[_Found], at: int, examples: Sequence[Example]) -> TangevalError:
     """The error that ``found[at]`` is one output too many for its couplet."""
     same = [output.entry for output in found[: at + 1] if output.key == found[at].key]
-    couplet = next(example.couplet for example in examples if _key(example.couplet) == found[at].key)
+    couplet = next(example.input for example in examples if _key(example.input) == found[at].key)
     return TangevalError(f"{file}, {_places(same[-2:])}: two outputs for one poem, {couplet}; leave one out")
 
 

@@ -23,12 +23,12 @@ HW5 = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{instruction}\n{couplet}\n[/INST]"
 
 def prompt_text(example: Example) -> str:
     """Return HW5's prompt for an example, without BOS."""
-    return HW5.format(system=SYSTEM, instruction=example.instruction, couplet=example.couplet)
+    return HW5.format(system=SYSTEM, instruction=example.instruction, couplet=example.input)
 
 
 def chat_messages(example: Example) -> list[dict[str, str]]:
     """Return what a chat template is asked with."""
-    question = f"{example.instruction}\n{example.couplet}"
+    question = f"{example.instruction}\n{example.input}"
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
 

@@ -1,0 +1,96 @@
+"""A study's names → the base model, checkpoints and data that they stand for.
+
+In: a validated study. Out: ``ResolvedStudy``, plain data. Reads folders and fingerprints; loads no
+weights, and knows nothing of torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.study import Study
+from tangeval.core.types import BASE, Base, Checkpoint, Example
+from tangeval.models import checkpoints as checkpoints_on_disk
+from tangeval.models.checkpoints import Skipped
+from tangeval.tasks.base import Dataset
+from tangeval.tasks.tang import data as datasets
+
+
+@dataclass(frozen=True)
+class ResolvedStudy:
+    """A study whose names are resolved."""
+
+    study: Study
+    base: Base
+    checkpoints: tuple[Checkpoint, ...]
+    skipped: tuple[Skipped, ...]
+    dataset: Dataset
+    allow_pickle: bool = False
+
+    def examples(self, split: str) -> tuple[Example, ...]:
+        return tuple(e for e in self.dataset.examples if e.split == split)
+
+    @property
+    def names(self) -> list[str]:
+        """The checkpoints' names, in the order they are run."""
+        return [checkpoint.name for checkpoint in self.checkpoints]
+
+    def without(self, failed: Sequence[Skipped]) -> "ResolvedStudy":
+        """The same without checkpoints that could not be used, which are then among those skipped.
+
+        Raises:
+            TangevalError: none is left.
+        """
+        lost = {skipped.path for skipped in failed}
+        left = tuple(c for c in self.checkpoints if (c.path or Path(self.base.source)) not in lost)
+        if not left:
+            raise TangevalError("checkpoints: none can be used: " + "; ".join(s.reason for s in failed))
+        return replace(self, checkpoints=left, skipped=(*self.skipped, *failed))
+
+    @cached_property
+    def base_fingerprint(self) -> str:
+        """What tells the base model from others; empty where a server holds it."""
+        return "" if self.study.engine else checkpoints_on_disk.identity(self.base)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Each checkpoint's digest, by name; the base model's own is empty."""
+        return {c.name: checkpoints_on_disk.fingerprint(c.path) if c.path else "" for c in self.checkpoints}
+
+    def seen(self, checkpoint: Checkpoint) -> dict[str, int] | None:
+        """How many poems of each split a checkpoint was fine-tuned on; None if it keeps no record."""
+        hashes = checkpoints_on_disk.trained_on(checkpoint)
+        if hashes is None:
+            return None
+        splits = self.study.ordered_splits()
+        return {s: sum(datasets.poem_hash(e) in hashes for e in self.examples(s)) for s in splits}
+
+
+def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
+    """Resolve the study's names: base model, checkpoints, data.
+
+    Raises:
+        TangevalError: one of them does not exist or cannot be used.
+    """
+    data = datasets.load(study.data_name, study.validation_size)
+    if study.engine:
+        if allow_pickle:
+            raise TangevalError(
+                "--allow-pickle: with a server (engine) no weights are read here; leave it out"
+            )
+        base = Base(study.engine.host, study.engine.server)
+        return ResolvedStudy(study, base, checkpoints_on_disk.served(study.engine.models), (), data)
+    base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir)
+    found, skipped = checkpoints_on_disk.discover(study.checkpoints, allow_pickle=allow_pickle)
+    if study.include_base:
+        found = (Checkpoint(BASE, None, None, "base"), *found)
+    if not found:
+        raise TangevalError(
+            f"checkpoints: no whole checkpoint in {', '.join(study.checkpoints)}: "
+            + "; ".join(f"{s.path.name}: {s.reason}" for s in skipped)
+        )
+    for checkpoint in found:
+        checkpoints_on_disk.check_tokenizer(base, checkpoint)
+    return ResolvedStudy(study, base, found, skipped, data, allow_pickle)
