@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from tangeval import compare, pipeline, score, select, summarize, variance
-from tangeval.store import read_columns, read_json, read_parquet
-from tangeval.study import load_study
+from tangeval import pipeline
+from tangeval.analysis import compare, scoring, select, summarize, variance
+from tangeval.core.study import load_study
+from tangeval.results.files import read_columns, read_json, read_parquet
 
 EXPECTED = Path(__file__).parent / "expected"
 _SETTING = ["temperature", "top_k", "top_p", "max_length"]
@@ -28,7 +29,7 @@ KEYS = {
     "summary": ["checkpoint", *_SETTING, "split"],
     "effects": ["checkpoint", "split", "knob", "value"],
     "checkpoints": ["checkpoint", "split"],
-    "likelihood_curve": ["checkpoint", "split", "metre", "position"],
+    "likelihood_curve": ["checkpoint", "split", "line_length", "position"],
     "variance": ["split", "metric", "term"],
     "coupling": ["split", "knob", "from", "to", "checkpoint", *_SETTING],
     "comparisons": ["family", "split", "metric", "a", "b"],
@@ -50,16 +51,16 @@ def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Score, summarise and choose in a folder of generations; return every frame of ``KEYS`` and the selection."""
     study = load_study(folder / "study.yaml")
     data = pipeline.data_of(study)
-    score.score(study, data, folder)
+    scoring.score(study, data, folder)
     summary = summarize.summarize(folder, study.seed)
     shares, ratios = variance.write_variance(partial(read_columns, folder), folder)
     select.select(study, folder)
     frames = {
-        "generations": score.read_generations(study, folder),
+        "generations": scoring.read_generations(study, folder),
         "scores": read_parquet(folder / "scores.parquet"),
         # Its key is a digest of what made it, and no number.
         "likelihood": read_parquet(folder / "likelihood.parquet").drop(columns="key", errors="ignore"),
-        "summary": summary.cells,
+        "summary": summary.settings,
         "effects": summary.effects,
         "checkpoints": summary.checkpoints,
         "likelihood_curve": summary.curve,
