@@ -31,6 +31,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tangeval.core.knobs import Setting
 from tangeval.core.types import Checkpoint, Example, Load
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
@@ -68,7 +69,7 @@ class Task:
     def sequences(self, settings: int, samples: int) -> list[TokenSequence]:
         """``settings`` settings × prompts × samples."""
         return [
-            TokenSequence(p, *setting, noise_key(42, example.id, sample), self.max_length)
+            TokenSequence(p, setting.changed(max_length=self.max_length), noise_key(42, example.id, sample))
             for (p, example), setting, sample in product(
                 enumerate(self.examples), grid(settings), range(samples)
             )
@@ -158,10 +159,11 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield report
 
 
-def grid(settings: int) -> list[tuple[float, int, float]]:
+def grid(settings: int) -> list[Setting]:
     """``settings`` settings of temperature, top-k and top-p, the smaller grid a part of the larger."""
     top_p = TOP_P if settings <= 12 * len(TEMPERATURES) else TOP_P + MORE_TOP_P
-    return list(product(TEMPERATURES[: settings // (len(TOP_K) * len(top_p))], TOP_K, top_p))
+    points = product(TEMPERATURES[: settings // (len(TOP_K) * len(top_p))], TOP_K, top_p)
+    return [Setting.of(temperature=t, top_k=k, top_p=p) for t, k, p in points]
 
 
 def time_generate(
@@ -177,7 +179,7 @@ def time_generate(
     if options.batches:
         every = [p for p in task.prompts for _ in range(options.samples)]
         chosen = [
-            TokenSequence(0, *setting, 0, task.max_length)
+            TokenSequence(0, setting.changed(max_length=task.max_length), 0)
             for setting in noise.sample(grid(options.settings), options.batches)
         ]
         reset_peak()
@@ -272,8 +274,8 @@ def generated(
     ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     return model.generate(
-        input_ids=ids, attention_mask=mask, do_sample=True, temperature=sequence.temperature, top_k=sequence.top_k,
-        top_p=sequence.top_p, max_new_tokens=sequence.max_length, no_repeat_ngram_size=3, eos_token_id=list(eos),
+        input_ids=ids, attention_mask=mask, do_sample=True, temperature=sequence.setting.temperature, top_k=sequence.setting.top_k,
+        top_p=sequence.setting.top_p, max_new_tokens=sequence.setting.max_length, no_repeat_ngram_size=3, eos_token_id=list(eos),
         pad_token_id=0,
     )  # fmt: skip
 

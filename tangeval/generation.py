@@ -342,17 +342,15 @@ def _sequence_of(prompt: int, setting: Setting, sample: int) -> tuple[Any, ...]:
 
 def _sequences(batch: Batch, seed: int) -> tuple[list[TokenSequence], dict[tuple[Any, ...], int]]:
     """The distinct sequences of a batch, each as long as the longest setting wants it, and their places."""
-    longest: dict[tuple[Any, ...], int] = {}
+    longest: dict[tuple[Any, ...], Setting] = {}
     for prompt in range(len(batch.examples)):
         for setting in batch.settings:
             for sample in batch.samples:
                 key = _sequence_of(prompt, setting, sample)
-                longest[key] = max(longest.get(key, 0), setting.max_length)
+                longest[key] = max(longest.get(key, setting), setting, key=lambda s: s.max_length)
     sequences = [
-        TokenSequence(
-            prompt, temperature, int(top_k), top_p, noise_key(seed, batch.examples[prompt], sample), length
-        )
-        for (prompt, (temperature, top_k, top_p, _), sample), length in longest.items()
+        TokenSequence(prompt, setting, noise_key(seed, batch.examples[prompt], sample))
+        for (prompt, _, sample), setting in longest.items()
     ]
     return sequences, {key: index for index, key in enumerate(longest)}
 

@@ -102,6 +102,10 @@ class Setting:
         """Return the setting that a row of a table names; its other columns are left alone."""
         return cls(tuple(KNOB[name].type(row[name]) for name in AXES))
 
+    def changed(self, **knobs: float) -> "Setting":
+        """Return this setting with other values for ``knobs``."""
+        return Setting.of(**(self.as_dict() | knobs))
+
     def _whole(self, unknown: Mapping[str, float]) -> "Setting":
         if unknown:
             raise TypeError(f"no axis of the grid: {', '.join(unknown)}")

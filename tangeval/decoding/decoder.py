@@ -16,20 +16,18 @@ import torch
 from torch import Tensor
 
 from tangeval.core.errors import NOT_NUMBERS, UnusableError
+from tangeval.core.knobs import Setting
 from tangeval.decoding.batch import Workspace, prefill
 from tangeval.decoding.sampler import KINDS, SequenceBatch, ban_repeats, choose, kind_of
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One output to decode: the prompt's index, the knobs, the key of its noise, the most tokens."""
+    """One output to decode: the prompt's index, the setting, and the key of its noise."""
 
     prompt: int
-    temperature: float
-    top_k: int
-    top_p: float
-    noise: int
-    max_length: int
+    setting: Setting
+    key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,26 +162,26 @@ def _first(true: Tensor) -> Tensor:
 
 
 def _kind(sequence: TokenSequence) -> int:
-    return kind_of(sequence.temperature, sequence.top_k, sequence.top_p)
+    return kind_of(sequence.setting.temperature, sequence.setting.top_k, sequence.setting.top_p)
 
 
 def _to_tensors(
     sequences: Sequence[TokenSequence], device: torch.device
 ) -> tuple[SequenceBatch, Tensor, Tensor, Tensor, Tensor]:
     """The sequences as tensors, their kinds, the distinct temperatures and keys they index, their limits."""
-    temperatures = sorted({s.temperature for s in sequences})
-    keys = sorted({s.noise for s in sequences})
+    temperatures = sorted({s.setting.temperature for s in sequences})
+    keys = sorted({s.key for s in sequences})
     place, slot = {t: i for i, t in enumerate(temperatures)}, {k: i for i, k in enumerate(keys)}
     return (
         SequenceBatch(
             torch.tensor([s.prompt for s in sequences], device=device),
-            torch.tensor([place[s.temperature] for s in sequences], device=device),
-            torch.tensor([slot[s.noise] for s in sequences], device=device),
-            torch.tensor([s.top_k for s in sequences], device=device),
-            torch.tensor([s.top_p for s in sequences], dtype=torch.float64, device=device),
+            torch.tensor([place[s.setting.temperature] for s in sequences], device=device),
+            torch.tensor([slot[s.key] for s in sequences], device=device),
+            torch.tensor([s.setting.top_k for s in sequences], device=device),
+            torch.tensor([s.setting.top_p for s in sequences], dtype=torch.float64, device=device),
         ),
         torch.tensor([_kind(s) for s in sequences], device=device),
         torch.tensor(temperatures, device=device),
         torch.tensor(keys, device=device),
-        torch.tensor([s.max_length for s in sequences], device=device),
+        torch.tensor([s.setting.max_length for s in sequences], device=device),
     )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import Setting
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
 
@@ -51,7 +52,7 @@ def decode_in_memory(
         except torch.OutOfMemoryError as error:
             if len(sequences) == 1:
                 raise TangevalError(
-                    f"the GPU's memory does not hold one output of max_length {sequences[0].max_length} ({error}); "
+                    f"the GPU's memory does not hold one output of max_length {sequences[0].setting.max_length} ({error}); "
                     "use load.quantization: nf4, a smaller max_length, or a larger GPU"
                 ) from error
         # Outside of the handler, or the traceback would keep what was allocated.
@@ -130,7 +131,10 @@ def _peak(model: Any, prompt: Sequence[int], rows: int, length: int) -> int:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved(model.device)
     torch.cuda.reset_peak_memory_stats(model.device)
-    sequences = [TokenSequence(0, 1.0, 0, 0.9, noise, length) for noise in range(rows)]
+    sequences = [
+        TokenSequence(0, Setting.of(temperature=1.0, top_p=0.9, max_length=length), noise)
+        for noise in range(rows)
+    ]
     decode(model, [prompt], sequences, eos=[], share=False)
     # Reserved, not allocated: the memory of recorded steps is set aside, and free between replays.
     return torch.cuda.max_memory_reserved(model.device) - before

@@ -8,7 +8,7 @@ Texts are the engine's; the logits of all their steps come from one pass over pr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def around(setting: Setting, decoding: Decoding) -> dict[str, list[Setting]]:
         values = sorted(
             {getattr(setting, knob), *_handful(sorted(grid))}, key=lambda v: (knob == "top_k" and v == 0, v)
         )
-        rows[knob] = [replace(setting, **{knob: value}) for value in values]
+        rows[knob] = [setting.changed(**{knob: value}) for value in values]
     return rows
 
 
@@ -251,8 +251,7 @@ def _written(
 
 
 def _token_sequence(setting: Setting, key: int) -> TokenSequence:
-    own = setting.sequence
-    return TokenSequence(0, own[0], int(own[1]), own[2], key, setting.max_length)
+    return TokenSequence(0, setting, key)
 
 
 def _steps(

@@ -10,13 +10,14 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.types import Load
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.cuda.compile import Fused
-from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.decoder import decode
 from tangeval.models.checkpoints import discover
 from tangeval.models.loading import with_checkpoint
+from tests.support.plain_decoder import sequence_of
 
 PROMPTS, EOS = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2]], 3
 SEQUENCES = [
-    TokenSequence(p, t, k, 0.9, noise, 16)
+    sequence_of(p, t, k, 0.9, 16, noise)
     for p in (0, 1)
     for t in (0.0, 0.8, 1.3)
     for k in (0, 4)

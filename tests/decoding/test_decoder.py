@@ -24,11 +24,11 @@ from tangeval.core.errors import TangevalError
 from tangeval.decoding import batch as rows
 from tangeval.decoding import memory
 from tangeval.decoding.batch import Shared, Workspace, prefill
-from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.decoder import decode
 from tangeval.decoding.sampler import noise_key
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import encode_prompt
-from tests.support.plain_decoder import plain_decode
+from tests.support.plain_decoder import plain_decode, sequence_of
 
 EOS = 3
 
@@ -50,7 +50,7 @@ def prompts(tiny_model):
 
 def grid(prompts, length=24, temperatures=(0.0, 0.6, 1.2)):
     return [
-        TokenSequence(p, t, k, q, noise_key(1, f"poem-{p}", sample), length)
+        sequence_of(p, t, k, q, length, noise_key(1, f"poem-{p}", sample))
         for p, t, k, q, sample in itertools.product(
             range(len(prompts)), temperatures, (0, 4), (0.5, 1.0), (0, 1)
         )
@@ -80,7 +80,7 @@ def test_any_grid_decodes_as_one_sequence_at_a_time(
     """Against a decoder without cache or batch, by Hugging Face's own processors."""
     texts = [prompts[place] for place in chosen]
     sequences = [
-        TokenSequence(p, *setting, noise_key(seed, f"poem-{p}", sample), length)
+        sequence_of(p, *setting, length, noise_key(seed, f"poem-{p}", sample))
         for p, setting, sample in itertools.product(range(len(texts)), grid, range(samples))
     ]
     eos = [EOS, *range(40, 60)]
@@ -91,7 +91,7 @@ def test_any_grid_decodes_as_one_sequence_at_a_time(
 
 @pytest.mark.parametrize("no_repeat", [0, 3])
 def test_temperature_0_equals_generate(model, prompts, no_repeat):
-    sequences = [TokenSequence(p, 0.0, 0, 1.0, 0, 30) for p in range(len(prompts))]
+    sequences = [sequence_of(p, 0.0, 0, 1.0, 30) for p in range(len(prompts))]
     decoded = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=no_repeat)
     for prompt, tokens in zip(prompts, decoded.tokens, strict=True):
         expected = model.generate(
@@ -109,10 +109,10 @@ def test_temperature_0_equals_generate(model, prompts, no_repeat):
 def test_setting_alone_equals_setting_in_grid(model, prompts):
     sequences = grid(prompts)
     together = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=3).tokens
-    settings = {(s.temperature, s.top_k, s.top_p) for s in sequences}
+    settings = {s.setting for s in sequences}
     assert len(settings) == 12
     for setting in settings:
-        places = [i for i, s in enumerate(sequences) if (s.temperature, s.top_k, s.top_p) == setting]
+        places = [i for i, s in enumerate(sequences) if s.setting == setting]
         alone = decode(model, prompts, [sequences[i] for i in places], eos=[EOS], no_repeat_ngram_size=3)
         assert alone.tokens == [together[i] for i in places]
 
@@ -193,7 +193,7 @@ def test_sequences_end_at_eos_and_never_pass_it(model, prompts):
 
 def test_samples_differ_and_seeds_differ(model, prompts):
     sequences = [
-        TokenSequence(0, 1.2, 0, 1.0, noise_key(seed, "a", n), 12) for seed in (1, 2) for n in range(3)
+        sequence_of(0, 1.2, 0, 1.0, 12, noise_key(seed, "a", n)) for seed in (1, 2) for n in range(3)
     ]
     tokens = decode(model, prompts, sequences, eos=[EOS]).tokens
     assert len(set(map(tuple, tokens))) == 6
@@ -202,7 +202,7 @@ def test_samples_differ_and_seeds_differ(model, prompts):
 def test_sampled_first_tokens_follow_the_models_distribution(model, prompts):
     """The engine's draws against the model's own probabilities, on the likeliest tokens."""
     draws = 3000
-    sequences = [TokenSequence(0, 1.0, 0, 1.0, noise_key(5, "a", n), 1) for n in range(draws)]
+    sequences = [sequence_of(0, 1.0, 0, 1.0, 1, noise_key(5, "a", n)) for n in range(draws)]
     tokens = torch.tensor(decode(model, prompts, sequences, eos=[EOS]).tokens).flatten()
     with torch.inference_mode():
         probabilities = model(torch.tensor([prompts[0]])).logits[0, -1].softmax(-1)
@@ -253,7 +253,7 @@ def test_a_model_with_a_state_for_a_cache_is_refused():
     size = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "pad_token_id": 0}
     model = MambaForCausalLM(MambaConfig(**size)).eval()
     with pytest.raises(TangevalError, match="model with attention"):
-        decode(model, [[5, 6, 7]], [TokenSequence(0, 0.0, 0, 1.0, 0, 4)], eos=[63])
+        decode(model, [[5, 6, 7]], [sequence_of(0, 0.0, 0, 1.0, 4)], eos=[63])
 
 
 def test_learned_absolute_positions_are_right_under_padding():
@@ -262,7 +262,7 @@ def test_learned_absolute_positions_are_right_under_padding():
     config = GPT2Config(vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
     model = GPT2LMHeadModel(config).eval()
     prompts = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3]]
-    sequences = [TokenSequence(p, 0.0, 0, 1.0, 0, 12) for p in (0, 1)]
+    sequences = [sequence_of(p, 0.0, 0, 1.0, 12) for p in (0, 1)]
     decoded = decode(model, prompts, sequences, eos=[49])
     for prompt, tokens in zip(prompts, decoded.tokens, strict=True):
         expected = model.generate(

@@ -8,10 +8,11 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig
 
 from tangeval.decoding import sampler
 from tangeval.decoding.batch import Shared, Workspace, prefill
-from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.decoder import decode
 from tangeval.decoding.memory import measure
 from tangeval.decoding.sampler import KINDS, SequenceBatch, kind_of, noise_key
 from tangeval.decoding.shared_prefix import FlashStore
+from tests.support.plain_decoder import sequence_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +36,7 @@ def on_gpu(config, dtype=torch.bfloat16):
 
 def grid(prompts=3, samples=3, length=20):
     return [
-        TokenSequence(p, t, k, q, noise_key(1, f"poem-{p}", s), length)
+        sequence_of(p, t, k, q, length, noise_key(1, f"poem-{p}", s))
         for p, t, k, q, s in itertools.product(
             range(prompts), (0.0, 0.5, 1.0, 1.6), (0, 4), (0.5, 0.9, 1.0), range(samples)
         )
@@ -141,10 +142,10 @@ def test_prompts_with_one_row_each_end_at_different_steps():
     model = on_gpu(MistralConfig(**SMALL, head_dim=128, sliding_window=None), torch.bfloat16)
     prompts = [[5 + n, 6, 7 + n] for n in range(40)]
     eos = list(range(3, 320, 12))
-    alone = [decode(model, [p], [TokenSequence(0, 0.0, 0, 1.0, 0, 20)], eos=eos).tokens[0] for p in prompts]
+    alone = [decode(model, [p], [sequence_of(0, 0.0, 0, 1.0, 20)], eos=eos).tokens[0] for p in prompts]
     workspace = Workspace()
     for some in (40, 37):
-        sequences = [TokenSequence(n, 0.0, 0, 1.0, 0, 20) for n in range(some)]
+        sequences = [sequence_of(n, 0.0, 0, 1.0, 20) for n in range(some)]
         together = decode(model, prompts[:some], sequences, eos=eos, workspace=workspace).tokens
         assert sum(a == b for a, b in zip(together, alone, strict=False)) > 0.8 * some
 

@@ -6,12 +6,12 @@ from functools import partial
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.decoder import decode
 from tangeval.decoding.sampler import noise_key
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import encode_prompt
 from tests.support.pages import module
-from tests.support.plain_decoder import plain_decode
+from tests.support.plain_decoder import plain_decode, sequence_of
 
 ENGINES = {
     "shared": decode,
@@ -43,7 +43,7 @@ def grid(length=10):
     """Streams on three prompts, no two neighbours on one, and of different lengths."""
     settings = itertools.product((0.0, 0.6, 1.2), (0, 4), (0.5, 1.0), (0, 1), range(3))
     return [
-        TokenSequence(p, t, k, q, noise_key(1, f"poem-{p}", sample), length + p)
+        sequence_of(p, t, k, q, length + p, noise_key(1, f"poem-{p}", sample))
         for t, k, q, sample, p in settings
     ]
 
@@ -62,8 +62,8 @@ def test_each_sequence_has_the_oracles_tokens_in_the_order_asked(decoded, model,
 
 def test_a_sequence_ends_with_eos_or_at_its_max_length(decoded):
     for sequence, tokens in zip(grid(), decoded[0], strict=True):
-        assert len(tokens) == sequence.max_length or tokens[-1] in EOS
-        assert 1 <= len(tokens) <= sequence.max_length
+        assert len(tokens) == sequence.setting.max_length or tokens[-1] in EOS
+        assert 1 <= len(tokens) <= sequence.setting.max_length
         assert not set(tokens[:-1]) & set(EOS)
 
 
