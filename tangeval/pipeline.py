@@ -63,7 +63,7 @@ def check(resolved: ResolvedStudy, *, assume_unseen: bool) -> None:
 
 def engine_of(resolved: ResolvedStudy) -> Any:
     """Return the room that makes a study's generations, with its ``plan``, ``generate`` and ``estimate``."""
-    if resolved.study.engine:
+    if resolved.served:
         from tangeval.engines import openai as server
 
         return server

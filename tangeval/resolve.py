@@ -33,6 +33,11 @@ class ResolvedStudy:
         return tuple(e for e in self.dataset.examples if e.split == split)
 
     @property
+    def served(self) -> bool:
+        """Whether another process holds the weights."""
+        return bool(self.study.engine and self.study.engine.models)
+
+    @property
     def names(self) -> list[str]:
         """The checkpoints' names, in the order they are run."""
         return [checkpoint.name for checkpoint in self.checkpoints]
@@ -52,7 +57,7 @@ class ResolvedStudy:
     @cached_property
     def base_fingerprint(self) -> str:
         """What tells the base model from others; empty where a server holds it."""
-        return "" if self.study.engine else checkpoints_on_disk.identity(self.base)
+        return "" if self.served else checkpoints_on_disk.identity(self.base)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -75,12 +80,12 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
         TangevalError: one of them does not exist or cannot be used.
     """
     data = datasets.load(study.data_name, study.validation_size)
-    if study.engine:
+    if study.engine and study.engine.models:
         if allow_pickle:
             raise TangevalError(
                 "--allow-pickle: with a server (engine) no weights are read here; leave it out"
             )
-        base = Base(study.engine.host, study.engine.server)
+        base = Base("served", "served")
         return ResolvedStudy(study, base, checkpoints_on_disk.served(study.engine.models), (), data)
     base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir)
     found, skipped = checkpoints_on_disk.discover(study.checkpoints, allow_pickle=allow_pickle)

@@ -483,7 +483,7 @@ def _generate(
             failed = pipeline.decode(
                 resolved, folder, progress.advance, keep_going=keep_going, workers=workers
             )
-    if resolved.study.engine:
+    if resolved.served:
         terminal.show_server(console, select.read_manifest(folder))
     for checkpoint in failed:
         console.print(
@@ -498,7 +498,7 @@ def _workers(on: str | None, resolved: ResolvedStudy) -> Iterator[cluster.Nodes 
     if on is None:
         yield None
         return
-    if resolved.study.engine:
+    if resolved.served:
         raise TangevalError(
             "--on: the study's texts are a server's (engine); leave --on out, and put the cluster behind the server"
         )

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     create_model,
     model_validator,
@@ -26,7 +26,7 @@ from pydantic import (
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, KNOBS, Knob, Setting
-from tangeval.core.types import ASSETS, RANDOM, REFERENCE, SPLITS, Load, Split
+from tangeval.core.types import ASSETS, SPLITS, Load, Split
 from tangeval.core.untrusted import MIB, read_bytes
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
@@ -36,8 +36,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
 _LARGEST = MIB  # bytes of a study file
-#: What says how weights are found, held and shared out; a server has them.
-_WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load", "ray")
+#: What says how weights are found and held: of no use where another process holds them.
+WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load")
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
@@ -142,11 +142,17 @@ else:
     Decoding = create_model("Decoding", __base__=_Grid, **{knob.name: _field(knob) for knob in KNOBS})
 
 
-class RaySection(Section):
-    """What a job takes of a node where a study is run ``--on ray``; it changes no text but by the threads of a CPU."""
+class EngineSection(BaseModel):
+    """Who writes the texts: ``kind``, and that engine's own keys, which ``engines.make`` checks.
 
-    gpus_per_job: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = "auto"
-    cpus_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    ``models`` are the checkpoints that another process holds, by name, and what it calls them; with
+    them the study has no weights of its own.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    kind: str | None = None
+    models: Annotated[dict[str, str], Field(min_length=1)] | None = None
 
 
 class SettingRule(Section):
@@ -176,36 +182,6 @@ class Selection(Section):
     setting: SettingRule = SettingRule()
 
 
-class ServerSection(Section):
-    """A server that speaks OpenAI's completions and decodes in this process's place."""
-
-    server: str
-    models: Annotated[dict[str, str], Field(min_length=1)]
-    api_key_env: str | None = None
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
-    n: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    bos: str = ""
-    timeout: Annotated[float, Field(gt=0)] = 600.0
-    retries: Annotated[int, Field(ge=0)] = 8
-
-    @model_validator(mode="after")
-    def _address_and_names(self) -> "ServerSection":
-        parts = urlsplit(self.server)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"server: {self.server} is no URL; give one such as http://localhost:8000/v1")
-        if parts.password or parts.username:
-            raise ValueError(
-                "server: a key in the URL would be written into results; name the variable that holds it as api_key_env"
-            )
-        for name in {RANDOM, REFERENCE, ""} & self.models.keys():
-            raise ValueError(f"models: {name!r} may not be a checkpoint's name")
-        return self
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.server).netloc
-
-
 class Study(Section):
     """A declared study; every field has the meaning given in docs/study.md."""
 
@@ -224,9 +200,9 @@ class Study(Section):
     ) = 1
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     seed: Annotated[int, Field(ge=0)] = 42
-    engine: ServerSection | None = None
-    ray: RaySection = RaySection()
+    engine: EngineSection | None = None
     select: Selection | None = Selection()
+    _file: str = PrivateAttr("study")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
@@ -240,21 +216,10 @@ class Study(Section):
             raise ValueError(f"samples: give one number, or one for each of splits {self.splits}")
         return self
 
-    @model_validator(mode="after")
-    def _nothing_that_a_server_decides(self) -> "Study":
-        if not self.engine:
-            return self
-        given = [key for key in _WEIGHTS if key in self.model_fields_set]
-        if given:
-            raise ValueError(
-                f"{', '.join(given)}: with engine the weights are the server's; leave it out, and name what it serves "
-                "under engine.models (the base model as `base`)"
-            )
-        if self.select and self.select.checkpoint == "reference_nll":
-            raise ValueError(
-                "select.checkpoint: a server gives no reference_nll; take another metric, such as bleu, or select: null"
-            )
-        return self
+    @property
+    def file(self) -> str:
+        """The file that it was read from, for messages."""
+        return self._file
 
     @property
     def data_name(self) -> str:
@@ -276,7 +241,9 @@ class Study(Section):
 
     def content(self) -> dict[str, Any]:
         """Return the study as plain values, every default written out, without what its engine has no use for."""
-        return self.model_dump(mode="json", exclude=set(_WEIGHTS) if self.engine else {"engine"})
+        if self.engine and self.engine.models:
+            return self.model_dump(mode="json", exclude=set(WEIGHTS))
+        return self.model_dump(mode="json", exclude=set() if self.engine else {"engine"})
 
     def to_yaml(self) -> str:
         """Return ``content`` as YAML."""
@@ -290,7 +257,9 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
         TangevalError: naming the file, the key, and what would be right.
     """
     path = Path(path)
-    return validated(Study, read_yaml(path, overrides, SHIPPED), path)
+    study = validated(Study, read_yaml(path, overrides, SHIPPED), path)
+    study._file = str(path)
+    return study
 
 
 def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
@@ -318,8 +287,8 @@ def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, 
     return content
 
 
-def validated(model: type[_Model], content: dict[str, Any], path: Path) -> _Model:
-    """Return ``content`` as ``model``.
+def validated(model: type[_Model], content: dict[str, Any], path: Path | str, section: str = "") -> _Model:
+    """Return ``content`` as ``model``; ``section`` is where it stands in the file.
 
     Raises:
         TangevalError: every problem on a line, with file, key, and what would be right.
@@ -327,7 +296,7 @@ def validated(model: type[_Model], content: dict[str, Any], path: Path) -> _Mode
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = (_explain(model, path, problem) for problem in error.errors())
+        lines = (_explain(model, path, section, problem) for problem in error.errors())
         raise TangevalError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -366,13 +335,13 @@ def _override(content: dict[str, Any], override: str) -> None:
     content[last] = value
 
 
-def _explain(model: type[BaseModel], path: Path, problem: Any) -> str:
+def _explain(model: type[BaseModel], path: Path | str, section: str, problem: Any) -> str:
     """One problem that pydantic found, as file, key, and what would be right."""
     names = [str(part) for part in problem["loc"]]
     # The members of a union stand in the location too: they are types, not keys.
     key = ".".join(
         name
-        for name in names
+        for name in (*section.split("."), *names)
         if name.isdigit() or (name.isidentifier() and name.lower() == name and name not in _TYPES)
     )
     message = problem["msg"].removeprefix("Value error, ")

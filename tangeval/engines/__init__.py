@@ -1,1 +1,51 @@
-""""""
+"""The engines, by the ``kind`` of a study's ``engine`` section. A new one is a file and a line here."""
+
+import importlib
+from typing import Any
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.study import validated
+from tangeval.engines.base import Engine
+from tangeval.resolve import ResolvedStudy
+
+#: Where each engine's class is, as ``module:Class``; imported when it is asked for, since most take seconds.
+ENGINES = {
+    "local": "tangeval.engines.local:LocalEngine",
+    "ray": "tangeval.engines.ray:RayEngine",
+    "openai": "tangeval.engines.openai:OpenAIEngine",
+}
+
+
+def engine_class(kind: str) -> type[Engine]:
+    """Return an engine's class.
+
+    Raises:
+        TangevalError: there is no such kind.
+    """
+    if kind not in ENGINES:
+        raise TangevalError(f"engine.kind: {kind!r} is no engine; give {', '.join(ENGINES)}")
+    module, _, name = ENGINES[kind].partition(":")
+    found: type[Engine] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def make(resolved: ResolvedStudy, *, on: str | None = None) -> Engine:
+    """Return the engine that the study asks for; ``on`` is a Ray cluster to decode on: ``ray`` or ``ray://HOST:PORT``.
+
+    Raises:
+        TangevalError: the ``engine`` section has other keys or values than that engine takes; the message
+            names the study's file and the key.
+    """
+    section: dict[str, Any] = (
+        resolved.study.engine.model_dump(exclude_none=True) if resolved.study.engine else {}
+    )
+    kind = section.setdefault("kind", "openai" if "server" in section else "local")
+    if on:
+        if kind == "openai":
+            raise TangevalError(
+                f"--on {on}: the study's engine is a server, which decodes elsewhere already; leave it out"
+            )
+        kind = "ray"
+        section |= {"kind": kind, "address": on}
+    engine = engine_class(kind)
+    return engine(resolved, validated(engine.Config, section, resolved.study.file, "engine"))

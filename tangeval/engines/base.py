@@ -7,18 +7,28 @@ results folder: ``generation.py`` plans, asks an engine, and writes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import pandas as pd
 
 from tangeval.core.errors import TangevalError, UnusableError
-from tangeval.core.study import Section
+from tangeval.core.knobs import KNOB, KNOBS, Setting
+from tangeval.core.study import WEIGHTS, Section
 from tangeval.core.types import Checkpoint, Example
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.plan import Batch
+from tangeval.results.plan import GENERATIONS, Batch
 
-#: Told, as work goes on, the checkpoint, how many sequences ended since, and the latest text.
+#: Called as work goes on: the checkpoint's name, how many sequences ended since, and the latest text ("" if none).
 OnProgress = Callable[[str, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One text: without special tokens, its length in tokens (EOS included), and what ended it."""
+
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +45,16 @@ class ReferenceNLL:
 
 @dataclass(frozen=True)
 class Job:
-    """What an engine does at a time: a batch of one checkpoint, or, without one, the likelihood of ``examples``."""
+    """One unit of work: a batch of one checkpoint, or, without one, the likelihood of ``examples``."""
 
     checkpoint: Checkpoint
     batch: Batch | None = None
     examples: tuple[Example, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What tells a checkpoint's jobs apart."""
+        return self.batch.id if self.batch else "likelihood"
 
 
 @dataclass(frozen=True)
@@ -50,14 +65,16 @@ class Done:
     made: "pd.DataFrame | list[ReferenceNLL] | UnusableError"
     seconds: float
     loading: float | None = None  #: seconds, where the base model was loaded for it
+    fitted: int | None = None  #: the most sequences that memory held, where it did not hold the batch
 
 
 @dataclass(frozen=True)
 class Description:
     """What a manifest records of an engine.
 
-    ``name`` says on what is computed; ``noise`` how a token is drawn, ``noise_shared`` whether
-    settings and checkpoints are drawn under common random numbers.
+    ``name`` says on what is computed; ``noise`` how a token is drawn; ``noise_shared`` whether
+    settings and checkpoints are drawn under common random numbers. ``place`` is for a reader before
+    a run, and ``more`` are further keys of the manifest.
     """
 
     name: str
@@ -65,13 +82,18 @@ class Description:
     noise_shared: bool
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
+    place: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):
-    """Writes the texts of a study. Made by ``engines.make(resolved)``; closed by its ``with``."""
+    """Writes the texts of a study. ``engines.make(resolved)`` makes one; it is opened and closed by ``with``.
 
-    #: The ``engine`` section of a study file that asks for it, ``kind`` apart.
+    It may decode any study that differs from its own in splits, samples, grid (``only``), selection
+    and which of the checkpoints are run; the base model is loaded once for all of them.
+    """
+
+    #: The ``engine`` section of a study file, ``kind`` included.
     Config: ClassVar[type[Section]]
     #: Whether sequences that differ in length alone are decoded as one.
     shares_prefixes: ClassVar[bool]
@@ -80,9 +102,15 @@ class Engine(Protocol):
     #: The knobs whose every value it honours, by name.
     honours: ClassVar[frozenset[str]]
 
-    def __init__(self, resolved: ResolvedStudy) -> None: ...
+    def __init__(self, resolved: ResolvedStudy, config: Any) -> None:
+        """Take the study and its validated ``Config``; load nothing and ask nobody.
 
-    def __enter__(self) -> "Engine": ...
+        Raises:
+            TangevalError: the study asks for what this kind of engine never has.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None: ...
 
@@ -101,7 +129,7 @@ class Engine(Protocol):
         ...
 
     def likelihood_key(self, checkpoint: Checkpoint) -> str:
-        """Return the digest of all that decides a reference's likelihood but the example."""
+        """Return the digest of all that decides a reference's likelihood but the example; "" where it gives none."""
         ...
 
     def sequences_per_batch(self) -> int:
@@ -113,14 +141,76 @@ class Engine(Protocol):
         ...
 
 
+#: For an engine that honours every knob.
+ALL_KNOBS = frozenset(knob.name for knob in KNOBS)
+
+
+def check_knobs(resolved: ResolvedStudy, honours: frozenset[str], engine: str) -> None:
+    """Refuse a study that sets a knob, at a value that changes something, which ``engine`` does not honour.
+
+    Raises:
+        TangevalError: naming the knob.
+    """
+    for name in sorted(ALL_KNOBS - honours):
+        values = getattr(resolved.study.decoding, name)
+        if any(value != KNOB[name].off for value in (values if isinstance(values, list) else [values])):
+            raise TangevalError(
+                f"decoding.{name}: the {engine} engine does not honour it; set it to {KNOB[name].off:g}, or take "
+                "another engine"
+            )
+
+
+def sequence_of(setting: Setting, sample: int) -> tuple[Any, ...]:
+    """Return what decides the tokens of a prompt's output; noise plays no part at temperature 0."""
+    return (setting.sequence, 0 if setting.temperature == 0 else sample)
+
+
+def generations(
+    resolved: ResolvedStudy, batch: Batch, output: Callable[[Example, Setting, int], Output]
+) -> pd.DataFrame:
+    """Return a batch's rows, columns ``GENERATIONS``, in the plan's order; ``output`` gives each text."""
+    step = next(c.step for c in resolved.checkpoints if c.name == batch.checkpoint)
+    study_wide = [getattr(resolved.study.decoding, knob.name) for knob in KNOBS if not knob.axis]
+    rows = []
+    for example in map(resolved.dataset.by_id.__getitem__, batch.examples):
+        for setting in batch.settings:
+            for sample in batch.samples:
+                made = output(example, setting, sample)
+                rows.append(
+                    (batch.checkpoint, step, *setting.values, *study_wide, example.split, example.id, sample,
+                     made.text, made.tokens, made.finish)
+                )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(GENERATIONS)).astype({"step": "Int64"})
+
+
 def needs_logits(resolved: ResolvedStudy, command: str) -> None:
     """Refuse what looks into the model itself, where a server holds it.
 
     Raises:
         TangevalError: the study's engine is a server.
     """
-    if resolved.study.engine:
+    if resolved.served:
         raise TangevalError(
             f"engine: `tangeval {command}` wants logits, which a server does not give; use a study without engine, "
             "whose base_model and checkpoints are here"
+        )
+
+
+def needs_no_weights(resolved: ResolvedStudy) -> None:
+    """Refuse what a study says of weights and likelihood, where its engine is a server.
+
+    Raises:
+        TangevalError: naming the keys.
+    """
+    study = resolved.study
+    given = [key for key in WEIGHTS if key in study.model_fields_set]
+    if given:
+        raise TangevalError(
+            f"{study.file}: {', '.join(given)}: with engine the weights are the server's; leave it out, and name what it "
+            "serves under engine.models (the base model as `base`)"
+        )
+    if study.select and study.select.checkpoint == "reference_nll":
+        raise TangevalError(
+            f"{study.file}: select.checkpoint: a server gives no reference_nll; take another metric, such as bleu, or "
+            "select: null"
         )

@@ -11,11 +11,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.study import ServerSection, Study
-from tangeval.core.types import Example
+from tangeval.core.study import Section, Study
+from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.engines.client import connect, fault, need_package
 from tangeval.tasks.tang.prompt import chat_messages, prompt_text
 
@@ -27,6 +30,37 @@ _SHORT, _LONG = 3, 24  # tokens of a probe's texts
 _MOST = 2**20  # characters of a text that is taken for one
 #: What a server says of a model that stays the same from one listing to the next.
 _LASTING = ("id", "owned_by", "root", "parent", "max_model_len", "meta")
+
+
+class ServerSection(Section):
+    """A server that speaks OpenAI's completions and decodes in this process's place."""
+
+    kind: Literal["openai"] = "openai"
+    server: str
+    models: Annotated[dict[str, str], Field(min_length=1)]
+    api_key_env: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    n: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    bos: str = ""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    retries: Annotated[int, Field(ge=0)] = 8
+
+    @model_validator(mode="after")
+    def _address_and_names(self) -> "ServerSection":
+        parts = urlsplit(self.server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"server: {self.server} is no URL; give one such as http://localhost:8000/v1")
+        if parts.password or parts.username:
+            raise ValueError(
+                "server: a key in the URL would be written into results; name the variable that holds it as api_key_env"
+            )
+        for name in {RANDOM, REFERENCE, ""} & self.models.keys():
+            raise ValueError(f"models: {name!r} may not be a checkpoint's name")
+        return self
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.server).netloc
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ import pandas as pd
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting
-from tangeval.core.study import ServerSection
+from tangeval.core.study import validated
 from tangeval.core.types import Example
 from tangeval.engines.base import OnProgress
 from tangeval.engines.client import in_flight, run
-from tangeval.engines.completions import Knobs, Server, Text, opened, settle
+from tangeval.engines.completions import Knobs, Server, ServerSection, Text, opened, settle
 from tangeval.models.checkpoints import Skipped
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import LIKELIHOOD, read_json, record_seconds, sweep, weed, write_batch_file
@@ -95,7 +95,8 @@ def estimate(resolved: ResolvedStudy, folder: Path, pending: Sequence[Batch]) ->
 
 def _engine(resolved: ResolvedStudy) -> ServerSection:
     assert resolved.study.engine
-    return resolved.study.engine
+    section = resolved.study.engine.model_dump(exclude_none=True)
+    return validated(ServerSection, section, resolved.study.file, "engine")
 
 
 def _plan(

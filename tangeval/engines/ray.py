@@ -22,11 +22,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from tangeval import __version__
 from tangeval.cli.progress import quieten
 from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.study import Section, validated
 from tangeval.core.types import Base, Checkpoint
 from tangeval.engines.base import OnProgress
 from tangeval.models import checkpoints as checkpoints_on_disk
@@ -34,6 +37,16 @@ from tangeval.resolve import ResolvedStudy
 
 if TYPE_CHECKING:
     from tangeval.generation import Done, Here, Job, Machine
+
+
+class RaySection(Section):
+    """What a job takes of a node where a study is run ``--on ray``; it changes no text but by the threads of a CPU."""
+
+    kind: Literal["ray"] = "ray"
+    address: str = "ray"
+    gpus_per_job: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = "auto"
+    cpus_per_job: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
 
 _TICK = 0.5  # seconds between looks at what the nodes tell
 #: How often a job may take its process with it, or a process fail to start, before that is an error.
@@ -184,7 +197,9 @@ class Nodes:
     """The nodes of a cluster that is connected, as ``generate.Workers``."""
 
     def __init__(self, ray: Any, resolved: ResolvedStudy) -> None:
-        study, gpus = resolved.study.ray, resolved.study.ray.gpus_per_job
+        section = resolved.study.engine.model_dump(exclude_none=True) if resolved.study.engine else {}
+        study = validated(RaySection, section, resolved.study.file, "engine")
+        gpus = study.gpus_per_job
         if gpus == "auto":
             gpus = int(ray.cluster_resources().get("GPU", 0) >= 1)
         cpus = study.cpus_per_job

@@ -141,10 +141,11 @@ def said_of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a results folder says of its own making, whatever the engine."""
     asked = resolved.study.content()
-    for key in ("ray", "cache_dir"):  # where and by how many it is made is no part of what is made
+    for key in (
+        "engine",
+        "cache_dir",
+    ):  # where and by whom it is made: what of it counts is in the cache keys
         asked.pop(key, None)
-    for key in ("server", "concurrency", "api_key_env", "timeout", "retries"):
-        (asked.get("engine") or {}).pop(key, None)
     return {
         "schema": SCHEMA,
         "tangeval": __version__,
