@@ -36,7 +36,7 @@ from tangeval.core.types import Checkpoint, Example, Load
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.memory import measure as measure_rows
-from tangeval.decoding.sampler import noise_key
+from tangeval.decoding.noise import noise_key
 from tangeval.decoding.shared_prefix import bare
 from tangeval.models import loading as models
 from tangeval.models.checkpoints import discover, resolve_base

@@ -27,7 +27,7 @@ from tangeval.core.types import Base, Checkpoint, Example, Load
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.memory import RowCost, UnmeasuredError, decode_in_memory, measure
-from tangeval.decoding.sampler import noise_key
+from tangeval.decoding.noise import noise_key
 from tangeval.decoding.shared_prefix import suits
 from tangeval.engines.base import OnProgress
 from tangeval.engines.likelihood import Likelihood, ReferenceNLL, reference_nll

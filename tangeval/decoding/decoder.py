@@ -1,9 +1,9 @@
 """Every sequence of one checkpoint in one shared decode.
 
-In: a model, prompts as token ids, and sequences (prompt, knobs, noise). Out: the token ids of
-each sequence, EOS included. Knows nothing of text, files or settings.
+In: a model, prompts as token ids, and sequences (prompt, setting, noise). Out: the token ids of
+each sequence, EOS included. Knows nothing of text, files or the grid.
 
-Streams on one prompt whose tokens so far are the same share one row of the batch until they
+Sequences on one prompt whose tokens so far are the same share one row of the batch until they
 part: all begin on the prompt's row, and after each step the distinct (row, token) pairs are
 the next step's rows. Rows whose sequences have all ended leave the batch.
 """
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from tangeval.core.errors import NOT_NUMBERS, UnusableError
-from tangeval.core.knobs import Setting
+from tangeval.core.knobs import KNOB, Setting
 from tangeval.decoding.batch import Workspace, prefill
-from tangeval.decoding.sampler import KINDS, SequenceBatch, ban_repeats, choose, kind_of
+from tangeval.decoding.processors import ban_repeats
+from tangeval.decoding.sampler import Kind, SequenceBatch, choose, kind_of
+from tangeval.decoding.warpers import cuts_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,43 +57,95 @@ def decode(
     ``share=False`` gives each sequence a row of its own: the plain way, for comparison.
     ``on_step`` is told after each step how many sequences ended with it. A ``workspace`` spares
     the next decode what this one made ready.
+
+    Raises:
+        UnusableError: the model's logits are no numbers.
     """
-    device = model.device
-    # Streams that are drawn alike stand together.
-    order = sorted(range(len(sequences)), key=lambda i: _kind(sequences[i]))
-    live, kind, temperatures, keys, limit = _to_tensors([sequences[i] for i in order], device)
-    kinds = kind.bincount(minlength=KINDS).tolist()
-    index = torch.tensor(order, device=device)
-    stop = torch.tensor(list(eos), device=device)
-    output = torch.full((len(sequences), int(limit.max())), -1, device=device)
-    most = torch.bincount(live.row, minlength=len(prompts)).tolist()
+    live = _Live.of(sequences, model.device)
+    kinds = live.kind.bincount(minlength=len(Kind)).tolist()
+    stop = torch.tensor(list(eos), device=model.device)
+    output = torch.full((len(sequences), int(live.limit.max())), -1, device=model.device)
+    most = torch.bincount(live.batch.row, minlength=len(prompts)).tolist()
     logits, rows = prefill(model, prompts, output.shape[1], most, workspace or Workspace())
-    if logits.isnan().any():
-        raise UnusableError(NOT_NUMBERS)
     ran, size = [len(prompts)], len(prompts)
     for step in range(output.shape[1]):
+        # The largest logit is finite unless one is NaN or all are infinite; places without a row have no meaning.
+        finite = logits.amax(dim=1).isfinite()[live.batch.row].all()
         ban_repeats(logits, rows.texts(size), no_repeat_ngram_size)
-        token = choose(logits, live, kinds, temperatures, keys, step)
-        going = ~torch.isin(token, stop) & (step + 1 < limit)
-        parting = _part(live.row, token, going, kind, rows.sizes, share)
-        size, number, moved, *kinds = parting.counts.tolist()  # the one place that waits for the device
-        output[index, step] = token
+        token = choose(logits, live.batch, kinds, live.temperatures, live.keys, step)
+        going = ~torch.isin(token, stop) & (step + 1 < live.limit)
+        parting = _part(live.batch.row, token, going, live.kind, rows.sizes, share)
+        counts = torch.cat([parting.counts, finite[None]])
+        size, number, moved, *kinds, numbers = counts.tolist()  # the one place that waits for the device
+        if not numbers:
+            raise UnusableError(NOT_NUMBERS)
+        output[live.index, step] = token
         on_step(len(token) - sum(kinds))
         if not number:
             break
-        stays = parting.stays[: sum(kinds)]
-        live, kind, index, limit = (
-            replace(live, row=parting.row)[stays],
-            kind[stays],
-            index[stays],
-            limit[stays],
-        )
+        live = live.stay(parting.row, parting.stays[: sum(kinds)])
         move, first = parting.moves[:moved], parting.firsts[:number]
         logits = rows.advance(
             size, parting.parent[move], parting.place[move], parting.place[first], token[parting.order[first]]
         )
         ran.append(number)
     return Decoded([[t for t in line if t >= 0] for line in output.tolist()], ran)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """The sequences that go on, those drawn alike together; all but the last two are ``[S]``.
+
+    ``index`` is a sequence's place in what was asked, ``limit`` the most tokens it may have.
+    """
+
+    batch: SequenceBatch
+    kind: Tensor
+    index: Tensor
+    limit: Tensor
+    temperatures: Tensor  #: those that ``batch`` indexes
+    keys: Tensor
+
+    @classmethod
+    def of(cls, sequences: Sequence[TokenSequence], device: torch.device) -> "_Live":
+        kinds = {setting: kind_of(setting) for setting in {s.setting for s in sequences}}
+        order = sorted(range(len(sequences)), key=lambda place: kinds[sequences[place].setting])
+        chosen = [sequences[place] for place in order]
+        settings = [sequence.setting for sequence in chosen]
+        temperatures, temperature = _distinct([setting.temperature for setting in settings], device)
+        keys, key = _distinct([sequence.key for sequence in chosen], device)
+        used = {name for setting in kinds for name in cuts_on(setting.as_dict())}
+        knobs = {
+            name: torch.tensor(
+                [getattr(setting, name) for setting in settings],
+                dtype=torch.int64 if KNOB[name].type is int else torch.float64,
+                device=device,
+            )
+            for name in sorted(used)
+        }
+        row, kind, index, limit = (
+            torch.tensor(values, device=device)
+            for values in (
+                [sequence.prompt for sequence in chosen],
+                [kinds[setting] for setting in settings],
+                order,
+                [setting.max_length for setting in settings],
+            )
+        )
+        return cls(SequenceBatch(row, temperature, key, knobs), kind, index, limit, temperatures, keys)
+
+    def stay(self, row: Tensor, stays: Tensor) -> "_Live":
+        """Return the sequences at ``stays``, which lie on other rows now (``row`` ``[S]``)."""
+        batch = replace(self.batch, row=row)[stays]
+        kind, index, limit = (field[stays] for field in (self.kind, self.index, self.limit))
+        return replace(self, batch=batch, kind=kind, index=index, limit=limit)
+
+
+def _distinct(values: Sequence[float], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The distinct values, sorted, and each value's place among them."""
+    distinct = sorted(set(values))
+    place = {value: index for index, value in enumerate(distinct)}
+    return torch.tensor(distinct, device=device), torch.tensor([place[v] for v in values], device=device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +202,9 @@ def _part(
     leader = torch.where(first, sequences, 0).cummax(0).values
     moved_to = torch.empty_like(row)
     moved_to[order] = place[leader]
-    per_kind = torch.zeros(KINDS, dtype=row.dtype, device=row.device).index_add_(0, kind, going.to(row.dtype))
+    per_kind = torch.zeros(len(Kind), dtype=row.dtype, device=row.device).index_add_(
+        0, kind, going.to(row.dtype)
+    )
     counts = torch.cat([torch.stack([size, number, move.sum()]), per_kind])
     return Parting(order, parent, place, _first(first), _first(move), moved_to, _first(going), counts)
 
@@ -159,29 +215,3 @@ def _first(true: Tensor) -> Tensor:
     place = torch.where(true, true.cumsum(0) - 1, size)
     every = torch.arange(size, device=true.device)
     return torch.zeros(size + 1, dtype=torch.int64, device=true.device).scatter_(0, place, every)[:size]
-
-
-def _kind(sequence: TokenSequence) -> int:
-    return kind_of(sequence.setting.temperature, sequence.setting.top_k, sequence.setting.top_p)
-
-
-def _to_tensors(
-    sequences: Sequence[TokenSequence], device: torch.device
-) -> tuple[SequenceBatch, Tensor, Tensor, Tensor, Tensor]:
-    """The sequences as tensors, their kinds, the distinct temperatures and keys they index, their limits."""
-    temperatures = sorted({s.setting.temperature for s in sequences})
-    keys = sorted({s.key for s in sequences})
-    place, slot = {t: i for i, t in enumerate(temperatures)}, {k: i for i, k in enumerate(keys)}
-    return (
-        SequenceBatch(
-            torch.tensor([s.prompt for s in sequences], device=device),
-            torch.tensor([place[s.setting.temperature] for s in sequences], device=device),
-            torch.tensor([slot[s.key] for s in sequences], device=device),
-            torch.tensor([s.setting.top_k for s in sequences], device=device),
-            torch.tensor([s.setting.top_p for s in sequences], dtype=torch.float64, device=device),
-        ),
-        torch.tensor([_kind(s) for s in sequences], device=device),
-        torch.tensor(temperatures, device=device),
-        torch.tensor(keys, device=device),
-        torch.tensor([s.setting.max_length for s in sequences], device=device),
-    )

@@ -218,12 +218,10 @@ def attend(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **kwargs: Any,
+    **more: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer, with one new token a row."""
-    if softcap is not None or s_aux is not None or attention_mask is not None:
+    if attention_mask is not None or more.get("softcap") is not None or more.get("s_aux") is not None:
         raise NotImplementedError("attention with soft-capped scores, sinks or a bias over shared prompts")
     return _STORE.get().attend(module.layer_idx, query, key, value, scaling), None
 

@@ -24,7 +24,8 @@ from tangeval.core.knobs import AXES, Setting
 from tangeval.core.study import Decoding, named_numbers, validated
 from tangeval.core.types import Checkpoint, Example
 from tangeval.decoding.decoder import TokenSequence, decode
-from tangeval.decoding.sampler import ban_repeats, gumbel, noise_key
+from tangeval.decoding.noise import gumbel, noise_key
+from tangeval.decoding.processors import ban_repeats
 from tangeval.models import loading as models
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import read_json

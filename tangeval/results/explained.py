@@ -143,7 +143,8 @@ class Explained(_Record):
                 raise ValueError(f"step {number}: a probability and a score for each candidate")
             if len(step.picks) != len(self.settings):
                 raise ValueError(f"step {number}: a pick for each setting")
-            if {step.token, *(each.id for each in (*step.candidates, *step.picks))} - self.vocabulary.keys():
+            named = {step.token} | {each.id for each in step.candidates} | {pick.id for pick in step.picks}
+            if named - self.vocabulary.keys():
                 raise ValueError(f"step {number}: a string for each token")
         stages = min(len(step.stages) for step in self.steps)
         if not all(0 <= place < stages for setting in self.settings for place in setting.stages):

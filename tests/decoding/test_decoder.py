@@ -25,7 +25,7 @@ from tangeval.decoding import batch as rows
 from tangeval.decoding import memory
 from tangeval.decoding.batch import Shared, Workspace, prefill
 from tangeval.decoding.decoder import decode
-from tangeval.decoding.sampler import noise_key
+from tangeval.decoding.noise import noise_key
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import encode_prompt
 from tests.support.plain_decoder import plain_decode, sequence_of

@@ -6,11 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig
 
+from tangeval.core.knobs import Setting
 from tangeval.decoding import sampler
 from tangeval.decoding.batch import Shared, Workspace, prefill
 from tangeval.decoding.decoder import decode
 from tangeval.decoding.memory import measure
-from tangeval.decoding.sampler import KINDS, SequenceBatch, kind_of, noise_key
+from tangeval.decoding.noise import noise_key
+from tangeval.decoding.sampler import Kind, SequenceBatch, kind_of
 from tangeval.decoding.shared_prefix import FlashStore
 from tests.support.plain_decoder import sequence_of
 
@@ -58,13 +60,15 @@ def test_the_kernel_draws_what_tensors_draw(dtype, size, spread, monkeypatch):
             range(4), range(4), range(5), (0, 1, 7, 64, 70, size - 3), (0.05, 0.3, 0.8, 0.99, 1.0)
         )
     )
-    knobs.sort(key=lambda n: kind_of(float(temperatures[n[1]]), n[3], n[4]))
-    row, temperature, noise, top_k, top_p = map(list, zip(*knobs, strict=True))
-    kinds = torch.tensor([kind_of(float(temperatures[n[1]]), n[3], n[4]) for n in knobs]).bincount(
-        minlength=KINDS
-    )
-    fields = [torch.tensor(x).cuda() for x in (row, temperature, noise, top_k)]
-    sequences = SequenceBatch(*fields, torch.tensor(top_p).double().cuda())
+    kind = [
+        kind_of(Setting.of(temperature=float(temperatures[t]), top_k=k, top_p=p)) for _, t, _, k, p in knobs
+    ]
+    kinds = torch.tensor(kind).bincount(minlength=len(Kind))
+    order = sorted(range(len(knobs)), key=kind.__getitem__)
+    row, temperature, noise, top_k, top_p = map(list, zip(*(knobs[place] for place in order), strict=True))
+    fields = [torch.tensor(x).cuda() for x in (row, temperature, noise)]
+    cuts = {"top_k": torch.tensor(top_k).cuda(), "top_p": torch.tensor(top_p).double().cuda()}
+    sequences = SequenceBatch(*fields, cuts)
     keys = torch.tensor([noise_key(1, f"{n}", 0) for n in range(5)]).cuda()
     arguments = (logits, sequences, kinds.tolist(), temperatures.cuda(), keys, 4)
     drawn = sampler.choose(*arguments)

@@ -13,26 +13,32 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from tangeval.core.knobs import Setting
 from tangeval.decoding import sampler
-from tangeval.decoding.sampler import KINDS, SequenceBatch, ban_repeats, gumbel, kind_of, noise_key
+from tangeval.decoding.noise import gumbel, noise_key
+from tangeval.decoding.processors import ban_repeats
+from tangeval.decoding.sampler import Kind, SequenceBatch, kind_of
 
 
-def one_sequence(row: int, top_k: int, top_p: float, noise: int = 0) -> SequenceBatch:
-    whole = [torch.tensor([value]) for value in (row, 0, noise, top_k)]
-    return SequenceBatch(*whole, torch.tensor([top_p], dtype=torch.float64))
+def batch(row, temperature, key, **knobs) -> SequenceBatch:
+    """Sequences by lists: rows, places of temperatures and keys, and the values of each cut."""
+    values = {name: torch.tensor(each).double() for name, each in knobs.items()}
+    values["top_k"] = values["top_k"].long()
+    return SequenceBatch(*map(torch.tensor, (row, temperature, key)), values)
 
 
 def choose(logits, sequences, temperatures, keys, step) -> torch.Tensor:
     """The sampler for sequences in any order: each sequence's token."""
-    knobs = zip(
-        temperatures[sequences.temperature].tolist(),
-        sequences.top_k.tolist(),
-        sequences.top_p.tolist(),
-        strict=True,
+    kinds = torch.tensor(
+        [
+            kind_of(Setting.of(temperature=float(temperatures[t]), top_k=k, top_p=p))
+            for t, k, p in zip(
+                sequences.temperature, sequences.knobs["top_k"], sequences.knobs["top_p"], strict=True
+            )
+        ]
     )
-    kinds = torch.tensor([kind_of(*three) for three in knobs])
     order = kinds.argsort(stable=True)
-    several = kinds.bincount(minlength=KINDS).tolist()
+    several = kinds.bincount(minlength=len(Kind)).tolist()
     token = torch.empty_like(order)
     token[order] = sampler.choose(logits, sequences[order], several, temperatures, keys, step)
     return token
@@ -55,7 +61,7 @@ def kept_by_choose(logits, temperature, top_k, top_p, monkeypatch) -> set[int]:
         monkeypatch.setattr(
             sampler, "gumbel", lambda keys, step, ids, t=token: torch.where(ids == t, 1e6, 0.0)
         )
-        sequences = one_sequence(0, top_k, top_p)
+        sequences = batch([0], [0], [0], top_k=[top_k], top_p=[top_p])
         winner = choose(logits[None], sequences, torch.tensor([temperature]), torch.tensor([0]), 0)
         if winner.item() == token:
             kept.add(token)
@@ -115,9 +121,7 @@ def test_token_is_the_argmax_of_warped_logits_and_noise(candidates, monkeypatch)
         for p in (0.2, 0.75, 1.0)
     ]
     row, temperature, noise, top_k, top_p = map(list, zip(*settings, strict=True))
-    sequences = SequenceBatch(
-        *map(torch.tensor, (row, temperature, noise, top_k)), torch.tensor(top_p).double()
-    )
+    sequences = batch(row, temperature, noise, top_k=top_k, top_p=top_p)
     chosen = choose(logits, sequences, temperatures, keys, step=4)
     noise = gumbel(keys, 4, torch.arange(300).expand(5, -1))
     for (r, t, u, k, p), token in zip(settings, chosen.tolist(), strict=True):
@@ -132,11 +136,8 @@ def test_sampled_frequencies_match_the_warped_distribution(top_k, top_p):
     logits = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 2
     draws = 20_000
     keys = torch.tensor([noise_key(7, "poem", n) for n in range(draws)])
-    every = torch.arange(draws)
-    zero = torch.zeros_like(every)
-    sequences = SequenceBatch(
-        zero, zero, every, zero + top_k, torch.full((draws,), top_p, dtype=torch.float64)
-    )
+    zero = [0] * draws
+    sequences = batch(zero, zero, list(range(draws)), top_k=[top_k] * draws, top_p=[top_p] * draws)
     counts = torch.bincount(choose(logits[None], sequences, torch.tensor([0.9]), keys, 2), minlength=40)
     expected = hugging_face(logits, 0.9, top_k, top_p).softmax(-1).double() * draws
     assert counts[expected == 0].sum() == 0

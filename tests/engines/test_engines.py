@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tangeval.decoding.decoder import decode
-from tangeval.decoding.sampler import noise_key
+from tangeval.decoding.noise import noise_key
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import encode_prompt
 from tests.support.pages import module

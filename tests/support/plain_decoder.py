@@ -15,7 +15,7 @@ from transformers import (
 
 from tangeval.core.knobs import Setting
 from tangeval.decoding.decoder import TokenSequence
-from tangeval.decoding.sampler import gumbel
+from tangeval.decoding.noise import gumbel
 
 
 def processors(sequence: TokenSequence, no_repeat_ngram_size: int) -> LogitsProcessorList:

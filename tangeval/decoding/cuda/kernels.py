@@ -3,7 +3,7 @@
 Written in Triton, which PyTorch brings along where it drives a GPU.
 
 The draw is what ``sampler`` does in a hundred kernels, and without a wait. In: logits, each
-row's largest in order, and the sequences. Out: one token a stream. The same token as the
+row's largest in order, and the sequences. Out: one token a sequence. The same token as the
 sampler's own way gives, up to the last bit of a logarithm. Each sequence is one program. Where
 its cut falls among the largest logits, it looks at those alone. Else it finds the cut by
 bisection over the values that a logit can have, reading the row once for each bit, and draws
@@ -23,6 +23,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
+from tangeval.core.knobs import KNOB
+
+#: The knobs that ``draw`` honours; sequences with other cuts on are drawn by tensors.
+SUPPORTS = frozenset({"temperature", "top_k", "top_p"})
 _BLOCK = 2048
 #: The low bits that are alike in all numbers of a dtype, once they are float32.
 _SHIFT = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}
@@ -46,11 +50,19 @@ def draw(
     mixed in.
     """
     if len(token):
+        top_k, top_p = (_values(sequences, name) for name in ("top_k", "top_p"))
         _draw[(len(token),)](
             logits, logits.stride(0), logits.shape[1], values, ids, sequences.row, sequences.temperature, sequences.key,
-            sequences.top_k, sequences.top_p, temperatures, seeds, token, candidates=values.shape[1], block=_BLOCK,
+            top_k, top_p, temperatures, seeds, token, candidates=values.shape[1], block=_BLOCK,
             shift=_SHIFT[logits.dtype], num_warps=8,
         )  # fmt: skip
+
+
+def _values(sequences: Any, name: str) -> Tensor:
+    """A cut's value of each sequence ``[S]``: where no sequence makes it, off."""
+    off, dtype = KNOB[name].off, torch.int64 if KNOB[name].type is int else torch.float64
+    found = sequences.knobs.get(name)
+    return torch.full_like(sequences.row, off, dtype=dtype) if found is None else found
 
 
 def attend_own(
@@ -240,7 +252,7 @@ def _rank(scores, shift: tl.constexpr):
 
 @triton.jit
 def _gumbel(seed, tokens):
-    """``sampler.gumbel``."""
+    """``noise.gumbel``."""
     bits = _mix(seed ^ ((tokens + 1) * _GOLDEN))
     uniform = (((bits >> 41) & 0x7FFFFF).to(tl.float32) + 0.5) * 1.1920928955078125e-07
     return -libdevice.log(-libdevice.log1p(-uniform))
@@ -248,7 +260,7 @@ def _gumbel(seed, tokens):
 
 @triton.jit
 def _mix(x):
-    """``sampler._mix``."""
+    """``noise._mix``."""
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
