@@ -57,7 +57,7 @@ def main() -> None:
             row = step(model, collate(longest[:micro], layout))
         except torch.OutOfMemoryError:
             row = {"peak_gib": None, "seconds_a_record": None}
-        found.append({"micro_batch": micro, "gradient_checkpointing": checkpointing} | row)
+        found.append({"per_device_batch_size": micro, "gradient_checkpointing": checkpointing} | row)
         print(json.dumps(found[-1]), flush=True)
     report = {
         "device": torch.cuda.get_device_name(), "base": base.name, "recipe": config.recipe,
@@ -102,7 +102,9 @@ def show(report: dict[str, Any]) -> None:
         peak = row["peak_gib"]
         fits = next((card for card, room in CARDS.items() if peak and peak <= room), "none")
         told = ("", "") if peak is None else (f"{peak:.1f}", f"{row['seconds_a_record']:.3f}")
-        table.add_row(str(row["micro_batch"]), "yes" if row["gradient_checkpointing"] else "no", *told, fits)
+        table.add_row(
+            str(row["per_device_batch_size"]), "yes" if row["gradient_checkpointing"] else "no", *told, fits
+        )
     console.print(table)
 
 

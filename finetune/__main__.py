@@ -1,26 +1,25 @@
-"""``python -m finetune CONFIG.yaml [key=value …]``"""
+"""``python -m finetune CONFIG.yaml [key=value …]``; once installed, ``python -m tangeval.finetune``."""
 
 import argparse
 import os
-import signal
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from finetune.config import Config, load_config
-from finetune.run import prepare
-from tangeval.cli.progress import Shown, quieten
-from tangeval.core.errors import TangevalError
-from tangeval.core.untrusted import inert
+from tangeval.cli.entry import command
+from tangeval.cli.progress import SafeConsole
+from tangeval.core.libraries import needs
 from tangeval.results.files import alone
+
+from .config import Config, load_config
+from .run import prepare
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m finetune",
+        prog=f"python -m {__package__}",
         description="Fine-tune with LoRA; leaves checkpoints, training_log.csv, loss.png and train_ids.json.",
         epilog="The same command goes on where a run was cut off.",
     )
@@ -29,30 +28,26 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="delete another run's checkpoints")
     options = parser.parse_args()
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    console = Shown(width=None if sys.stdout.isatty() else 120, quiet=not first)
-    quieten()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
-    try:
+    with command():
         config = load_config(options.config, options.overrides)
         with alone(Path(config.output_dir)) if first else nullcontext():
-            finetune(config, console, overwrite=options.overwrite, first=first)
-    except TangevalError as error:
-        print(inert(f"error: {error}"), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.exit(130)
+            finetune(config, make_console(quiet=not first), overwrite=options.overwrite, first=first)
+
+
+def make_console(*, quiet: bool = False) -> SafeConsole:
+    """Return the console of a command; in a pipe or a log its lines are 120 characters wide."""
+    return SafeConsole(width=None if SafeConsole().is_terminal else 120, quiet=quiet)
 
 
 def finetune(config: Config, console: Console, *, overwrite: bool = False, first: bool = True) -> None:
-    """Fine-tune as ``config`` says, or say that this was done; ``first`` of several processes alone writes."""
-    with _in_turn():
+    """Fine-tune as ``config`` says, unless that was done; of several processes only the ``first`` writes."""
+    with needs("train", "fine-tuning"), _first_process_first():
         run = prepare(config, overwrite=overwrite, first=first)
     if run.complete():
         console.print(f"{run.folder} is complete already: nothing to do", highlight=False)
         return
-    # torch takes seconds to import, and a complete run needs none of it.
-    from finetune.train import train
+    with needs("train", "fine-tuning"):  # torch takes seconds to import, and a complete run needs none of it
+        from .train import train
 
     console.print(
         f"{run.base.name} on {len(run.examples)} poems of {config.data}, {config.epochs:g} epochs in batches "
@@ -63,7 +58,7 @@ def finetune(config: Config, console: Console, *, overwrite: bool = False, first
     console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
 
 
-def _in_turn() -> AbstractContextManager[Any]:
+def _first_process_first() -> AbstractContextManager[Any]:
     """Let the first of torchrun's processes make the folder ready before the others look at it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return nullcontext()

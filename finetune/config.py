@@ -25,20 +25,20 @@ class Lora(Section):
 #: What the homework does otherwise than ``Config``'s defaults, a key for each of its ways.
 HW5: dict[str, Any] = {
     "records": 1040,
-    "supervise": "all",
+    "loss_on": "all",
     "eos": "twice",
     "padding": "cutoff",
     "attention_mask": "ones",
-    "too_long": "cut",
+    "overflow": "cut",
     "precision": "float16",
     "gradient_checkpointing": True,
-    "keep": 3,
+    "save_total_limit": 3,
 }
 RECIPES: dict[str, dict[str, Any]] = {"default": {}, "hw5": HW5}
 
 
 class Config(Section):
-    """One fine-tuning run. ``batch`` records make a step, ``micro_batch`` fit the memory at a time.
+    """One fine-tuning run. ``batch`` records make a step, ``per_device_batch_size`` fit the memory at a time.
 
     ``recipe`` says what keys that are not given are: ``hw5`` is the homework as it runs.
     """
@@ -46,7 +46,7 @@ class Config(Section):
     recipe: Literal["default", "hw5"] = "default"
     base_model: str = "tang-mini"
     cache_dir: str | None = None  #: where the hub's library keeps a model; its own place if null
-    from_ckpt: str | None = None  #: an adapter to go on training; a new one if null
+    resume_adapter: str | None = None  #: an adapter to go on training; a new one if null
     data: str = "sample"
     validation: Annotated[int, Field(ge=1)] | None = None  #: poems; the data set's own number if null
     prompt: Literal["hw5", "chat"] = "hw5"
@@ -58,18 +58,20 @@ class Config(Section):
     epochs: Annotated[float, Field(gt=0)] = 1
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 50
-    micro_batch: Annotated[int, Field(ge=1)] = 4
+    per_device_batch_size: Annotated[int, Field(ge=1)] = 4
     batch: Annotated[int, Field(ge=1)] = 16
     cutoff: Annotated[int, Field(ge=8)] = 256  #: tokens of prompt and completion together
-    too_long: Literal["leave_out", "cut"] = "leave_out"  #: what happens to longer texts
-    supervise: Literal["completion", "all"] = "completion"  #: the tokens that the loss is on
-    eos: Literal["once", "twice", "unlearnt"] = "once"  #: at a text's end; unlearnt where it also pads
+    overflow: Literal["leave_out", "cut"] = "leave_out"  #: what happens to longer texts
+    loss_on: Literal["completion", "all"] = "completion"  #: the tokens that the loss is on
+    eos: Literal["once", "twice", "masked"] = "once"  #: at a text's end; masked where it also pads
     padding: Literal["longest", "cutoff"] = "longest"  #: to the longest of a batch, or always to the cutoff
     attention_mask: Literal["real", "ones"] = "real"  #: ones lets texts see what pads them
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  #: of mixed-precision training
     logging_steps: Annotated[int, Field(ge=1)] = 20
     save_steps: Annotated[int, Field(ge=1)] = 65
-    keep: Annotated[int, Field(ge=1)] | None = None  #: the newest so many checkpoints; all if null
+    save_total_limit: Annotated[int, Field(ge=1)] | None = (
+        None  #: the newest so many checkpoints; all if null
+    )
     report_to: tuple[str, ...] = ()  #: transformers' integrations, such as tensorboard
     gradient_checkpointing: bool = False
     fsdp: bool = (
@@ -84,8 +86,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        if self.batch % self.micro_batch:
-            raise ValueError(f"batch: {self.batch} is no multiple of micro_batch {self.micro_batch}")
+        if self.batch % self.per_device_batch_size:
+            raise ValueError(
+                f"batch: {self.batch} is no multiple of per_device_batch_size {self.per_device_batch_size}"
+            )
         if self.load.merge:
             raise ValueError("load.merge: an adapter that is trained is not merged; leave it out")
         if self.load.compile:

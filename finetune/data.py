@@ -13,9 +13,10 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
-from finetune.config import Config
 from tangeval.core.types import Example
 from tangeval.tasks.tang.prompt import Template, encode_completion, encode_prompt
+
+from .config import Config
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -28,11 +29,11 @@ class Layout:
     """
 
     cutoff: int = 256
-    supervise: str = "completion"
+    loss_on: str = "completion"
     eos: str = "once"
     padding: str = "longest"
     attention_mask: str = "real"
-    too_long: str = "leave_out"
+    overflow: str = "leave_out"
     filler: int = 0
     on_the_left: bool = False
 
@@ -45,8 +46,8 @@ def layout_of(config: Config, tokenizer: Any) -> Layout:
     """
     plain = config.attention_mask == "real"
     return Layout(
-        config.cutoff, config.supervise, config.eos, config.padding, config.attention_mask, config.too_long,
-        filler=tokenizer.eos_token_id if config.eos == "unlearnt" else 0,
+        config.cutoff, config.loss_on, config.eos, config.padding, config.attention_mask, config.overflow,
+        filler=tokenizer.eos_token_id if config.eos == "masked" else 0,
         on_the_left=not plain and getattr(tokenizer, "padding_side", "right") == "left",
     )  # fmt: skip
 
@@ -66,11 +67,11 @@ def tokenize(
         answer = encode_completion(tokenizer, example, template, example.reference)
         if layout.eos == "twice":
             answer = [*answer, answer[-1]]
-        if len(prompt) + len(answer) > layout.cutoff and layout.too_long == "leave_out":
+        if len(prompt) + len(answer) > layout.cutoff and layout.overflow == "leave_out":
             continue
         ids = (prompt + answer)[: layout.cutoff]
-        labels = ids if layout.supervise == "all" else ([IGNORED] * len(prompt) + answer)[: layout.cutoff]
-        if layout.eos == "unlearnt":
+        labels = ids if layout.loss_on == "all" else ([IGNORED] * len(prompt) + answer)[: layout.cutoff]
+        if layout.eos == "masked":
             labels = [IGNORED if label == answer[-1] else label for label in labels]
         rows.append({"input_ids": ids, "labels": labels})
     return Dataset.from_list(rows), len(examples) - len(rows)
@@ -101,7 +102,7 @@ def collate(rows: Sequence[dict[str, list[int]]], layout: Layout = Layout()) -> 
         "input_ids": padded([row["input_ids"] for row in rows], layout.filler),
         "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], seen),
         "labels": labels,
-        "logits_to_keep": torch.arange(longest - 1) if layout.supervise == "all" else _places(labels),
+        "logits_to_keep": torch.arange(longest - 1) if layout.loss_on == "all" else _places(labels),
     }
 
 

@@ -9,32 +9,32 @@ with ``timings.json``. ``tangeval run studies/recipes.yaml`` then says what they
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from finetune.__main__ import finetune
-from finetune.config import Config, load_config
-from tangeval.cli.progress import Shown, quieten
+from tangeval.cli.entry import command
 from tangeval.core.errors import TangevalError
 from tangeval.results.files import alone, read_json
 
+from .__main__ import finetune, make_console
+from .config import Config, load_config
+
 #: Each correction by name: the keys that it changes.
 CORRECTIONS: dict[str, dict[str, object]] = {
-    "completion-only": {"supervise": "completion"},
+    "completion-only": {"loss_on": "completion"},
     "one-eos": {"eos": "once"},
     "real-mask": {"attention_mask": "real"},
     "dynamic-padding": {"padding": "longest"},
     "bfloat16": {"precision": "bfloat16"},
     "no-checkpointing": {"gradient_checkpointing": False},
-    "saves": {"save_steps": 13, "keep": None},
+    "saves": {"save_steps": 13, "save_total_limit": None},
     "learning-rate": {"learning_rate": 1e-3},
     "warm-up": {"warmup_steps": 7},
 }
 #: What is no correction, but what the homework would be had it left EOS as what pads.
-SLIPS: dict[str, dict[str, object]] = {"eos-as-padding": {"eos": "unlearnt"}}
+SLIPS: dict[str, dict[str, object]] = {"eos-as-padding": {"eos": "masked"}}
 
 
 def variants(file: Path, overrides: list[str]) -> dict[str, Config]:
@@ -45,7 +45,7 @@ def variants(file: Path, overrides: list[str]) -> dict[str, Config]:
     every = {"hw5": given} | {
         name: given.model_copy(update=keys) for name, keys in (CORRECTIONS | SLIPS).items()
     }
-    every["default"] = default.model_copy(update=known | {"micro_batch": default.batch})
+    every["default"] = default.model_copy(update=known | {"per_device_batch_size": default.batch})
     return {
         name: config.model_copy(update={"output_dir": f"{given.output_dir}/{name}"})
         for name, config in every.items()
@@ -54,15 +54,14 @@ def variants(file: Path, overrides: list[str]) -> dict[str, Config]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m finetune.recipes", description=(__doc__ or "").split("\n")[0]
+        prog=f"python -m {__package__}.recipes", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("config", type=Path, help="a YAML file, such as finetune/configs/recipes.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the runs")
     options = parser.parse_args()
-    console = Shown(width=None if sys.stdout.isatty() else 120)
-    quieten()
-    try:
+    console = make_console()
+    with command():
         every = variants(options.config, options.overrides)
         if unknown := set(options.only or ()) - set(every):
             raise TangevalError(f"--only: {', '.join(unknown)} is none of {', '.join(every)}")
@@ -72,9 +71,6 @@ def main() -> None:
             with alone(Path(config.output_dir)):
                 finetune(config, console)
         show(chosen, console)
-    except TangevalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def show(chosen: dict[str, Config], console: Console) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.config import Config
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Base, Checkpoint, Example
 from tangeval.models.checkpoints import TRAIN_IDS, discover, fingerprint, identity, resolve_base, trained_on
 from tangeval.results.files import read_json, sweep, write_json
 from tangeval.tasks.tang import data as dataset
+
+from .config import Config
 
 RECORD = "run.json"
 #: What decides nothing that is learnt.
@@ -93,14 +94,16 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
 
 def _start(config: Config) -> Checkpoint | None:
     """The adapter to go on from: one that keeps a record of the poems it saw, since its successors must."""
-    if config.from_ckpt is None:
+    if config.resume_adapter is None:
         return None
-    (start, *others), _ = discover([config.from_ckpt])
+    (start, *others), _ = discover([config.resume_adapter])
     if others or start.kind != "adapter":
-        raise TangevalError(f"from_ckpt: {config.from_ckpt} is not one adapter; give a checkpoint-N folder")
+        raise TangevalError(
+            f"resume_adapter: {config.resume_adapter} is not one adapter; give a checkpoint-N folder"
+        )
     if trained_on(start) is None:
         raise TangevalError(
-            f"from_ckpt: {config.from_ckpt} keeps no {TRAIN_IDS}, so nothing could tell which poems its successors "
+            f"resume_adapter: {config.resume_adapter} keeps no {TRAIN_IDS}, so nothing could tell which poems its successors "
             "saw; put the file there, with the hashes of the poems, or an empty list if it saw none of these"
         )
     return start

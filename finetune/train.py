@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import DistributedType, FullyShardedDataParallelPlugin, PartialState
+from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from rich.console import Console
@@ -30,14 +30,15 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-from finetune.config import Config
-from finetune.data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
-from finetune.run import Run
 from tangeval.cli.progress import make_bar
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ADAPTER, Base
 from tangeval.models.loading import check_names, has_bfloat16, load_model, load_tokenizer, with_adapter
 from tangeval.results.files import read_json, write_bytes, write_json, write_text
+
+from .config import Config
+from .data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
+from .run import Run
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
 _VALIDATION_BATCH = 50
@@ -78,14 +79,14 @@ def train(config: Config, run: Run, console: Console) -> None:
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     newest = run.newest()
-    log.take_up(newest.step if newest else 0)
+    log.resume(newest.step if newest else 0)
     # Past the last step of part of an epoch the Trainer would find more batches, and train on them.
     if newest is None or newest.step < read_json(newest.path / "trainer_state.json")["max_steps"]:
         trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
     if settings.should_save:
         draw_loss(log.rows, run.folder / "loss.png")
         if log.steps:
-            write_json(run.folder / "timings.json", log.told())
+            write_json(run.folder / "timings.json", log.timings())
         run.finish()
 
 
@@ -97,7 +98,7 @@ def fix_seeds(seed: int) -> None:
 
 
 def adapted(config: Config, base: Base) -> Any:
-    """Return the base model with an adapter to train: a new one, or ``from_ckpt``'s to go on with."""
+    """Return the base model with an adapter to train: a new one, or ``resume_adapter``'s to go on with."""
     model = load_model(base, config.load_settings(), shared_out=config.fsdp)
     if config.load.quantization != "none":
         model = prepare_model_for_kbit_training(
@@ -106,9 +107,9 @@ def adapted(config: Config, base: Base) -> Any:
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )
     model.config.use_cache = False
-    if config.from_ckpt:
-        adapted = with_adapter(model, Path(config.from_ckpt), trainable=True)
-        check_names(adapted, Path(config.from_ckpt, ADAPTER))
+    if config.resume_adapter:
+        adapted = with_adapter(model, Path(config.resume_adapter), trainable=True)
+        check_names(adapted, Path(config.resume_adapter, ADAPTER))
         return _in_order(adapted)
     lora = config.lora
     adapter = LoraConfig(
@@ -153,15 +154,17 @@ def arguments(config: Config) -> TrainingArguments:
             "precision: float16, as the homework has it, wants a GPU; set precision=auto to train without one"
         )
     processes = PartialState(cpu=not on_gpu).num_processes
-    if config.batch % (config.micro_batch * processes):
+    if config.batch % (config.per_device_batch_size * processes):
         raise TangevalError(
-            f"batch: {config.batch} is no multiple of micro_batch {config.micro_batch} × {processes} processes"
+            f"batch: {config.batch} is no multiple of per_device_batch_size {config.per_device_batch_size} × {processes} processes"
         )
     if config.fsdp and processes == 1:
         raise TangevalError(
             "fsdp: one process has nobody to share the model with; start it as torchrun --nproc-per-node=GPUS -m "
             "finetune …, or set fsdp=false"
         )
+    if config.fsdp and not on_gpu:
+        raise TangevalError("fsdp: the model is shared out among GPUs, and there is none; set fsdp=false")
     for name in config.report_to:
         if name not in (known := get_available_reporting_integrations()):
             raise TangevalError(
@@ -174,13 +177,13 @@ def arguments(config: Config) -> TrainingArguments:
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=config.warmup_steps,
-        per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=config.batch // (config.micro_batch * processes),
+        per_device_train_batch_size=config.per_device_batch_size,
+        gradient_accumulation_steps=config.batch // (config.per_device_batch_size * processes),
         gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=config.logging_steps,
         save_steps=config.save_steps,
-        save_total_limit=config.keep,
+        save_total_limit=config.save_total_limit,
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=not on_gpu,
@@ -218,18 +221,7 @@ def sharing(config: Config) -> dict[str, Any]:
 
 
 class _Trainer(Trainer):
-    """The Trainer, which reports the validation loss too, and shares models out (FSDP) on a CPU as on GPUs."""
-
-    def create_accelerator_and_postprocess(self) -> None:
-        super().create_accelerator_and_postprocess()
-        if self.args.fsdp and not self.is_fsdp_enabled:
-            # accelerate looks at these settings on GPUs alone. On a CPU it would leave each process the
-            # whole model and say nothing; what it does on GPUs works there too.
-            state = self.accelerator.state
-            state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
-            # Whoever asks for the state anew is told what PartialState says.
-            state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
-            self.is_fsdp_enabled = True
+    """The Trainer, which reports the validation loss too."""
 
     def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
         for watch in (c for c in self.callback_handler.callbacks if isinstance(c, Log)):
@@ -254,7 +246,7 @@ class Log(TrainerCallback):
         self.step_began = 0.0
         self.steps: list[float] = []
 
-    def take_up(self, step: int) -> None:
+    def resume(self, step: int) -> None:
         """Keep the rows of an earlier run up to ``step``, from where this one goes on."""
         if self.file.is_file():
             earlier = csv.DictReader(io.StringIO(self.file.read_text("utf-8")))
@@ -300,13 +292,13 @@ class Log(TrainerCallback):
         if not state.is_world_process_zero:
             return
         loss = self.rows[state.global_step]["validation_loss"]
-        told = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
-        self.console.print(f"checkpoint-{state.global_step}: {told}", highlight=False)
+        said = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
+        self.console.print(f"checkpoint-{state.global_step}: {said}", highlight=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.stop()
 
-    def told(self) -> dict[str, Any]:
+    def timings(self) -> dict[str, Any]:
         """Where the training ran, the seconds of its steps without saving and validation, and the GPU's memory.
 
         Times differ from run to run, so they are kept apart from the log's losses.

@@ -1,6 +1,6 @@
 """Make tang-mini, the small base model that ships with tangeval, from chinese-poetry.
 
-    python -m finetune.pretrain CHINESE_POETRY_FOLDER [--out tangeval/assets/tang-mini] [--hw5 hw5]
+    python -m scripts.pretrain CHINESE_POETRY_FOLDER [--out tangeval/assets/tang-mini] [--hw5 hw5]
 
 In: the unpacked npm package chinese-poetry, and HW5's data and the embedded sample, whose
 test and validation poems are kept out. Out: a folder that ``from_pretrained`` loads, with a
@@ -318,7 +318,7 @@ def pretrain(folder: Path, out: Path, hw5: str, settings: Settings) -> dict[str,
         best_step=best_step,
         minutes=minutes,
         hardware=torch.cuda.get_device_name() if model.device.type == "cuda" else "a CPU",
-        command=f"python -m finetune.pretrain CHINESE_POETRY_FOLDER{options}",
+        command=f"python -m scripts.pretrain CHINESE_POETRY_FOLDER{options}",
     )
     (out / "README.md").write_text(text, "utf-8")
     print(f"{out}: {figures}, best at step {best_step}, {minutes:.1f} minutes")
@@ -327,7 +327,7 @@ def pretrain(folder: Path, out: Path, hw5: str, settings: Settings) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m finetune.pretrain", description=(__doc__ or "").split("\n")[0]
+        prog="python -m scripts.pretrain", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("folder", type=Path, help="the unpacked npm package chinese-poetry")
     parser.add_argument("--out", type=Path, default=OUT)

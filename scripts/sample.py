@@ -1,6 +1,6 @@
 """Make the embedded sample: Tang poems in HW5's three files, from chinese-poetry.
 
-    python -m finetune.sample CHINESE_POETRY_FOLDER [--out tangeval/assets/sample] [--hw5 hw5]
+    python -m scripts.sample CHINESE_POETRY_FOLDER [--out tangeval/assets/sample] [--hw5 hw5]
 
 In: the unpacked npm package chinese-poetry, and HW5's data, which it only avoids. Out: the
 three files. Deterministic: the same package gives the same bytes.
@@ -101,7 +101,7 @@ def write(folder: Path, training: list[Poem], test: list[Poem]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m finetune.sample", description=(__doc__ or "").split("\n")[0]
+        prog="python -m scripts.sample", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("folder", type=Path, help="the unpacked npm package chinese-poetry")
     parser.add_argument("--out", type=Path, default=dataset.SAMPLE)

@@ -46,7 +46,7 @@ records: 96
 epochs: 1
 learning_rate: 1.0e-2
 warmup_steps: 1
-micro_batch: 8
+per_device_batch_size: 8
 batch: 16
 logging_steps: 1
 save_steps: 2

@@ -1,19 +1,15 @@
-"""What one sees while sequences are decoded: a bar in a terminal, a line now and then in a log, JSON for machines.
+"""Progress of a decoding: a bar in a terminal, a line now and then in a log, JSON for machines.
 
-In: how many sequences ended, and the latest text. Out: lines on a console. Texts are a
-model's and are shown as they are, never read as markup; and what tangeval prints goes through
-``Shown``, so that no text, name or path steers the terminal.
+In: how many sequences ended, and the latest text. Out: lines on a console. Texts are a model's and
+are shown as they are, never read as markup; ``SafeConsole`` lets no text, name or path steer the
+terminal.
 """
 
 import json
-import logging
-import os
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import psutil
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
@@ -27,38 +23,29 @@ from rich.segment import Segment
 
 from tangeval.core.untrusted import inert, inert_json
 
-_EVERY = 10  # seconds between the lines of a log
+_LOG_EVERY = 10.0  # seconds between the lines of a log
+_BAR_EVERY = 0.1  # seconds between updates of a bar
 _SHOWN = 16  # characters of the latest text
 
 #: ``people``: a bar in a terminal, plain lines elsewhere; ``machines``: one JSON object a line; or nothing.
-For = Literal["people", "machines", "nobody"]
+Audience = Literal["people", "machines", "nobody"]
 
 
-def quieten() -> None:
-    """Keep the libraries from telling what no user can act on; before they are imported."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
-
-
-class Shown(Console):
-    """A console on which control characters of what is shown are pictures; rich's own still work."""
+class SafeConsole(Console):
+    """A console that shows control characters in texts as pictures; rich's own control codes still work."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=inert(segment.text))
 
 
-def tell(event: str, **facts: Any) -> None:
+def print_event(event: str, **facts: Any) -> None:
     """Print one line of JSON for machines."""
     print(inert_json(json.dumps({"event": event, **facts}, ensure_ascii=False)), flush=True)
 
 
 def make_bar(console: Console) -> Progress:
-    """Return a bar for a terminal, none elsewhere; a task has a description and, in ``more``, what follows the times."""
+    """Return a progress bar for a terminal, none elsewhere; a task's field ``more`` follows the times."""
     return Progress(
         TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[more]}", markup=False),
@@ -67,17 +54,17 @@ def make_bar(console: Console) -> Progress:
 
 
 class Decoding:
-    """A context manager; ``advance`` is what ``generate`` calls as it goes on.
+    """A context manager that shows a decoding; ``advance`` is the engine's ``on_progress``.
 
     ``checkpoints`` are the names of all, in their order; ``total`` sequences are to be decoded.
     """
 
     def __init__(
-        self, console: Console, total: int, checkpoints: Sequence[str] = (), audience: For = "people"
+        self, console: Console, total: int, checkpoints: Sequence[str] = (), audience: Audience = "people"
     ) -> None:
         self.console, self.total, self.names, self.audience = console, total, list(checkpoints), audience
         self.done, self.text = 0, ""
-        self.began = self.told = time.monotonic()
+        self.began = self.updated = time.monotonic()
         self.bar = make_bar(console)
         self.task = self.bar.add_task("loading", total=total or None, more="")
 
@@ -91,32 +78,32 @@ class Decoding:
             return
         seconds = time.monotonic() - self.began
         if self.audience == "machines":
-            tell("decoded", sequences=self.done, seconds=round(seconds, 1))
+            print_event("decoded", sequences=self.done, seconds=round(seconds, 1))
         self.console.print(
             f"decoded {self.done:,} sequences in {seconds:.0f} s, {self.done / seconds:,.0f} a second",
             highlight=False,
         )
 
     def advance(self, name: str, ended: int, text: str) -> None:
-        """Show that ``ended`` more sequences of checkpoint ``name`` are done, and ``text`` if there is one."""
+        """Count ``ended`` more sequences of checkpoint ``name``; show them if the last update is old enough."""
         self.done += ended
         self.text = " ".join(text.split())[:_SHOWN] or self.text
         now = time.monotonic()
-        facts = self._facts(name, now)
-        self.bar.update(
-            self.task, description=self._where(name), completed=self.done,
-            more=f"{facts['per_second']:,.0f}/s {facts['memory_gib']:.1f} GiB {self.text}",
-        )  # fmt: skip
-        if now - self.told <= _EVERY:
+        on_bar = self.audience == "people" and self.console.is_terminal
+        if now - self.updated < (_BAR_EVERY if on_bar else _LOG_EVERY):
             return
-        self.told = now
-        if self.audience == "machines":
-            tell("decoding", **facts)
-        elif not self.console.is_terminal:
+        self.updated = now
+        facts, where = self._facts(name, now), self._where(name)
+        shown = f"{facts['memory_gib']:.1f} GiB {self.text}"
+        if on_bar:
+            more = f"{facts['per_second']:,.0f}/s {shown}"
+            self.bar.update(self.task, description=where, completed=self.done, more=more)
+        elif self.audience == "machines":
+            print_event("decoding", **facts)
+        else:
             left = f"{facts['seconds_left'] / 60:.1f} min left" if facts["seconds_left"] is not None else ""
             self.console.print(
-                f"{self._where(name)}: {self.done:,} of {self.total:,}, {facts['per_second']:,.0f}/s, {left}, "
-                f"{facts['memory_gib']:.1f} GiB {self.text}",
+                f"{where}: {self.done:,} of {self.total:,}, {facts['per_second']:,.0f}/s, {left}, {shown}",
                 highlight=False, markup=False,
             )  # fmt: skip
 
@@ -125,6 +112,8 @@ class Decoding:
 
     def _facts(self, name: str, now: float) -> dict[str, Any]:
         """Where the decoding stands; ``memory_gib`` is the process's."""
+        import psutil
+
         rate = self.done / max(now - self.began, 1e-9)
         return {
             "checkpoint": name, "checkpoints": len(self.names), "done": self.done, "total": self.total,

@@ -44,7 +44,7 @@ records: 88
 epochs: 2
 learning_rate: 1.0e-2
 warmup_steps: 3
-micro_batch: 8
+per_device_batch_size: 8
 batch: 16
 logging_steps: 2
 save_steps: 5
@@ -190,17 +190,17 @@ def test_recipe_hw5_has_the_homeworks_values(file, model):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
     }  # fmt: skip
     assert (config.epochs, config.learning_rate, config.warmup_steps) == (1, 3e-4, 50)
-    assert (config.micro_batch, config.batch, config.cutoff) == (4, 16, 256)
-    assert (config.logging_steps, config.save_steps, config.keep, config.seed) == (20, 65, 3, 42)
-    assert (config.supervise, config.padding, config.attention_mask) == ("all", "cutoff", "ones")
+    assert (config.per_device_batch_size, config.batch, config.cutoff) == (4, 16, 256)
+    assert (config.logging_steps, config.save_steps, config.save_total_limit, config.seed) == (20, 65, 3, 42)
+    assert (config.loss_on, config.padding, config.attention_mask) == ("all", "cutoff", "ones")
     assert (config.precision, config.gradient_checkpointing) == ("float16", True)
 
 
 def test_what_is_given_outweighs_the_recipe():
-    config = load_config(CONFIGS / "taide-7b.yaml", ["recipe=hw5", "records=64", "supervise=completion"])
-    assert (config.records, config.supervise, config.padding) == (64, "completion", "cutoff")
+    config = load_config(CONFIGS / "taide-7b.yaml", ["recipe=hw5", "records=64", "loss_on=completion"])
+    assert (config.records, config.loss_on, config.padding) == (64, "completion", "cutoff")
     corrected = load_config(CONFIGS / "taide-7b.yaml", [])
-    assert (corrected.records, corrected.supervise, corrected.keep) == (None, "completion", None)
+    assert (corrected.records, corrected.loss_on, corrected.save_total_limit) == (None, "completion", None)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -211,7 +211,7 @@ def test_recipe_hw5_batches_as_the_homeworks_collator_does(tiny_model, poems, si
     tokenizer.pad_token_id = tokenizer.eos_token_id if pads_with_eos else 0
     config = load_config(CONFIGS / "taide-7b.yaml", ["recipe=hw5"])
     if pads_with_eos:
-        config = config.model_copy(update={"eos": "unlearnt"})
+        config = config.model_copy(update={"eos": "masked"})
     layout = layout_of(config, tokenizer)
     rows, _ = tokenize(tokenizer, poems, "hw5", layout)
     ours = collate(list(rows), layout)
@@ -240,7 +240,7 @@ def test_the_homeworks_loss_is_hugging_faces(model, tokenizer, poems, changes):
 
 
 def test_a_text_that_is_cut_does_not_teach_to_end(tokenizer, poems):
-    rows, left_out = tokenize(tokenizer, poems, "hw5", Layout(120, too_long="cut"))
+    rows, left_out = tokenize(tokenizer, poems, "hw5", Layout(120, overflow="cut"))
     assert left_out == 0
     assert {len(row["input_ids"]) for row in rows} == {120}
     assert all(tokenizer.eos_token_id not in row["labels"] for row in rows)
@@ -357,11 +357,11 @@ def test_accumulated_micro_batches_are_one_batch(config, tmp_path, model, tokeni
     settings = ["records=32", "epochs=1", "warmup_steps=0", "lora.dropout=0", "logging_steps=1"]
     logs = []
     for size in (4, 16):
-        finetune(config, *settings, f"micro_batch={size}", f"output_dir={tmp_path / str(size)}")
+        finetune(config, *settings, f"per_device_batch_size={size}", f"output_dir={tmp_path / str(size)}")
         logs.append([float(row["loss"]) for step, row in log(tmp_path / str(size)).items() if step])
     assert len(logs[0]) == 2
     assert logs[0] == pytest.approx(logs[1], abs=1e-4)
-    one = ["records=16", "micro_batch=4", f"output_dir={tmp_path / 'one'}"]
+    one = ["records=16", "per_device_batch_size=4", f"output_dir={tmp_path / 'one'}"]
     finetune(config, *settings, *one)
     sums, tokens = zip(
         *(completion_loss(model, tokenizer, e) for e in dataset.load("sample").split("train")[:16]),
@@ -548,7 +548,7 @@ def test_a_run_cut_off_just_before_or_after_a_save_logs_every_row(
 
 
 def test_only_the_newest_checkpoints_are_kept_where_so_many_are_asked_for(config, whole, tmp_path):
-    finetune(config, "keep=1")
+    finetune(config, "save_total_limit=1")
     assert saves(tmp_path / "out") == ["checkpoint-12"]
     assert weights(tmp_path / "out" / "checkpoint-12") == weights(whole / "checkpoint-12")
 
@@ -557,7 +557,7 @@ def test_an_adapter_is_taken_up_with_the_poems_it_saw(config, whole, tmp_path):
     """With a rate too small to move anything it leaves the adapter that it took up."""
     start = whole / "checkpoint-5"
     finetune(
-        config, f"from_ckpt={start}", "records=16", "epochs=1", "learning_rate=1e-12", "lora.r=4", "save_steps=1"
+        config, f"resume_adapter={start}", "records=16", "epochs=1", "learning_rate=1e-12", "lora.r=4", "save_steps=1"
     )  # fmt: skip
     ours, theirs = (
         load_file(folder / "adapter_model.safetensors")
@@ -573,13 +573,13 @@ def test_an_adapter_is_taken_up_with_the_poems_it_saw(config, whole, tmp_path):
 
 def test_an_adapter_that_keeps_no_record_is_not_taken_up(config, whole, tmp_path, capsys):
     shutil.copytree(whole / "checkpoint-5", tmp_path / "bare")
-    assert "keeps no train_ids.json" in refusal(capsys, config, f"from_ckpt={tmp_path / 'bare'}")
+    assert "keeps no train_ids.json" in refusal(capsys, config, f"resume_adapter={tmp_path / 'bare'}")
 
 
 def test_an_adapter_for_another_model_is_not_taken_up(whole, lone_layer, tmp_path, capsys):
     config = write_config(lone_layer, tmp_path)
     assert "the adapter was made for another base" in refusal(
-        capsys, config, f"from_ckpt={whole / 'checkpoint-5'}"
+        capsys, config, f"resume_adapter={whole / 'checkpoint-5'}"
     )
 
 
@@ -604,7 +604,7 @@ def test_two_processes_train_as_one(config, whole, tmp_path):
     """Under torchrun, gloo on a CPU: the same effective batch, the same poems a step, the same losses."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    settings = [config, "lora.dropout=0", "micro_batch=4"]
+    settings = [config, "lora.dropout=0", "per_device_batch_size=4"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
         [*command, "-m", "finetune", *map(str, settings)], env=environment, check=True, capture_output=True
@@ -637,7 +637,7 @@ def test_two_processes_that_share_the_model_out_train_as_one(config, tiny_model,
         "-m",
         "finetune",
     ]
-    settings = [config, "lora.dropout=0", "micro_batch=4", f"load.quantization={quantization}"]
+    settings = [config, "lora.dropout=0", "per_device_batch_size=4", f"load.quantization={quantization}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
     def share() -> None:
@@ -694,12 +694,12 @@ def test_one_process_cannot_share_a_model_nor_several_int8(config, capsys):
 def test_configurations_for_several_gpus_are_read(kind):
     config = load_config(CONFIGS / f"breeze-7b-{kind}.yaml", [])
     assert config.fsdp == (kind == "fsdp")
-    assert not config.batch % (4 * config.micro_batch)
+    assert not config.batch % (4 * config.per_device_batch_size)
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(config, monkeypatch, capsys):
     monkeypatch.setattr(train, "PartialState", lambda cpu: SimpleNamespace(num_processes=3))
-    assert "no multiple of micro_batch 8 × 3 processes" in refusal(capsys, config)
+    assert "no multiple of per_device_batch_size 8 × 3 processes" in refusal(capsys, config)
 
 
 def test_a_complete_run_says_so_without_importing_torch(config, out, whole):
@@ -792,7 +792,7 @@ def test_a_run_on_validation_poems_is_known_for_it(config, tiny_model, tmp_path)
         ("epochs=many", "epochs: Input should be a valid number"),
         ("records=0", "records: Input should be greater than or equal to 1"),
         ("load.quantization=nf5", "load.quantization: Input should be 'none', 'nf4' or 'int8'"),
-        ("micro_batch=5", "batch: 16 is no multiple of micro_batch 5"),
+        ("per_device_batch_size=5", "batch: 16 is no multiple of per_device_batch_size 5"),
         ("load.merge=true", "load.merge: "),
         ("output_dir=null", "output_dir: "),
     ],

@@ -1,0 +1,38 @@
+"""Third-party libraries: which extra installs one, and which of their messages are silenced.
+
+Imports none of them.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tangeval.core.errors import TangevalError
+
+
+@contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Return a context for imports of which some are installed with ``tangeval[extra]`` alone.
+
+    Raises:
+        TangevalError: a library is missing; ``what`` is the subject that needs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", "tangeval", "finetune"):
+            raise
+        raise TangevalError(f"{what} needs {library}: pip install 'tangeval[{extra}]'") from None
+
+
+def quieten() -> None:
+    """Silence what libraries print and no user can act on; call it before they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, in a notebook without widgets
