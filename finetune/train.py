@@ -5,43 +5,33 @@ In: a ``Config``. Out: ``checkpoint-N/`` folders, ``training_log.csv``, ``loss.p
 from its newest whole checkpoint and ends in the same weights.
 """
 
-import csv
-import io
-import math
 import os
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from rich.console import Console
 from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 from transformers.integrations import get_available_reporting_integrations
 
-from tangeval.cli.progress import make_bar
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ADAPTER, Base
 from tangeval.models.loading import check_names, has_bfloat16, load_model, load_tokenizer, with_adapter
-from tangeval.results.files import read_json, write_bytes, write_json, write_text
+from tangeval.results.files import read_json, write_json
 
 from .config import Config
-from .data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
+from .data import Layout, collate, layout_of, summed_loss, tokenize
+from .log import Log, draw_loss
 from .run import Run
-
-COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
-_VALIDATION_BATCH = 50
 
 
 def train(config: Config, run: Run, console: Console) -> None:
@@ -149,28 +139,8 @@ def arguments(config: Config) -> TrainingArguments:
     if precision == "auto":
         # bfloat16 has float16's speed without a loss scale, which may skip steps.
         precision = "bfloat16" if has_bfloat16() else "float16" if on_gpu else "float32"
-    if precision == "float16" and not on_gpu:
-        raise TangevalError(
-            "precision: float16, as the homework has it, wants a GPU; set precision=auto to train without one"
-        )
     processes = PartialState(cpu=not on_gpu).num_processes
-    if config.batch % (config.per_device_batch_size * processes):
-        raise TangevalError(
-            f"batch: {config.batch} is no multiple of per_device_batch_size {config.per_device_batch_size} × {processes} processes"
-        )
-    if config.fsdp and processes == 1:
-        raise TangevalError(
-            "fsdp: one process has nobody to share the model with; start it as torchrun --nproc-per-node=GPUS -m "
-            "finetune …, or set fsdp=false"
-        )
-    if config.fsdp and not on_gpu:
-        raise TangevalError("fsdp: the model is shared out among GPUs, and there is none; set fsdp=false")
-    for name in config.report_to:
-        if name not in (known := get_available_reporting_integrations()):
-            raise TangevalError(
-                f"report_to: {name} is not installed here, or transformers does not know it (there are: "
-                f"{', '.join(known) or 'none'}); pip install it"
-            )
+    check_machine(config, precision, processes)
     return TrainingArguments(
         output_dir=config.output_dir,
         num_train_epochs=config.epochs,
@@ -195,6 +165,36 @@ def arguments(config: Config) -> TrainingArguments:
         log_level="error",
         **(sharing(config) if config.fsdp else {}),
     )
+
+
+def check_machine(config: Config, precision: str, processes: int) -> None:
+    """Refuse what this machine cannot train.
+
+    Raises:
+        TangevalError: naming the key and the remedy.
+    """
+    on_gpu = torch.cuda.is_available()
+    if precision == "float16" and not on_gpu:
+        raise TangevalError(
+            "precision: float16, as the homework has it, wants a GPU; set precision=auto to train without one"
+        )
+    if config.batch % (config.per_device_batch_size * processes):
+        raise TangevalError(
+            f"batch: {config.batch} is no multiple of per_device_batch_size {config.per_device_batch_size} × {processes} processes"
+        )
+    if config.fsdp and processes == 1:
+        raise TangevalError(
+            "fsdp: one process has nobody to share the model with; start it as torchrun --nproc-per-node=GPUS -m "
+            "finetune …, or set fsdp=false"
+        )
+    if config.fsdp and not on_gpu:
+        raise TangevalError("fsdp: the model is shared out among GPUs, and there is none; set fsdp=false")
+    for name in config.report_to:
+        if name not in (known := get_available_reporting_integrations()):
+            raise TangevalError(
+                f"report_to: {name} is not installed here, or transformers does not know it (there are: "
+                f"{', '.join(known) or 'none'}); pip install it"
+            )
 
 
 def sharing(config: Config) -> dict[str, Any]:
@@ -229,155 +229,6 @@ class _Trainer(Trainer):
         super().log(logs, *arguments, **named)
 
 
-class Log(TrainerCallback):
-    """Writes ``training_log.csv``, measures the validation loss at each save, shows progress.
-
-    Of several processes the first does so, and the others wait for it at the next step. Where they
-    share the model out (FSDP) each computes the loss, for each holds a part of the weights.
-    """
-
-    def __init__(self, config: Config, held_out: Any, folder: Path, console: Console) -> None:
-        self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
-        self.together = config.fsdp
-        self.rows: dict[int, dict[str, Any]] = {}
-        self.rate, self.began = 0.0, time.monotonic()
-        self.bar = make_bar(console)
-        self.task = self.bar.add_task("fine-tuning", total=None, more="")
-        self.step_began = 0.0
-        self.steps: list[float] = []
-
-    def resume(self, step: int) -> None:
-        """Keep the rows of an earlier run up to ``step``, from where this one goes on."""
-        if self.file.is_file():
-            earlier = csv.DictReader(io.StringIO(self.file.read_text("utf-8")))
-            self.rows = {int(row["step"]): dict(row) for row in earlier if int(row["step"]) <= step}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
-        self.bar.start()
-        if not state.global_step:
-            self.watch(state, model, epoch=0.0)
-
-    def on_step_begin(
-        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any
-    ) -> None:
-        # The rate that this step uses: after the step the scheduler already holds the next one's.
-        self.rate = lr_scheduler.get_last_lr()[0]
-        self.step_began = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.bar.update(self.task, completed=state.global_step)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.steps.append(time.monotonic() - self.step_began)
-        if control.should_save:
-            # Before the save, so that a run which goes on from it has the row; with the training loss,
-            # since a checkpoint does not hold what the Trainer has added up since the last one logged.
-            control.should_log = True
-            self.watch(state, model, epoch=state.epoch, learning_rate=self.rate)
-
-    def watch(self, state: Any, model: Any, **values: Any) -> None:
-        """Measure the validation loss and record it."""
-        if state.is_world_process_zero or self.together:
-            loss = validation_loss(model, self.held_out)
-            if state.is_world_process_zero:
-                self.record(state.global_step, **values, validation_loss=loss)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in logs and state.is_world_process_zero:
-            self.bar.update(self.task, more=f"loss {logs['loss']:.3f}")
-            self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        loss = self.rows[state.global_step]["validation_loss"]
-        said = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
-        self.console.print(f"checkpoint-{state.global_step}: {said}", highlight=False)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.stop()
-
-    def timings(self) -> dict[str, Any]:
-        """Where the training ran, the seconds of its steps without saving and validation, and the GPU's memory.
-
-        Times differ from run to run, so they are kept apart from the log's losses.
-        """
-        on_gpu = torch.cuda.is_available()
-        losses = [
-            row["validation_loss"] for _, row in sorted(self.rows.items()) if row["validation_loss"] != ""
-        ]
-        return {
-            "device": torch.cuda.get_device_name() if on_gpu else "cpu", "steps": len(self.steps),
-            "seconds": round(sum(self.steps), 3), "seconds_a_step": round(float(np.median(self.steps)), 4),
-            "peak_gib": round(torch.cuda.max_memory_reserved() / 2**30, 3) if on_gpu else None,
-            "validation_loss": float(losses[-1]) if losses else None,
-        }  # fmt: skip
-
-    def measured(self, step: int) -> dict[str, float]:
-        """What is known of a step beside what the Trainer logs, for ``report_to``."""
-        loss = self.rows.get(step, {}).get("validation_loss", "")
-        return {} if loss == "" else {"validation_loss": loss}
-
-    def record(self, step: int, **values: Any) -> None:
-        """Add to a step's row and write the whole log."""
-        row = self.rows.setdefault(step, dict.fromkeys(COLUMNS, ""))
-        row |= {"step": step, "seconds": round(time.monotonic() - self.began, 1)}
-        row |= {name: float(f"{value:.6g}") for name, value in values.items() if not math.isnan(value)}
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows[s] for s in sorted(self.rows))
-        write_text(self.file, text.getvalue())
-
-
 def mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
     """Return a micro batch's part of the loss, as the Trainer adds it up: nats per token of the whole batch."""
     return summed_loss(outputs.logits, labels) / num_items_in_batch
-
-
-@torch.no_grad()
-def validation_loss(model: Any, rows: Any) -> float:
-    """Return the mean loss on the completions' tokens, in nats a token; NaN without rows."""
-    if not len(rows):
-        return math.nan
-    training = model.training
-    model.eval()
-    for layer in model.modules():
-        # In evaluation mode bitsandbytes packs 4-bit weights for a CPU's bfloat16 instructions, for good,
-        # and no gradient goes back through packed ones.
-        if isinstance(layer, Linear4bit):
-            layer.train()
-    total, tokens = 0.0, 0
-    for begin in range(0, len(rows), _VALIDATION_BATCH):
-        batch = collate([rows[n] for n in range(begin, min(begin + _VALIDATION_BATCH, len(rows)))])
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        labels = batch.pop("labels")
-        total += float(summed_loss(model(**batch).logits, labels))
-        tokens += int((labels != IGNORED).sum())
-    model.train(training)
-    return total / tokens
-
-
-def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
-    """Draw training and validation loss against the step."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    for column, style, label in (
-        ("loss", "-", "training (mean since the last point)"),
-        ("validation_loss", "o-", "validation, at each checkpoint"),
-    ):
-        points = np.array([(s, float(r[column])) for s, r in sorted(rows.items()) if r[column] != ""])
-        if len(points):
-            # A save logs too: a mean over the few steps since the last point would be mostly noise.
-            steps = np.diff(points[:, 0], prepend=0)
-            points = points[steps >= steps.max() / 2] if column == "loss" else points
-            axes.plot(points[:, 0], points[:, 1], style, label=label)
-    axes.set(xlabel="step", ylabel="nats per token of the completion", title="Loss while fine-tuning")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_bytes(file, buffer.getvalue())

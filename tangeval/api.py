@@ -20,8 +20,9 @@ from rich.console import Console
 from tangeval import pipeline
 from tangeval.analysis import compare as comparing
 from tangeval.analysis import scoring as score
-from tangeval.cli.progress import Decoding, quieten
+from tangeval.cli.progress import Decoding
 from tangeval.core.errors import TangevalError
+from tangeval.core.libraries import quieten
 from tangeval.core.study import Study, load_study
 from tangeval.reporting.page import build as pages
 from tangeval.resolve import resolve

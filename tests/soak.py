@@ -34,7 +34,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tangeval.cli.progress import quieten
+from tangeval.core.libraries import quieten
 from tangeval.models.checkpoints import discover
 from tangeval.tasks.tang import data as dataset
 

@@ -20,8 +20,10 @@ from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
 from tangeval.analysis.aggregate import Part, groups
 from tangeval.cli import render as terminal
-from tangeval.cli.progress import Decoding, For, Shown, make_bar, quieten, tell
+from tangeval.cli.progress import Audience as For
+from tangeval.cli.progress import Decoding, SafeConsole, make_bar, print_event
 from tangeval.core.errors import TangevalError
+from tangeval.core.libraries import quieten
 from tangeval.core.study import Study, load_study, named_numbers
 from tangeval.core.types import RANDOM, REFERENCE, SPLITS
 from tangeval.core.untrusted import inert
@@ -45,7 +47,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
 app.add_typer(data_app, name="data")
 # In a pipe or a log there is no width to keep to.
-console = Shown(width=None if sys.stdout.isatty() else 120)
+console = SafeConsole(width=None if sys.stdout.isatty() else 120)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the study's keys.")
@@ -120,7 +122,7 @@ def _finish(study: Study, resolved: ResolvedStudy, folder: Path, audience: For) 
     console.print(f"tables: {folder / 'tables'}; every setting: {folder / 'summary.csv'}", markup=False)
     _report(study, resolved.dataset, folder)
     if audience == "machines":
-        tell("done", folder=str(folder), selection=selection)
+        print_event("done", folder=str(folder), selection=selection)
 
 
 @app.command()
@@ -520,7 +522,7 @@ def _show_pending(resolved: ResolvedStudy, pending: pipeline.Pending, audience: 
         highlight=False,
     )
     if audience == "machines":
-        tell("planned", checkpoints=len(resolved.checkpoints), settings=settings, outputs=pending.outputs,
+        print_event("planned", checkpoints=len(resolved.checkpoints), settings=settings, outputs=pending.outputs,
              sequences=pending.sequences)  # fmt: skip
 
 

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from tangeval import __version__
-from tangeval.cli.progress import quieten
 from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.libraries import quieten
 from tangeval.core.study import Section, validated
 from tangeval.core.types import Base, Checkpoint
 from tangeval.engines.base import OnProgress

@@ -10,7 +10,7 @@ from tangeval.cli.progress import Decoding
 def shown(terminal: bool, text: str) -> str:
     out = io.StringIO()
     with Decoding(Console(file=out, force_terminal=terminal, width=150), 10) as progress:
-        progress.told -= 60
+        progress.updated -= 60
         progress.advance("checkpoint-[7]", 4, text)
         progress.bar.refresh()
     return out.getvalue()
@@ -34,7 +34,7 @@ def test_a_log_gets_plain_lines_and_no_bar():
 def test_the_checkpoint_at_hand_is_counted():
     out = io.StringIO()
     with Decoding(Console(file=out), 10, ["base", "checkpoint-7"]) as progress:
-        progress.told -= 60
+        progress.updated -= 60
         progress.advance("checkpoint-7", 4, "")
     assert "checkpoint-7 (2 of 2): 4 of 10" in out.getvalue()
 
@@ -42,7 +42,7 @@ def test_the_checkpoint_at_hand_is_counted():
 def test_machines_get_a_json_object_a_line(capsys):
     with Decoding(Console(quiet=True), 10, ["base"], "machines") as progress:
         progress.began -= 2
-        progress.told -= 60
+        progress.updated -= 60
         progress.advance("base", 4, "[red]春\n眠")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["decoding", "decoded"]
@@ -53,6 +53,17 @@ def test_machines_get_a_json_object_a_line(capsys):
 
 def test_nobody_is_told_nothing(capsys):
     with Decoding(Console(quiet=True), 10, ["base"], "nobody") as progress:
-        progress.told -= 60
+        progress.updated -= 60
         progress.advance("base", 4, "春")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_memory_is_asked_for_only_when_something_is_shown(monkeypatch, terminal):
+    asked = []
+    monkeypatch.setattr("psutil.Process", lambda: asked.append(1) or pytest.fail("asked between updates"))
+    with Decoding(Console(file=io.StringIO(), force_terminal=terminal), 1000) as progress:
+        progress.updated += 60
+        for _ in range(1000):
+            progress.advance("base", 1, "春")
+    assert not asked

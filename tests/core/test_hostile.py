@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tangeval.cli.app import app
-from tangeval.cli.progress import Shown, tell
+from tangeval.cli.progress import SafeConsole, print_event
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Load
 from tangeval.core.untrusted import LARGEST, MIB, inert, inert_json
@@ -347,7 +347,7 @@ ACTIVE = set("\x1b\x07\x9b\u202e\u2066\x00\r\x08\x7f")
 
 def test_control_characters_are_pictures_on_the_console():
     stream = io.StringIO()
-    console = Shown(file=stream, force_terminal=False, width=200)
+    console = SafeConsole(file=stream, force_terminal=False, width=200)
     from rich.table import Table
     from rich.text import Text
 
@@ -361,13 +361,13 @@ def test_control_characters_are_pictures_on_the_console():
 
 def test_the_consoles_own_colours_still_work():
     stream = io.StringIO()
-    Shown(file=stream, force_terminal=True, color_system="standard").print("[red]春[/]\x1b[2J")
+    SafeConsole(file=stream, force_terminal=True, color_system="standard").print("[red]春[/]\x1b[2J")
     assert stream.getvalue().startswith("\x1b[31m春\x1b[0m")
     assert "\x1b[2J" not in stream.getvalue()
 
 
 def test_lines_for_machines_say_the_same_and_steer_nothing(capsys):
-    tell("decoding", text=STEERING)
+    print_event("decoding", text=STEERING)
     told = capsys.readouterr().out
     assert not ACTIVE & set(told)
     assert json.loads(told)["text"] == STEERING

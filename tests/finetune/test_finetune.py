@@ -434,7 +434,7 @@ def test_measuring_the_validation_loss_changes_nothing_that_is_learnt(
     """bitsandbytes packs weights that are used in evaluation mode, and packed ones pass no gradient on."""
     settings = [f"load.quantization={quantization}", "records=32", "epochs=1", "save_steps=1"]
     finetune(config, *settings)
-    monkeypatch.setattr(train, "validation_loss", lambda model, rows: 1.0)
+    monkeypatch.setattr("finetune.log.validation_loss", lambda model, rows: 1.0)
     finetune(config, *settings, f"output_dir={tmp_path / 'blind'}")
     assert weights(tmp_path / "blind" / "checkpoint-2") == weights(tmp_path / "out" / "checkpoint-2")
 
@@ -622,67 +622,6 @@ def test_two_processes_train_as_one(config, whole, tmp_path):
         [*command, "-m", "finetune", *map(str, settings)], env=environment, check=True, capture_output=True
     )
     assert b"complete already" in again.stdout
-
-
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_two_processes_that_share_the_model_out_train_as_one(config, tiny_model, tmp_path, quantization):
-    """FSDP, gloo on a CPU: the losses of one process, and adapters that are whole; goes on where it was cut off."""
-    out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "finetune",
-    ]
-    settings = [config, "lora.dropout=0", "per_device_batch_size=4", f"load.quantization={quantization}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-    def share() -> None:
-        done = subprocess.run(
-            [*command, *map(str, settings), "fsdp=true"], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-
-    share()
-    finetune(*settings, f"output_dir={tmp_path / 'alone'}")
-    assert saves(out) == SAVES
-    assert (
-        out / SAVES[-1] / "pytorch_model_fsdp.bin"
-    ).is_file()  # accelerate knew that the model was shared out
-    ours, alone = log(out), log(tmp_path / "alone")
-    assert ours.keys() == alone.keys()
-    for column in ("loss", "validation_loss", "learning_rate", "epoch"):
-        values = [[float(row[column]) for row in rows.values() if row[column]] for rows in (ours, alone)]
-        assert values[0] == pytest.approx(values[1], rel=1e-3)
-    theirs, own = (
-        load_file(folder / SAVES[-1] / "adapter_model.safetensors") for folder in (tmp_path / "alone", out)
-    )
-    assert own.keys() == theirs.keys()
-    assert all(own[name].shape == theirs[name].shape for name in theirs)
-    checkpoint = discover([str(out)])[0][-1]
-    base = resolve_base(str(tiny_model))
-    load = Load(quantization, "float32")
-    with with_checkpoint(load_model(base, load), checkpoint, load) as adapted:
-        held_out, _ = tokenize(
-            AutoTokenizer.from_pretrained(tiny_model),
-            dataset.load("sample").split("validation"),
-            "hw5",
-            Layout(),
-        )
-        assert train.validation_loss(adapted, held_out) == pytest.approx(
-            float(ours[12]["validation_loss"]), rel=1e-3
-        )
-    if quantization == "nf4":
-        return
-    whole = own
-    shutil.rmtree(out / SAVES[-1])
-    unfinish(out)
-    share()
-    again = load_file(out / SAVES[-1] / "adapter_model.safetensors")
-    assert all(torch.allclose(again[name], whole[name], atol=1e-5) for name in whole)
 
 
 def test_one_process_cannot_share_a_model_nor_several_int8(config, capsys):

@@ -1,5 +1,7 @@
 """One correction of the homework's recipe at a time."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -55,3 +57,18 @@ def test_an_unknown_run_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         recipes.main()
     assert "nothing is none of hw5, completion-only" in capsys.readouterr().err
+
+
+def test_a_stop_and_an_error_end_as_those_of_finetune_do(tmp_path, monkeypatch, capsys):
+    """Ctrl-C and SIGTERM with 130 and how to go on; a name that would steer the terminal is made visible."""
+    monkeypatch.setattr(sys, "argv", ["recipes", str(CONFIG), f"output_dir={tmp_path}", "--only", "hw5"])
+    monkeypatch.setattr(recipes, "finetune", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop:
+        recipes.main()
+    assert stop.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["recipes", "no\x1b[2Jfile.yaml"])
+    with pytest.raises(SystemExit) as stop:
+        recipes.main()
+    assert stop.value.code == 2
+    assert "no␛[2Jfile.yaml" in capsys.readouterr().err

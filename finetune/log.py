@@ -1,0 +1,176 @@
+"""What a training run shows and keeps of itself: ``training_log.csv``, ``loss.png``, ``timings.json``.
+
+In: the Trainer's events. Out: files in the run's folder and lines on a console. Knows nothing of how
+the model is made or its training set up.
+"""
+
+import csv
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bitsandbytes.nn import Linear4bit
+from rich.console import Console
+from transformers import TrainerCallback
+
+from tangeval.cli.progress import make_bar
+from tangeval.results.files import write_bytes, write_text
+
+from .config import Config
+from .data import IGNORED, collate, summed_loss
+
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
+_VALIDATION_BATCH = 50
+
+
+class Log(TrainerCallback):
+    """Writes ``training_log.csv``, measures the validation loss at each save, shows progress.
+
+    Of several processes the first does so, and the others wait for it at the next step. Where they
+    share the model out (FSDP) each computes the loss, for each holds a part of the weights.
+    """
+
+    def __init__(self, config: Config, held_out: Any, folder: Path, console: Console) -> None:
+        self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
+        self.together = config.fsdp
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.rate, self.began = 0.0, time.monotonic()
+        self.bar = make_bar(console)
+        self.task = self.bar.add_task("fine-tuning", total=None, more="")
+        self.step_began = 0.0
+        self.steps: list[float] = []
+
+    def resume(self, step: int) -> None:
+        """Keep the rows of an earlier run up to ``step``, from where this one goes on."""
+        if self.file.is_file():
+            earlier = csv.DictReader(io.StringIO(self.file.read_text("utf-8")))
+            self.rows = {int(row["step"]): dict(row) for row in earlier if int(row["step"]) <= step}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
+        self.bar.start()
+        if not state.global_step:
+            self.watch(state, model, epoch=0.0)
+
+    def on_step_begin(
+        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any
+    ) -> None:
+        # The rate that this step uses: after the step the scheduler already holds the next one's.
+        self.rate = lr_scheduler.get_last_lr()[0]
+        self.step_began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.steps.append(time.monotonic() - self.step_began)
+        if control.should_save:
+            # Before the save, so that a run which goes on from it has the row; with the training loss,
+            # since a checkpoint does not hold what the Trainer has added up since the last one logged.
+            control.should_log = True
+            self.watch(state, model, epoch=state.epoch, learning_rate=self.rate)
+
+    def watch(self, state: Any, model: Any, **values: Any) -> None:
+        """Measure the validation loss and record it."""
+        if state.is_world_process_zero or self.together:
+            loss = validation_loss(model, self.held_out)
+            if state.is_world_process_zero:
+                self.record(state.global_step, **values, validation_loss=loss)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in logs and state.is_world_process_zero:
+            self.bar.update(self.task, more=f"loss {logs['loss']:.3f}")
+            self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        loss = self.rows[state.global_step]["validation_loss"]
+        said = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
+        self.console.print(f"checkpoint-{state.global_step}: {said}", highlight=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.stop()
+
+    def timings(self) -> dict[str, Any]:
+        """Where the training ran, the seconds of its steps without saving and validation, and the GPU's memory.
+
+        Times differ from run to run, so they are kept apart from the log's losses.
+        """
+        on_gpu = torch.cuda.is_available()
+        losses = [
+            row["validation_loss"] for _, row in sorted(self.rows.items()) if row["validation_loss"] != ""
+        ]
+        return {
+            "device": torch.cuda.get_device_name() if on_gpu else "cpu", "steps": len(self.steps),
+            "seconds": round(sum(self.steps), 3), "seconds_a_step": round(float(np.median(self.steps)), 4),
+            "peak_gib": round(torch.cuda.max_memory_reserved() / 2**30, 3) if on_gpu else None,
+            "validation_loss": float(losses[-1]) if losses else None,
+        }  # fmt: skip
+
+    def measured(self, step: int) -> dict[str, float]:
+        """What is known of a step beside what the Trainer logs, for ``report_to``."""
+        loss = self.rows.get(step, {}).get("validation_loss", "")
+        return {} if loss == "" else {"validation_loss": loss}
+
+    def record(self, step: int, **values: Any) -> None:
+        """Add to a step's row and write the whole log."""
+        row = self.rows.setdefault(step, dict.fromkeys(COLUMNS, ""))
+        row |= {"step": step, "seconds": round(time.monotonic() - self.began, 1)}
+        row |= {name: float(f"{value:.6g}") for name, value in values.items() if not math.isnan(value)}
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[s] for s in sorted(self.rows))
+        write_text(self.file, text.getvalue())
+
+
+@torch.no_grad()
+def validation_loss(model: Any, rows: Any) -> float:
+    """Return the mean loss on the completions' tokens, in nats a token; NaN without rows."""
+    if not len(rows):
+        return math.nan
+    training = model.training
+    model.eval()
+    for layer in model.modules():
+        # In evaluation mode bitsandbytes packs 4-bit weights for a CPU's bfloat16 instructions, for good,
+        # and no gradient goes back through packed ones.
+        if isinstance(layer, Linear4bit):
+            layer.train()
+    total, tokens = 0.0, 0
+    for begin in range(0, len(rows), _VALIDATION_BATCH):
+        batch = collate([rows[n] for n in range(begin, min(begin + _VALIDATION_BATCH, len(rows)))])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        labels = batch.pop("labels")
+        total += float(summed_loss(model(**batch).logits, labels))
+        tokens += int((labels != IGNORED).sum())
+    model.train(training)
+    return total / tokens
+
+
+def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
+    """Draw training and validation loss against the step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for column, style, label in (
+        ("loss", "-", "training (mean since the last point)"),
+        ("validation_loss", "o-", "validation, at each checkpoint"),
+    ):
+        points = np.array([(s, float(r[column])) for s, r in sorted(rows.items()) if r[column] != ""])
+        if len(points):
+            # A save logs too: a mean over the few steps since the last point would be mostly noise.
+            steps = np.diff(points[:, 0], prepend=0)
+            points = points[steps >= steps.max() / 2] if column == "loss" else points
+            axes.plot(points[:, 0], points[:, 1], style, label=label)
+    axes.set(xlabel="step", ylabel="nats per token of the completion", title="Loss while fine-tuning")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_bytes(file, buffer.getvalue())
