@@ -33,6 +33,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.sizes
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.decode
