@@ -16,8 +16,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tangeval.analysis.aggregate import KNOBS, Floats
+from tangeval.analysis.aggregate import Floats
 from tangeval.analysis.stats import spent, successive_halving
+from tangeval.core.knobs import AXES
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics import BY_NAME
 from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, corpus_bleu, ngram_totals
@@ -52,7 +53,7 @@ def checkpoints(folder: Path) -> Any:
     runs = scores[~scores["checkpoint"].isin([BASE, RANDOM, REFERENCE])]
     for (name, split), part in runs.groupby(["checkpoint", "split"], sort=False):
         if part["sample"].nunique() > 1:
-            yield name, split, part.sort_values([*KNOBS, "example_id", "sample"])
+            yield name, split, part.sort_values([*AXES, "example_id", "sample"])
 
 
 def trials(part: pd.DataFrame, by: str, count: int) -> list[dict[str, Any]]:

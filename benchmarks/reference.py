@@ -18,13 +18,13 @@ import pandas as pd
 from PIL import Image
 
 from tangeval import pipeline
-from tangeval.analysis import select
-from tangeval.analysis.aggregate import KNOBS
 from tangeval.api import Results
 from tangeval.api import load_results as results
+from tangeval.core.knobs import AXES
 from tangeval.core.study import SHIPPED, load_study
+from tangeval.results.folder import RunFolder
 
-KEPT = ("study.yaml", "manifest.json", "timings.json", "checkpoints.csv", "effects.csv", "variance.csv")
+KEPT = ("study.yaml", "manifest.json", "timings.jsonl", "checkpoints.csv", "effects.csv", "variance.csv")
 SLICE, COLOURS = 200, 128
 
 
@@ -43,7 +43,7 @@ def keep(folder: Path, out: Path) -> None:
         (out / "figures").mkdir(exist_ok=True)
         image.save(out / "figures" / picture.name, optimize=True)
     texts(found).to_csv(out / "texts.csv", index=False)
-    runs = {Path(one["path"]).parent for one in select.read_manifest(folder)["checkpoints"] if one["path"]}
+    runs = {Path(one["path"]).parent for one in RunFolder(folder).manifest["checkpoints"] if one["path"]}
     for run in sorted(runs):
         for log in ("training_log.csv", "timings.json", "run.json"):
             _copy(run / log, out.parent / "training" / run.name / log)
@@ -69,13 +69,13 @@ def texts(found: Results) -> pd.DataFrame:
         [(e.id, e.input, e.reference) for e in pipeline.data_of(found.study).split("test")],
         columns=["example_id", "couplet", "reference"],
     )
-    columns = ["kept", "checkpoint", *KNOBS, "example_id", "sample", "couplet", "text", "reference"]
+    columns = ["kept", "checkpoint", *AXES, "example_id", "sample", "couplet", "text", "reference"]
     return kept.merge(poems, on="example_id", how="left", sort=False)[columns]
 
 
 def _at(outputs: pd.DataFrame, setting: dict[str, float]) -> "pd.Series[bool]":
     """Which outputs are of the setting."""
-    knobs = list(KNOBS)
+    knobs = list(AXES)
     return (outputs[knobs] == pd.Series(setting)[knobs]).all(axis=1)
 
 

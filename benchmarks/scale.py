@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import time
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -30,7 +29,8 @@ from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize, variance
 from tangeval.core.knobs import Setting
 from tangeval.core.study import Study
-from tangeval.results.files import LIKELIHOOD, read_columns, write_json, write_parquet, write_text
+from tangeval.results.files import write_json, write_parquet, write_text
+from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, write_plan
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import clauses, line_length, punctuate
@@ -83,11 +83,11 @@ def step(name: str, folder: Path) -> None:
     if name == "score":
         score.score(study, pipeline.data_of(study), folder)
     elif name == "summarize":
-        summarize.summarize(folder, study.seed)
+        summarize.summarize(RunFolder(folder), study.seed)
     elif name == "variance":
-        variance.write_variance(partial(read_columns, folder), folder)
+        variance.write_variance(RunFolder(folder))
     else:
-        select.select(study, folder)
+        select.select(study, RunFolder(folder))
 
 
 def timed(command: list[str]) -> dict[str, float]:
@@ -131,7 +131,7 @@ def resident(pid: int) -> int:
 def made_up(folder: Path, levels: tuple[int, ...]) -> int:
     """Write plan, batch files, likelihoods and manifest; return how many generations there are."""
     study, data = declared(levels), dataset.load("hw5")
-    settings = study.decoding.settings()
+    run, settings = RunFolder(folder), study.decoding.settings()
     names = ["base", *(f"checkpoint-{65 * n}" for n in range(1, CHECKPOINTS))]
     pool: dict[int, list[str]] = {}
     for example in data.split("train"):
@@ -151,18 +151,18 @@ def made_up(folder: Path, levels: tuple[int, ...]) -> int:
                 settings,
             )
             write_parquet(
-                batch.batch_file(folder),
+                run.batch_file(batch.id),
                 pd.concat([batch_file(batch, e, pool) for e in some], ignore_index=True),
             )
             batches.append(batch)
-    write_plan(folder, batches)
-    write_json(folder / "manifest.json", manifest(names, data))
-    write_text(folder / "study.yaml", study.to_yaml())
+    write_plan(run, batches)
+    write_json(run.manifest_file, manifest(names, data))
+    write_text(run.study_file, study.to_yaml())
     noise = np.random.default_rng(0)
     rows = [(n, None, s, e.id, noise.normal(5, 1), 5, [5.0] * 20)
             for n, s in product(names, study.ordered_splits()) for e in data.split(s)]  # fmt: skip
     columns = ["checkpoint", "step", "split", "example_id", "reference_nll", "line_length", "by_character"]
-    write_parquet(folder / LIKELIHOOD, pd.DataFrame(rows, columns=columns).astype({"step": "Int64"}))
+    write_parquet(run.likelihood_file, pd.DataFrame(rows, columns=columns).astype({"step": "Int64"}))
     return sum(batch.outputs() for batch in batches)
 
 

@@ -19,10 +19,12 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis import scoring as score
-from tangeval.analysis.aggregate import KNOBS, Group, Part, groups
+from tangeval.analysis.aggregate import Group, Part, groups
 from tangeval.analysis.select import Candidate, compared, ranked
+from tangeval.core.knobs import COLUMNS
 from tangeval.metrics import METRICS
-from tangeval.results.files import NO_LIKELIHOOD, write_json
+from tangeval.results.files import write_json
+from tangeval.results.folder import NO_LIKELIHOOD
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import as_verse, clauses, line_length, punctuate
 
@@ -108,7 +110,7 @@ def spread(scores: pd.DataFrame, settings: int) -> pd.DataFrame:
 def against_all(group: Group) -> int:
     """How many settings can be told from the best by BLEU and by form: intervals, tests, Holm."""
     settings = [
-        Candidate(dict.fromkeys(KNOBS), Part(group.measured, [place]))
+        Candidate(dict.fromkeys(COLUMNS), Part(group.measured, [place]))
         for place in range(len(group.measured.knobs))
     ]
     return sum(row["distinguishable"] for m in ("bleu", "form") for row in compared(*ranked(settings, m), m))

@@ -11,7 +11,7 @@ from rich.console import Console
 from tangeval.cli.entry import command
 from tangeval.cli.progress import SafeConsole
 from tangeval.core.libraries import needs
-from tangeval.results.files import alone
+from tangeval.results.files import exclusive_lock
 
 from .config import Config, load_config
 from .run import prepare
@@ -30,7 +30,7 @@ def main() -> None:
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with command():
         config = load_config(options.config, options.overrides)
-        with alone(Path(config.output_dir)) if first else nullcontext():
+        with exclusive_lock(Path(config.output_dir)) if first else nullcontext():
             finetune(config, make_console(quiet=not first), overwrite=options.overwrite, first=first)
 
 

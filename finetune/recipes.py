@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tangeval.cli.entry import command
 from tangeval.core.errors import TangevalError
-from tangeval.results.files import alone, read_json
+from tangeval.results.files import exclusive_lock, read_json
 
 from .__main__ import finetune, make_console
 from .config import Config, load_config
@@ -68,7 +68,7 @@ def main() -> None:
         chosen = {name: every[name] for name in options.only or every}
         for name, config in chosen.items():
             console.print(name, style="bold")
-            with alone(Path(config.output_dir)):
+            with exclusive_lock(Path(config.output_dir)):
                 finetune(config, console)
         show(chosen, console)
 

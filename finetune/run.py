@@ -12,7 +12,7 @@ from typing import Any
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Base, Checkpoint, Example
 from tangeval.models.checkpoints import TRAIN_IDS, discover, fingerprint, identity, resolve_base, trained_on
-from tangeval.results.files import read_json, sweep, write_json
+from tangeval.results.files import read_json, remove_temp_files, write_json
 from tangeval.tasks.tang import data as dataset
 
 from .config import Config
@@ -123,7 +123,7 @@ def _make_ready(run: Run, overwrite: bool) -> None:
             "another output_dir=…, or --overwrite to delete them"
         )
     if run.folder.is_dir():
-        sweep(run.folder)
+        remove_temp_files(run.folder)
         for cut_off in discover([str(run.folder)])[1] if list(run.folder.glob("checkpoint-*")) else ():
             if cut_off.path != run.folder:
                 shutil.rmtree(cut_off.path)

@@ -26,7 +26,7 @@ from tangeval.core.libraries import quieten
 from tangeval.core.study import Study, load_study
 from tangeval.reporting.page import build as pages
 from tangeval.resolve import resolve
-from tangeval.results.files import alone, read_json
+from tangeval.results.files import exclusive_lock, read_json
 
 _SHOWN = ("checkpoint", "split", "bleu", "form", "rhyme", "reference_nll")
 
@@ -159,7 +159,7 @@ def run(
     folder = Path(out) if out else Path("results") / read.name
     resolved = resolve(read)
     pipeline.check(resolved, assume_unseen=assume_unseen)
-    with alone(folder):
+    with exclusive_lock(folder):
         waiting = pipeline.pending(resolved, folder, overwrite=overwrite)
         with Decoding(
             Console(width=120, force_terminal=False), waiting.sequences, resolved.names

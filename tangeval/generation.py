@@ -34,16 +34,18 @@ from tangeval.engines.likelihood import Likelihood, ReferenceNLL, reference_nll
 from tangeval.models import loading as models
 from tangeval.models.checkpoints import Skipped
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import (
-    TIMINGS,
-    read_json,
-    record_seconds,
-    sweep,
-    weed,
-    write_batch_file,
-    write_json,
+from tangeval.results.files import remove_temp_files
+from tangeval.results.folder import RunFolder
+from tangeval.results.plan import (
+    GENERATIONS,
+    Batch,
+    build_manifest,
+    estimate_duration,
+    hardware,
+    make_plan,
+    versions_of,
+    write_run,
 )
-from tangeval.results.plan import GENERATIONS, Batch, hardware, make_plan, pace, record, said_of, versions_of
 from tangeval.tasks.tang.prompt import HW5, SYSTEM, completion_text, encode_completion, encode_prompt
 
 #: Raised when the engine or the noise changes what it writes: older batch files are then made again.
@@ -190,7 +192,7 @@ def plan(
     machine = machine or Here(resolved).machine
     cache_keys = {c.name: cache_key(resolved, c, machine.engine) for c in resolved.checkpoints}
     return make_plan(
-        resolved, folder, cache_keys, _rows_by_trial(resolved, folder, machine) or machine.rows
+        resolved, RunFolder(folder), cache_keys, _rows_by_trial(resolved, folder, machine) or machine.rows
     ), cache_keys
 
 
@@ -211,14 +213,14 @@ def generate(
         TangevalError: a model or an adapter cannot be loaded, or does not give numbers.
     """
     failed: list[Skipped] = []
-    workers = workers or Here(resolved)
+    workers, run = workers or Here(resolved), RunFolder(folder)
     batches, cache_keys = _prepare(resolved, folder, workers)
     likelihood = Likelihood(resolved, folder, cache_keys)
     check_openings(resolved, models.load_tokenizer(resolved.base))
     for done in workers.make(_jobs(resolved, folder, batches, likelihood), on_progress):
         checkpoint, batch = done.job.checkpoint, done.job.batch
         if done.loading is not None:
-            record_seconds(folder, "load", resolved.base.name, done.loading)
+            run.record("load", resolved.base.name, done.loading)
         if isinstance(done.made, UnusableError):
             if not keep_going:
                 raise TangevalError(
@@ -226,11 +228,12 @@ def generate(
                 ) from done.made
             failed.append(Skipped(checkpoint.path or Path(resolved.base.source), str(done.made)))
         elif isinstance(done.made, pd.DataFrame) and batch:
-            write_batch_file(batch.batch_file(folder), done.made)
-            record_seconds(folder, "batches", batch.id, done.seconds)
+            run.write_batch_file(batch.id, done.made)
+            run.record("batches", batch.id, done.seconds)
         elif isinstance(done.made, list):
             likelihood.add(checkpoint, done.job.examples, done.made)
-            record_seconds(folder, "likelihood", checkpoint.name, done.seconds)
+            run.record("likelihood", checkpoint.name, done.seconds)
+    run.tidy_checksums()
     if not failed:
         likelihood.write()
     return tuple(failed)
@@ -240,10 +243,10 @@ def _jobs(
     resolved: ResolvedStudy, folder: Path, batches: Sequence[Batch], likelihood: Likelihood
 ) -> list[Job]:
     """What ``folder`` lacks, checkpoint after checkpoint: a model is loaded once where one process does all."""
-    jobs = []
+    jobs, run = [], RunFolder(folder)
     for checkpoint in resolved.checkpoints:
         own = (batch for batch in batches if batch.checkpoint == checkpoint.name)
-        jobs += [Job(checkpoint, batch) for batch in own if not batch.batch_file(folder).is_file()]
+        jobs += [Job(checkpoint, batch) for batch in own if not run.batch_file(batch.id).is_file()]
         lacking = likelihood.lacking(checkpoint)
         jobs += [Job(checkpoint, examples=tuple(lacking))] if lacking else []
     return jobs
@@ -251,18 +254,17 @@ def _jobs(
 
 def _prepare(resolved: ResolvedStudy, folder: Path, workers: Workers) -> tuple[list[Batch], dict[str, str]]:
     """Clear the folder of what is not whole, plan, and record the plan."""
-    sweep(folder)
-    weed(folder)
+    run = RunFolder(folder)
+    remove_temp_files(folder)
+    run.drop_damaged()
     machine = workers.machine
     batches, cache_keys = plan(resolved, folder, machine)
     if _wants_trial(resolved, folder, batches, machine):
         measured = workers.trial()
         if measured:
-            timings = read_json(folder / TIMINGS) or {}
-            timings.setdefault("rows", {})[_trial_key(resolved, machine.engine)] = measured
-            write_json(folder / TIMINGS, timings)
+            run.record("rows", _trial_key(resolved, machine.engine), measured)
         batches, cache_keys = plan(resolved, folder, machine)
-    record(resolved, folder, batches, manifest(resolved, cache_keys, machine))
+    write_run(resolved, run, batches, manifest(resolved, cache_keys, machine))
     return batches, cache_keys
 
 
@@ -373,8 +375,8 @@ def _wants_trial(resolved: ResolvedStudy, folder: Path, batches: Sequence[Batch]
         machine.hardware["gpu"] is not None
         and resolved.study.batch_size == "auto"
         and any(c.kind != "full" for c in resolved.checkpoints)
-        and _trial_key(resolved, machine.engine) not in (read_json(folder / TIMINGS) or {}).get("rows", {})
-        and any(not batch.batch_file(folder).is_file() for batch in batches)
+        and _trial_key(resolved, machine.engine) not in RunFolder(folder).timings("rows")
+        and any(not RunFolder(folder).batch_file(batch.id).is_file() for batch in batches)
     )
 
 
@@ -401,7 +403,7 @@ def _try_rows(
 
 def _rows_by_trial(resolved: ResolvedStudy, folder: Path, machine: Machine) -> int | None:
     """How many sequences a batch may have by what was measured and written down; None if nothing was, or is asked for."""
-    known = (read_json(folder / TIMINGS) or {}).get("rows", {}).get(_trial_key(resolved, machine.engine))
+    known = RunFolder(folder).timings("rows").get(_trial_key(resolved, machine.engine))
     if known is None or resolved.study.batch_size != "auto":
         return None
     cost = RowCost(known["fixed"], known["token"])
@@ -461,12 +463,12 @@ def estimate(
         memory = _budget(resolved.base, resolved.study.loading()) / 2**30
         planned = f"for {memory:.1f} GiB beside the weights"
     size = f"batches of up to {largest:,} sequences, planned {planned}"
-    return f"{size}; {pace(folder, pending)}"
+    return f"{size}; {estimate_duration(RunFolder(folder), pending)}"
 
 
 def manifest(resolved: ResolvedStudy, cache_keys: dict[str, str], machine: Machine) -> dict[str, Any]:
     """Return what a results folder says of its own making; the same run gives the same bytes."""
-    return said_of(
+    return build_manifest(
         resolved,
         cache_keys,
         engine=machine.engine,

@@ -6,7 +6,6 @@ nothing: the command line and notebooks do, each in its way. Torch is reached by
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,8 @@ from tangeval.engines.base import OnProgress
 from tangeval.models.checkpoints import Skipped
 from tangeval.reporting import figures, insights, tables
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import no_url, read_columns
+from tangeval.results.files import no_url
+from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang import data as dataset
@@ -91,9 +91,10 @@ def pending(
         TangevalError: nothing in the folder fits the study, and ``overwrite`` was not given.
     """
     batches, _ = planned(resolved, folder, workers)
-    waiting = [batch for batch in batches if not batch.batch_file(folder).is_file()]
-    there = set((folder / "generations").glob("*.parquet"))
-    stale = there - {batch.batch_file(folder) for batch in batches}
+    run = RunFolder(folder)
+    waiting = [batch for batch in batches if not run.batch_file(batch.id).is_file()]
+    there = set(run.generations.glob("*.parquet"))
+    stale = there - {run.batch_file(batch.id) for batch in batches}
     if stale and stale == there and not overwrite:
         raise TangevalError(
             f"{folder}: none of its {len(stale)} batch files of generations fits this study any longer ({STALE}); give "
@@ -126,24 +127,24 @@ def evaluate(study: Study, data: Dataset, folder: Path) -> tuple[summarize.Summa
     """Write scores, summary, tables and pictures of what is in the folder."""
     score.score(study, data, folder)
     by = study.select.setting.by if study.select else "bleu"
-    summary = summarize.summarize(folder, study.seed)
+    summary = summarize.summarize(RunFolder(folder), study.seed)
     frames = (summary.settings, summary.effects, summary.checkpoints)
     tables.write(*frames, folder / "tables", by=by)
-    behind = variance.write_variance(partial(read_columns, folder), folder)
+    behind = variance.write_variance(RunFolder(folder))
     pictures = figures.draw(*frames, folder / "figures", by=by)
     return summary, pictures + insights.draw(*behind, summary.curve, folder / "figures")
 
 
 def choose(study: Study, data: Dataset, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Choose, write ``best/``, and return the selection and the chosen setting's outputs on test (or none)."""
-    selection = select.select(study, folder)
+    selection = select.select(study, RunFolder(folder))
     if "test" not in study.splits:
         return selection, pd.DataFrame()
     name = selection["checkpoint"]["checkpoint"]
     outputs = select.chosen_outputs(score.read_generations(study, folder, 0, name), selection)
     if selection["setting"]:
         couplets = {example.id: example.input for example in data.examples}
-        select.write_results_txt(outputs, couplets, folder / "best" / "results.txt")
+        select.write_results_txt(outputs, couplets, RunFolder(folder).best_outputs)
     return selection, outputs
 
 
@@ -160,11 +161,11 @@ def open_results(place: Path) -> tuple[Study, Path]:
     """
     no_url(place)
     if place.is_dir():
-        return load_study(place / "study.yaml"), place
+        return RunFolder(place).study, place
     folder = Path("results") / load_study(place).name
-    if not (folder / "study.yaml").is_file():
+    if not RunFolder(folder).study_file.is_file():
         raise TangevalError(f"{place}: there is no {folder} yet; `tangeval run {place}` makes it")
-    made, rule = load_study(folder / "study.yaml"), load_study(place).select
+    made, rule = RunFolder(folder).study, load_study(place).select
     if rule and rule.split not in made.splits:
         raise TangevalError(
             f"{place}: select.split: {folder} has no {rule.split} split; run the study with it"

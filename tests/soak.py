@@ -9,7 +9,7 @@ from the stage's time, half at one of the moments at which its files change. Wha
 a kill is looked at, the same command is given again (and perhaps killed again), and what it ends
 in is compared, byte for byte, with the uncut run. Exit code 1 says that something differs.
 
-Only what docs/design.md lets differ may differ: ``timings.json``, and the seconds in
+Only what docs/design.md lets differ may differ: ``timings.jsonl``, and the seconds in
 ``training_log.csv``. The soak is no part of the tests, since it takes a quarter of an hour.
 """
 
@@ -215,7 +215,7 @@ def contents(place: Path) -> dict[str, str]:
     return {
         str(file.relative_to(place)): digest(file)
         for file in sorted(place.rglob("*"))
-        if file.is_file() and file.name != "timings.json"
+        if file.is_file() and file.name not in ("timings.json", "timings.jsonl")
     }
 
 

@@ -19,10 +19,11 @@ from tangeval.analysis.aggregate import Part, groups
 from tangeval.analysis.stats import flips_for, holm, poems_needed, sign_flip_p
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
-from tangeval.core.study import load_study, named_numbers
+from tangeval.core.study import named_numbers
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics import BY_NAME
-from tangeval.results.files import no_url, read_columns, read_json, read_scores, shares_noise
+from tangeval.results.files import no_url
+from tangeval.results.folder import RunFolder
 
 METRICS = ("reference_nll", "bleu", "form", "rhyme")
 POWER = 0.8
@@ -49,20 +50,19 @@ def read_item(text: str, split: str) -> Item:
     """
     no_url(Path(text))
     place, _, rest = (text, "", "") if Path(text).is_dir() else text.partition(":")
-    folder = Path(place)
-    if not (folder / "study.yaml").is_file():
-        raise TangevalError(f"{place} is no results folder; `tangeval run STUDY` makes one")
+    run = RunFolder(Path(place))
+    seed = run.study.seed
     name, _, knobs = rest.partition(":")
     wanted = _knobs(text, knobs)
     if not name:
-        selection = read_json(folder / "best" / "selection.json")
+        selection = run.selection
         if not selection or not selection["setting"]:
             raise TangevalError(
                 f"{place}: nothing is chosen there; say which checkpoint is meant, as in {place}:checkpoint-65"
             )
         name = selection["checkpoint"]["checkpoint"]
         wanted = {knob: selection["setting"][knob] for knob in AXES}
-    all_rows = read_columns(folder, ["checkpoint", "split"])
+    all_rows = run.columns(["checkpoint", "split"])
     here = all_rows.loc[all_rows["split"] == split, "checkpoint"]
     if not len(here):
         raise TangevalError(
@@ -70,8 +70,7 @@ def read_item(text: str, split: str) -> Item:
         )
     if name not in (names := list(here.unique())):
         raise TangevalError(f"{place}: it has no checkpoint {name}; it has {', '.join(names)}")
-    seed = load_study(folder / "study.yaml").seed
-    (group,) = groups(*read_scores(folder, name, split), seed)
+    (group,) = groups(run.scores(name, split), run.likelihood(), seed)
     fits = np.ones(len(group.measured.knobs), bool)
     for knob, value in wanted.items():
         there = group.measured.knobs[knob].to_numpy(float)
@@ -81,11 +80,11 @@ def read_item(text: str, split: str) -> Item:
         fits &= np.isclose(there, value)
     if name in (RANDOM, REFERENCE):
         fits[:] = True
-    data = (read_json(folder / "manifest.json") or {}).get("data", {}).get("digest")
+    data = (run.read_json(run.manifest_file) or {}).get("data", {}).get("digest")
     return Item(
         text,
         Part(group.measured, np.flatnonzero(fits).tolist()),
-        seed if shares_noise(folder) else None,
+        seed if run.noise_shared else None,
         data,
     )
 

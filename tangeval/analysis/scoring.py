@@ -31,7 +31,8 @@ from tangeval.metrics.bleu import COLUMNS as COUNTS
 from tangeval.metrics.bleu import pair_statistics, signatures
 from tangeval.metrics.copying import Index, copying, index
 from tangeval.metrics.diversity import diversity
-from tangeval.results.files import SCORES, damaged, read_json, read_parquet, write_json, write_parts
+from tangeval.results.files import read_parquet, write_json, write_parts
+from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, check_data, read_plan
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.data import load as dataset_of
@@ -58,10 +59,11 @@ def score(study: Study, dataset: Dataset, folder: Path) -> None:
     Raises:
         TangevalError: a batch file that the plan names is missing, or the data are not the run's.
     """
+    run = RunFolder(folder)
     batches, names = _whole_run(folder)
-    check_data(dataset, folder)
-    write_parts(folder / SCORES, _scored(study, dataset, folder, _lots(study, dataset, batches, names)))
-    write_json(folder / "signatures.json", signatures())
+    check_data(dataset, run)
+    write_parts(run.scores_file, _scored(study, dataset, folder, _lots(study, dataset, batches, names)))
+    write_json(run.signatures, signatures())
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ _worker: list[_Scorer] = []  # a worker process has one
 
 def _begin(study: Study, folder: Path) -> None:
     data = dataset_of(study.data_name, study.validation_size)
-    check_data(data, folder)
+    check_data(data, RunFolder(folder))
     _worker[:] = [_Scorer(study, data, folder)]
 
 
@@ -184,19 +186,21 @@ def read_generations(
 
 def _whole_run(folder: Path, *, look: bool = True) -> tuple[list[Batch], list[str]]:
     """A run's batches and its checkpoints' names; ``look`` whether its batch files are as they were written."""
-    batches, manifest = read_plan(folder), read_json(folder / "manifest.json")
-    if not batches or manifest is None:
+    run = RunFolder(folder)
+    batches = read_plan(run)
+    if not batches:
         raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
-    missing = [batch.batch_file(folder) for batch in batches if not batch.batch_file(folder).is_file()]
+    files = [run.batch_file(batch.id) for batch in batches]
+    missing = [file for file in files if not file.is_file()]
     if missing:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
-    broken = damaged(folder / "generations") if look else []
+    broken = run.damaged() if look else []
     if broken:
         raise TangevalError(
             f"{broken[0]} and {len(broken) - 1} more are not as they were written; run the study again, which makes "
             "them anew"
         )
-    return batches, [checkpoint["name"] for checkpoint in manifest["checkpoints"]]
+    return batches, [checkpoint["name"] for checkpoint in run.manifest["checkpoints"]]
 
 
 def _read(
@@ -204,7 +208,7 @@ def _read(
 ) -> pd.DataFrame:
     """What the batches' batch files hold of the study, in order."""
     frame = pd.concat(
-        [read_parquet(batch.batch_file(folder), filters=only) for batch in batches], ignore_index=True
+        [read_parquet(RunFolder(folder).batch_file(batch.id), only) for batch in batches], ignore_index=True
     )
     grid = {setting.values for setting in study.decoding.settings()}
     knobs = zip(*(frame[name] for name in AXES), strict=True)

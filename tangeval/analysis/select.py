@@ -33,7 +33,8 @@ from tangeval.core.knobs import knobs_of as knobs_of_row
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics import BY_NAME, METRICS
-from tangeval.results.files import read_json, read_scores, write_json, write_text
+from tangeval.results.files import write_json, write_text
+from tangeval.results.folder import RunFolder
 
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
@@ -91,7 +92,7 @@ def check_metrics(selection: Selection) -> None:
             )
 
 
-def select(study: Study, folder: Path) -> dict[str, Any]:
+def select(study: Study, run: RunFolder) -> dict[str, Any]:
     """Choose as the study says, write ``best/`` and return what ``selection.json`` says.
 
     The checkpoint is chosen first, then the setting among its own. Where no setting meets what is
@@ -103,25 +104,25 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
     rule = study.select
     if rule is None:
         raise TangevalError("select: the study has none; write one into its file")
-    records = {record["name"]: record for record in read_manifest(folder)["checkpoints"]}
+    records = {record["name"]: record for record in run.manifest["checkpoints"]}
     refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
     # All that is kept of a checkpoint is what it is chosen by.
     measured = {
         group.checkpoint: Candidate(
             _named(group), Part(_alone(group.measured, rule.checkpoint), _every(group))
         )
-        for group in groups(*read_scores(folder, split=rule.split), study.seed)
+        for group in groups(run.scores(split=rule.split), run.likelihood(), study.seed)
         if group.checkpoint not in (RANDOM, REFERENCE)
     }
     candidates = [measured[name] for name in records if name not in refused]
     chosen, others = ranked(candidates, rule.checkpoint)
     name = chosen.labels["checkpoint"]
-    (group,) = groups(*read_scores(folder, name, rule.split), study.seed)
+    (group,) = groups(run.scores(name, rule.split), run.likelihood(), study.seed)
     own = group.measured
     settings = [Candidate(knobs_of(own, place), Part(own, [place])) for place in _every(group)]
     lacking = shortfalls(own.value, rule)
     allowed = [setting for setting, short in zip(settings, lacking, strict=True) if short == 0]
-    shutil.rmtree(folder / "best", ignore_errors=True)  # what an earlier choice left there
+    shutil.rmtree(run.best, ignore_errors=True)  # what an earlier choice left there
     selection: dict[str, Any] = {
         "rule": rule.model_dump(mode="json"),
         "checkpoint": {
@@ -144,23 +145,11 @@ def select(study: Study, folder: Path) -> dict[str, Any]:
         selection[rule.split] = shown(own, place)
         selection["corrected"] = _corrected(best, settings, rule.setting.by, study.seed, rule)
         if "test" in study.splits:
-            (tested,) = groups(*read_scores(folder, name, "test"), study.seed)
+            (tested,) = groups(run.scores(name, "test"), run.likelihood(), study.seed)
             selection["test"] = shown(tested.measured, place)
-        write_json(folder / "best" / "generation_config.json", generation_config(best.labels))
-    write_json(folder / "best" / "selection.json", selection)
+        write_json(run.generation_config, generation_config(best.labels))
+    write_json(run.selection_file, selection)
     return selection
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what a results folder says of its own making.
-
-    Raises:
-        TangevalError: the folder has no manifest.
-    """
-    manifest: dict[str, Any] | None = read_json(folder / "manifest.json")
-    if manifest is None:
-        raise TangevalError(f"{folder / 'manifest.json'} is missing; `tangeval run STUDY` makes it")
-    return manifest
 
 
 def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.DataFrame:

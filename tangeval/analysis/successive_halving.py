@@ -23,7 +23,8 @@ from tangeval.core.study import Selection, Study
 from tangeval.core.types import Checkpoint
 from tangeval.metrics import BY_NAME
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import LIKELIHOOD, SCORES, read_parquet, read_scores, write_json, write_parquet
+from tangeval.results.files import write_json, write_parquet
+from tangeval.results.folder import RunFolder
 
 RACE = "race.json"
 
@@ -98,7 +99,7 @@ def _checkpoint(resolved: ResolvedStudy, folder: Path, rule: Selection, watch: W
         watch,
         "likelihood of checkpoints",
     )
-    nll = read_parquet(folder / LIKELIHOOD)
+    nll = RunFolder(folder).likelihood()
     means = nll[nll["split"] == rule.split].groupby("checkpoint")[rule.checkpoint].mean()
     return min(unseen, key=lambda c: float(means[c.name]))
 
@@ -111,8 +112,9 @@ def _measured(
         resolved, folder, split, settings, samples, watch, f"{len(settings)} settings, {samples} samples"
     )
     scores = score.score_texts(score.read_generations(study, folder), resolved.dataset)
-    write_parquet(folder / SCORES, scores)
-    (group,) = groups(*read_scores(folder), resolved.study.seed)
+    run = RunFolder(folder)
+    write_parquet(run.scores_file, scores)
+    (group,) = groups(run.scores(), run.likelihood(), resolved.study.seed)
     return group.measured
 
 
@@ -131,7 +133,7 @@ def _generate(
     study = resolved.study.model_copy(update=changes)
     own = replace(resolved, study=study)
     batches, _ = generate.plan(own, folder)
-    pending = [batch for batch in batches if not batch.batch_file(folder).is_file()]
+    pending = [batch for batch in batches if not RunFolder(folder).batch_file(batch.id).is_file()]
     with watch(what, sum(batch.sequences() for batch in pending)) as progress:
         generate.generate(own, folder, progress.advance)
     return study

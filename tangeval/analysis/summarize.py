@@ -9,7 +9,6 @@ one value a poem. Knows nothing of torch.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from tangeval.analysis.aggregate import Group, Part, groups
 from tangeval.analysis.stats import mean_interval
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
 from tangeval.metrics import METRICS
-from tangeval.results.files import read_scores, write_csv
+from tangeval.results.files import write_csv
+from tangeval.results.folder import RunFolder
 
 MEASURES = tuple(column for m in METRICS for column in (m.name, f"{m.name}_low", f"{m.name}_high"))
 
@@ -34,15 +34,15 @@ class Summary:
     curve: pd.DataFrame
 
 
-def summarize(folder: Path, seed: int) -> Summary:
-    """Summarise ``folder``'s scores, write the four CSV files and return them.
+def summarize(run: RunFolder, seed: int) -> Summary:
+    """Summarise a folder's scores, write the four CSV files and return them.
 
     Raises:
         TangevalError: the folder holds no scores.
     """
     settings, effects, checkpoints = [], [], []
-    scores, likelihood = read_scores(folder)
-    for group in groups(scores, likelihood, seed):
+    likelihood = run.likelihood()
+    for group in groups(run.scores(), likelihood, seed):
         measured = group.measured
         every = np.arange(len(measured.knobs))
         settings += [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
@@ -61,10 +61,10 @@ def summarize(folder: Path, seed: int) -> Summary:
         _frame(checkpoints, [*first, "split", *counts]),
         curve(likelihood),
     )
-    write_csv(folder / "likelihood_curve.csv", summary.curve)
-    write_csv(folder / "summary.csv", summary.settings)
-    write_csv(folder / "effects.csv", summary.effects)
-    write_csv(folder / "checkpoints.csv", summary.checkpoints)
+    write_csv(run.table("likelihood_curve"), summary.curve)
+    write_csv(run.table("summary"), summary.settings)
+    write_csv(run.table("effects"), summary.effects)
+    write_csv(run.table("checkpoints"), summary.checkpoints)
     return summary
 
 

@@ -8,7 +8,6 @@ their own (``coupling.csv``). Knows nothing of torch or pictures.
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from tangeval.core.knobs import AXES
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics import MEANS
 from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, corpus_bleu, ngram_totals
-from tangeval.results.files import shares_noise, write_csv
+from tangeval.results.files import write_csv
+from tangeval.results.folder import RunFolder
 
 FACTORS = ("checkpoint", *AXES)
 OF_A_POEM = ("bleu", *MEANS)
@@ -31,7 +31,7 @@ Columns = Callable[[list[str]], pd.DataFrame]
 _CHUNK = 250_000  # generations whose BLEU is computed together
 
 
-def write_variance(columns: Columns, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def write_variance(run: RunFolder) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write ``variance.csv`` and ``coupling.csv`` into ``folder`` and return both frames.
 
     ``columns`` gives some columns of ``scores.parquet`` by their names (``store.read_columns``); a
@@ -43,7 +43,8 @@ def write_variance(columns: Columns, folder: Path) -> tuple[pd.DataFrame, pd.Dat
     """
     shares: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
-    shared = shares_noise(folder)
+    shared = run.noise_shared
+    columns = run.columns
     keys = columns(["checkpoint", "split", *AXES, "example_id", "sample"])
     for split in keys.loc[~keys["checkpoint"].isin([RANDOM, REFERENCE]), "split"].unique():
         here = (keys["split"] == split) & ~keys["checkpoint"].isin([RANDOM, REFERENCE])
@@ -61,8 +62,8 @@ def write_variance(columns: Columns, folder: Path) -> tuple[pd.DataFrame, pd.Dat
     coupled = pd.DataFrame(ratios, columns=names)
     if len(coupled):
         coupled = coupled.dropna(axis=1, how="all")
-    write_csv(folder / "variance.csv", variance)
-    write_csv(folder / "coupling.csv", coupled)
+    write_csv(run.table("variance"), variance)
+    write_csv(run.table("coupling"), coupled)
     return variance, coupled
 
 

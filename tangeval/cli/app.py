@@ -38,7 +38,8 @@ from tangeval.reporting.page import build as report
 from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results import plan
 from tangeval.results import remote as mirror
-from tangeval.results.files import NO_LIKELIHOOD, alone, write_csv, write_text
+from tangeval.results.files import exclusive_lock, write_csv, write_text
+from tangeval.results.folder import NO_LIKELIHOOD, RunFolder
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang import external_outputs as outputs
@@ -149,7 +150,7 @@ def summarize_command(place: Place) -> None:
     """Score, summarise and draw what a results folder holds; needs no torch."""
     study, folder = pipeline.open_results(place)
     data = pipeline.data_of(study)
-    with _going_on(), alone(folder):
+    with _going_on(), exclusive_lock(folder):
         summary, pictures = _evaluate(study, data, folder)
         console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all settings"))
         console.print(f"{len(pictures)} pictures in {folder / 'figures'}", markup=False)
@@ -171,11 +172,11 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
     """Choose the best checkpoint and setting of a results folder; writes best/."""
     study, folder = pipeline.open_results(place)
     if study.select:
-        manifest = select.read_manifest(folder)
+        manifest = RunFolder(folder).manifest
         seen = {record["name"]: record["seen"] for record in manifest["checkpoints"]}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
     data = pipeline.data_of(study)
-    with _going_on(), alone(folder):
+    with _going_on(), exclusive_lock(folder):
         _select(study, data, folder)
         if (folder / report.PAGE).is_file():  # it would still show the old choice
             _report(study, data, folder)
@@ -200,7 +201,7 @@ def race(
         console.print(f"{what}: {sequences:,} sequences to decode", highlight=False)
         return Decoding(console, sequences)
 
-    with _going_on(), alone(folder):
+    with _going_on(), exclusive_lock(folder):
         result = racing.race(resolved, folder, watch)
     terminal.show_race(console, result, folder)
 
@@ -319,12 +320,12 @@ def judge_command(
     judging = judge.Judge(endpoint, model, instructions, votes, temperature, max_tokens, retries)
     generations = score.read_generations(study, folder)
     loaded = pipeline.data_of(study)
-    plan.check_data(loaded, folder)
+    plan.check_data(loaded, RunFolder(folder))
     wanted = judge.Wanted(tuple(checkpoint or ()), base, tuple(setting or ()), split, samples)
     references = score.reference_rows(loaded, study.ordered_splits())
     rows = judge.outputs(generations, references, folder, wanted)
     couplets = {example.id: example.input for example in loaded.examples}
-    with alone(folder):
+    with exclusive_lock(folder):
         _ask(judge.calls(rows, couplets, judging), judging, folder, limit, parallel)
         judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
     terminal.show_judged(
@@ -486,7 +487,7 @@ def _generate(
                 resolved, folder, progress.advance, keep_going=keep_going, workers=workers
             )
     if resolved.served:
-        terminal.show_server(console, select.read_manifest(folder))
+        terminal.show_server(console, RunFolder(folder).manifest)
     for checkpoint in failed:
         console.print(
             f"[yellow]left out[/] {escape(str(checkpoint.path))}: {escape(checkpoint.reason)}",
@@ -588,7 +589,7 @@ def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int
 
 def _show_plan(resolved: ResolvedStudy, folder: Path, workers: cluster.Nodes | None) -> None:
     batches, estimate = pipeline.planned(resolved, folder, workers)
-    pending = [batch for batch in batches if not batch.batch_file(folder).is_file()]
+    pending = [batch for batch in batches if not RunFolder(folder).batch_file(batch.id).is_file()]
     table = Table(
         "checkpoint",
         "step",

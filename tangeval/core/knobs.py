@@ -45,7 +45,8 @@ class Knob:
     def range(self) -> str:
         """The values that a study may ask for, in words."""
         values = f"{self.low:g} or more" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
-        return values if self.low <= self.off <= self.high else f"{values}, or {self.off:g}"
+        named = self.low <= self.off <= self.high or self.off == math.inf
+        return values if named else f"{values}, or {self.off:g}"
 
 
 KNOBS: tuple[Knob, ...] = (

@@ -6,7 +6,7 @@ can tell: keys, types, ranges. Whether names resolve is for the rooms that open 
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
@@ -250,14 +250,21 @@ class Study(Section):
         return yaml.safe_dump(self.content(), sort_keys=False, allow_unicode=True)
 
 
-def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
+def load_study(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    translate: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Study:
     """Read a study file and apply ``key=value`` overrides (``decoding.top_k=[0,5]``).
+
+    ``translate`` is given what the file says, where it is of an earlier schema.
 
     Raises:
         TangevalError: naming the file, the key, and what would be right.
     """
     path = Path(path)
-    study = validated(Study, read_yaml(path, overrides, SHIPPED), path)
+    content = read_yaml(path, overrides, SHIPPED)
+    study = validated(Study, translate(content) if translate else content, path)
     study._file = str(path)
     return study
 

@@ -19,7 +19,8 @@ from tangeval.core.errors import NOT_NUMBERS, TangevalError, UnusableError
 from tangeval.core.types import Checkpoint, Example
 from tangeval.decoding.batch import Workspace
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import LIKELIHOOD, read_parquet, write_parquet
+from tangeval.results.files import read_parquet, write_parquet
+from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.tasks.tang.text import as_verse, han, line_length
 
@@ -42,7 +43,7 @@ class Likelihood:
     """``likelihood.parquet``: one row a checkpoint and poem, kept while its context holds."""
 
     def __init__(self, resolved: ResolvedStudy, folder: Path, cache_keys: dict[str, str]) -> None:
-        self.resolved, self.file, self.cache_keys = resolved, folder / LIKELIHOOD, cache_keys
+        self.resolved, self.file, self.cache_keys = resolved, RunFolder(folder).likelihood_file, cache_keys
         self.examples = [e for split in resolved.study.ordered_splits() for e in resolved.examples(split)]
         self.frame = read_parquet(self.file) if self.file.is_file() else pd.DataFrame()
         if "by_character" not in self.frame:  # rows of an earlier version

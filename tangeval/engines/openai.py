@@ -25,8 +25,18 @@ from tangeval.engines.client import in_flight, run
 from tangeval.engines.completions import Knobs, Server, ServerSection, Text, opened, settle
 from tangeval.models.checkpoints import Skipped
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import LIKELIHOOD, read_json, record_seconds, sweep, weed, write_batch_file
-from tangeval.results.plan import GENERATIONS, Batch, hardware, make_plan, pace, record, said_of, versions_of
+from tangeval.results.files import read_json, remove_temp_files
+from tangeval.results.folder import RunFolder
+from tangeval.results.plan import (
+    GENERATIONS,
+    Batch,
+    build_manifest,
+    estimate_duration,
+    hardware,
+    make_plan,
+    versions_of,
+    write_run,
+)
 from tangeval.tasks.tang.prompt import HW5, SYSTEM, poem_text
 
 #: Raised when what is asked of a server changes: older batch files are then made again.
@@ -79,8 +89,8 @@ def generate(
     """
     if keep_going:
         raise TangevalError("--keep-going: with a server, leave a model out of engine.models instead")
-    sweep(folder)
-    weed(folder)
+    remove_temp_files(folder)
+    RunFolder(folder).drop_damaged()
     run(_generate(resolved, folder, on_progress))
     return ()
 
@@ -90,7 +100,7 @@ def estimate(resolved: ResolvedStudy, folder: Path, pending: Sequence[Batch]) ->
     if not pending:
         return "nothing to decode: all that the study asks for is there"
     engine = _engine(resolved)
-    return f"{engine.concurrency} requests in flight to {engine.host}; {pace(folder, pending)}"
+    return f"{engine.concurrency} requests in flight to {engine.host}; {estimate_duration(RunFolder(folder), pending)}"
 
 
 def _engine(resolved: ResolvedStudy) -> ServerSection:
@@ -104,7 +114,7 @@ def _plan(
 ) -> tuple[list[Batch], dict[str, str]]:
     cache_keys = {c.name: _context(resolved, c.name, account) for c in resolved.checkpoints}
     rows = SEQUENCES if resolved.study.batch_size == "auto" else resolved.study.batch_size
-    return make_plan(resolved, folder, cache_keys, rows, prefixes=False), cache_keys
+    return make_plan(resolved, RunFolder(folder), cache_keys, rows, prefixes=False), cache_keys
 
 
 def _context(resolved: ResolvedStudy, name: str, account: dict[str, Any]) -> str:
@@ -122,14 +132,14 @@ def _context(resolved: ResolvedStudy, name: str, account: dict[str, Any]) -> str
 
 
 async def _generate(resolved: ResolvedStudy, folder: Path, on_progress: OnProgress) -> None:
-    engine = _engine(resolved)
+    engine, run_folder = _engine(resolved), RunFolder(folder)
     async with opened(resolved.study, engine) as server:
         account = await server.account()
         batches, cache_keys = _plan(resolved, folder, account)
-        pending = [batch for batch in batches if not batch.batch_file(folder).is_file()]
+        pending = [batch for batch in batches if not run_folder.batch_file(batch.id).is_file()]
         probes = await _probes(server, resolved, folder, cache_keys, {batch.checkpoint for batch in pending})
-        record(resolved, folder, batches, _manifest(resolved, cache_keys, account, probes))
-        (folder / LIKELIHOOD).unlink(missing_ok=True)  # what an engine with the weights left there
+        write_run(resolved, run_folder, batches, _manifest(resolved, cache_keys, account, probes))
+        run_folder.likelihood_file.unlink(missing_ok=True)  # what an engine with the weights left there
         began = time.perf_counter()
 
         async def work(job: Job) -> None:
@@ -148,19 +158,20 @@ async def _generate(resolved: ResolvedStudy, folder: Path, on_progress: OnProgre
             job.book.out -= 1
             on_progress(batch.checkpoint, len(texts), texts[-1].text)
             if not job.book.out:
-                write_batch_file(batch.batch_file(folder), _frame(resolved, job.book))
+                run_folder.write_batch_file(batch.id, _frame(resolved, job.book))
                 # Batches overlap: each has the time since the last one was whole, so that all sum to the run's.
-                record_seconds(folder, "batches", batch.id, time.perf_counter() - began)
+                run_folder.record("batches", batch.id, time.perf_counter() - began)
                 began = time.perf_counter()
 
         await in_flight(_jobs(resolved, pending, probes), work, engine.concurrency)
+        run_folder.tidy_checksums()
 
 
 async def _probes(
     server: Server, resolved: ResolvedStudy, folder: Path, cache_keys: dict[str, str], pending: set[str]
 ) -> dict[str, dict[str, Any]]:
     """What each checkpoint honours; asked anew of those that have something to write, else as recorded."""
-    recorded = ((read_json(folder / "manifest.json") or {}).get("server") or {}).get("probes", {})
+    recorded = ((read_json(RunFolder(folder).manifest_file) or {}).get("server") or {}).get("probes", {})
     probes: dict[str, dict[str, Any]] = {}
     for name in resolved.names:
         cache_key = cache_keys[name]
@@ -188,7 +199,7 @@ def _manifest(
 ) -> dict[str, Any]:
     engine = _engine(resolved)
     version = f" {account['version']}" if account["version"] else ""
-    said = said_of(
+    said = build_manifest(
         resolved, cache_keys, engine=f"server {engine.host}{version}",
         noise="the server's own, a seed for each request: not shared between settings or checkpoints",
         noise_shared=False, versions=versions_of("openai"), hardware=hardware(None),

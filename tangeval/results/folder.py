@@ -4,9 +4,13 @@ In: a path. Out: ``RunFolder``, the only place that knows what the files are cal
 version of their schema they have. Written by ``generation`` and ``analysis``; read by everybody.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,25 @@ import pandas as pd
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study, load_study
-from tangeval.results import files
+from tangeval.core.types import RANDOM
+from tangeval.core.untrusted import parsed, read_bytes
+from tangeval.results import files, schema2
+
+#: The schema that is written; that of ``schema2`` can be read.
+SCHEMA = 3
+#: Likelihoods of what no model wrote.
+NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
+_EXAMPLE = ["checkpoint", "split", "example_id"]
+
+
+class _File:
+    """The path of a file of a results folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "RunFolder", owner: type) -> Path:
+        return run.path / self.name
 
 
 @dataclass(frozen=True)
@@ -29,131 +51,204 @@ class RunFolder:
     path: Path
 
     # What a run is made from, and what it says of its making.
-
-    @property
-    def study_file(self) -> Path:
-        return self.path / "study.yaml"
-
-    @property
-    def plan(self) -> Path:
-        return self.path / "plan.json"
-
-    @property
-    def manifest_file(self) -> Path:
-        return self.path / "manifest.json"
-
-    @property
-    def timings_file(self) -> Path:
-        return self.path / "timings.json"
-
-    # What engines wrote.
-
-    @property
-    def generations(self) -> Path:
-        return self.path / "generations"
+    study_file = _File("study.yaml")
+    plan = _File("plan.json")
+    manifest_file = _File("manifest.json")
+    #: Seconds and memory: a JSON object a line, of which the last of a kind and name holds.
+    timings_file = _File("timings.jsonl")
+    # What engines wrote, and what ``sha256sum -c`` checks it by.
+    generations = _File("generations")
+    checksums = _File("generations.sha256")
+    likelihood_file = _File("likelihood.parquet")
+    # What was measured.
+    scores_file = _File("scores.parquet")
+    signatures = _File("signatures.json")
+    # What was chosen.
+    best = _File("best")
+    selection_file = _File("best/selection.json")
+    generation_config = _File("best/generation_config.json")
+    best_outputs = _File("best/results.txt")
+    halving = _File("halving.json")
+    # For readers. A judge's answers are one JSON object a line.
+    tables = _File("tables")
+    figures = _File("figures")
+    page = _File("report.html")
+    explain = _File("explain")
+    answers = _File("judge.jsonl")
 
     def batch_file(self, batch_id: str) -> Path:
         return self.generations / f"{batch_id}.parquet"
-
-    @property
-    def likelihood_file(self) -> Path:
-        return self.path / "likelihood.parquet"
-
-    # What was measured.
-
-    @property
-    def scores_file(self) -> Path:
-        return self.path / "scores.parquet"
-
-    @property
-    def signatures(self) -> Path:
-        return self.path / "signatures.json"
 
     def table(self, name: str) -> Path:
         """``summary``, ``effects``, ``checkpoints``, ``likelihood_curve``, ``variance``, ``judge``: a CSV file."""
         return self.path / f"{name}.csv"
 
-    @property
-    def tables(self) -> Path:
-        """The tables for readers: CSV, Markdown, LaTeX."""
-        return self.path / "tables"
+    # Batch files and their checksums.
 
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
+    def write_batch_file(self, batch_id: str, frame: pd.DataFrame) -> None:
+        """Write a batch's rows, and their checksum."""
+        data, path = files.parquet_bytes(frame), self.batch_file(batch_id)
+        files.write_bytes(path, data)
+        files.append_line(self.checksums, _checksum_line(path, hashlib.sha256(data).hexdigest()))
 
-    @property
-    def page(self) -> Path:
-        return self.path / "report.html"
+    def damaged(self) -> list[Path]:
+        """Return the batch files that are not as they were written: cut short, altered, or not recorded.
 
-    # What was chosen, explained, judged.
+        Of a folder without any checksums nothing can be said.
+        """
+        sums = self._sums()
+        return [path for path in self._batch_files() if sums and sums.get(path.name) != _digest(path)]
 
-    @property
-    def best(self) -> Path:
-        return self.path / "best"
+    def drop_damaged(self) -> None:
+        """Remove the batch files that are not as they were written, so that they are made again; warn."""
+        broken = self.damaged()
+        for path in broken:
+            path.unlink()
+        if broken:
+            warnings.warn(
+                f"{self.path}: {len(broken)} batch files of generations were cut short or altered, and are made again",
+                stacklevel=2,
+            )
 
-    @property
-    def selection_file(self) -> Path:
-        return self.best / "selection.json"
+    def tidy_checksums(self) -> None:
+        """Write the checksums of the batch files that are there, in the order of their names."""
+        sums = self._sums()
+        lines = (_checksum_line(path, sums.get(path.name) or _digest(path)) for path in self._batch_files())
+        text = "".join(f"{line}\n" for line in lines)
+        if not self.checksums.is_file() or self.checksums.read_text("utf-8", "replace") != text:
+            files.write_text(self.checksums, text)
 
-    @property
-    def generation_config(self) -> Path:
-        return self.best / "generation_config.json"
+    def _batch_files(self) -> list[Path]:
+        return sorted(self.generations.glob("*.parquet"))
 
-    @property
-    def best_outputs(self) -> Path:
-        return self.best / "results.txt"
+    def _sums(self) -> dict[str, str]:
+        """The digest of each batch file, by its name."""
+        if not self.checksums.is_file():
+            return {}
+        lines = read_bytes(self.checksums).decode("utf-8", "replace").splitlines()
+        return {name.rpartition("/")[2]: known for known, _, name in (line.partition("  ") for line in lines)}
 
-    @property
-    def explain(self) -> Path:
-        return self.path / "explain"
+    # What was measured of time and memory.
 
-    @property
-    def answers(self) -> Path:
-        """A judge's answers, one JSON object a line."""
-        return self.path / "judge.jsonl"
+    def record(self, kind: str, name: str, value: Any) -> None:
+        """Add to ``timings``, such as the seconds that a batch took."""
+        line = json.dumps({"kind": kind, "name": name, "value": value}, ensure_ascii=False)
+        files.append_line(self.timings_file, line)
 
-    @property
-    def halving(self) -> Path:
-        return self.path / "halving.json"
+    def timings(self, kind: str) -> dict[str, Any]:
+        """Return what was recorded last of each name."""
+        if not self.timings_file.is_file():
+            return {}
+        found = {}
+        for line in read_bytes(self.timings_file).decode("utf-8", "replace").splitlines():
+            with suppress(ValueError, LookupError, TypeError):  # a line cut short
+                entry = parsed(line)
+                if entry["kind"] == kind:
+                    found[entry["name"]] = entry["value"]
+        return found
 
     # Readers.
+
+    @cached_property
+    def _old(self) -> bool:
+        """Whether the folder is of schema 2."""
+        said = files.read_json(self.manifest_file)
+        return isinstance(said, dict) and said.get("schema") == schema2.SCHEMA
+
+    def read_json(self, file: Path) -> Any:
+        """Return what one of its JSON files says, or None where there is no such file."""
+        content = files.read_json(file)
+        return schema2.renamed(content) if self._old else content
+
+    def _frame(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return schema2.frame(frame) if self._old else frame
 
     @cached_property
     def study(self) -> Study:
         if not self.study_file.is_file():
             raise TangevalError(f"{self.path} is no results folder; `tangeval run STUDY` makes one")
-        return load_study(self.study_file)
+        return load_study(self.study_file, translate=schema2.study if self._old else None)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        found: dict[str, Any] | None = files.read_json(self.manifest_file)
+        found: dict[str, Any] | None = self.read_json(self.manifest_file)
         if found is None:
             raise TangevalError(f"{self.manifest_file} is missing; `tangeval run STUDY` makes it")
         return found
 
     @property
     def noise_shared(self) -> bool:
-        """Whether its settings and checkpoints were drawn under common random numbers."""
-        return bool((files.read_json(self.manifest_file) or {}).get("noise_shared", True))
+        """Whether its settings and checkpoints were drawn under common random numbers, as a server's are not."""
+        return bool((self.read_json(self.manifest_file) or {}).get("noise_shared", True))
 
     @property
     def selection(self) -> dict[str, Any] | None:
         """What was chosen; None if nothing was."""
-        found: dict[str, Any] | None = files.read_json(self.selection_file)
+        found: dict[str, Any] | None = self.read_json(self.selection_file)
         return found
 
-    def scores(
-        self, checkpoint: str | None = None, split: str | None = None
-    ) -> tuple[Iterator[pd.DataFrame], pd.DataFrame]:
-        """Return scores, in parts of whole poems, and likelihoods: see ``files.read_scores``."""
-        return files.read_scores(self.path, checkpoint, split)
+    def scores(self, checkpoint: str | None = None, split: str | None = None) -> Iterator[pd.DataFrame]:
+        """Return the scores, or those of one checkpoint or split, in parts of whole examples, in their order."""
+        if checkpoint == RANDOM and self._old:
+            checkpoint = schema2.FLOOR
+        wanted = {"checkpoint": checkpoint, "split": split}
+        some = {column: value for column, value in wanted.items() if value is not None}
+        return map(self._frame, _whole_examples(files.read_row_groups(self._scores(), some)))
 
-    def columns(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return some columns of all scores; text as categories."""
-        return files.read_columns(self.path, names)
+    def columns(self, names: Sequence[str], **wanted: Any) -> pd.DataFrame:
+        """Return some columns of the scores that have each ``wanted`` column's value; text as categories."""
+        names = schema2.columns(names) if self._old else names
+        return self._frame(files.read_columns(self._scores(), names, _EXAMPLE, wanted))
+
+    def _scores(self) -> Path:
+        if not self.scores_file.is_file():
+            raise TangevalError(f"{self.scores_file} is missing; `tangeval run STUDY` makes it")
+        return self.scores_file
+
+    def likelihood(self) -> pd.DataFrame:
+        """Return the references' likelihoods; no rows where no checkpoint gave one."""
+        if not self.likelihood_file.is_file():
+            return NO_LIKELIHOOD
+        return self._frame(files.read_parquet(self.likelihood_file))
 
     def read_table(self, name: str) -> pd.DataFrame:
         if not self.table(name).is_file():
             raise TangevalError(f"{self.table(name)} is missing; `tangeval summarize` makes it")
-        return pd.read_csv(self.table(name))
+        return self._frame(pd.read_csv(self.table(name)))
+
+    def csv_bytes(self, file: Path) -> bytes:
+        """Return a table as it stands in its file."""
+        data = file.read_bytes()
+        return schema2.csv(data) if self._old else data
+
+
+def _whole_examples(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Move the rows of each part's last example to the next part, where a part may end within an example."""
+    begun: pd.DataFrame | None = None
+    for part in parts:
+        if not len(part):
+            continue
+        if begun is not None:
+            part = pd.concat([begun, part], ignore_index=True)
+        last = (part[_EXAMPLE] == part[_EXAMPLE].iloc[-1]).all(axis=1)
+        begun = part[last]
+        if not last.all():
+            yield part[~last]
+    if begun is not None:
+        yield begun
+
+
+def _checksum_line(path: Path, digest: str) -> str:
+    return f"{digest}  {path.parent.name}/{path.name}"
+
+
+def _digest(path: Path) -> str:
+    about = path.stat()
+    return _digest_of(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=2**16)
+def _digest_of(path: Path, modified: int, size: int) -> str:
+    """A file's SHA-256; one that has not changed since is not read again."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

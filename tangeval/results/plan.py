@@ -1,20 +1,18 @@
 """What a study needs that its results folder does not hold yet, cut into batches.
 
-In: a study with every name resolved, and the batches recorded by earlier runs. Out: the batches
-to keep and those to make. A batch is a checkpoint × some prompts × some samples × some
-settings, decoded together and kept as one batch file of ``generations/``. Knows nothing of torch.
-
-The plan is recorded before anything is decoded, and a batch is decoded from its record
-alone. So a run that was cut off makes the same batches when it goes on, and the same bytes.
+In: a resolved study, and the batches recorded by earlier runs. Out: the batches to keep and those to
+make. A batch is a checkpoint × examples × samples × settings, decoded together and kept as one batch
+file. The plan is recorded before anything is decoded, and a batch is decoded from its record alone:
+a run that was killed makes the same batches when it goes on, and the same bytes. Knows nothing of torch.
 """
 
 import json
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import psutil
@@ -25,11 +23,10 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COLUMNS, Setting
 from tangeval.core.untrusted import LARGEST, MIB
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import TIMINGS, read_json, write_json, write_text
+from tangeval.results.files import write_json, write_text
+from tangeval.results.folder import SCHEMA, RunFolder
 from tangeval.tasks.base import Dataset
 
-SCHEMA = 3
-PLAN = "plan.json"
 _BATCH_ID = re.compile(r"\w+")
 #: A batch file's columns: what engines make and scores are made of.
 GENERATIONS = (
@@ -39,7 +36,7 @@ GENERATIONS = (
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch and one batch file. ``context`` stands for all that decides its texts but this."""
+    """Outputs that are decoded together; ``cache_key`` is the digest of all else that decides their texts."""
 
     id: str
     checkpoint: str
@@ -48,61 +45,70 @@ class Batch:
     samples: tuple[int, ...]
     settings: tuple[Setting, ...]
 
-    def batch_file(self, folder: Path) -> Path:
-        return folder / "generations" / f"{self.id}.parquet"
-
     def sequences(self) -> int:
-        """How many outputs are decoded: settings that are prefixes of one sequence count once."""
-        distinct = {setting.sequence for setting in self.settings}
-        greedy = sum(1 for sequence in distinct if sequence[0] == 0)
+        """How many texts are decoded: settings that are prefixes of one sequence count once, greedy samples too."""
+        distinct = {setting.sequence: setting for setting in self.settings}
+        greedy = sum(1 for setting in distinct.values() if setting.temperature == 0)
         return len(self.examples) * ((len(distinct) - greedy) * len(self.samples) + greedy)
 
     def outputs(self) -> int:
         return len(self.examples) * len(self.samples) * len(self.settings)
 
 
-def check_data(dataset: Dataset, folder: Path) -> None:
+def check_data(dataset: Dataset, run: RunFolder) -> None:
     """Refuse data that are not those that a results folder was made of.
 
     Raises:
         TangevalError: naming both.
     """
-    manifest = read_json(folder / "manifest.json")
-    if manifest is None or manifest["data"]["digest"] != dataset.digest:
+    if run.manifest["data"]["digest"] != dataset.digest:
         raise TangevalError(
-            f"{folder} was made of other data than {dataset.folder} holds now; give back the data it was made of, "
+            f"{run.path} was made of other data than {dataset.folder} holds now; give back the data it was made of, "
             "or run the study again"
         )
 
 
-def read_plan(folder: Path) -> list[Batch]:
-    """Return the batches recorded in a results folder; none if there is no plan."""
-    content = read_json(folder / PLAN)
+def read_plan(run: RunFolder) -> list[Batch]:
+    """Return the batches recorded in a results folder; none if there is no plan.
+
+    Raises:
+        TangevalError: the plan is damaged or of another version.
+    """
+    content = run.read_json(run.plan)
     if content is None:
         return []
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise TangevalError(
-            f"{folder / PLAN}: made by another version of tangeval, which can go on from it and read it; with this one, use another folder"
-        )
+        raise TangevalError(f"{run.plan}: made by another version of tangeval; use another folder")
     try:
-        grids = [tuple(Setting(tuple(values)) for values in grid) for grid in content["grids"]]
+        axes: list[str] = content["axes"]
+        grids = [
+            tuple(Setting.of(**dict(zip(axes, values, strict=True))) for values in grid)
+            for grid in content["grids"]
+        ]
         batches = [
-            Batch(w["id"], w["checkpoint"], w["context"], tuple(w["examples"]), tuple(w["samples"]), grids[w["grid"]])
-            for w in content["batches"]
-        ]  # fmt: skip
+            Batch(
+                b["id"],
+                b["checkpoint"],
+                b["cache_key"],
+                tuple(b["examples"]),
+                tuple(b["samples"]),
+                grids[b["grid"]],
+            )
+            for b in content["batches"]
+        ]
         strange = [batch.id for batch in batches if not _BATCH_ID.fullmatch(batch.id)]
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise TangevalError(
-            f"{folder / PLAN}: not a plan ({error!r}); delete it, and run the study again"
+            f"{run.plan}: not a plan ({error!r}); delete it, and run the study again"
         ) from None
     if strange:  # the name of its batch file, which lies in the folder and nowhere else
         raise TangevalError(
-            f"{folder / PLAN}: {strange[0]!r} is no batch's id; delete the file, and run the study again"
+            f"{run.plan}: {strange[0]!r} is no batch's id; delete the file, and run the study again"
         )
     return batches
 
 
-def write_plan(folder: Path, batches: Sequence[Batch]) -> None:
+def write_plan(run: RunFolder, batches: Sequence[Batch]) -> None:
     """Record the batches. They have few lists of settings among them, so those stand apart, once each."""
     grids = list(dict.fromkeys(batch.settings for batch in batches))
     place = {grid: number for number, grid in enumerate(grids)}
@@ -111,35 +117,38 @@ def write_plan(folder: Path, batches: Sequence[Batch]) -> None:
         "axes": AXES,
         "grids": [[setting.values for setting in grid] for grid in grids],
         "batches": [
-            {"id": w.id, "checkpoint": w.checkpoint, "context": w.cache_key, "examples": w.examples,
-             "samples": w.samples, "grid": place[w.settings]}
-            for w in batches
+            {"id": b.id, "checkpoint": b.checkpoint, "cache_key": b.cache_key, "examples": b.examples,
+             "samples": b.samples, "grid": place[b.settings]}
+            for b in batches
         ],
     }  # fmt: skip
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n"
     if len(text) > LARGEST:
         raise TangevalError(
-            f"{folder / PLAN}: {len(batches):,} batches are more than a plan may list ({LARGEST // MIB} MiB); give a larger "
+            f"{run.plan}: {len(batches):,} batches are more than a plan may list ({LARGEST // MIB} MiB); give a larger "
             "batch_size, or part the study"
         )
-    write_text(folder / PLAN, text)
+    write_text(run.plan, text)
 
 
-def record(resolved: ResolvedStudy, folder: Path, batches: Sequence[Batch], manifest: dict[str, Any]) -> None:
-    """Write down what is about to be made, and remove the batch files that are part of it no longer."""
-    write_text(folder / "study.yaml", resolved.study.to_yaml())
-    write_plan(folder, batches)
-    write_json(folder / "manifest.json", manifest)
-    (folder / "generations").mkdir(exist_ok=True)
-    for stale in set((folder / "generations").glob("*.parquet")) - {w.batch_file(folder) for w in batches}:
+def write_run(
+    resolved: ResolvedStudy, run: RunFolder, batches: Sequence[Batch], manifest: Mapping[str, Any]
+) -> None:
+    """Write study, plan and manifest before anything is decoded, and remove what is part of the plan no longer."""
+    write_text(run.study_file, resolved.study.to_yaml())
+    write_plan(run, batches)
+    write_json(run.manifest_file, manifest)
+    run.generations.mkdir(exist_ok=True)
+    for stale in set(run.generations.glob("*.parquet")) - {run.batch_file(batch.id) for batch in batches}:
         stale.unlink()
+    run.tidy_checksums()
 
 
-def said_of(
+def build_manifest(
     resolved: ResolvedStudy, cache_keys: dict[str, str], *, engine: str, noise: str, noise_shared: bool, versions: dict[str, str],
     hardware: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what a results folder says of its own making, whatever the engine."""
+    """Return the manifest: what was run, on what, by which versions."""
     asked = resolved.study.content()
     for key in (
         "engine",
@@ -188,26 +197,30 @@ def hardware(gpu: str | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def pace(folder: Path, pending: Sequence[Batch]) -> str:
-    """Say how long the pending batches will take, from the batches that were timed in ``folder``."""
-    timed = (read_json(folder / TIMINGS) or {}).get("batches", {})
-    sequences = {w.id: w.sequences() for w in read_plan(folder) if w.id in timed}
+def estimate_duration(run: RunFolder, pending: Sequence[Batch]) -> str:
+    """Say how long the pending batches will take, from the batches that were timed in the folder."""
+    timed = run.timings("batches")
+    sequences = {batch.id: batch.sequences() for batch in read_plan(run) if batch.id in timed}
     if not sequences:
         return "no batch was timed here yet, so the time is not known"
     rate = sum(timed[name] for name in sequences) / sum(sequences.values())
-    seconds = rate * sum(w.sequences() for w in pending)
+    seconds = rate * sum(batch.sequences() for batch in pending)
     return f"about {seconds / 60:.1f} min at the {1 / rate:,.0f} sequences a second measured here"
 
 
 def make_plan(
-    resolved: ResolvedStudy, folder: Path, cache_keys: dict[str, str], rows: int, *, prefixes: bool = True
+    resolved: ResolvedStudy,
+    run: RunFolder,
+    cache_keys: Mapping[str, str],
+    rows: int,
+    *,
+    prefixes: bool = True,
 ) -> list[Batch]:
     """Return the batches that give the study's outputs: recorded ones that still hold, then new ones.
 
-    ``contexts`` holds each checkpoint's ``Setup.context``; ``rows`` is the most sequences that a
-    batch may have. A recorded batch is kept if its context and its examples are still the same,
-    and if it is made already or wanted whole. Without ``prefixes`` each max_length is a sequence of
-    its own, and a batch has one.
+    ``cache_keys`` are by checkpoint; ``rows`` is the most sequences that a batch may have. A recorded
+    batch is kept if its cache key and its examples are still the same, and if it is made already or
+    wanted whole. Without ``prefixes`` each max_length is a sequence of its own, and a batch has one.
     """
     study = resolved.study
     wanted = {
@@ -216,41 +229,38 @@ def make_plan(
         for example in resolved.examples(split)
         for sample in range(study.samples_of(split))
     }
-    settings = set(study.decoding.settings())
-    kept = []
-    for batch in read_plan(folder):
-        same = cache_keys.get(batch.checkpoint) == batch.cache_key and batch.id == _batch_id(resolved, batch)
-        whole = settings.issuperset(batch.settings) and all(
-            (example, sample) in wanted for example in batch.examples for sample in batch.samples
+    settings = study.decoding.settings()
+
+    def holds(batch: Batch) -> bool:
+        if cache_keys.get(batch.checkpoint) != batch.cache_key or batch.id != _batch_id(resolved, batch):
+            return False
+        whole = wanted.issuperset(product(batch.examples, batch.samples)) and set(settings).issuperset(
+            batch.settings
         )
-        if same and (batch.batch_file(folder).is_file() or whole):
-            kept.append(batch)
-    lengths = [study.decoding.max_length] if prefixes else [[length] for length in study.decoding.max_length]
+        return whole or run.batch_file(batch.id).is_file()
+
+    kept = list(filter(holds, read_plan(run)))
+    lengths = dict.fromkeys(setting.max_length for setting in settings)
+    parts = [settings] if prefixes else [tuple(s for s in settings if s.max_length == one) for one in lengths]
     new = [
-        batch
-        for c in resolved.checkpoints
-        for some in lengths
-        for batch in _missing(resolved, c.name, cache_keys[c.name], kept, rows, some)
+        replace(batch, id=_batch_id(resolved, batch))
+        for checkpoint in resolved.checkpoints
+        for part in parts
+        for whole in _missing(
+            resolved, Batch("", checkpoint.name, cache_keys[checkpoint.name], (), (), part), kept
+        )
+        for batch in _cut(whole, rows)
     ]
     return kept + new
 
 
-def _missing(
-    resolved: ResolvedStudy,
-    checkpoint: str,
-    cache_key: str,
-    kept: Sequence[Batch],
-    rows: int,
-    lengths: Sequence[int],
-) -> Iterator[Batch]:
-    """New batches of settings of these ``lengths`` for what no kept batch of ``checkpoint`` covers."""
+def _missing(resolved: ResolvedStudy, wanted: Batch, kept: Sequence[Batch]) -> Iterator[Batch]:
+    """Yield what no kept batch covers of all the study's outputs of the checkpoint and settings that are ``wanted``."""
     covered: dict[tuple[str, int], set[Setting]] = {}
     for batch in kept:
-        if batch.checkpoint == checkpoint:
-            for name in batch.examples:
-                for sample in batch.samples:
-                    covered.setdefault((name, sample), set()).update(batch.settings)
-    every = [setting for setting in resolved.study.decoding.settings() if setting.max_length in lengths]
+        if batch.checkpoint == wanted.checkpoint:
+            for output in product(batch.examples, batch.samples):
+                covered.setdefault(output, set()).update(batch.settings)
     for split in resolved.study.ordered_splits():
         # Examples that lack the same samples of the same settings make a rectangle.
         rectangles: dict[tuple[tuple[int, ...], tuple[Setting, ...]], list[str]] = {}
@@ -258,15 +268,12 @@ def _missing(
             lacking: dict[tuple[Setting, ...], list[int]] = {}
             for sample in range(resolved.study.samples_of(split)):
                 have = covered.get((example.id, sample), set())
-                lacking.setdefault(tuple(setting for setting in every if setting not in have), []).append(
-                    sample
-                )
+                lacking.setdefault(tuple(s for s in wanted.settings if s not in have), []).append(sample)
             for settings, samples in lacking.items():
                 if settings:
                     rectangles.setdefault((tuple(samples), settings), []).append(example.id)
         for (chosen, settings), names in rectangles.items():
-            for batch in _cut(Batch("", checkpoint, cache_key, tuple(names), chosen, settings), rows):
-                yield replace(batch, id=_batch_id(resolved, batch))
+            yield replace(wanted, examples=tuple(names), samples=chosen, settings=settings)
 
 
 def _cut(batch: Batch, rows: int) -> Iterator[Batch]:

@@ -27,7 +27,7 @@ from fsspec.spec import AbstractFileSystem
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import user_cache
 from tangeval.core.untrusted import parsed
-from tangeval.results.files import alone, read_json, write_json
+from tangeval.results.files import exclusive_lock, read_json, write_json
 
 _LEASE = ".lease.json"
 _LONGEST = 4096  # bytes of one
@@ -52,11 +52,11 @@ def at(place: str) -> Iterator[Path]:
         TangevalError: another run is at work there, or the URL cannot be opened or written.
     """
     if not is_url(place):
-        with alone(Path(place)):
+        with exclusive_lock(Path(place)):
             yield Path(place)
         return
     mirror = _Mirror(place)
-    with mirror.beside(), alone(mirror.folder):
+    with mirror.beside(), exclusive_lock(mirror.folder):
         mirror.claim()
         keeper = threading.Thread(target=mirror.keep, daemon=True)
         sender = threading.Thread(target=mirror.watch, daemon=True)
@@ -82,7 +82,7 @@ def at(place: str) -> Iterator[Path]:
 def copied(url: str) -> Iterator[Path]:
     """Yield a copy of the results folder at a URL, to look at: nothing there changes."""
     mirror = _Mirror(url)
-    with alone(mirror.folder):
+    with exclusive_lock(mirror.folder):
         mirror.pull()
         yield mirror.folder
 
@@ -109,7 +109,7 @@ class _Mirror:
 
     def beside(self) -> AbstractContextManager[None]:
         """Keep out a run that works in the same folder by its path."""
-        return alone(Path(self.root)) if isinstance(self.fs, LocalFileSystem) else nullcontext()
+        return exclusive_lock(Path(self.root)) if isinstance(self.fs, LocalFileSystem) else nullcontext()
 
     def claim(self) -> None:
         """Write a lease where there is none, or where it ran out."""

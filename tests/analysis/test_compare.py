@@ -13,7 +13,7 @@ from tangeval.analysis.aggregate import Part, groups
 from tangeval.analysis.compare import Item, compare, read_item
 from tangeval.analysis.stats import interval
 from tangeval.core.errors import TangevalError
-from tangeval.results.files import NO_LIKELIHOOD
+from tangeval.results.folder import NO_LIKELIHOOD
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import as_verse, fold, han
 

@@ -17,6 +17,7 @@ from tangeval.cli.progress import Decoding
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.resolve import resolve
+from tangeval.results.folder import RunFolder
 
 STUDY = """
 name: tiny
@@ -108,9 +109,10 @@ def test_the_winner_is_worth_what_the_whole_grid_says_it_is(study_file, tmp_path
     resolved = resolve(load_study(study_file))
     generate.generate(resolved, tmp_path / "whole")
     score.score(resolved.study, resolved.dataset, tmp_path / "whole")
-    settings = summarize.summarize(tmp_path / "whole", resolved.study.seed).settings
+    settings = summarize.summarize(RunFolder(tmp_path / "whole"), resolved.study.seed).settings
     assert (
-        select.select(resolved.study, tmp_path / "whole")["checkpoint"]["checkpoint"] == result["checkpoint"]
+        select.select(resolved.study, RunFolder(tmp_path / "whole"))["checkpoint"]["checkpoint"]
+        == result["checkpoint"]
     )
     own = settings[(settings["checkpoint"] == result["checkpoint"]) & (settings["split"] == "validation")]
     for knob in ("temperature", "top_k", "top_p"):

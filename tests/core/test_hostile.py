@@ -28,6 +28,7 @@ from tangeval.models.checkpoints import discover, resolve_base, trained_on, whol
 from tangeval.models.loading import load_model, load_tokenizer
 from tangeval.results import files as store
 from tangeval.results import plan
+from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, read_plan, write_plan
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import SAMPLE, TESTING, TRAINING, TRUTH
@@ -265,22 +266,26 @@ def test_a_weight_index_that_leads_out_of_its_folder_is_refused(tiny_model, tmp_
 
 
 def test_a_plan_whose_shards_lie_elsewhere_is_refused(tmp_path):
-    batch = {"id": "../../x", "checkpoint": "a", "context": "", "examples": [], "samples": [], "grid": 0}
-    (tmp_path / "plan.json").write_text(json.dumps({"schema": 2, "grids": [[]], "batches": [batch]}))
+    batch = {"id": "../../x", "checkpoint": "a", "cache_key": "", "examples": [], "samples": [], "grid": 0}
+    (tmp_path / "plan.json").write_text(
+        json.dumps({"schema": 3, "axes": [], "grids": [[]], "batches": [batch]})
+    )
     with pytest.raises(TangevalError, match="no batch's id"):
-        read_plan(tmp_path)
-    (tmp_path / "plan.json").write_text('{"schema": 2, "grids": [], "batches": [{"id": 5, "grid": 0}]}')
+        read_plan(RunFolder(tmp_path))
+    (tmp_path / "plan.json").write_text(
+        '{"schema": 3, "axes": [], "grids": [], "batches": [{"id": 5, "grid": 0}]}'
+    )
     with pytest.raises(TangevalError, match="not a plan"):
-        read_plan(tmp_path)
+        read_plan(RunFolder(tmp_path))
 
 
 def test_a_plan_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "LARGEST", 1000)
     batches = [Batch(f"{n:08x}", "base", "", ("test-1",), tuple(range(50)), ()) for n in range(9)]
     with pytest.raises(TangevalError, match=r"9 batches are more than a plan may list.*batch_size"):
-        write_plan(tmp_path, batches)
-    write_plan(tmp_path, batches[:2])
-    assert read_plan(tmp_path) == batches[:2]
+        write_plan(RunFolder(tmp_path), batches)
+    write_plan(RunFolder(tmp_path), batches[:2])
+    assert read_plan(RunFolder(tmp_path)) == batches[:2]
 
 
 def test_train_ids_that_are_no_list_of_texts_are_named(tiny_run, tmp_path):

@@ -31,8 +31,9 @@ from tangeval.engines import client, completions
 from tangeval.engines import openai as server
 from tangeval.engines.completions import FORMS, Knobs
 from tangeval.resolve import resolve
-from tangeval.results.files import read_json, read_scores
-from tangeval.results.plan import GENERATIONS, read_plan, said_of
+from tangeval.results.files import read_json
+from tangeval.results.folder import RunFolder
+from tangeval.results.plan import GENERATIONS, build_manifest, read_plan
 from tests.cli.test_cli import tangeval, without_torch
 from tests.support.served import Stub, transformers_serve
 
@@ -84,7 +85,8 @@ def generate(folder: Path, stub: Stub | str, *overrides: str, command: str = "ge
 
 def texts(folder: Path) -> pd.DataFrame:
     """All rows of a results folder's batch files, in the plan's order."""
-    return pd.concat([pd.read_parquet(w.batch_file(folder / FOLDER)) for w in read_plan(folder / FOLDER)])
+    run = RunFolder(folder / FOLDER)
+    return pd.concat([pd.read_parquet(run.batch_file(w.id)) for w in read_plan(run)])
 
 
 # A server that behaves
@@ -179,7 +181,7 @@ def test_the_manifest_says_who_wrote_what_was_found_and_that_noise_is_not_shared
     assert "base_model" not in yaml.safe_load((folder / FOLDER / "study.yaml").read_text())
 
 
-def test_what_needs_shared_noise_is_not_said_of_a_servers_results(made):
+def test_what_needs_shared_noise_is_not_build_manifest_a_servers_results(made):
     folder, _, _ = made
     results = folder / FOLDER
     assert len(pd.read_csv(results / "coupling.csv")) == 0
@@ -201,7 +203,8 @@ def test_what_needs_shared_noise_is_not_said_of_a_servers_results(made):
 
 def test_there_is_no_likelihood_and_everything_after_the_texts_works(made):
     folder, _, _ = made
-    parts, likelihood = read_scores(folder / FOLDER)
+    run = RunFolder(folder / FOLDER)
+    parts, likelihood = run.scores(), run.likelihood()
     scores = pd.concat(parts)
     assert len(likelihood) == 0
     assert scores["checkpoint"].nunique() == len(MODELS) + 2
@@ -405,7 +408,7 @@ def test_a_server_that_fails_for_good_ends_the_run_which_goes_on_later(serve, tm
     assert f"engine.server: {stub.url}: " in done.err
     assert problem in done.err
     batch_files = len(list((tmp_path / FOLDER / "generations").glob("*.parquet")))
-    assert 0 < batch_files < len(read_plan(tmp_path / FOLDER))
+    assert 0 < batch_files < len(read_plan(RunFolder(tmp_path / FOLDER)))
     stub.trouble = lambda body: None
     before = len(stub.work)
     assert generate(tmp_path, stub, *several).code == 0
@@ -464,10 +467,10 @@ def test_a_run_that_was_killed_goes_on_and_ends_in_the_bytes_of_a_whole_one(serv
     assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), err.decode()
     assert blow == signal.SIGKILL or "the same command goes on from here" in err.decode()
     kept, stub.delay = {file.name for file in batch_files.glob("*.parquet")}, 0
-    assert 0 < len(kept) < len(read_plan(cut / FOLDER))
+    assert 0 < len(kept) < len(read_plan(RunFolder(cut / FOLDER)))
     stub.asked.clear()
     assert generate(cut, stub, *several).code == 0
-    lost = [w for w in read_plan(cut / FOLDER) if f"{w.id}.parquet" not in kept]
+    lost = [w for w in read_plan(RunFolder(cut / FOLDER)) if f"{w.id}.parquet" not in kept]
     assert len(stub.work) == sum(batch.streams() for batch in lost)
     for file in (whole / FOLDER / "generations").glob("*.parquet"):
         assert (batch_files / file.name).read_bytes() == file.read_bytes()
@@ -618,7 +621,7 @@ def test_how_a_server_is_asked_is_no_part_of_the_signature(made, serve):
         asked = replace(
             resolved, study=study.model_copy(update={"engine": study.engine.model_copy(update=changes)})
         )
-        return said_of(
+        return build_manifest(
             asked, cache_keys, engine="", noise="", noise_shared=False, versions={}, hardware={}
         )["signature"]  # fmt: skip
 
@@ -664,7 +667,10 @@ def test_transformers_serve_writes_greedily_what_the_engine_here_writes(real, tm
         command = "run" if name == "server" else "generate"
         done = tangeval(tmp_path, command, f"{name}.yaml", "--out", name)
         assert done.code == 0, done.err
-        batch_files = [pd.read_parquet(w.batch_file(tmp_path / name)) for w in read_plan(tmp_path / name)]
+        batch_files = [
+            pd.read_parquet(RunFolder(tmp_path / name).batch_file(w.id))
+            for w in read_plan(RunFolder(tmp_path / name))
+        ]
         made[name] = pd.concat(batch_files)
     keys = ["temperature", "max_length", "example_id", "sample"]
     both = made["server"].merge(made["here"], on=keys, suffixes=("", "_here"))

@@ -14,6 +14,7 @@ from tangeval.core.study import load_study
 from tangeval.engines import ray as clusters
 from tangeval.resolve import resolve
 from tangeval.results import plan
+from tangeval.results.folder import RunFolder
 from tests.results.test_faults import spoil
 from tests.support.tiny import SMALL_STUDY
 
@@ -91,7 +92,7 @@ def test_a_node_that_dies_loses_nothing_and_one_that_joins_gets_work(three_nodes
     assert contents(tmp_path) == contents(alone)
     assert len(places) == 4
     assert set(joined) <= places
-    batches = plan.read_plan(tmp_path)
+    batches = plan.read_plan(RunFolder(tmp_path))
     assert len(batches) > 25
     assert sum(ended) == sum(batch.sequences() for batch in batches)
 
@@ -103,7 +104,9 @@ def test_what_is_lacking_is_made_on_the_nodes_and_nothing_else(study, alone, tmp
     ended = []
     decode(study, folder, lambda nodes, name, more, text: ended.append(more))
     assert contents(folder) == contents(alone)
-    (batch,) = [batch for batch in plan.read_plan(folder) if batch.batch_file(folder) == lost]
+    (batch,) = [
+        batch for batch in plan.read_plan(RunFolder(folder)) if RunFolder(folder).batch_file(batch.id) == lost
+    ]
     assert sum(ended) == batch.sequences()
 
 

@@ -8,7 +8,6 @@ import json
 import shutil
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pandas as pd
 from tangeval import pipeline
 from tangeval.analysis import compare, scoring, select, summarize, variance
 from tangeval.core.study import load_study
-from tangeval.results.files import read_columns, read_json, read_parquet
+from tangeval.results.files import read_json, read_parquet
+from tangeval.results.folder import RunFolder
 
 EXPECTED = Path(__file__).parent / "expected"
 _SETTING = ["temperature", "top_k", "top_p", "max_length"]
@@ -52,9 +52,9 @@ def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     study = load_study(folder / "study.yaml")
     data = pipeline.data_of(study)
     scoring.score(study, data, folder)
-    summary = summarize.summarize(folder, study.seed)
-    shares, ratios = variance.write_variance(partial(read_columns, folder), folder)
-    select.select(study, folder)
+    summary = summarize.summarize(RunFolder(folder), study.seed)
+    shares, ratios = variance.write_variance(RunFolder(folder))
+    select.select(study, RunFolder(folder))
     frames = {
         "generations": scoring.read_generations(study, folder),
         "scores": read_parquet(folder / "scores.parquet"),

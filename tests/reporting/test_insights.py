@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from tangeval.analysis import summarize
-from tangeval.analysis.aggregate import KNOBS
 from tangeval.analysis.variance import FACTORS, coupling, decompose
+from tangeval.core.knobs import AXES
 from tangeval.reporting import insights
 from tangeval.reporting import style as canvas
 
@@ -56,7 +56,7 @@ def test_bars_are_the_shares_and_reach_the_whole(variance):
         bars = {bars.get_label(): bars.patches[row].get_width() for bars in panel.containers}
         own = variance[variance["metric"] == metric].set_index("term")["share"]
         assert bars["temperature"] == pytest.approx(own["temperature"])
-        crossed = [term for term in own.index if " × " in term and term.partition(" × ")[2] in (*KNOBS,)]
+        crossed = [term for term in own.index if " × " in term and term.partition(" × ")[2] in (*AXES,)]
         assert bars["interactions"] == pytest.approx(own[crossed].sum() + own["higher"])
         assert sum(bars.values()) == pytest.approx(1)
 

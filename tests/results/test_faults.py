@@ -21,7 +21,8 @@ from tangeval.cli.app import app
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.resolve import resolve
-from tangeval.results.files import alone, damaged, sums_file, write_text
+from tangeval.results.files import exclusive_lock, write_text
+from tangeval.results.folder import RunFolder
 from tests.support.tiny import SMALL_STUDY, make_adapter, make_tiny_model
 
 
@@ -64,7 +65,7 @@ def test_a_damaged_shard_is_noticed_and_made_again(study, made, damage):
     data = bytearray(batch_file.read_bytes())
     data[len(data) // 2] ^= 1
     batch_file.write_bytes({"cut short": data[:-9], "altered": bytes(data), "emptied": b""}[damage])
-    assert damaged(made / "generations") == [batch_file]
+    assert RunFolder(made).damaged() == [batch_file]
     with pytest.raises(TangevalError, match="not as they were written"):
         score.read_generations(load_study(study), made)
     with pytest.warns(UserWarning, match="1 batch files of generations were cut short or altered"):
@@ -91,7 +92,7 @@ def test_checksums_of_shards_that_are_gone_are_dropped(study, made):
 
 def test_a_shard_that_was_killed_before_its_checksum_is_made_again(study, made):
     before = batch_files(made)
-    sums = sums_file(made / "generations")
+    sums = RunFolder(made).checksums
     write_text(sums, "".join(sums.read_text().splitlines(keepends=True)[1:]))
     with pytest.warns(UserWarning, match="1 batch files"):
         decode(study, made)
@@ -100,10 +101,10 @@ def test_a_shard_that_was_killed_before_its_checksum_is_made_again(study, made):
 
 def test_a_folder_of_an_earlier_version_has_no_checksums_and_gets_them(study, made):
     before = batch_files(made)
-    sums = sums_file(made / "generations")
+    sums = RunFolder(made).checksums
     expected = sums.read_text()
     sums.unlink()
-    assert damaged(made / "generations") == []
+    assert RunFolder(made).damaged() == []
     min((made / "generations").glob("*.parquet")).unlink()
     decode(study, made)
     assert batch_files(made) == before
@@ -115,29 +116,29 @@ def test_a_folder_of_an_earlier_version_has_no_checksums_and_gets_them(study, ma
 
 def test_a_second_run_on_a_folder_is_refused_and_names_the_first(study, tmp_path):
     folder = tmp_path / "results"
-    with alone(folder):
+    with exclusive_lock(folder):
         code, told = tangeval("run", study, "--out", folder)
     assert code != 0
     assert f"process {os.getpid()}" in told
     assert "another run is at work" in told
-    with alone(folder):
+    with exclusive_lock(folder):
         pass  # the first is gone
 
 
 @pytest.mark.parametrize("command", [["summarize"], ["select", "--assume-unseen"]])
 def test_no_command_changes_a_folder_under_another(study, made, command):
     assert tangeval("summarize", made)[0] == 0
-    with alone(made):
+    with exclusive_lock(made):
         code, told = tangeval(command[0], made, *command[1:])
     assert code != 0
     assert "another run is at work" in told
 
 
 def test_the_lock_goes_with_its_process(tmp_path):
-    code = f"import os; from tangeval.results.files import alone; from pathlib import Path\n" \
-           f"with alone(Path({str(tmp_path)!r})): os.kill(os.getpid(), 9)"  # fmt: skip
+    code = f"import os; from tangeval.results.files import exclusive_lock; from pathlib import Path\n" \
+           f"with exclusive_lock(Path({str(tmp_path)!r})): os.kill(os.getpid(), 9)"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
-    with alone(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
 
 

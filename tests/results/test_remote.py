@@ -9,7 +9,7 @@ import pytest
 
 from tangeval.core.errors import TangevalError
 from tangeval.results import remote as mirror
-from tangeval.results.files import alone
+from tangeval.results.files import exclusive_lock
 from tests.results.test_faults import batch_files, tangeval
 from tests.support.tiny import SMALL_STUDY
 
@@ -56,8 +56,8 @@ def test_a_run_ends_in_the_same_files_as_in_a_folder_and_goes_on_from_them(
     assert "batches of up to" in told
     code, told = tangeval("generate", study, "--out", url)
     assert "in 1 batches" in told, told
-    assert {n: c for n, c in stored(url).items() if n != "timings.json"} == {
-        n: c for n, c in there.items() if n != "timings.json"
+    assert {n: c for n, c in stored(url).items() if n != "timings.jsonl"} == {
+        n: c for n, c in there.items() if n != "timings.jsonl"
     }
 
 
@@ -182,7 +182,7 @@ def test_a_long_put_outlasts_no_lease(url, monkeypatch):
 
 
 def test_a_folder_is_not_shared_by_path_and_url(tmp_path):
-    with alone(tmp_path / "shared"), pytest.raises(TangevalError, match="another run is at work there"), \
+    with exclusive_lock(tmp_path / "shared"), pytest.raises(TangevalError, match="another run is at work there"), \
             mirror.at(f"file://{tmp_path}/shared"):  # fmt: skip
         pass
 

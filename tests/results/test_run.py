@@ -32,7 +32,7 @@ from tangeval.decoding.decoder import decode
 from tangeval.decoding.memory import RowCost
 from tangeval.resolve import resolve
 from tangeval.results import plan
-from tangeval.results.files import read_scores
+from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang.prompt import encode_completion, encode_prompt
 from tangeval.tasks.tang.text import as_verse, clauses, han
 
@@ -64,7 +64,7 @@ def evaluate(file: Path, folder: Path, *overrides: str) -> plan.ResolvedStudy:
     resolved = resolve(load_study(file, overrides))
     generate.generate(resolved, folder)
     score.score(resolved.study, resolved.dataset, folder)
-    summarize.summarize(folder, resolved.study.seed)
+    summarize.summarize(RunFolder(folder), resolved.study.seed)
     return resolved
 
 
@@ -236,14 +236,14 @@ def test_checkpoints_alone_equal_checkpoints_together(study_file, tiny_run, fini
 
 def test_batches_fit_the_batch_size_and_cover_each_output_once(finished):
     _, folder = finished
-    batches = plan.read_plan(folder)
+    batches = plan.read_plan(RunFolder(folder))
     assert all(batch.sequences() <= 160 for batch in batches)
     assert sum(batch.outputs() for batch in batches) == 3 * 24 * (30 + 15 * 2)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file of a results folder but the times."""
-    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "timings.json"]
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "timings.jsonl"]
     return {str(f.relative_to(folder)): f.read_bytes() for f in files}
 
 
@@ -344,7 +344,7 @@ def test_a_corrected_value_lies_in_its_interval(finished, tmp_path, monkeypatch)
     resolved, folder = finished
     out = shutil.copytree(folder, tmp_path / "out")
     monkeypatch.setattr(Part, "interval", lambda part, metric, level=0.95: (98.0, 99.0))
-    corrected = select.select(resolved.study, out)["corrected"]
+    corrected = select.select(resolved.study, RunFolder(out))["corrected"]
     assert corrected["low"] == corrected["value"] < 98
     assert corrected["high"] == 99
 
@@ -352,7 +352,7 @@ def test_a_corrected_value_lies_in_its_interval(finished, tmp_path, monkeypatch)
 def test_selection_is_the_best_by_the_rule(finished, tmp_path):
     resolved, folder = finished
     out = shutil.copytree(folder, tmp_path / "out")
-    selection = select.select(resolved.study, out)
+    selection = select.select(resolved.study, RunFolder(out))
     summary = pd.read_csv(out / "summary.csv")
     validation = summary[(summary.split == "validation") & summary.temperature.notna()]
     best = validation.groupby("checkpoint")["reference_nll"].mean().idxmin()
@@ -375,7 +375,9 @@ def test_selection_is_the_best_by_the_rule(finished, tmp_path):
 def test_settings_of_the_same_texts_cannot_be_told_apart(finished):
     """At temperature 0 every top-k is the same text."""
     resolved, folder = finished
-    group = next(aggregate.groups(*read_scores(folder), resolved.study.seed))
+    group = next(
+        aggregate.groups(RunFolder(folder).scores(), RunFolder(folder).likelihood(), resolved.study.seed)
+    )
     knobs = group.measured.knobs
     twins = knobs.index[(knobs["temperature"] == 0) & (knobs["max_length"] == 18)]
     best, *others = [select.Candidate({}, aggregate.Part(group.measured, [place])) for place in twins]
@@ -387,7 +389,7 @@ def test_settings_of_the_same_texts_cannot_be_told_apart(finished):
 def test_transformers_loads_the_chosen_settings_generation_config(finished, tmp_path):
     resolved, folder = finished
     out = shutil.copytree(folder, tmp_path / "out")
-    setting = select.select(resolved.study, out)["setting"]
+    setting = select.select(resolved.study, RunFolder(out))["setting"]
     config = GenerationConfig.from_pretrained(out / "best")
     assert config.max_new_tokens == setting["max_length"]
     assert config.no_repeat_ngram_size == 3
@@ -400,14 +402,14 @@ def test_transformers_loads_the_chosen_settings_generation_config(finished, tmp_
 def test_where_no_setting_meets_what_is_required_the_nearest_are_shown(finished, tmp_path):
     resolved, folder = finished
     out = shutil.copytree(folder, tmp_path / "out")
-    select.select(resolved.study, out)
+    select.select(resolved.study, RunFolder(out))
     assert (out / "best" / "generation_config.json").exists()
     study = resolved.study.model_copy(
         update={"select": resolved.study.select.model_copy(
             update={"setting": resolved.study.select.setting.model_copy(update={"require": {"form": ">= 1.0"}})}
         )}
     )  # fmt: skip
-    selection = select.select(study, out)
+    selection = select.select(study, RunFolder(out))
     assert selection["setting"] is None
     assert len(selection["nearest"]) == 3
     assert not (out / "best" / "generation_config.json").exists()
@@ -477,7 +479,7 @@ def test_a_missing_shard_is_an_error_and_is_made_again(study_file, tmp_path, bat
     with pytest.raises(TangevalError, match=lost.name):
         generations(resolved, tmp_path / "out")
     evaluate(study_file, tmp_path / "out", "checkpoints=[]")
-    assert [batch.batch_file(tmp_path / "out") for batch in batches_made] == [lost]
+    assert [RunFolder(tmp_path / "out").batch_file(batch.id) for batch in batches_made] == [lost]
 
 
 def test_manifest_signs_what_was_run(finished):
@@ -489,16 +491,15 @@ def test_manifest_signs_what_was_run(finished):
 
 
 def test_batches_are_planned_by_what_a_row_was_measured_to_cost(study_file, tmp_path):
-    """What a trial on a GPU leaves in timings.json decides the next plan, for the same model and machine alone."""
+    """What a trial on a GPU leaves in timings.jsonl decides the next plan, for the same model and machine alone."""
     resolved = resolve(load_study(study_file, ["batch_size=auto"]))
     whole, _ = generate.plan(resolved, tmp_path)
     engine = generate.engine_name(resolved.study.loading())
     longest = max(resolved.study.decoding.max_length)
     cost = asdict(RowCost(fixed=1000.0, token=100.0)) | {"free": 20 * (1000 + 100 * longest) / 0.85 + 1}
-    (tmp_path / "timings.json").write_text(
-        json.dumps({"rows": {generate._trial_key(resolved, engine): cost}})
-    )
+    RunFolder(tmp_path).record("rows", generate._trial_key(resolved, engine), cost)
     batches, _ = generate.plan(resolved, tmp_path)
     assert max(w.sequences() for w in whole) > 20 >= max(w.sequences() for w in batches)
-    (tmp_path / "timings.json").write_text(json.dumps({"rows": {"another model": cost}}))
+    RunFolder(tmp_path).timings_file.unlink()
+    RunFolder(tmp_path).record("rows", "another model", cost)
     assert generate.plan(resolved, tmp_path)[0] == whole

@@ -9,7 +9,8 @@ import pytest
 from tangeval.analysis import compare, select, summarize
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import groups
-from tangeval.results.files import SCORES, read_scores, write_parquet
+from tangeval.results.files import write_parquet
+from tangeval.results.folder import RunFolder
 from tests.support.folders import make_results
 
 
@@ -32,10 +33,10 @@ def test_scoring_in_parts_equals_scoring_whole(whole, monkeypatch, alone):
     monkeypatch.setattr(score, "ALONE", alone)
     monkeypatch.setattr(score, "WORKERS", 2)
     score.score(study, data, folder)
-    parts = list(read_scores(folder)[0])
+    parts = list(RunFolder(folder).scores())
     assert len(parts) > 20
     assert max(map(len, parts[:-2])) <= 200
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / SCORES), expected, check_exact=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(RunFolder(folder).scores_file), expected, check_exact=True)
 
 
 def test_a_process_that_scores_and_dies_is_said_and_nothing_hangs(whole, tmp_path):
@@ -63,19 +64,19 @@ def test_what_is_made_of_parts_is_what_is_made_of_the_whole(whole):
     found = []
     for rows in (None, 77, 500):
         if rows:
-            expected.to_parquet(folder / SCORES, index=False, row_group_size=rows)
+            expected.to_parquet(RunFolder(folder).scores_file, index=False, row_group_size=rows)
         else:
-            write_parquet(folder / SCORES, expected)
-        summarize.summarize(folder, study.seed)
-        select.select(study, folder)
+            write_parquet(RunFolder(folder).scores_file, expected)
+        summarize.summarize(RunFolder(folder), study.seed)
+        select.select(study, RunFolder(folder))
         found.append([(folder / name).read_bytes() for name in files])
     assert found[0] == found[1] == found[2]
 
 
 def test_one_checkpoint_on_one_split_is_read_alone(whole):
     _, _, folder, expected = whole
-    expected.to_parquet(folder / SCORES, index=False, row_group_size=100)
-    part = pd.concat(read_scores(folder, "base", "test")[0], ignore_index=True)
+    expected.to_parquet(RunFolder(folder).scores_file, index=False, row_group_size=100)
+    part = pd.concat(RunFolder(folder).scores("base", "test"), ignore_index=True)
     own = expected[(expected["checkpoint"] == "base") & (expected["split"] == "test")].reset_index(drop=True)
     pd.testing.assert_frame_equal(part, own)
     assert compare.read_item(f"{folder}:base", "test").part.measured.poems == 15

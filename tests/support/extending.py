@@ -79,7 +79,9 @@ class Copy:
         lines = file.read_text("utf-8").splitlines(keepends=True)
         (place,) = [number for number, line in enumerate(lines) if step.after in line]
         own = re.match(" *", lines[place])
-        file.write_text("".join([*lines[: place + 1], textwrap.indent(step.text, own[0]), *lines[place + 1 :]]), "utf-8")
+        file.write_text(
+            "".join([*lines[: place + 1], textwrap.indent(step.text, own[0]), *lines[place + 1 :]]), "utf-8"
+        )
         return ""
 
     def run(self, commands: str) -> str:

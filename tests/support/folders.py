@@ -9,9 +9,10 @@ import pandas as pd
 
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
-from tangeval.analysis.aggregate import KNOBS
+from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
 from tangeval.results.files import write_json, write_parquet, write_text
+from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, write_plan
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import as_verse
@@ -39,7 +40,7 @@ def manifest(study: str, names: list[str], data: dataset.Dataset) -> dict[str, A
         for place, name in enumerate(names)
     ]  # fmt: skip
     return {
-        "schema": 1, "tangeval": "0", "study": study, "seed": 42, "signature": "5ig", "engine": "cpu",
+        "schema": 3, "tangeval": "0", "study": study, "seed": 42, "signature": "5ig", "engine": "cpu",
         "noise": "shared", "data": {"name": data.name, "digest": data.digest},
         "base_model": {"name": "tang-mini", "fingerprint": "ba5e"}, "checkpoints": checkpoints,
         "left_out": [], "versions": {"torch": "2"}, "hardware": {"cores": 2},
@@ -53,7 +54,7 @@ def make_results(
     study, data = Study.model_validate(STUDY | changes), dataset.load("sample")
     examples = [e for split in study.ordered_splits() for e in data.split(split)]
     training = [as_verse(e.reference) for e in data.split("train")]
-    batches = []
+    batches, run = [], RunFolder(folder)
     for number, (name, example) in enumerate(product(names, examples)):
         batch = Batch(
             f"w{number}",
@@ -69,21 +70,21 @@ def make_results(
             choice = hash_of(number, sample, *setting.sequence)
             text = training[choice % len(training)] if choice % 7 else as_verse(example.reference)
             text = HOSTILE[choice % 5] if choice % 11 == 0 else text[: setting.max_length]
-            rows.append({"sample": sample, "text": text, **{k: getattr(setting, k) for k in KNOBS},
+            rows.append({"sample": sample, "text": text, **{k: getattr(setting, k) for k in AXES},
                          "finish_reason": "stop" if place % 3 else "length"})  # fmt: skip
         frame = pd.DataFrame(rows).assign(
             checkpoint=name, step=None if name == "base" else 10 * names.index(name), no_repeat_ngram_size=3, split=example.split,
             example_id=example.id, n_tokens=12,
         )  # fmt: skip
-        write_parquet(batch.batch_file(folder), frame.astype({"step": "Int64"}))
+        write_parquet(run.batch_file(batch.id), frame.astype({"step": "Int64"}))
         batches.append(batch)
-    write_plan(folder, batches)
+    write_plan(run, batches)
     write_json(folder / "manifest.json", manifest(study.name, list(names), data))
     write_text(folder / "study.yaml", study.to_yaml())
     score.score(study, data, folder)
-    summarize.summarize(folder, study.seed)
+    summarize.summarize(run, study.seed)
     if study.select:
-        select.select(study, folder)
+        select.select(study, run)
     return study, data
 
 

@@ -28,7 +28,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from tangeval.analysis.scoring import read_generations
-from tangeval.analysis.select import read_manifest
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
@@ -37,7 +36,8 @@ from tangeval.explain import figures as lessons
 from tangeval.metrics import METRICS
 from tangeval.metrics.copying import index, runs
 from tangeval.reporting import tables
-from tangeval.results.files import SCORES, read_json, read_parquet, write_text
+from tangeval.results.files import read_json, write_text
+from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.prosody import rhyme_groups
@@ -121,14 +121,15 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
         TangevalError: the folder was not summarised, a batch file is missing, the scores are of other
             generations, or the data are not the run's.
     """
-    needed = [*NEEDED, *[SCORES] * _has_texts(folder)]
+    run = RunFolder(folder)
+    needed = [*NEEDED, *[run.scores_file.name] * _has_texts(folder)]
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise TangevalError(f"{folder / missing[0]} is missing; `tangeval summarize {folder}` makes it")
-    check_data(data, folder)
+    check_data(data, run)
     corpus = Corpus(study, data, folder)
     csv = {
-        name: packed((folder / name).read_bytes()) for name in (*NEEDED, *ALSO) if (folder / name).is_file()
+        name: packed(run.csv_bytes(folder / name)) for name in (*NEEDED, *ALSO) if (folder / name).is_file()
     }
     taken = _lessons(corpus)
     facts = _facts(corpus) | {"lessons": taken.facts, "lessons_left": taken.left_out, "lessons_most": LESSONS}
@@ -196,18 +197,18 @@ def _policy(*scripts: str) -> str:
 def _facts(corpus: Corpus) -> dict[str, Any]:
     """What the page knows before any text: study, grid, metrics, choice, and how all was made."""
     study, folder = corpus.study, corpus.folder
-    manifest = read_manifest(folder)
+    manifest = RunFolder(folder).manifest
     manifest.pop("server", None)  # its address, and names that may be paths
     # A reader of the page needs no folders of the machine that made it.
     manifest["checkpoints"] = [_without_path(record) for record in manifest["checkpoints"]]
-    selection = read_json(folder / "best" / "selection.json")
+    selection = RunFolder(folder).selection
     if selection:
         selection["checkpoint"] = _without_path(selection["checkpoint"])
     settings = [[f"{value:.9g}" for value in c.values]
              for c in study.decoding.settings()]  # fmt: skip
     return {
         "study": study.name, "yaml": study.to_yaml(), "manifest": manifest, "selection": selection,
-        "signatures": read_json(folder / "signatures.json") or {},
+        "signatures": read_json(RunFolder(folder).signatures) or {},
         "splits": study.ordered_splits(), "samples": {s: study.samples_of(s) for s in study.ordered_splits()},
         "checkpoints": [record["name"] for record in manifest["checkpoints"]],
         "baselines": [RANDOM, REFERENCE], "knobs": AXES, "settings": settings, "shown": tables.SHOWN,
@@ -245,7 +246,7 @@ def _about(texts: Texts, corpus: Corpus) -> dict[str, Any]:
 def _lessons(corpus: Corpus) -> Lessons:
     """Take what is under ``explain/``, in the order of splits and poems, as far as it is of these results and fits."""
     taken, room = Lessons(), LESSONS_LIMIT
-    manifest = read_manifest(corpus.folder)
+    manifest = RunFolder(corpus.folder).manifest
     places = {example.id: place for place, example in enumerate(corpus.examples)}
     found = []
     for file in sorted((corpus.folder / "explain").glob(f"*/{lessons.FILE}")):
@@ -344,14 +345,14 @@ def _unit(texts: Iterable[str], copied: dict[str, list[tuple[int, int]]]) -> byt
 def _flaws(folder: Path, sample: int, frame: pd.DataFrame) -> NDArray[np.uint16]:
     """``FLAWS`` of each row of ``frame`` as bits, from the scores; what was not measured is no flaw."""
     keys = ["checkpoint", "example_id", *AXES]
-    scores = read_parquet(folder / SCORES, columns=[*keys, *FLAWS], filters=[("sample", "==", sample)])
+    scores = RunFolder(folder).columns([*keys, *FLAWS], sample=sample)
     scores = scores[~scores["checkpoint"].isin([RANDOM, REFERENCE])]
     same = len(scores) == len(frame) and all(
         np.array_equal(scores[key].to_numpy(), frame[key].to_numpy()) for key in keys
     )
     if not same:
         raise TangevalError(
-            f"{folder / SCORES} is not of the generations that are there; `tangeval summarize {folder}` "
+            f"{RunFolder(folder).scores_file} is not of the generations that are there; `tangeval summarize {folder}` "
             "scores them"
         )
     wrong = [(scores[f] > 0) if f == "copied_clauses" else (scores[f] == 0) for f in FLAWS]
