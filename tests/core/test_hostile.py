@@ -385,7 +385,7 @@ def test_a_text_without_control_characters_is_shown_as_it_is():
 
 def test_no_message_of_a_hostile_file_steers_the_terminal(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps([{"input": STEERING, "predict": STEERING}]))
-    code = "from tangeval.cli import main; main()"
+    code = "from tangeval.cli.app import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "score", str(tmp_path / "results.json"), "--data", "sample"],
         capture_output=True, text=True, check=False, encoding="utf-8",

@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_written_is_said(study, made, small_disk):
 def test_a_signal_stops_a_run_which_then_goes_on(study, made, tmp_path, number):
     folder = tmp_path / "stopped"
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n" \
-           "from tangeval.cli import main; main()"  # fmt: skip
+           "from tangeval.cli.app import main; main()"  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-c", code, "run", str(study), "--out", str(folder)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -248,7 +248,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def start(file: Path, out: Path) -> subprocess.Popen:
-    command = "from tangeval.cli import main; main()"
+    command = "from tangeval.cli.app import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", command, "run", str(file), "--out", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
