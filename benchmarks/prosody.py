@@ -21,7 +21,6 @@ from typing import Any
 from tangeval.core.types import Example
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prosody import (
-    COLUMNS,
     GUANGYUN,
     PINGSHUI,
     prosody,
@@ -33,6 +32,7 @@ from tangeval.tasks.tang.prosody import (
 )
 from tangeval.tasks.tang.text import as_verse, clauses, fold, han, line_length, punctuate
 
+COLUMNS = ("rhyme", "rhyme_level", "tone_opposition", "prosody_known")
 #: The 206 rhymes of 廣韻 that make the 106 groups of 平水韻, in the order of the groups, as usually
 #: given; 嚴 goes with 鹽 and 業 with 洽, as in the table. ``readings`` shows that they fit.
 RHYMES = {

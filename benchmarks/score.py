@@ -22,9 +22,9 @@ from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import Group, Part, groups
 from tangeval.analysis.select import Candidate, compared, ranked
 from tangeval.core.knobs import COLUMNS
-from tangeval.metrics import METRICS
 from tangeval.results.files import write_json
 from tangeval.results.folder import NO_LIKELIHOOD
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import as_verse, clauses, line_length, punctuate
 
@@ -48,7 +48,7 @@ def main() -> None:
     }
     frame = made_up(data, options.generations)
     began = time.perf_counter()
-    scores = score.score_texts(frame, data)
+    scores = score.score_texts(frame, TANG, data)
     report |= {"score_seconds": time.perf_counter() - began, "score_peak_gib": peak_gib()}
     print(
         f"{options.generations:,} generations: {report['score_seconds']:.1f} s, {report['score_peak_gib']:.2f} GiB"
@@ -56,14 +56,14 @@ def main() -> None:
     large = spread(scores, options.settings)
     began = time.perf_counter()
     (group,) = groups(large, NO_LIKELIHOOD, 42)
-    for place, metric in product(range(options.settings), METRICS):
-        Part(group.measured, [place]).interval(metric.name)
+    for place, metric in product(range(options.settings), TANG.metrics):
+        Part(group.measured, [place]).interval(metric)
     report["interval_seconds"] = time.perf_counter() - began
     began = time.perf_counter()
     report["told_apart"] = against_all(group)
     report |= {"compare_seconds": time.perf_counter() - began, "peak_gib": peak_gib()}
     print(
-        f"{options.settings} settings: intervals of {len(METRICS)} metrics {report['interval_seconds']:.1f} s, the best against "
+        f"{options.settings} settings: intervals of {len(TANG.metrics)} metrics {report['interval_seconds']:.1f} s, the best against "
         f"all others {report['compare_seconds']:.1f} s, {report['peak_gib']:.2f} GiB"
     )
     write_json(options.out, report)

@@ -84,7 +84,7 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     run = Run(Path(config.output_dir), base, examples, validation, settings)
     if first:
         _make_ready(run, overwrite)
-        hashes = [dataset.poem_hash(e) for e in examples]
+        hashes = [dataset.identity(e) for e in examples]
         before = (trained_on(start) if start else None) or frozenset()
         hashes += sorted(before.difference(hashes))
         ids = {"data": data.digest, "ids": [e.id for e in examples], "hashes": hashes}

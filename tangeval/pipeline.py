@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from tangeval import tasks
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize, variance
 from tangeval.core.errors import TangevalError
@@ -19,11 +20,10 @@ from tangeval.engines.base import OnProgress
 from tangeval.models.checkpoints import Skipped
 from tangeval.reporting import figures, insights, tables
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import no_url
+from tangeval.results.files import no_url, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch
 from tangeval.tasks.base import Dataset
-from tangeval.tasks.tang import data as dataset
 
 if TYPE_CHECKING:
     from tangeval.generation import Workers
@@ -58,7 +58,8 @@ def check(resolved: ResolvedStudy, *, assume_unseen: bool) -> None:
     if study.select:
         seen = {c.name: resolved.seen(c) for c in resolved.checkpoints}
         select.check_selection(study.select, seen, assume_unseen=assume_unseen)
-    score.random_rows(resolved.dataset, study.ordered_splits(), study.seed)
+    for example in (e for split in study.ordered_splits() for e in resolved.examples(split)):
+        resolved.task.baseline(resolved.dataset, example, study.seed, 1)
 
 
 def engine_of(resolved: ResolvedStudy) -> Any:
@@ -143,14 +144,15 @@ def choose(study: Study, data: Dataset, folder: Path) -> tuple[dict[str, Any], p
     name = selection["checkpoint"]["checkpoint"]
     outputs = select.chosen_outputs(score.read_generations(study, folder, 0, name), selection)
     if selection["setting"]:
-        couplets = {example.id: example.input for example in data.examples}
-        select.write_results_txt(outputs, couplets, RunFolder(folder).best_outputs)
+        examples = [data.by_id[name] for name in outputs["example_id"]]
+        text = tasks.load(study.task).outputs_file(examples, outputs["text"].tolist())
+        write_text(RunFolder(folder).best_outputs, text)
     return selection, outputs
 
 
 def data_of(study: Study) -> Dataset:
     """Return the study's data."""
-    return dataset.load(study.data_name, study.validation_size)
+    return tasks.load(study.task).load(study.data_name, study.validation_size)
 
 
 def open_results(place: Path) -> tuple[Study, Path]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from tangeval import tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, Base, Checkpoint, Example
 from tangeval.models import checkpoints as checkpoints_on_disk
 from tangeval.models.checkpoints import Skipped
-from tangeval.tasks.base import Dataset
-from tangeval.tasks.tang import data as datasets
+from tangeval.tasks.base import Dataset, Task
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class ResolvedStudy:
     skipped: tuple[Skipped, ...]
     dataset: Dataset
     allow_pickle: bool = False
+
+    @property
+    def task(self) -> Task:
+        return tasks.load(self.study.task)
 
     def examples(self, split: str) -> tuple[Example, ...]:
         return tuple(e for e in self.dataset.examples if e.split == split)
@@ -70,7 +74,7 @@ class ResolvedStudy:
         if hashes is None:
             return None
         splits = self.study.ordered_splits()
-        return {s: sum(datasets.poem_hash(e) in hashes for e in self.examples(s)) for s in splits}
+        return {s: sum(self.task.identity(e) in hashes for e in self.examples(s)) for s in splits}
 
 
 def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
@@ -79,7 +83,12 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
     Raises:
         TangevalError: one of them does not exist or cannot be used.
     """
-    data = datasets.load(study.data_name, study.validation_size)
+    task = tasks.load(study.task)
+    if study.prompt not in task.templates:
+        raise TangevalError(
+            f"prompt: {study.prompt} is no template of {study.task}; there are {', '.join(task.templates)}"
+        )
+    data = task.load(study.data_name, study.validation_size)
     if study.engine and study.engine.models:
         if allow_pickle:
             raise TangevalError(

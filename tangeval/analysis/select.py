@@ -9,7 +9,6 @@ import operator
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from tangeval.core.knobs import knobs_of as knobs_of_row
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics import BY_NAME, METRICS
-from tangeval.results.files import write_json, write_text
+from tangeval.results.files import write_json
 from tangeval.results.folder import RunFolder
 
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -163,16 +162,6 @@ def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.D
     for knob in AXES:
         rows = rows[rows[knob] == setting[knob]]
     return rows
-
-
-def write_results_txt(outputs: pd.DataFrame, couplets: dict[str, str], file: Path) -> None:
-    """Write HW5's ``results.txt``: ``1. couplet+poem``, one a line, for ``chosen_outputs``."""
-    lines = [
-        # A line is a poem: what would break the line is shown as a space.
-        f"{number}. {couplets[example]}{' '.join(text.split())}"
-        for number, (example, text) in enumerate(zip(outputs["example_id"], outputs["text"], strict=True), 1)
-    ]
-    write_text(file, "\n".join(lines) + "\n")
 
 
 def _saw(counts: dict[str, int] | None, split: str) -> bool:

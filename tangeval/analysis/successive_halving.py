@@ -111,7 +111,7 @@ def _measured(
     study = _generate(
         resolved, folder, split, settings, samples, watch, f"{len(settings)} settings, {samples} samples"
     )
-    scores = score.score_texts(score.read_generations(study, folder), resolved.dataset)
+    scores = score.score_texts(score.read_generations(study, folder), resolved.task, resolved.dataset)
     run = RunFolder(folder)
     write_parquet(run.scores_file, scores)
     (group,) = groups(run.scores(), run.likelihood(), resolved.study.seed)

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from tangeval import pipeline
+from tangeval import pipeline, tasks
 from tangeval.analysis import compare as comparing
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
@@ -31,7 +31,6 @@ from tangeval.engines import ray as cluster
 from tangeval.engines.base import needs_logits
 from tangeval.explain import figures as lessons
 from tangeval.judge import grading as judge
-from tangeval.metrics.bleu import signatures
 from tangeval.models.checkpoints import discover, trained_on
 from tangeval.reporting import tables
 from tangeval.reporting.page import build as report
@@ -40,9 +39,8 @@ from tangeval.results import plan
 from tangeval.results import remote as mirror
 from tangeval.results.files import exclusive_lock, write_csv, write_text
 from tangeval.results.folder import NO_LIKELIHOOD, RunFolder
-from tangeval.tasks.base import Dataset
+from tangeval.tasks.base import Dataset, duplicates, leaks
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang import external_outputs as outputs
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
@@ -220,13 +218,14 @@ def score_command(
     """Score outputs made elsewhere, one file or several, beside random baseline and reference."""
     if split not in SPLITS[1:]:
         raise TangevalError(f"--split {split}: give validation or test")
-    loaded = dataset.load(data, validation)
+    task = tasks.load("tang")
+    loaded = task.load(data, validation)
     examples = loaded.split(split)
     others = [example for example in loaded.examples if example.split != split]
-    read = outputs.read_outputs(files, examples, others)
+    read = task.read_outputs(files, examples, others)
     rows = [score.outputs_frame(each.name, examples, each.texts) for each in read]
-    rows += [score.random_rows(loaded, [split], 42), score.reference_rows(loaded, [split])]
-    scores = score.score_texts(pd.concat(rows, ignore_index=True), loaded)
+    rows += [score.random_rows(task, loaded, split, 42, 1), score.reference_rows(task, loaded, split)]
+    scores = score.score_texts(pd.concat(rows, ignore_index=True), task, loaded)
     measured = list(groups(scores, NO_LIKELIHOOD, 42))
     frame = summarize.overall(measured)
     files_only = [comparing.Item(g.checkpoint, Part(g.measured, [0])) for g in measured[: len(read)]]
@@ -234,7 +233,12 @@ def score_command(
     if as_json:
         matched = [{"name": each.name, "matched": each.matched, "notes": list(each.notes)} for each in read]
         records, differences = (json.loads(f.to_json(orient="records")) for f in (frame, compared))
-        content = {"signatures": signatures(), "files": matched, "rows": records, "comparisons": differences}
+        content = {
+            "signatures": task.signatures(),
+            "files": matched,
+            "rows": records,
+            "comparisons": differences,
+        }
         print(json.dumps(content, indent=2))
         return
     title = str(files[0]) if len(files) == 1 else f"{len(files)} files"
@@ -322,7 +326,8 @@ def judge_command(
     loaded = pipeline.data_of(study)
     plan.check_data(loaded, RunFolder(folder))
     wanted = judge.Wanted(tuple(checkpoint or ()), base, tuple(setting or ()), split, samples)
-    references = score.reference_rows(loaded, study.ordered_splits())
+    task = tasks.load(study.task)
+    references = pd.concat([score.reference_rows(task, loaded, split) for split in study.ordered_splits()])
     rows = judge.outputs(generations, references, folder, wanted)
     couplets = {example.id: example.input for example in loaded.examples}
     with exclusive_lock(folder):
@@ -399,24 +404,25 @@ def data(
     """Show the data that are found: splits, duplicates, and clauses that leak into training."""
     if context.invoked_subcommand:
         return
+    task = tasks.load("tang")
     for spec in (path,) if path else ("sample", "hw5"):
         try:
-            loaded = dataset.load(spec, validation)
+            loaded = task.load(spec, validation)
         except TangevalError as error:
             console.print(f"[bold]{escape(spec)}[/]: {escape(str(error))}", highlight=False)
             continue
         counts = ", ".join(f"{name} {len(loaded.split(name))}" for name in SPLITS)
         console.print(f"[bold]{escape(spec)}[/] in {escape(str(loaded.folder))}: {counts}", highlight=False)
-        copies = dataset.duplicates(loaded)
+        copies = duplicates(task, loaded)
         console.print(
             f"  {len(copies)} poems stand there more than once"
             + (f", such as {', '.join(copies[0])}" if copies else "")
         )
         for split in SPLITS[1:]:
-            leaks = dataset.leaks(loaded, split)
-            found = "; ".join(f"{name}: {' '.join(shared)}" for name, shared in leaks.items())
+            leaking = leaks(task, loaded, split)
+            found = "; ".join(f"{name}: {' '.join(shared)}" for name, shared in leaking.items())
             console.print(
-                f"  {split}: {len(leaks)} poems share a clause with training"
+                f"  {split}: {len(leaking)} poems share a clause with training"
                 + (f" ({found})" if found else "")
             )
         if calibrate:
@@ -558,9 +564,10 @@ def _report(study: Study, data: Dataset, folder: Path, out: Path | None = None) 
 
 
 def _calibrate(data: Dataset) -> None:
-    rows = [score.reference_rows(data, ["train"]), score.random_rows(data, ["train"], 42, draws=2)]
+    task = tasks.load("tang")
+    rows = [score.reference_rows(task, data, "train"), score.random_rows(task, data, "train", 42, 2, draws=2)]
     with console.status("measuring the training poems"):
-        scores = score.score_texts(pd.concat(rows, ignore_index=True), data)
+        scores = score.score_texts(pd.concat(rows, ignore_index=True), task, data)
         frame = summarize.overall(groups(scores, NO_LIKELIHOOD, 42))
     poets, floor = (frame[frame["checkpoint"] == name].iloc[0] for name in (REFERENCE, RANDOM))
     terminal.show_calibration(console, poets, floor)

@@ -191,7 +191,8 @@ class Study(Section):
     checkpoints: Annotated[list[str], BeforeValidator(_listed)] = []
     include_base: bool = True
     load: LoadSection = LoadSection()
-    prompt: Literal["hw5", "chat"] = "hw5"
+    task: str = "tang"
+    prompt: str = "hw5"
     data: str | DataSection = "sample"
     splits: Several[Literal["validation", "test"]] = ["validation", "test"]
     decoding: Decoding = Decoding()

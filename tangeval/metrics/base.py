@@ -38,6 +38,10 @@ class Output:
         return self.normalise(self.example.reference)
 
 
+def _undefined(*_: Any) -> Any:
+    raise NotImplementedError("a metric of this level is computed otherwise")
+
+
 @dataclass(frozen=True)
 class Metric:
     """One number that a checkpoint and setting are measured by.
@@ -58,9 +62,9 @@ class Metric:
     share: bool = False
     headline: bool = False
     flaw: Mapping[str, str] | None = None
-    compute: Callable[..., Any] | None = None
+    compute: Callable[..., Any] = _undefined
     counts: tuple[str, ...] = ()
-    score: Callable[..., Any] | None = None
+    score: Callable[..., Any] = _undefined
 
     @property
     def per_setting(self) -> bool:

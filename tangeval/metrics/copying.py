@@ -1,104 +1,148 @@
-"""How much of a text stands verbatim in the poems that were there to be trained on.
+"""How much of a text stands verbatim in the texts that were there to be trained on.
 
-In: the training poems, indexed once, and a text. Out: the length of the longest run of
-characters that also stands in one of the poems, and the share of clauses that do. Pure; Han
-characters alone are compared, folded, marks left out, so a run may cross from one clause to the
-next.
+In: the training texts, normalised and indexed once, and a normalised text. Out: the length of the
+longest run of characters that also stands in one of them, and the share of the text's parts (lines,
+sentences) that do. Pure; knows nothing of tasks: what is a part is the caller's matter.
 
-The index is a sorted list of the poems' suffixes (a suffix array: Manber & Myers, 1993). Of
-all suffixes the one that shares most with a string stands next to where the string would.
+The index is a suffix array (Manber & Myers, 1993): of all suffixes, the one that shares most with
+a string is next to where the string would be.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from tangeval.tasks.tang.text import clauses, fold, han
+import numpy as np
 
-COLUMNS = ("train_overlap", "copied_clauses")
+from tangeval.metrics.base import Metric, Output
+
+_END = "\0"  # between texts, so that no run crosses from one to the next
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Index:
-    """Poems to look for: their suffixes sorted, whose each is, and the poems that hold each clause."""
+    """Texts to look for.
 
-    suffixes: list[str]
-    owners: list[str]
-    clauses: dict[str, set[str]]
-
-
-def index(poems: Iterable[tuple[str, str]]) -> Index:
-    """Index (id, whole text) of each poem."""
-    suffixes: list[tuple[str, str]] = []
-    holders: defaultdict[str, set[str]] = defaultdict(set)
-    for name, text in poems:
-        whole = fold(han(text))
-        suffixes += [(whole[i:], name) for i in range(len(whole))]
-        for clause in clauses(fold(text)):
-            holders[clause].add(name)
-    suffixes.sort()
-    return Index([s for s, _ in suffixes], [name for _, name in suffixes], dict(holders))
-
-
-def copying(poems: Index, text: str, own: str | None = None) -> dict[str, float]:
-    """Return ``COLUMNS`` of ``text``; the poem with the id ``own`` is not looked at.
-
-    ``train_overlap`` [characters] is the longest run, 0 for a text without Han characters;
-    ``copied_clauses`` the share of clauses found, 0 where there is none.
+    ``text`` is all of them, one after another; ``suffixes`` are the places in it, sorted by what begins
+    there; ``names`` and ``begins`` say whose a place is; ``parts`` which texts hold each part.
     """
-    written = clauses(fold(text))
-    found = sum(bool(poems.clauses.get(clause, set()) - {own}) for clause in written)
-    return {
-        "train_overlap": float(_longest(poems, "".join(written), own)),
-        "copied_clauses": found / len(written) if written else 0.0,
-    }
+
+    text: str
+    suffixes: list[int]
+    names: list[str]
+    begins: list[int]
+    parts: dict[str, set[str]]
+    longest: int  #: characters of the longest text
+
+    def owner(self, place: int) -> str:
+        return self.names[bisect_right(self.begins, place) - 1]
 
 
-def runs(poems: Index, text: str, least: int, own: str | None = None) -> list[tuple[int, int]]:
-    """Return (begin, length) of the longest runs of ``text``'s Han characters that a training poem has too.
+def index(texts: Iterable[tuple[str, str, Sequence[str]]]) -> Index:
+    """Return the index of (id, normalised text, its parts)."""
+    names: list[str] = []
+    whole: list[str] = []
+    holders: defaultdict[str, set[str]] = defaultdict(set)
+    for name, text, parts in texts:
+        names.append(name)
+        whole.append(text.replace(_END, " ") + _END)
+        for part in parts:
+            holders[part].add(name)
+    joined = "".join(whole)
+    begins = [0, *accumulate(map(len, whole))][: len(whole)]
+    longest = max(map(len, whole), default=1) - 1
+    return Index(joined, _suffix_array(joined), names, begins, dict(holders), longest)
+
+
+def _suffix_array(text: str) -> list[int]:
+    """The places of ``text``, sorted by what begins there, by prefix doubling; ends of texts come first."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    ends = codes == ord(_END)
+    rank = codes.astype(np.int64) + ends.sum()
+    rank[ends] = np.arange(ends.sum())  # each is another letter, so that no two suffixes are equal
+    order, width = np.argsort(rank, kind="stable"), 1
+    while width < len(text):
+        after = np.full(len(text), -1)
+        after[:-width] = rank[width:]
+        order = np.lexsort((after, rank))
+        steps = (np.diff(rank[order]) != 0) | (np.diff(after[order]) != 0)
+        rank[order] = np.concatenate([[0], np.cumsum(steps)])
+        if steps.all():
+            break
+        width *= 2
+    found: list[int] = order.tolist()
+    return found
+
+
+def longest_run(index: Index, text: str, own: str | None = None) -> int:
+    """Return the length of the longest run of ``text`` that an indexed text has too; that of id ``own`` apart."""
+    longest = 0
+    for begin in range(len(text)):
+        if len(text) - begin <= longest:
+            break
+        longest = max(longest, _at(index, text[begin : begin + index.longest], own, longest))
+    return longest
+
+
+def copied_share(index: Index, parts: Sequence[str], own: str | None = None) -> float:
+    """Return the share of ``parts`` that stand as a part in an indexed text; 0 where there is none."""
+    found = sum(bool(index.parts.get(part, set()) - {own}) for part in parts)
+    return found / len(parts) if parts else 0.0
+
+
+def runs(index: Index, text: str, least: int, own: str | None = None) -> list[tuple[int, int]]:
+    """Return (begin, length) of the longest runs of ``text`` that an indexed text has too.
 
     Runs of at least ``least`` characters that no other such run contains, in order; they may overlap.
     """
-    written = fold(han(text))
     found: list[tuple[int, int]] = []
     end = 0
-    for begin in range(len(written) - least + 1):
+    for begin in range(len(text) - least + 1):
         # A run that does not reach beyond the last one is part of it.
-        if end == len(written):
+        if end == len(text):
             break
-        length = _at(poems, written[begin:], own)
+        length = _at(index, text[begin : begin + index.longest], own)
         if length >= least and begin + length > end:
             end = begin + length
             found.append((begin, length))
     return found
 
 
-def _longest(poems: Index, text: str, own: str | None) -> int:
-    longest = 0
-    for begin in range(len(text)):
-        if len(text) - begin <= longest:
-            break
-        longest = max(longest, _at(poems, text[begin:], own, longest))
-    return longest
-
-
-def _at(poems: Index, rest: str, own: str | None, longest: int = 0) -> int:
-    """How many of the first characters of ``rest`` stand together in a poem; ``longest`` unless more do."""
-    place = bisect_left(poems.suffixes, rest)
+def _at(index: Index, rest: str, own: str | None, longest: int = 0) -> int:
+    """How many of the first characters of ``rest`` stand together in a text; ``longest`` unless more do."""
+    size = len(rest)
+    place = bisect_left(index.suffixes, rest, key=lambda begin: index.text[begin : begin + size])
     for step in (-1, 1):
         neighbour = place - 1 if step < 0 else place
-        while 0 <= neighbour < len(poems.suffixes):
-            if not poems.suffixes[neighbour].startswith(rest[: longest + 1]):
+        while 0 <= neighbour < len(index.suffixes):
+            begin = index.suffixes[neighbour]
+            shared = _shared(index.text, begin, rest)
+            if shared <= longest:
                 break
-            shared = _shared(poems.suffixes[neighbour], rest)
-            if poems.owners[neighbour] != own:
+            if index.owner(begin) != own:
                 longest = shared
                 break
             neighbour += step
     return longest
 
 
-def _shared(a: str, b: str) -> int:
-    """How many characters ``a`` and ``b`` begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def _shared(text: str, begin: int, rest: str) -> int:
+    """How many characters ``rest`` and the text from ``begin`` on begin with alike."""
+    for length, letter in enumerate(rest):
+        if letter == _END or text[begin + length] != letter:
+            return length
+    return len(rest)
+
+
+def _compute(output: Output) -> float:
+    return float(longest_run(output.training, output.compared, output.example.id))
+
+
+TRAIN_OVERLAP = Metric(
+    "train_overlap",
+    {"en": "longest run from training (characters)", "zh": "最長抄自訓練的字數"},
+    better="low",
+    compute=_compute,
+)

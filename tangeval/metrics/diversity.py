@@ -1,38 +1,41 @@
-"""How much the samples of one setting differ from each other, poem by poem.
+"""How much the samples of one setting differ from each other, example by example.
 
-In: the texts that one checkpoint wrote in one setting for one poem. Out: a value for each
-metric, which all of these samples share. Pure; Han characters alone are compared, folded.
+In: the normalised texts that one checkpoint wrote in one setting for one example. Out: a value for each
+metric, which all of these samples share. Pure; knows nothing of tasks.
 
-All but ``distinct_1`` and ``distinct_2`` need two samples, and these fall as samples grow:
+``self_bleu`` and ``unique`` need two samples; ``distinct_1`` and ``distinct_2`` fall as samples grow:
 compare them at equal numbers of samples.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
+from tangeval.metrics.base import Metric
 from tangeval.metrics.bleu import ORDERS, corpus_bleu, ngram_totals
-from tangeval.tasks.tang.text import fold, han
-
-COLUMNS = ("distinct_1", "distinct_2", "self_bleu", "unique")
 
 
-def diversity(texts: Sequence[str]) -> dict[str, float]:
-    """Return ``COLUMNS`` for the samples of one poem and setting.
+def diversity(texts: Sequence[str]) -> Mapping[str, float]:
+    """Return ``distinct_1``, ``distinct_2``, ``self_bleu`` and ``unique`` of one example's samples.
 
     ``distinct_n`` is distinct n-grams ÷ all n-grams, over all samples together (Li et al.,
-    NAACL 2016), 0 where there is none; ``unique`` distinct texts ÷ texts; ``self_bleu`` see
-    there. The last two are NaN for a single sample.
+    NAACL 2016), 0 where there is none; ``unique`` distinct texts ÷ texts; for ``self_bleu`` see
+    that function. The last two are NaN for a single sample.
     """
-    strings = [fold(han(text)) for text in texts]
-    grams = [[Counter(ngrams(s, n)) for n in range(1, ORDERS + 1)] for s in strings]
-    several = len(strings) > 1
+    return _diversity(tuple(texts))
+
+
+@lru_cache(maxsize=1)  # four metrics in a row ask for the same samples
+def _diversity(texts: tuple[str, ...]) -> Mapping[str, float]:
+    grams = [[Counter(ngrams(text, n)) for n in range(1, ORDERS + 1)] for text in texts]
+    several = len(texts) > 1
     return {
         "distinct_1": _distinct([g[0] for g in grams]),
         "distinct_2": _distinct([g[1] for g in grams]),
-        "self_bleu": self_bleu(grams, [len(s) for s in strings]) if several else np.nan,
-        "unique": len(set(strings)) / len(strings) if several else np.nan,
+        "self_bleu": self_bleu(grams, [len(text) for text in texts]) if several else np.nan,
+        "unique": len(set(texts)) / len(texts) if several else np.nan,
     }
 
 
@@ -76,3 +79,25 @@ def _clipped(grams: Sequence[Counter[str]]) -> int:
 def _distinct(grams: Sequence[Counter[str]]) -> float:
     every = sum(counts.total() for counts in grams)
     return len(set().union(*grams)) / every if every else 0.0
+
+
+def _of(name: str) -> Callable[[Sequence[str]], float]:
+    return lambda texts: diversity(texts)[name]
+
+
+DISTINCT_1 = Metric(
+    "distinct_1", {"en": "distinct characters over samples", "zh": "相異單字"},
+    better="high", level="samples", share=True, compute=_of("distinct_1"),
+)  # fmt: skip
+DISTINCT_2 = Metric(
+    "distinct_2", {"en": "distinct pairs over samples", "zh": "相異雙字"},
+    better="high", level="samples", share=True, compute=_of("distinct_2"),
+)  # fmt: skip
+SELF_BLEU = Metric(
+    "self_bleu", {"en": "BLEU against the other samples", "zh": "樣本間 BLEU"},
+    better="low", level="samples", headline=True, compute=_of("self_bleu"),
+)  # fmt: skip
+UNIQUE = Metric(
+    "unique", {"en": "samples that differ", "zh": "相異的樣本"},
+    better="high", level="samples", share=True, compute=_of("unique"),
+)  # fmt: skip

@@ -14,6 +14,7 @@ from tangeval.analysis.compare import Item, compare, read_item
 from tangeval.analysis.stats import interval
 from tangeval.core.errors import TangevalError
 from tangeval.results.folder import NO_LIKELIHOOD
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import as_verse, fold, han
 
@@ -24,7 +25,7 @@ def items(texts: dict[str, list[str]], split: str = "validation") -> list[Item]:
     """One item for each named list of texts, a text a poem."""
     examples = SAMPLE.split(split)
     rows = [score.outputs_frame(name, examples, own) for name, own in texts.items()]
-    scores = score.score_texts(pd.concat(rows, ignore_index=True), SAMPLE)
+    scores = score.score_texts(pd.concat(rows, ignore_index=True), TANG, SAMPLE)
     return [Item(g.checkpoint, Part(g.measured, [0])) for g in groups(scores, NO_LIKELIHOOD, 1)]
 
 
@@ -117,7 +118,7 @@ def folder(tmp_path):
             [("base", pd.NA), ("checkpoint-2", 2)], [0.1, 1.0], [0, 5], examples, range(2)
         )
     ]  # fmt: skip
-    score.score_texts(pd.DataFrame(rows), SAMPLE).to_parquet(tmp_path / "scores.parquet")
+    score.score_texts(pd.DataFrame(rows), TANG, SAMPLE).to_parquet(tmp_path / "scores.parquet")
     (tmp_path / "study.yaml").write_text("name: made-up\nseed: 3\n")
     return tmp_path
 

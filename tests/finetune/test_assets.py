@@ -66,7 +66,7 @@ def test_the_sample_is_in_traditional_characters(sample):
 
 
 def test_no_two_poems_of_the_sample_share_a_clause(sample):
-    count = Counter(clause for example in sample.examples for clause in dataset.folded_clauses(example))
+    count = Counter(clause for example in sample.examples for clause in set(dataset.parts(example)))
     assert set(count.values()) == {1}
 
 
@@ -81,7 +81,7 @@ def test_the_sample_has_hw5s_fields_and_wording(sample):
 @pytest.mark.hw5
 def test_the_sample_gives_away_nothing_of_hw5_nor_hw5_of_the_sample(sample, hw5):
     def seen(data, *splits):
-        return {c for split in splits for e in data.split(split) for c in dataset.folded_clauses(e)}
+        return {c for split in splits for e in data.split(split) for c in dataset.parts(e)}
 
     assert not seen(sample, "train", "validation", "test") & seen(hw5, "validation", "test")
     assert not seen(sample, "validation", "test") & seen(hw5, "train")

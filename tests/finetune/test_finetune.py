@@ -408,7 +408,7 @@ def test_train_ids_hold_the_poems_that_were_used_and_no_others(whole):
     used = data.split("train")[:88]
     assert record["data"] == data.digest
     assert record["ids"] == [example.id for example in used]
-    assert record["hashes"] == [dataset.poem_hash(example) for example in used]
+    assert record["hashes"] == [dataset.identity(example) for example in used]
     # The checkpoints inside are known by it.
     assert trained_on(discover([str(whole)])[0][0]) == set(record["hashes"])
 

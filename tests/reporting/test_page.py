@@ -15,7 +15,6 @@ from tangeval.analysis import scoring as score
 from tangeval.core.errors import TangevalError
 from tangeval.explain import figures as lessons
 from tangeval.metrics import METRICS
-from tangeval.metrics.copying import copying, index, runs
 from tangeval.reporting.page import build as report
 from tests.support.folders import HOSTILE, NAME, make_results
 from tests.support.lesson import make_lessons
@@ -302,13 +301,3 @@ def test_every_string_that_the_page_asks_for_is_there():
         "left": ("version", "foreign", "room"),
     }
     assert {f"explain.{kind}.{name}" for kind, names in composed.items() for name in names} <= set(strings)
-
-
-def test_the_longest_run_is_the_metrics_and_runs_are_maximal():
-    poems = index([("a", "白日依山盡，黃河入海流。"), ("b", "欲窮千里目，更上一層樓。")])
-    for text in ("白日依山盡，欲窮千里目。", "入海流白日依，更上一層", "依山盡黃河入海流也", "無", ""):
-        found = runs(poems, text, 3)
-        longest = copying(poems, text)["train_overlap"]
-        assert max((length for _, length in found), default=0) == (longest if longest >= 3 else 0)
-    assert runs(poems, "依山盡黃河入海流，欲窮千里", 3) == [(0, 8), (8, 4)]
-    assert runs(poems, "依山盡黃河", 3, own="a") == []

@@ -34,7 +34,7 @@ from tangeval.resolve import resolve
 from tangeval.results import plan
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang.prompt import encode_completion, encode_prompt
-from tangeval.tasks.tang.text import as_verse, clauses, han
+from tangeval.tasks.tang.text import as_verse, han
 
 STUDY = """
 name: tiny
@@ -317,28 +317,6 @@ def test_summary_bleu_is_sacrebleus_mean_over_samples(finished):
     assert summary["bleu"].item() == pytest.approx(np.mean(scores))
 
 
-def test_the_floor_is_of_the_poems_metre_and_length(finished):
-    resolved, _ = finished
-    floor = score.random_rows(resolved.dataset, ["test"], 42)
-    assert len(floor) == 15 * score.BASELINE_DRAWS
-    for row in floor.itertuples():
-        reference = resolved.dataset.by_id[row.example_id].reference
-        assert len(han(row.text)) == len(han(reference))
-    training = {as_verse(e.reference) for e in resolved.dataset.split("train")}
-    assert set(floor["text"]) <= training
-
-
-def test_a_poem_of_rare_length_is_floored_by_poems_of_the_nearest_common_one(finished):
-    data = finished[0].dataset
-    example = next(e for e in data.split("test") if len(clauses(e.reference)) == 2)
-    longer = replace(example, id="test-99", reference=as_verse("，".join(clauses(example.reference) * 4)))
-    lonely = replace(data.split("train")[0], id="train-999", input=example.input,
-                     reference=as_verse("，".join(clauses(example.reference) * 3 + clauses(example.reference)[:1])))  # fmt: skip
-    others = tuple(e for e in data.examples if e.split == "train")
-    floor = score.random_rows(replace(data, examples=(*others, lonely, longer)), ["test"], 42)
-    assert {len(clauses(text)) for text in floor["text"]} == {6}
-
-
 def test_a_corrected_value_lies_in_its_interval(finished, tmp_path, monkeypatch):
     """BLEU near its random baseline: the winner's own interval is all above what the settings are worth."""
     resolved, folder = finished
@@ -364,10 +342,9 @@ def test_selection_is_the_best_by_the_rule(finished, tmp_path):
     assert 0 < selection["corrected"]["value"] < selection["validation"]["bleu"]["value"]  # noise had helped
     assert selection["corrected"]["low"] <= selection["validation"]["bleu"]["low"]
     assert all(r["p"] <= r["p_holm"] for r in runners)
-    couplets = {e.id: e.input for e in resolved.dataset.examples}
     chosen = select.chosen_outputs(generations(resolved, out), selection)
-    select.write_results_txt(chosen, couplets, out / "best" / "results.txt")
-    lines = (out / "best" / "results.txt").read_text().splitlines()
+    examples = [resolved.dataset.by_id[name] for name in chosen["example_id"]]
+    lines = resolved.task.outputs_file(examples, chosen["text"].tolist()).splitlines()
     assert [line.split(". ", 1)[0] for line in lines] == [str(n) for n in range(1, 16)]
     assert lines[0].startswith("1. " + resolved.examples("test")[0].input)
 

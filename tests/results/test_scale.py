@@ -6,6 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
+from tangeval import tasks
 from tangeval.analysis import compare, select, summarize
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import groups
@@ -19,19 +20,20 @@ def whole(tmp_path_factory):
     """Study, data, folder, and its scores as one call makes them."""
     folder = tmp_path_factory.mktemp("whole")
     study, data = make_results(folder, samples=3)
-    splits = study.ordered_splits()
-    baselines = [score.random_rows(data, splits, study.seed), score.reference_rows(data, splits)]
+    splits, task = study.ordered_splits(), tasks.load(study.task)
+    baselines = [score.random_rows(task, data, s, study.seed, study.samples_of(s)) for s in splits]
+    baselines += [score.reference_rows(task, data, s) for s in splits]
     frame = pd.concat([score.read_generations(study, folder), *baselines], ignore_index=True)
-    return study, data, folder, score.score_texts(frame, data)
+    return study, data, folder, score.score_texts(frame, task, data)
 
 
 @pytest.mark.parametrize("alone", [10**9, 0])
 def test_scoring_in_parts_equals_scoring_whole(whole, monkeypatch, alone):
     """In this process, and in two others."""
     study, data, folder, expected = whole
-    monkeypatch.setattr(score, "LOT", 200)
-    monkeypatch.setattr(score, "ALONE", alone)
-    monkeypatch.setattr(score, "WORKERS", 2)
+    monkeypatch.setattr(score, "SCORE_CHUNK_ROWS", 200)
+    monkeypatch.setattr(score, "MIN_ROWS_FOR_POOL", alone)
+    monkeypatch.setattr(score, "MAX_PROCESSES", 2)
     score.score(study, data, folder)
     parts = list(RunFolder(folder).scores())
     assert len(parts) > 20
@@ -45,8 +47,9 @@ def test_a_process_that_scores_and_dies_is_said_and_nothing_hangs(whole, tmp_pat
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from tangeval import pipeline, score\n"
-        "score.ALONE, score.LOT, score.WORKERS = 0, 200, 2\n"
+        "from tangeval import pipeline\n"
+        "from tangeval.analysis import scoring as score\n"
+        "score.MIN_ROWS_FOR_POOL, score.SCORE_CHUNK_ROWS, score.MAX_PROCESSES = 0, 200, 2\n"
         f"study, folder = pipeline.open_results(Path({str(folder)!r}))\n"
         "score.os.sched_getaffinity = lambda which: {0, 1}\n"
         "score.score(study, pipeline.data_of(study), folder)\n"

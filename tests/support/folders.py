@@ -9,7 +9,6 @@ import pandas as pd
 
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
-from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
 from tangeval.results.files import write_json, write_parquet, write_text
 from tangeval.results.folder import RunFolder
@@ -70,7 +69,7 @@ def make_results(
             choice = hash_of(number, sample, *setting.sequence)
             text = training[choice % len(training)] if choice % 7 else as_verse(example.reference)
             text = HOSTILE[choice % 5] if choice % 11 == 0 else text[: setting.max_length]
-            rows.append({"sample": sample, "text": text, **{k: getattr(setting, k) for k in AXES},
+            rows.append({"sample": sample, "text": text, **setting.as_dict(),
                          "finish_reason": "stop" if place % 3 else "length"})  # fmt: skip
         frame = pd.DataFrame(rows).assign(
             checkpoint=name, step=None if name == "base" else 10 * names.index(name), no_repeat_ngram_size=3, split=example.split,

@@ -5,6 +5,8 @@ import subprocess
 import pytest
 
 from tangeval.core.errors import TangevalError
+from tangeval.tasks.base import duplicates, leaks
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import FILES, SAMPLE, TESTING, TRAINING, TRUTH
 
@@ -29,7 +31,7 @@ def test_hw5s_first_1040_records_are_the_first_to_train_on(hw5):
 
 
 def test_validation_comes_from_the_end_and_shares_no_clause_with_training(hw5):
-    assert dataset.leaks(hw5, "validation") == {}
+    assert leaks(TANG, hw5, "validation") == {}
     assert min(int(e.id.split("-")[1]) for e in hw5.split("validation")) > 4700
 
 
@@ -42,7 +44,7 @@ def test_a_record_that_shares_a_clause_stays_in_training(folder):
     last = f"train-{len(records)}"
     assert last in [e.id for e in loaded.split("train")]
     assert len(loaded.split("validation")) == 30
-    assert dataset.leaks(loaded, "validation") == {}
+    assert leaks(TANG, loaded, "validation") == {}
 
 
 def test_leaks_and_duplicates_are_found_through_variants(folder):
@@ -52,8 +54,8 @@ def test_leaks_and_duplicates_are_found_through_variants(folder):
     records[3] = {**records[3], "input": testing[0]["input"], "output": truth[0].replace("\t", "，") + "。"}
     (folder / TRAINING).write_text(json.dumps(records))
     loaded = dataset.load(str(folder), 30)
-    assert ["train-4", "test-1"] in dataset.duplicates(loaded)
-    assert "test-1" in dataset.leaks(loaded, "test")
+    assert ["train-4", "test-1"] in duplicates(TANG, loaded)
+    assert "test-1" in leaks(TANG, loaded, "test")
 
 
 def spoil_json(folder):
@@ -124,6 +126,15 @@ def test_too_large_a_validation_split_is_refused(folder):
         dataset.load(str(folder), 10_000)
 
 
+def test_no_validation_split_is_none_even_where_every_record_shares_a_clause(folder):
+    records = json.loads((folder / TRAINING).read_text())
+    (folder / TRAINING).write_text(json.dumps([records[0], records[0]]))
+    loaded = dataset.load(str(folder), 0)
+    assert (len(loaded.split("train")), len(loaded.split("validation"))) == (2, 0)
+    with pytest.raises(TangevalError, match="only 0 records"):
+        dataset.load(str(folder), 1)
+
+
 def test_digest_changes_with_the_files_and_the_split(folder):
     digests = {dataset.load(str(folder), 30).digest, dataset.load(str(folder), 29).digest}
     with (folder / TRUTH).open("a") as stream:
@@ -131,17 +142,44 @@ def test_digest_changes_with_the_files_and_the_split(folder):
     assert len(digests | {dataset.load(str(folder), 30).digest}) == 3
 
 
-def test_fetch_clones_the_repository_once_and_says_what_to_do_without_a_network(tmp_path, monkeypatch):
-    """Git itself, on a repository on this disk."""
-    source, target = tmp_path / "source", tmp_path / "data" / "GenAI-Hw5"
-    shutil.copytree(dataset.SAMPLE, source)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "data"]):
-        subprocess.run(["git", *command], cwd=source, check=True)
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository on this disk in HW5's place, a commit after the one that is wanted."""
+    source = tmp_path / "source"
+    shutil.copytree(SAMPLE, source)
+    git(source, "init", "-q")
+    wanted = commit(source)
     monkeypatch.setattr(dataset, "REPOSITORY", source.as_uri())
+    monkeypatch.setattr(dataset, "COMMIT", wanted)
+    monkeypatch.setattr(dataset, "CONTENT", dataset._digest(SAMPLE))
+    (source / TRUTH).write_text("edited since")
+    commit(source)
+    return source
+
+
+def git(folder, *words):
+    return subprocess.run(
+        ["git", *words], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def commit(folder):
+    git(folder, "add", "-A")
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "data")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_fetch_takes_the_pinned_commit_once(repository, tmp_path):
+    target = tmp_path / "data" / "GenAI-Hw5"
     assert dataset.fetch(target) == target
-    assert len(dataset.load(str(target), 30).split("test")) == 15
-    monkeypatch.setattr(dataset, "REPOSITORY", (tmp_path / "nowhere").as_uri())
+    assert dataset.load(str(target), 30).digest == dataset.load(str(SAMPLE), 30).digest
+    shutil.rmtree(repository)
     assert dataset.fetch(target) == target
     with pytest.raises(TangevalError, match="TANGEVAL_DATA"):
         dataset.fetch(tmp_path / "other")
+
+
+def test_fetch_refuses_files_that_are_not_the_pinned_ones(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "COMMIT", git(repository, "rev-parse", "HEAD"))
+    with pytest.raises(TangevalError, match="other files than HW5's"):
+        dataset.fetch(tmp_path / "data")

@@ -1,4 +1,4 @@
-from tangeval.tasks.tang.text import HAN, VARIANTS, as_verse, clauses, fold, han, line_length, punctuate
+from tangeval.tasks.tang.text import HAN, as_verse, clauses, fold, han, line_length, punctuate, variants
 
 
 def test_clauses_are_runs_of_han_characters():
@@ -30,7 +30,7 @@ def test_fold_depends_on_no_context_and_keeps_the_length():
 
 
 def test_fold_is_idempotent_on_every_variant():
-    for variant, common in VARIANTS.items():
+    for variant, common in variants().items():
         assert fold(variant) == common == fold(common)
 
 

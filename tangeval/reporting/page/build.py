@@ -27,6 +27,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from tangeval import tasks
 from tangeval.analysis.scoring import read_generations
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
@@ -34,12 +35,12 @@ from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.explain import figures as lessons
 from tangeval.metrics import METRICS
-from tangeval.metrics.copying import index, runs
+from tangeval.metrics.copying import runs
 from tangeval.reporting import tables
 from tangeval.results.files import read_json, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
-from tangeval.tasks.base import Dataset
+from tangeval.tasks.base import Dataset, training_index
 from tangeval.tasks.tang.prosody import rhyme_groups
 from tangeval.tasks.tang.text import HAN, fold
 
@@ -314,7 +315,8 @@ def _texts(corpus: Corpus, room: int) -> Texts:
 
 
 def _units(corpus: Corpus) -> Iterator[tuple[str, tuple[str, int], NDArray[np.uint16], set[str]]]:
-    training = index((e.id, e.input + e.reference) for e in corpus.data.split("train"))
+    task = tasks.load(corpus.study.task)
+    training = training_index(task, corpus.data)
     width = len(corpus.study.decoding.settings())
     for sample in corpus.samples():
         frame = read_generations(corpus.study, corpus.folder, sample)
@@ -328,7 +330,9 @@ def _units(corpus: Corpus) -> Iterator[tuple[str, tuple[str, int], NDArray[np.ui
         bits = flaws.reshape(shape)
         for place, name in enumerate(names):
             own = written[:, place].ravel().tolist()
-            copied = {text: runs(training, text, LEAST_RUN, name) for text in dict.fromkeys(own)}
+            copied = {
+                text: runs(training, task.normalise(text), LEAST_RUN, name) for text in dict.fromkeys(own)
+            }
             yield packed(_unit(own, copied)), (name, sample), bits[:, place].ravel(), set("".join(copied))
 
 

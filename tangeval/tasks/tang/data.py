@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.types import ASSETS, Example, Split
+from tangeval.core.types import ASSETS, Example
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.text import clauses, fold, han, punctuate
@@ -22,19 +22,21 @@ TRAINING, TESTING, TRUTH = "Tang_training_data.json", "Tang_testing_data.json", 
 FILES = (TRAINING, TESTING, TRUTH)
 SAMPLE = ASSETS / "sample"
 CLONE = Path("data") / "GenAI-Hw5"
-REPOSITORY = "https://github.com/CheeEn-Yu/GenAI-Hw5.git"
+REPOSITORY, COMMIT = "https://github.com/CheeEn-Yu/GenAI-Hw5.git", "8775ee3"
+#: Digest of its three files, as they were then.
+CONTENT = "ad095e3e72975a9fa19216cf3e1a13a7"
 #: How many poems the validation split takes from the end of the training file.
 VALIDATION = {"hw5": 200, "sample": 30}
 #: Bytes of a file: all that is left of Tang poetry, as records, is half of it.
 _LARGEST = 32 * MIB
 
 
-def folded_clauses(example: Example) -> frozenset[str]:
-    """Return every clause of the whole poem, folded: what two copies of a poem share."""
-    return frozenset(clauses(fold(example.input + example.reference)))
+def parts(example: Example) -> tuple[str, ...]:
+    """Return the clauses of the whole poem, folded, in order."""
+    return clauses(fold(example.input + "，" + example.reference))
 
 
-def poem_hash(example: Example) -> str:
+def identity(example: Example) -> str:
     """Return a digest of the whole poem, marks left out and variants folded."""
     text = fold(han(example.input + example.reference))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -69,10 +71,7 @@ def load(spec: str, validation: int | None = None) -> Dataset:
         Example(f"test-{n}", r["instruction"], r["input"], answer, "test")
         for n, (r, answer) in enumerate(zip(testing, truth, strict=True), 1)
     ]
-    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-    for name in FILES:
-        digest.update((folder / name).read_bytes())
-    return Dataset(spec, folder, tuple(examples), digest.hexdigest())
+    return Dataset(spec, folder, tuple(examples), _digest(folder, str(size)))
 
 
 def locate(spec: str) -> Path:
@@ -98,41 +97,41 @@ def locate(spec: str) -> Path:
 
 
 def fetch(target: Path = CLONE) -> Path:
-    """Clone HW5's repository into ``target`` with git and return it; an existing one is kept."""
+    """Clone HW5's repository into ``target`` with git, as it was at ``COMMIT``, and return it; an existing one is kept.
+
+    Raises:
+        TangevalError: git fails, or the files are not those that this version was measured on.
+    """
     if (target / TRAINING).is_file():
         return target
     try:
-        subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, str(target)], check=True)
+        subprocess.run(["git", "clone", "--quiet", "--no-checkout", REPOSITORY, str(target)], check=True)
+        subprocess.run(["git", "-C", str(target), "checkout", "--quiet", COMMIT], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise TangevalError(
             f"could not clone {REPOSITORY} into {target} ({error}); clone it by hand on a machine "
             "with a network and set TANGEVAL_DATA to the folder"
         ) from error
+    if _digest(target) != CONTENT:
+        raise TangevalError(
+            f"{target} holds other files than HW5's at commit {COMMIT}; remove it and look at {REPOSITORY}"
+        )
     return target
 
 
-def duplicates(dataset: Dataset) -> list[list[str]]:
-    """Return the groups of ids whose whole poems are the same, variants folded."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for example in dataset.examples:
-        key = clauses(fold(example.input + "，" + example.reference))
-        groups.setdefault(key, []).append(example.id)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def leaks(dataset: Dataset, split: Split) -> dict[str, list[str]]:
-    """Return, for each example of ``split``, its folded clauses that also stand in training."""
-    seen = {clause for example in dataset.split("train") for clause in folded_clauses(example)}
-    found = {e.id: sorted(folded_clauses(e) & seen) for e in dataset.split(split)}
-    return {name: shared for name, shared in found.items() if shared}
+def _digest(folder: Path, size: str = "") -> str:
+    found = hashlib.blake2b(size.encode(), digest_size=16)
+    for name in FILES:
+        found.update((folder / name).read_bytes())
+    return found.hexdigest()
 
 
 def _held_out(records: list[Example], size: int, file: Path) -> set[str]:
     """The ids of the last ``size`` records none of whose clauses stands in another record."""
-    shared = [folded_clauses(record) for record in records]
-    count = Counter(clause for poem in shared for clause in poem)
-    alone = [e.id for e, poem in zip(records, shared, strict=True) if all(count[c] == 1 for c in poem)]
-    if size >= len(alone):
+    poems = [set(parts(record)) for record in records]
+    count = Counter(clause for poem in poems for clause in poem)
+    alone = [e.id for e, poem in zip(records, poems, strict=True) if all(count[c] == 1 for c in poem)]
+    if size > len(alone):
         raise TangevalError(
             f"{file}: {size} validation poems were asked for and only {len(alone)} records share no "
             "clause with another; set data.validation lower"

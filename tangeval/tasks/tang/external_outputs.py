@@ -19,6 +19,7 @@ from typing import Any
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.core.untrusted import MIB, parsed, read_bytes
+from tangeval.tasks.base import Outputs
 from tangeval.tasks.tang.text import HAN, MARKS, fold, han
 
 #: A couplet of n characters with at most n // EDITS of them wrong is still recognised.
@@ -44,31 +45,6 @@ _LETTER = re.compile(rf"[{HAN}]|[^\W_]")
 _OWN_MARK = re.compile(rf"[ \t\u3000]*[{''.join(sorted(MARKS))},.;:?!．｡､]")
 # Beside white space, what an editor or a concatenation leaves unseen.
 _UNSEEN = "\ufeff\u200b"
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The outputs of one file, a text for each example and in the examples' order."""
-
-    name: str
-    texts: tuple[str, ...]
-    by_couplet: int
-    by_order: int
-    reordered: bool  #: whether the file has the poems in another order
-    notes: tuple[str, ...]  #: what was cut or is odd, with its lines
-
-    @property
-    def matched(self) -> str:
-        """How the outputs were matched, in words."""
-        counts = ((self.by_couplet, "by couplet"), (self.by_order, "by order"))
-        ways = ", ".join(f"{count} {way}" for count, way in counts if count)
-        total = f"{len(self.texts)} outputs for {len(self.texts)} poems: {ways}"
-        return total + ("; reordered" if self.reordered else "")
-
-    @property
-    def summary(self) -> str:
-        """One paragraph: name, how the outputs were matched, and the notes."""
-        return "; ".join((f"{self.name}: {self.matched}", *self.notes))
 
 
 @dataclass(frozen=True)
@@ -190,11 +166,15 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
     return Outputs(
         name,
         tuple(texts[place] for place in range(len(examples))),
-        len(found) - loose,
-        loose,
-        owners != sorted(owners),
+        _matched(len(found) - loose, loose, owners != sorted(owners)),
         _notes(found),
     )
+
+
+def _matched(by_couplet: int, by_order: int, reordered: bool) -> str:
+    ways = ", ".join(f"{n} {way}" for n, way in ((by_couplet, "by couplet"), (by_order, "by order")) if n)
+    total = by_couplet + by_order
+    return f"{total} outputs for {total} poems: {ways}" + ("; reordered" if reordered else "")
 
 
 def _check_size(file: Path, entries: Sequence[_Entry], count: int) -> None:

@@ -3,7 +3,7 @@
 In: an example. Out: a prompt as ``models/tokens.py`` takes it. Knows nothing of tokenizers.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from tangeval.core.types import Example
 from tangeval.models import tokens
@@ -11,7 +11,7 @@ from tangeval.models.tokens import Prompt
 from tangeval.models.tokens import completion_text as poem_text
 from tangeval.models.tokens import decode_completion as completion_text
 
-Template = Literal["hw5", "chat"]
+Template = str
 __all__ = ["HW5", "SYSTEM", "asked", "completion_text", "encode_completion", "encode_prompt", "poem_text"]
 
 # The wording is the homework's own: a model fine-tuned with it must be asked with it.

@@ -1,21 +1,21 @@
 """Does the text rhyme, and do its tones alternate, as Tang poets heard them?
 
-In: the couplet given and the text written. Out: four numbers from 0 to 1 (``COLUMNS``), and
-for one character its rhyme groups and tones. Knows the tables of 平水韻, and nothing of the
-reference: another poem than the poet's may rhyme as well as his.
+In: the couplet given and the text written. Out: four metrics from 0 to 1, and for one character its
+rhyme groups and tones. Knows the tables of 平水韻, and nothing of the reference: another poem than
+the poet's may rhyme as well as his.
 
 Characters are folded before they are looked up, in the table too, so variants are found. Where
 folding makes two characters one (后, 後), their readings are united. A character with several
 readings is read as suits the poem best: the metrics cannot know which was meant.
 """
 
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 
 from tangeval.core.types import ASSETS
+from tangeval.metrics.base import Metric, Output
 from tangeval.tasks.tang.text import clauses, fold, han
-
-COLUMNS = ("rhyme", "rhyme_level", "tone_opposition", "prosody_known")
 
 _ASSETS = ASSETS / "prosody"
 #: The 106 groups of 平水韻, and in the same groups what 廣韻 has and that table lacks: a group a
@@ -108,20 +108,20 @@ def known_share(text: str) -> float:
     return sum(map(bool, map(rhyme_groups, characters))) / len(characters) if characters else 0.0
 
 
-def prosody(couplet: str, text: str) -> dict[str, float]:
-    """Return ``COLUMNS`` for one text, each from 0 to 1; all are 0 for an empty one.
+@lru_cache(maxsize=1)  # four metrics in a row ask for the same text
+def prosody(couplet: str, text: str) -> Mapping[str, float]:
+    """Return ``rhyme``, ``rhyme_level``, ``tone_opposition`` and ``prosody_known`` of a text, each from 0 to 1.
 
     ``rhyme`` and ``rhyme_level`` (a group in the level tone, as regulated verse asks) are 1 or 0
-    for couplet and text together; the others are about the text alone.
+    for couplet and text together; the others are about the text alone. All are 0 for an empty one.
     """
     shared = shared_groups(couplet, text)
-    values = (
-        float(bool(shared)),
-        float(any(map(is_level, shared))),
-        tone_opposition(text),
-        known_share(text),
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "rhyme": float(bool(shared)),
+        "rhyme_level": float(any(map(is_level, shared))),
+        "tone_opposition": tone_opposition(text),
+        "prosody_known": known_share(text),
+    }
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -133,3 +133,25 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 def _known(characters: list[str]) -> list[frozenset[str]]:
     """The groups of those characters that have any."""
     return [groups for groups in map(rhyme_groups, characters) if groups]
+
+
+def _of(name: str) -> Callable[[Output], float]:
+    return lambda output: prosody(output.example.input, output.text)[name]
+
+
+RHYME = Metric(
+    "rhyme", {"en": "couplets rhyme", "zh": "押韻"}, better="high", share=True, headline=True,
+    flaw={"en": "rhyme", "zh": "失韻"}, compute=_of("rhyme"),
+)  # fmt: skip
+RHYME_LEVEL = Metric(
+    "rhyme_level", {"en": "couplets rhyme in a level tone", "zh": "押平聲韻"}, better="high", share=True,
+    compute=_of("rhyme_level"),
+)  # fmt: skip
+TONE_OPPOSITION = Metric(
+    "tone_opposition", {"en": "tones oppose in a couplet", "zh": "平仄相對"}, better="high", share=True,
+    headline=True, compute=_of("tone_opposition"),
+)  # fmt: skip
+PROSODY_KNOWN = Metric(
+    "prosody_known", {"en": "characters with a known reading", "zh": "讀音已知的字"}, better="high", share=True,
+    compute=_of("prosody_known"),
+)  # fmt: skip

@@ -1,7 +1,6 @@
 """The shape of a poem: clauses, metre, normalisation, and the marks of verse.
 
-In: text. Out: clauses, folded text, punctuated text. Pure; knows nothing of files,
-models or metrics. Single source of truth for what counts as a Han character.
+In: text. Out: clauses, folded text, punctuated text. Knows nothing of data, models or metrics. Single source of truth for what counts as a Han character.
 """
 
 import re
@@ -9,6 +8,8 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 
 from opencc import OpenCC
+
+from tangeval.core.types import ASSETS
 
 # The blocks of Unicode's Unified Ideographs, the two signs that stand for a character in
 # printed editions (〇, and □ for one that is lost), and the private-use area, where HW5's
@@ -22,110 +23,16 @@ PAUSES = "，、；：？！"
 STOPS = "。；？！"
 MARKS = frozenset(PAUSES + STOPS)
 
-# Variants of one character that OpenCC's t2s leaves apart, found in HW5's files and
-# in other editions, each with the form that t2s gives its common twin.
-VARIANTS: dict[str, str] = {
-    pair[0]: pair[1]
-    for pair in [
-        "劒剑",
-        "疎疏",
-        "踈疏",
-        "鴈雁",
-        "濶阔",
-        "隣邻",
-        "徧遍",
-        "覩睹",
-        "碁棋",
-        "罇樽",
-        "𫏐暂",
-        "廻回",
-        "囘回",
-        "飡餐",
-        "恠怪",
-        "暎映",
-        "沉沈",
-        "埜野",
-        "歳岁",
-        "菓果",
-        "裵裴",
-        "䜩宴",
-        "讙欢",
-        "懽欢",
-        "驩欢",
-        "櫂棹",
-        "𫇛橹",
-        "韈袜",
-        "韤袜",
-        "氷冰",
-        "淸清",
-        "靑青",
-        "槖橐",
-        "蘂蕊",
-        "蕋蕊",
-        "甎砖",
-        "塼砖",
-        "葢盖",
-        "竝并",
-        "虗虚",
-        "鬭斗",
-        "鬪斗",
-        "飜翻",
-        "繙翻",
-        "緜绵",
-        "縂总",
-        "牕窗",
-        "窻窗",
-        "窓窗",
-        "牎窗",
-        "呉吴",
-        "敍叙",
-        "毬球",
-        "晩晚",
-        "毎每",
-        "涙泪",
-        "鼇鳌",
-        "麤粗",
-        "麄粗",
-        "躭耽",
-        "郞郎",
-        "巵卮",
-        "猨猿",
-        "蝯猿",
-        "鸎莺",
-        "唘启",
-        "秔粳",
-        "稉粳",
-        "慙惭",
-        "欝郁",
-        "鬰郁",
-        "躳躬",
-        "甞尝",
-        "邨村",
-        "楳梅",
-        "柟楠",
-        "椶棕",
-        "磵涧",
-        "㵎涧",
-        "阬坑",
-        "隄堤",
-        "陿狭",
-        "婬淫",
-        "滛淫",
-        "酧酬",
-        "醻酬",
-        "詶酬",
-        "讐雠",
-        "髪发",
-        "斾旆",
-        "臯皋",
-        "逈迥",
-        "呌叫",
-        "怱匆",
-        "徃往",
-        "蕚萼",
-        "嗁啼",
-    ]
-}
+#: Variants of one character that OpenCC's t2s leaves apart, found in HW5's files and in other editions,
+#: a line each: the variant, tab, the form that t2s gives its common twin.
+VARIANTS_FILE = ASSETS / "tang" / "variants.tsv"
+
+
+@cache
+def variants() -> dict[str, str]:
+    """Return the forms of ``VARIANTS_FILE`` by variant."""
+    lines = VARIANTS_FILE.read_text("utf-8").splitlines()
+    return dict(line.split("\t") for line in lines)
 
 
 @lru_cache(maxsize=1)
@@ -136,14 +43,14 @@ def _converter() -> OpenCC:
 @cache
 def _fold_character(character: str) -> str:
     folded: str = _converter().convert(character)
-    return VARIANTS.get(folded, folded)
+    return variants().get(folded, folded)
 
 
 def fold(text: str) -> str:
     """Return ``text`` with the variants of each character made one, in as many characters.
 
     OpenCC's ``t2s``, one character at a time, so that a character folds alike in every
-    context, then ``VARIANTS``. For comparing, never for showing.
+    context, then ``variants()``. For comparing, never for showing.
     """
     return "".join(map(_fold_character, text))
 
