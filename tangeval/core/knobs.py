@@ -48,6 +48,14 @@ class Knob:
         named = self.low <= self.off <= self.high or self.off == math.inf
         return values if named else f"{values}, or {self.off:g}"
 
+    def by_strength(self, values: Iterable[float]) -> list[float]:
+        """Return values from what cuts most to what cuts least: ascending, where a cut is off last."""
+        return sorted(values, key=lambda value: (self.kind == "cut" and value == self.off, value))
+
+    def spell(self, value: float) -> str:
+        """Return a value as a reader is shown it: ``off`` where a cut changes nothing."""
+        return "off" if self.kind == "cut" and value == self.off else f"{value:g}"
+
 
 KNOBS: tuple[Knob, ...] = (
     # Below 0.001, float32 has no room for the quotients of large logits.

@@ -4,11 +4,11 @@ Nothing outside ``tasks/`` knows what a couplet, a clause, Han or HW5 is. A task
 attributes of ``Task``; ``tasks/tang/`` is one, and the default.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tangeval.core.digest import digest
 from tangeval.core.types import Example, Split
@@ -127,6 +127,32 @@ class Task(Hashable, Protocol):
 
     def outputs_file(self, examples: Sequence[Example], texts: Sequence[str]) -> str:
         """Return the chosen setting's outputs in the task's own format."""
+        ...
+
+
+@dataclass(frozen=True)
+class RhymeGroup:
+    """Characters that rhyme; ``level`` is their tone (平)."""
+
+    level: bool
+    characters: str
+
+
+@dataclass(frozen=True)
+class Verse:
+    """How verse is read: the class of its characters in a regular expression, what each variant is compared as, rhymes."""
+
+    characters: str
+    variants: Mapping[str, str]
+    rhymes: Sequence[RhymeGroup]
+
+
+@runtime_checkable
+class ReadsVerse(Protocol):
+    """What a task of verse has besides, so that the page can mark its rhymes and tones."""
+
+    def verse(self, characters: Iterable[str]) -> Verse:
+        """Return how these characters are read."""
         ...
 
 

@@ -4,17 +4,17 @@ Out: ``TANG``, the ``Task``. What it is made of stands in this folder's modules.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tangeval.core.types import Example
 from tangeval.metrics import bleu, chrf, copying, diversity, likelihood
 from tangeval.metrics.base import Metrics
 from tangeval.models.tokens import Prompt
-from tangeval.tasks.base import Dataset, Outputs
+from tangeval.tasks.base import Dataset, Outputs, RhymeGroup, Verse
 from tangeval.tasks.tang import data, external_outputs, form, prompt, prosody
 from tangeval.tasks.tang.baseline import baseline
-from tangeval.tasks.tang.text import MARKS, as_verse, fold, han, line_length
+from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length
 
 BLEU_STRICT = bleu.metric(
     "bleu_strict", {"en": "character BLEU, variants apart", "zh": "單字 BLEU（異體不合併）"}, normalise=han
@@ -81,6 +81,15 @@ class Tang:
         """Two clauses a line; what is no verse stays on its line."""
         parts = _CLAUSE.findall(" ".join(text.split()))
         return "\n".join("".join(parts[place : place + 2]) for place in range(0, len(parts), 2))
+
+    def verse(self, characters: Iterable[str]) -> Verse:
+        """Return how the page reads these characters: variants by ``fold``, rhymes by prosody's groups."""
+        groups: dict[str, str] = {}
+        for character in characters:
+            for group in sorted(prosody.rhyme_groups(character)):
+                groups[group] = groups.get(group, "") + character
+        rhymes = [RhymeGroup(prosody.is_level(group), own) for group, own in groups.items()]
+        return Verse(HAN, {c: fold(c) for c in characters if fold(c) != c}, rhymes)
 
     def read_outputs(
         self, files: Sequence[Path], examples: Sequence[Example], others: Sequence[Example] = ()
