@@ -18,7 +18,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study, load_study
 from tangeval.engines.base import OnProgress
 from tangeval.models.checkpoints import Skipped
-from tangeval.reporting import figures, insights, tables
+from tangeval.reporting import figures, tables
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import no_url, write_text
 from tangeval.results.folder import RunFolder
@@ -128,12 +128,11 @@ def evaluate(study: Study, data: Dataset, folder: Path) -> tuple[summarize.Summa
     """Write scores, summary, tables and pictures of what is in the folder."""
     score.score(study, data, folder)
     by = study.select.setting.by if study.select else "bleu"
-    summary = summarize.summarize(RunFolder(folder), study.seed)
-    frames = (summary.settings, summary.effects, summary.checkpoints)
-    tables.write(*frames, folder / "tables", by=by)
-    behind = variance.write_variance(RunFolder(folder))
-    pictures = figures.draw(*frames, folder / "figures", by=by)
-    return summary, pictures + insights.draw(*behind, summary.curve, folder / "figures")
+    run, metrics = RunFolder(folder), tasks.load(study.task).metrics
+    summary = summarize.summarize(run, study.seed)
+    tables.write(summary, metrics, run.tables, by=by)
+    shares, _ = variance.write_variance(run)
+    return summary, figures.draw(summary, shares, metrics, run.figures, by=by)
 
 
 def choose(study: Study, data: Dataset, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -1,7 +1,7 @@
-"""The summary as pictures: what each knob does, heat maps, training, checkpoints, poems cut off.
+"""The summary as figures: each knob's effect, heat maps, training, checkpoints, variance, likelihood by place.
 
-In: the three frames of ``summarize``. Out: PNG and SVG, in the manner of ``canvas``; bands are the
-summary's 95 % intervals. Knows nothing of generations, models or tables.
+In: the frames of ``summarize`` and ``variance``, and the task's metrics. Out: PNG and SVG, in the
+style of ``style``; bands are the summary's 95 % intervals. Knows nothing of generations, models or tables.
 """
 
 from collections.abc import Iterator
@@ -12,24 +12,27 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tangeval.analysis.summarize import Summary
 from tangeval.core.knobs import AXES
 from tangeval.core.types import BASE
-from tangeval.metrics import BY_NAME
+from tangeval.metrics.base import Metric, Metrics
 from tangeval.reporting.style import (
     BASE_COLOUR,
     BASELINES,
     COLUMNS,
+    Sizes,
     baselines,
+    brief,
+    ink_on,
+    label,
     label_right,
     levels_of,
     lines,
     looks_of,
-    measured_on,
     names_to_write,
     of_checkpoints,
     panels,
     save,
-    scale,
     shade,
     short,
     steps_apart,
@@ -37,120 +40,115 @@ from tangeval.reporting.style import (
     ticks,
     value_and_interval,
 )
+from tangeval.reporting.tables import measured_on
 
 #: Of runs, the longest run's last, and the same signs in a text; the square is base's.
 _MARKERS = (("v", "▼"), ("^", "▲"), ("D", "◆"), ("o", "●"))
-SHOWN = (
-    "reference_nll", "bleu", "chrf", "form", "line_length", "punctuation", "complete", "length_match", "rhyme",
-    "tone_opposition", "self_bleu", "copied_clauses",
-)  # fmt: skip
+#: Colours of the variance figure: dark for what one chooses, green for the examples, grey for noise.
+_CHOICES = ("#2a6f97", "#d55e00", "#e69f00", "#cc79a7", "#8c6bb1", "#117733", "#882255", "#44aa99")
+_OTHERS = {
+    "interactions": "#4d4d4d", "poem": "#9bc59d", "poem × setting": "#c9e0c4", "noise": "#bdbdbd",
+    "noise × setting": "#e3e3e3",
+}  # fmt: skip
+_HEAT = ("temperature", "top_p")  # upward and across
 
 
-def draw(
-    settings: pd.DataFrame,
-    effects: pd.DataFrame,
-    checkpoints: pd.DataFrame,
-    folder: Path,
-    *,
-    by: str = "bleu",
-) -> list[Path]:
+def draw(summary: Summary, variance: pd.DataFrame, metrics: Metrics, folder: Path, *, by: str) -> list[Path]:
     """Draw what the frames have something to show for, each as PNG, then SVG; return the paths.
 
-    The frames have ``summarize.Summary``'s columns; ``by`` is the metric of the first heat
-    map, ``form`` that of the second. A knob needs two values to be drawn, training two
-    checkpoints with a step.
+    ``by`` is the metric of the heat map. A knob needs two values to be drawn, training two
+    checkpoints with a step, checkpoints two runs.
 
     Raises:
         KeyError: ``by`` is no metric.
     """
+    shown = [metric for metric in metrics.values() if metric.headline]
     with style():
-        return save(_figures(settings, effects, checkpoints, BY_NAME[by].name), folder)
+        return save(_figures(summary, variance, shown, metrics[by]), folder)
 
 
 def _figures(
-    settings: pd.DataFrame, effects: pd.DataFrame, checkpoints: pd.DataFrame, by: str
+    summary: Summary, variance: pd.DataFrame, shown: list[Metric], by: Metric
 ) -> Iterator[tuple[str, Figure]]:
-    """Every picture's name and figure, those left out for which there is nothing to show."""
-    splits = list(dict.fromkeys(checkpoints["split"]))
+    """Every figure's name and figure, without those that have nothing to show."""
+    settings, effects, checkpoints = summary.settings, summary.effects, summary.checkpoints
     values = effects.groupby(["split", "knob"])["value"].nunique()
-    varied = {split: [k for k in AXES if values.get((split, k), 0) > 1] for split in splits}
-    for knob in AXES:
-        yield from ((f"{knob}_{s}", knob_figure(effects, knob, s)) for s in splits if knob in varied[s])
-    for split in splits:
+    for split in dict.fromkeys(checkpoints["split"]):
+        varied = [knob for knob in AXES if values.get((split, knob), 0) > 1]
+        yield from ((f"{knob}_{split}", knob_figure(effects, knob, split, shown)) for knob in varied)
         own = of_checkpoints(settings, split)
-        if {"temperature", "top_p"} <= set(varied[split]):
-            for metric in dict.fromkeys((by, "form")):
-                if BY_NAME[metric].per_setting and own[metric].notna().any():
-                    yield f"heatmap_{metric}_{split}", heatmap_figure(settings, metric, split)
+        if set(_HEAT) <= set(varied) and by.per_setting and own[by.name].notna().any():
+            yield f"heatmap_{by.name}_{split}", heatmap_figure(settings, by, split)
         if of_checkpoints(checkpoints, split)["step"].nunique() > 1:
-            yield f"training_{split}", training_figure(checkpoints, split)
+            yield f"training_{split}", training_figure(checkpoints, split, shown)
         if own["checkpoint"].str.rpartition("/")[0][own["step"].notna()].nunique() > 1:
-            yield f"checkpoints_{split}", checkpoints_figure(checkpoints, split)
-        if "max_length" in varied[split] and own["complete"].notna().any():
-            yield f"cut_off_{split}", cut_off_figure(effects, split)
+            yield f"checkpoints_{split}", checkpoints_figure(checkpoints, split, shown)
+    for split in dict.fromkeys(variance["split"]):
+        yield f"variance_{split}", variance_figure(variance, split, shown)
+    for split in dict.fromkeys(summary.curve["split"]):
+        yield f"likelihood_{split}", likelihood_figure(summary.curve, split)
 
 
-def knob_figure(effects: pd.DataFrame, knob: str, split: str) -> Figure:
+def _measured(part: pd.DataFrame, shown: list[Metric]) -> list[Metric]:
+    return [metric for metric in shown if part[metric.name].notna().any()]
+
+
+def knob_figure(effects: pd.DataFrame, knob: str, split: str, shown: list[Metric]) -> Figure:
     """Return each metric against ``knob``: a panel a metric, a line a checkpoint.
 
-    Values stand at even distances; ``off`` (top-k 0, top-p 1) stands last, for it cuts least.
+    Values stand at even distances; ``off`` stands last, for it cuts least.
     """
     part = of_checkpoints(effects[effects["knob"] == knob], split)
-    metrics = [m for m in SHOWN if BY_NAME[m].per_setting and part[m].notna().any()]
+    metrics = [metric for metric in _measured(part, shown) if metric.per_setting]
+    others = effects[(effects["split"] == split) & (effects["knob"] != knob)]
+    averaged = (others.groupby("knob")["value"].nunique() > 1).any()
+    note = "Averaged over the other knobs. " * bool(averaged) + "Bands are 95 % intervals over examples."
     title = f"What {knob} does to each metric, on {measured_on(part)}"
-    note = f"{_averaged(effects, knob, split)}Bands are 95 % intervals over poems."
     figure, axes = panels(len(metrics) + 1, title, note)
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
-        panel.set_title(BY_NAME[metric].label)
+        panel.set_title(label(metric))
         lines(panel, part, metric)
-        baselines(panel, metric, part, effects, split)
+        baselines(panel, metric, part, effects)
         if place + COLUMNS >= len(metrics):
             panel.set_xlabel(knob)
     axes[-1].axis("off")
     named = [short(name) for name in names_to_write(list(looks_of(part)))]
     handles, labels = axes[0].get_legend_handles_labels()
-    chosen = [handle for handle, label in zip(handles, labels, strict=True) if label in named]
+    chosen = [handle for handle, name in zip(handles, labels, strict=True) if name in named]
     axes[-1].legend(handles=chosen, loc="upper left", borderaxespad=0)
     return figure
 
 
-def _averaged(effects: pd.DataFrame, knob: str, split: str) -> str:
-    """What a value is averaged over: the other knobs, where one of them varies."""
-    others = effects[(effects["split"] == split) & (effects["knob"] != knob)]
-    varied = (others.groupby("knob")["value"].nunique() > 1).any()
-    return "Averaged over the other knobs. " if varied else ""
-
-
-def training_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
+def training_figure(checkpoints: pd.DataFrame, split: str, shown: list[Metric]) -> Figure:
     """Return each metric against the training step, a line a run; ``base`` stands apart at step 0."""
     part = of_checkpoints(checkpoints, split)
-    metrics = [m for m in SHOWN if part[m].notna().any()]
+    metrics = _measured(part, shown)
     trained, base = part[part["step"].notna()], part[part["checkpoint"] == BASE]
     runs = _runs(trained)
     looks = [
         (shade(1 - old / len(runs)), *_MARKERS[-1 - old % len(_MARKERS)])
         for old in reversed(range(len(runs)))
     ]
-    note = f"Averaged over all decoding settings. Bands and bars are 95 % intervals over poems. {_better(metrics)}"
+    note = f"Averaged over all decoding settings. Bands and bars are 95 % intervals over examples. {_better(metrics)}"
     if len(runs) > 1:
         keys = (f"{sign} {name}" for name, (_, _, sign) in zip(runs, looks, strict=True))
         note += f" Runs: {', '.join(keys)}."
     figure, axes = panels(len(metrics), f"How each metric changes in training, on {measured_on(part)}", note)
-    ticks = steps_apart(trained["step"].to_numpy(float), fixed=[0.0] if len(base) else [])
+    labelled = steps_apart(trained["step"].to_numpy(float), fixed=[0.0] if len(base) else [])
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
-        panel.set_title(BY_NAME[metric].label)
+        panel.set_title(label(metric))
         for (name, run), (colour, marker, _) in zip(runs.items(), looks, strict=True):
-            steps, (value, low, high) = run["step"].to_numpy(float), value_and_interval(run, metric)
+            steps, (value, low, high) = run["step"].to_numpy(float), value_and_interval(run, metric.name)
             panel.plot(steps, value, color=colour, marker=marker, markersize=4, label=name)
             if len(run) > 1:
                 panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
             else:
                 panel.vlines(steps, low, high, color=colour)
-        value, low, high = value_and_interval(base, metric)
+        value, low, high = value_and_interval(base, metric.name)
         panel.vlines(np.zeros(len(base)), low, high, color=BASE_COLOUR)
         panel.plot(np.zeros(len(base)), value, "s", color=BASE_COLOUR, markersize=6)
-        panel.set_xticks(ticks, [BASE if len(base) and tick == 0 else f"{tick:g}" for tick in ticks])
-        baselines(panel, metric, part, checkpoints, split)
+        panel.set_xticks(labelled, [BASE if len(base) and step == 0 else f"{step:g}" for step in labelled])
+        baselines(panel, metric, part, checkpoints)
         if place + COLUMNS >= len(metrics):
             panel.set_xlabel("training step")
     return figure
@@ -166,34 +164,32 @@ def _runs(trained: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return named
 
 
-def _better(metrics: list[str]) -> str:
-    lower = [BY_NAME[m].label.partition(" (")[0] for m in metrics if BY_NAME[m].better == "low"]
-    *first, last = lower or [""]
+def _better(metrics: list[Metric]) -> str:
+    *first, last = [brief(metric) for metric in metrics if metric.better == "low"] or [""]
     listed = f"{', '.join(first)} and {last}" if first else last
-    return f"Higher is better, but for {listed}." if lower else "Higher is better."
+    return f"Higher is better, except for {listed}." if last else "Higher is better."
 
 
-def checkpoints_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
+def checkpoints_figure(checkpoints: pd.DataFrame, split: str, shown: list[Metric]) -> Figure:
     """Return the checkpoints one below the other, with each metric's value and interval: for runs side by side."""
     part = of_checkpoints(checkpoints, split)
-    metrics = [m for m in SHOWN if part[m].notna().any()]
-    note = f"Averaged over all decoding settings. Bars are 95 % intervals over poems. {_better(metrics)}"
-    note += " Dashed: random training poems; dotted: the poets' own endings, where they are near."
-    figure, axes = panels(
-        len(metrics), f"The checkpoints side by side, on {measured_on(part)}", note,
-        panel=(2.2, 0.22 * len(part) + 0.2), gap=(0.35, 0.85), left=1.9,
-    )  # fmt: skip
+    metrics = _measured(part, shown)
+    note = f"Averaged over all decoding settings. Bars are 95 % intervals over examples. {_better(metrics)}"
+    note += " Dashed: random; dotted: reference, where it is near."
+    sizes = Sizes(panel=(2.2, 0.22 * len(part) + 0.2), gap=(0.35, 0.85), left=1.9)
+    title = f"The checkpoints side by side, on {measured_on(part)}"
+    figure, axes = panels(len(metrics), title, note, sizes)
     looks, rows = looks_of(part), np.arange(len(part))
     folders = part["checkpoint"].str.rpartition("/")[0]
     alone = folders.ne("") & ~folders.duplicated(keep=False)
     names = [short(name) for name in part["checkpoint"].where(~alone, folders)]
     colours = [looks[name][0] for name in part["checkpoint"]]
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
-        panel.set_title(BY_NAME[metric].label)
-        value, low, high = value_and_interval(part, metric)
+        panel.set_title(label(metric))
+        value, low, high = value_and_interval(part, metric.name)
         panel.hlines(rows, low, high, color=colours)
         panel.scatter(value, rows, color=colours, s=18, zorder=3)
-        if BY_NAME[metric].share:
+        if metric.share:
             panel.set_xlim(-0.03, 1.03)
         edges = panel.get_xlim()
         for name, level in levels_of(checkpoints, split, metric).items():
@@ -207,60 +203,110 @@ def checkpoints_figure(checkpoints: pd.DataFrame, split: str) -> Figure:
     return figure
 
 
-def cut_off_figure(effects: pd.DataFrame, split: str) -> Figure:
-    """Return the share of poems that max_length cut off: 1 − ``complete``, a line a checkpoint."""
-    part = of_checkpoints(effects[effects["knob"] == "max_length"], split)
-    part = part.assign(cut=1 - part["complete"], cut_low=1 - part["complete_high"])
-    part["cut_high"] = 1 - part["complete_low"]
-    title = f"Share of poems cut off by max_length, on {measured_on(part)}"
-    note = f"{_averaged(effects, 'max_length', split)}Bands are 95 % intervals over poems. Lower is better."
-    figure, (panel,) = panels(1, title, note, panel=(7.5, 4.0), margin=1.8)
-    lines(panel, part, "cut")
-    panel.set_xlabel("max_length: most tokens a poem may have")
-    scale(panel, share=True)
-    ends = part.sort_values("value").drop_duplicates("checkpoint", keep="last").set_index("checkpoint")["cut"]
-    looks = looks_of(part)
-    label_right(panel, [(float(ends[name]), name, looks[name][0]) for name in names_to_write(list(looks))])
-    panel.set_xlim(right=part["value"].nunique() - 1)
-    return figure
+def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str) -> Figure:
+    """Return ``metric`` over temperature × top_p, averaged over the other knobs.
 
-
-def heatmap_figure(settings: pd.DataFrame, metric: str, split: str) -> Figure:
-    """Return ``metric`` over temperature × top-p, averaged over top-k and max_length.
-
-    A panel a checkpoint, one colour scale; values are written where there are at most 8 × 8.
+    A panel a checkpoint, one colour scale, light is high; values are written where there are at most 8 × 8.
     """
     part = of_checkpoints(settings, split)
-    means = part.groupby(["checkpoint", "temperature", "top_p"])[metric].mean()
+    means = part.groupby(["checkpoint", *_HEAT])[metric.name].mean()
     names = list(looks_of(part))
-    rows, columns = sorted(part["temperature"].unique()), sorted(part["top_p"].unique())
+    rows, columns = (sorted(part[knob].unique()) for knob in _HEAT)
     values = [means[name].unstack().reindex(index=rows, columns=columns).to_numpy() for name in names]
-    low, high = 0.0 if BY_NAME[metric].share else np.nanmin(values), np.nanmax(values)
+    low, high = 0.0 if metric.share else np.nanmin(values), np.nanmax(values)
     high = high if high > low else low + 1
     aside = [f"{name} {level:.3g}" for name, level in levels_of(settings, split, metric).items()]
     across = len(names) if len(names) <= 4 else min(5, ceil(len(names) / 2))
+    size = (max(1.7, 0.48 * len(columns)), max(1.2, 0.34 * len(rows)))
     figure, axes = panels(
         len(names),
-        f"How {BY_NAME[metric].label.partition(':')[0]} depends on temperature and top_p, on {measured_on(part)}",
-        "Averaged over top_k and max_length." + f" For comparison: {', '.join(aside)}." * bool(aside),
-        columns=across,
-        panel=(max(1.7, 0.48 * len(columns)), max(1.2, 0.34 * len(rows))), gap=(0.5, 0.75), margin=1.2,
-    )  # fmt: skip
+        f"How {brief(metric)} depends on {' and '.join(_HEAT)}, on {measured_on(part)}",
+        "Averaged over the other knobs." + f" For comparison: {', '.join(aside)}." * bool(aside),
+        Sizes(panel=size, gap=(0.5, 0.75), right=1.2),
+        across,
+    )
     for panel, name, grid in zip(axes, names, values, strict=False):
         panel.set_title(short(name))
         mesh = panel.pcolormesh(grid, vmin=low, vmax=high, cmap="viridis", edgecolors="white", linewidth=1)
-        panel.set_xticks(np.arange(len(columns)) + 0.5, ticks("top_p", columns))
-        panel.set_yticks(np.arange(len(rows)) + 0.5, ticks("temperature", rows))
+        panel.set_xticks(np.arange(len(columns)) + 0.5, ticks(_HEAT[1], columns))
+        panel.set_yticks(np.arange(len(rows)) + 0.5, ticks(_HEAT[0], rows))
         panel.grid(False)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-        panel.set_xlabel("top_p")
+        panel.set_xlabel(_HEAT[1])
         for (y, x), value in np.ndenumerate(grid if max(grid.shape) <= 8 else grid[:0]):
-            ink = "white" if (value - low) < 0.6 * (high - low) else "black"
+            ink = ink_on(mesh.cmap(mesh.norm(value)))
             panel.text(x + 0.5, y + 0.5, f"{value:.2f}", color=ink, ha="center", va="center", fontsize=9)
     for panel in axes[::across]:
-        panel.set_ylabel("temperature")
+        panel.set_ylabel(_HEAT[0])
     inch, box = 1 / figure.get_figwidth(), axes[across - 1].get_position()
     bar = figure.add_axes((box.x1 + 0.25 * inch, box.y0, 0.16 * inch, box.height))
     figure.colorbar(mesh, cax=bar).outline.set_visible(False)
+    return figure
+
+
+def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> Figure:
+    """Return each metric's variance over all generations as one bar, divided among its sources."""
+    part = variance[variance["split"] == split]
+    colours = dict(zip(("checkpoint", *AXES), _CHOICES, strict=False)) | _OTHERS
+    terms = part["term"].where(part["term"].isin(colours), "interactions")
+    shares = part.assign(term=terms).groupby(["metric", "term"])["share"].sum().unstack(fill_value=0)
+    metrics = [metric for metric in shown if metric.name in shares.index][::-1]
+    rows = range(len(metrics))
+    title = f"Where the variance of a generation's score lies, on {split}"
+    note = "Dark colours: what one chooses. Green: which example. Grey: noise. 'Interactions' are of two or more choices."
+    sizes = Sizes(panel=(6.5, 0.36 * len(metrics) + 0.3), left=2.2, right=1.9)
+    figure, (panel,) = panels(1, title, note, sizes)
+    left = np.zeros(len(metrics))
+    for term, colour in colours.items():
+        if term not in shares:
+            continue
+        width = shares.loc[[metric.name for metric in metrics], term].to_numpy()
+        panel.barh(rows, width, left=left, color=colour, label=term, height=0.72)
+        ink = ink_on(colour)
+        for place, (share, begin) in enumerate(zip(width, left, strict=True)):
+            if share >= 0.06:
+                middle = begin + share / 2
+                panel.text(middle, place, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=8)
+        left += width
+    panel.set_yticks(rows, [brief(metric) for metric in metrics])
+    panel.set_xlim(0, 1)
+    panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    panel.grid(False)
+    panel.tick_params(axis="y", length=0)
+    panel.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), handlelength=1, handleheight=1)
+    return figure
+
+
+def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
+    """Return nats of the reference's characters against their place, a panel for each length of a line."""
+    part = of_checkpoints(curve, split)
+    lengths = sorted(part["line_length"].unique())
+    counts = part[part["position"] == 1].drop_duplicates("line_length").set_index("line_length")["poems"]
+    title = f"Negative log-likelihood of the reference, character by character, on {split}"
+    note = (
+        "Nats of each character, given all before it; marks left out. A gap stands between lines. "
+        "Bands are 95 % intervals over examples. Lower is better."
+    )
+    sizes = Sizes(panel=(7.5, 2.4), right=1.6)
+    figure, axes = panels(len(lengths), title, note, sizes, columns=1)
+    looks = looks_of(part)
+    for panel, length in zip(axes, lengths, strict=True):
+        own = part[part["line_length"] == length].sort_values("position")
+        longest = int(own["position"].max())
+        panel.set_title(f"{length} characters a line: {counts[length]} examples")
+        for name, (colour, _) in looks.items():
+            line = own[own["checkpoint"] == name]
+            for _, stroke in line.groupby((line["position"] - 1) // length):
+                panel.plot(stroke["position"], stroke["nll"], color=colour, marker="o", markersize=3)
+                ends, alpha = (stroke["nll_low"], stroke["nll_high"]), min(0.12, 0.7 / len(looks))
+                panel.fill_between(stroke["position"], *ends, color=colour, alpha=alpha, linewidth=0)
+        panel.set_xticks(
+            range(1, longest + 1, length), [f"line {n}" for n in range(1, 1 + -(-longest // length))]
+        )
+        panel.set_xlim(0.5, longest + 0.5)
+        panel.set_ylabel("nats")
+        last = own.drop_duplicates("checkpoint", keep="last").set_index("checkpoint")["nll"]
+        written = [name for name in names_to_write(list(looks)) if name in last]
+        label_right(panel, [(float(last[name]), name, looks[name][0]) for name in written])
     return figure

@@ -1,11 +1,12 @@
 """The summary as tables: CSV for programs, Markdown and LaTeX for readers, one for the terminal.
 
-In: the three frames of ``summarize``. Out: ``checkpoints``, ``effects`` and ``best_settings``,
-each as .csv, .md and .tex; a ``rich`` table. The same frames give the same bytes. Knows
-nothing of generations, models or pictures.
+In: the frames of ``summarize`` and the task's metrics. Out: ``checkpoints``, ``effects`` and
+``best_settings``, each as .csv, .md and .tex; a ``rich`` table. The same frames give the same bytes.
+Knows nothing of generations, models or figures.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,23 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tangeval.core.knobs import AXES
+from tangeval.analysis.summarize import Summary
+from tangeval.core.knobs import AXES, CUTS
 from tangeval.core.types import BASE, RANDOM, REFERENCE
-from tangeval.metrics import BY_NAME
+from tangeval.metrics.base import Metrics
 from tangeval.results.files import write_text
 
-#: Metrics a reader is shown; the CSV files have all of them.
-SHOWN = (
-    "bleu", "chrf", "reference_nll", "form", "complete", "length_match", "rhyme", "tone_opposition", "self_bleu",
-    "copied_clauses",
-)  # fmt: skip
-BEST = 10
-OVERALL = "Checkpoints on {}, averaged over all settings"
-_CONSOLE_WIDTH = 120
-_LATEX = str.maketrans({
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#",
-    "$": r"\$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}",
-})  # fmt: skip
+BEST = 10  # settings in ``best_settings``
+_CONSOLE_WIDTH, _CONSOLE_METRICS = 120, 4
+_DECIMALS = {"reference_nll": 3}
+_NOTE = "A value and its 95 % interval over examples."
 
 
 class Section(NamedTuple):
@@ -42,57 +36,56 @@ class Section(NamedTuple):
 
 
 def write(
-    settings: pd.DataFrame,
-    effects: pd.DataFrame,
-    checkpoints: pd.DataFrame,
-    folder: Path,
-    *,
-    by: str = "bleu",
-    split: str = "validation",
+    summary: Summary, metrics: Metrics, folder: Path, *, by: str, split: str = "validation"
 ) -> list[Path]:
     """Write the nine files into ``folder`` and return their paths.
 
-    The frames have ``summarize.Summary``'s columns. ``by`` is the metric that ranks the best
-    settings, low or high first as the metric knows; ``split`` is the one that stands first.
+    ``by`` is the metric that ranks the best settings; ``split`` is the one that stands first. The CSV
+    files have every metric, the others the task's headline metrics.
 
     Raises:
         KeyError: ``by`` is no metric.
     """
-    settings, effects, checkpoints = (_in_order(frame, split) for frame in (settings, effects, checkpoints))
-    best = best_settings(settings, by)
-    written = []
-    for name, frame, sections in (
-        ("checkpoints", checkpoints, _sections(checkpoints, OVERALL, ("checkpoint", "step"))),
-        ("effects", effects, _effect_sections(effects)),
-        (
-            "best_settings",
-            best,
-            _sections(best, f"Best settings by {by} on {{}}", ("rank", "checkpoint", *AXES)),
+    settings, effects, checkpoints = (
+        _in_order(frame, split) for frame in (summary.settings, summary.effects, summary.checkpoints)
+    )
+    best = best_settings(settings, by, metrics)
+    overall = "Checkpoints on {}, averaged over all settings"
+    tables = {
+        "checkpoints": (checkpoints, list(_sections(checkpoints, overall, ("checkpoint", "step")))),
+        "effects": (effects, list(_effect_sections(effects))),
+        "best_settings": (
+            best, list(_sections(best, f"Best settings by {by} on {{}}", ("rank", "checkpoint", *AXES))),
         ),
-    ):
-        for suffix, text in (
-            (".csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")),
-            (".md", "\n".join(map(_markdown, sections)) or "No knob has two values.\n"),
-            (".tex", _latex(name, sections)),
-        ):
+    }  # fmt: skip
+    shown = _headline(metrics)
+    written = []
+    for name, (frame, sections) in tables.items():
+        texts = {
+            ".csv": frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"),
+            ".md": "\n".join(_markdown(each, shown) for each in sections) or "No knob has two values.\n",
+            ".tex": "% \\usepackage{booktabs,graphicx}\n"
+            + "".join(_latex(f"{name}-{place}", each, shown) for place, each in enumerate(sections, 1)),
+        }
+        for suffix, text in texts.items():
             written.append(folder / f"{name}{suffix}")
             write_text(written[-1], text)
     return written
 
 
-def best_settings(settings: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Return each split's ten best settings over all checkpoints, then its random baseline and reference.
+def best_settings(settings: pd.DataFrame, by: str, metrics: Metrics) -> pd.DataFrame:
+    """Return each split's ten best settings over all checkpoints, then the baselines.
 
-    Adds ``rank``, 1 for the best, empty beside random baseline and reference. At temperature 0 every
-    top-k and top-p is the same text, so one setting stands for all of them. Settings without a
-    value of ``by`` are left out; ties keep the order of ``settings``.
+    Adds ``rank``, 1 for the best, empty beside the baselines. At temperature 0 the cuts change
+    nothing, so one of those settings stands for all. Settings without a value of ``by`` are left
+    out; ties keep the order of ``settings``.
 
     Raises:
         KeyError: ``by`` is no metric.
     """
-    ascending = BY_NAME[by].better == "low"
+    ascending = metrics[by].better == "low"
     baseline = settings["checkpoint"].isin([RANDOM, REFERENCE])
-    twins = settings.duplicated(["checkpoint", "split", "temperature", "max_length"])
+    twins = settings.duplicated(["checkpoint", "split", *(knob for knob in AXES if knob not in CUTS)])
     ranked = settings[~baseline & settings[by].notna() & ~(settings["temperature"].eq(0) & twins)]
     ranked = ranked.sort_values(by, ascending=ascending, kind="stable")
     rank = ranked.groupby("split").cumcount().add(1)
@@ -102,32 +95,44 @@ def best_settings(settings: pd.DataFrame, by: str) -> pd.DataFrame:
     return best.sort_values("split", key=lambda s: s.map(splits.index), kind="stable", ignore_index=True)
 
 
-def rich_table(
-    frame: pd.DataFrame, title: str, metrics: Sequence[str] = ("bleu", "form", "rhyme", "reference_nll")
-) -> Table:
-    """Return ``frame`` for the terminal: what names its rows, and ``metrics``.
+def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
+    """Return ``frame`` for the terminal: what names its rows, and the first of the headline metrics.
 
     Intervals are left out where they would make it wider than 120 columns.
     """
-    metrics = [metric for metric in metrics if frame[metric].notna().any()]
+    shown = [name for name in _headline(metrics) if frame[name].notna().any()][:_CONSOLE_METRICS]
     named = [key for key in ("rank", "checkpoint", "knob", "value", *AXES) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
     keys[keys.index("checkpoint") + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
     for intervals, gap in ((True, 2), (False, 2), (False, 1)):
-        padding = (0, gap, 0, 0)
-        table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=padding)
-        for name in (*keys, *metrics):
+        table = Table(
+            title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, gap, 0, 0)
+        )
+        for name in (*keys, *shown):
             words = name in ("checkpoint", "split", "knob")
             table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
-        for row in _readable(frame, keys, metrics, intervals=intervals):
+        for row in _readable(frame, keys, shown, intervals=intervals).itertuples(index=False):
             table.add_row(*map(Text, row))
         if Console(width=10**4).measure(table).maximum <= _CONSOLE_WIDTH:
             break
     return table
 
 
+def measured_on(part: pd.DataFrame) -> str:
+    """Return how many examples and samples the rows of a split were measured on, in words."""
+    count, samples, split = part[["poems", "samples", "split"]].iloc[0]
+    some = [
+        f"{n} {name}{'' if n == 1 else 's'}" for n, name in ((count, f"{split} example"), (samples, "sample"))
+    ]
+    return f"{some[0]} with {some[1]} each"
+
+
+def _headline(metrics: Metrics) -> list[str]:
+    return [metric.name for metric in metrics.values() if metric.headline]
+
+
 def _in_order(frame: pd.DataFrame, first: str) -> pd.DataFrame:
-    """Splits with ``first`` ahead; in each: base, checkpoints by step, random baseline, reference."""
+    """Splits with ``first`` ahead; in each: base, checkpoints by step, random, reference."""
     splits = sorted(frame["split"].unique(), key=lambda split: split != first)
     place = frame["checkpoint"].map({BASE: 0, RANDOM: 2, REFERENCE: 3}).fillna(1)
     keyed = frame.assign(_split=frame["split"].map(splits.index), _place=place)
@@ -135,34 +140,28 @@ def _in_order(frame: pd.DataFrame, first: str) -> pd.DataFrame:
     return ordered.drop(columns=["_split", "_place"])
 
 
-def _sections(frame: pd.DataFrame, title: str, keys: Sequence[str]) -> list[Section]:
+def _sections(frame: pd.DataFrame, title: str, keys: Sequence[str]) -> Iterator[Section]:
     """A section a split; ``{}`` in ``title`` becomes what its checkpoints were measured on."""
-    sections = []
-    for split, part in frame.groupby("split", sort=False):
+    for _, part in frame.groupby("split", sort=False):
         own = part[~part["checkpoint"].isin([RANDOM, REFERENCE])]
-        poems, samples = (own if len(own) else part)[["poems", "samples"]].iloc[0]
-        on = f"{poems} {split} poem{'s' * (poems != 1)} with {samples} sample{'s' * (samples != 1)} each"
-        sections.append(Section(title.format(on), keys, part))
-    return sections
+        yield Section(title.format(measured_on(own if len(own) else part)), keys, part)
 
 
-def _effect_sections(frame: pd.DataFrame) -> list[Section]:
-    sections: list[Section] = []
+def _effect_sections(frame: pd.DataFrame) -> Iterator[Section]:
     for knob in (knob for knob in AXES if knob in set(frame["knob"].dropna())):
-        # Random baseline and reference know no knob: they stand beside each of them.
+        # The baselines know no knob: they stand beside each of them.
         part = frame[frame["knob"].isna() | (frame["knob"] == knob)].drop(columns="knob")
         title = f"Effect of {knob} on {{}}, averaged over the other knobs"
-        sections += _sections(part.rename(columns={"value": knob}), title, ("checkpoint", knob))
-    return sections
+        yield from _sections(part.rename(columns={"value": knob}), title, ("checkpoint", knob))
 
 
 def _readable(
-    frame: pd.DataFrame, keys: Iterable[str], metrics: Sequence[str], *, intervals: bool = True
-) -> list[list[str]]:
+    frame: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str], *, intervals: bool = True
+) -> pd.DataFrame:
     """``frame`` as text: ``0.42 [0.31, 0.53]``, and nothing where nothing was measured."""
 
-    def measured(row: dict[str, Any], name: str) -> str:
-        decimals = 3 if name == "reference_nll" else 2
+    def measured(row: dict[Any, Any], name: str) -> str:
+        decimals = _DECIMALS.get(name, 2)
         value, low, high = (
             "" if pd.isna(number := row.get(name + end)) else f"{number:.{decimals}f}"
             for end in ("", "_low", "_high")
@@ -172,33 +171,31 @@ def _readable(
     def key(value: Any) -> str:
         return "" if pd.isna(value) else value if isinstance(value, str) else f"{value:g}"
 
-    rows: list[dict[Any, Any]] = frame.to_dict("records")
-    return [[*(key(row[k]) for k in keys), *(measured(row, m) for m in metrics)] for row in rows]
+    rows = [
+        [*(key(row[k]) for k in keys), *(measured(row, m) for m in metrics)]
+        for row in frame.to_dict("records")
+    ]
+    return pd.DataFrame(rows, columns=[*keys, *metrics])
 
 
-def _markdown(section: Section) -> str:
+def _markdown(section: Section, metrics: Sequence[str]) -> str:
     title, keys, frame = section
-    rows = [[*keys, *SHOWN], ["---"] * len(keys) + ["---:"] * len(SHOWN), *_readable(frame, keys, SHOWN)]
-    lines = ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in rows]
-    return "\n".join([f"### {title}", "", "A value and its 95 % interval over poems.", "", *lines, ""])
+    table = _readable(frame, keys, metrics).map(lambda text: text.replace("|", r"\|"))
+    align = ["left"] * len(keys) + ["right"] * len(metrics)
+    written = table.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return f"### {title}\n\n{_NOTE}\n\n{written}\n"
 
 
-def _latex(name: str, sections: list[Section]) -> str:
-    r"""One ``table`` a section, shrunk to the text's width, to ``\input`` into a document."""
-    lines = [r"% \usepackage{booktabs,graphicx}"]
-    for number, (title, keys, frame) in enumerate(sections, start=1):
-        head, *body = (
-            " & ".join(text.translate(_LATEX) for text in row) + r" \\"
-            for row in ([*keys, *SHOWN], *_readable(frame, keys, SHOWN))
-        )
-        lines += [
-            r"\begin{table}",
-            rf"\caption{{{title.translate(_LATEX)}. A value and its 95\,\% interval over poems.}}",
-            rf"\label{{tab:{name}-{number}}}",
-            r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{{'l' * len(keys)}{'r' * len(SHOWN)}}}",
-            r"\toprule", head, r"\midrule", *body, r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-        ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+def _latex(label: str, section: Section, metrics: Sequence[str]) -> str:
+    r"""A ``table`` shrunk to the text's width, to ``\input`` into a document."""
+    title, keys, frame = section
+    styler = _readable(frame, keys, metrics).style.hide(axis="index").format(escape="latex")
+    styler = styler.format_index(escape="latex", axis="columns")
+    tabular = styler.to_latex(hrules=True, column_format="l" * len(keys) + "r" * len(metrics))
+    # A row that begins with a bracket would be read as the argument of the row's end before it.
+    tabular = re.sub(r"^\[", "{[}", tabular, flags=re.M)
+    caption = f"{title}. {_NOTE}".replace("_", r"\_").replace(" %", r"\,\%")
+    return (
+        f"\\begin{{table}}\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n"
+        f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}\n\\end{{table}}\n"
+    )

@@ -1,23 +1,30 @@
 """Figures: what stands where in them, which are drawn, and that every run draws the same."""
 
-import itertools
-
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 
-from tangeval.reporting import figures
-from tangeval.reporting import style as canvas
-from tests.reporting.test_tables import frames
+from tangeval.analysis import summarize
+from tangeval.analysis.variance import decompose
+from tangeval.core.knobs import AXES
+from tangeval.reporting import figures, style
+from tests.reporting.test_tables import METRICS, frames
 
+SHOWN = [metric for metric in METRICS.values() if metric.headline]
+NO_VARIANCE = pd.DataFrame(columns=["split"])
 SMALL = {"temperature": (0.1, 0.7), "top_k": (5,), "top_p": (0.6, 1.0), "max_length": (96,)}
 
 
 @pytest.fixture(autouse=True)
-def style():
+def drawn_in_style():
     """Sizes of text as ``draw`` sets them."""
-    with matplotlib.rc_context(canvas.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         yield
+
+
+def draw(summary, folder, variance=NO_VARIANCE, by="bleu"):
+    return figures.draw(summary, variance, METRICS, folder, by=by)
 
 
 def panel(figure, title):
@@ -38,9 +45,9 @@ def written_on(figure):
 
 def test_pictures_are_the_same_bytes_whatever_the_users_settings(tmp_path):
     summary = frames(steps=(50, 200), **SMALL)
-    first = figures.draw(*summary, tmp_path / "one")
+    first = draw(summary, tmp_path / "one")
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "savefig.facecolor": "red"}):
-        second = figures.draw(*summary, tmp_path / "two")
+        second = draw(summary, tmp_path / "two")
     assert [path.name for path in first] == [path.name for path in second]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
     assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in first}
@@ -48,23 +55,20 @@ def test_pictures_are_the_same_bytes_whatever_the_users_settings(tmp_path):
 
 def test_the_users_settings_are_left_as_they_were(tmp_path):
     with matplotlib.rc_context({"font.size": 20}):
-        figures.draw(*frames(steps=(50,), **(SMALL | {"temperature": (0.1,)})), tmp_path)
+        draw(frames(steps=(50,), **(SMALL | {"temperature": (0.1,)})), tmp_path)
         assert matplotlib.rcParams["font.size"] == 20
 
 
 def names(tmp_path, **grid):
     summary = frames(**grid)
-    return [path.name for path in figures.draw(*summary, tmp_path, by="chrf")]
+    return [path.name for path in draw(summary, tmp_path, by="chrf")]
 
 
 def test_a_knob_with_one_value_has_no_picture_and_each_picture_is_png_then_svg(tmp_path):
     expected = [
-        *(f"{knob}_{split}" for knob in ("temperature", "top_p") for split in ("validation", "test")),
-        *(
-            f"{kind}_{s}"
-            for s in ("validation", "test")
-            for kind in ("heatmap_chrf", "heatmap_form", "training")
-        ),
+        f"{kind}_{split}"
+        for split in ("validation", "test")
+        for kind in ("temperature", "top_p", "heatmap_chrf", "training")
     ]
     assert names(tmp_path, **SMALL) == [f"{name}.{kind}" for name in expected for kind in ("png", "svg")]
 
@@ -80,17 +84,17 @@ def test_a_single_setting_shows_training_alone(tmp_path):
 def test_a_single_checkpoint_shows_no_training(tmp_path):
     drawn = names(tmp_path, steps=(50,), **(SMALL | {"temperature": (0.7,), "max_length": (16, 96)}))
     assert not any(name.startswith("training") for name in drawn)
-    assert {"max_length_test.png", "cut_off_test.svg"} <= set(drawn)
+    assert {"max_length_test.png", "max_length_test.svg"} <= set(drawn)
 
 
 def test_an_unknown_metric_is_refused(tmp_path):
     with pytest.raises(KeyError, match="rouge"):
-        figures.draw(*frames(**SMALL), tmp_path, by="rouge")
+        draw(frames(**SMALL), tmp_path, by="rouge")
 
 
 def test_lines_go_through_the_effects_and_bands_are_their_intervals():
-    _, effects, _ = frames()
-    figure = figures.knob_figure(effects, "temperature", "test")
+    effects = frames().effects
+    figure = figures.knob_figure(effects, "temperature", "test", SHOWN)
     axes = panel(figure, "character BLEU")
     for place, name in enumerate(("base", "checkpoint-50", "checkpoint-200")):
         rows = effects.query(f"checkpoint == '{name}' and split == 'test' and knob == 'temperature'")
@@ -104,58 +108,62 @@ def test_lines_go_through_the_effects_and_bands_are_their_intervals():
 
 
 def test_off_stands_last_and_its_values_with_it():
-    _, effects, _ = frames(top_k=(0, 5, 50))
-    axes = panel(figures.knob_figure(effects, "top_k", "test"), "chrF")
+    effects = frames(top_k=(0, 5, 50)).effects
+    axes = panel(figures.knob_figure(effects, "top_k", "test", SHOWN), "chrF")
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5", "50", "off"]
     rows = effects.query("checkpoint == 'base' and split == 'test' and knob == 'top_k'").set_index("value")
     assert lines(axes)["base"][1].tolist() == rows["chrf"].loc[[5, 50, 0]].tolist()
 
 
 def test_the_floor_line_stands_at_the_floors_value_and_is_named():
-    _, effects, checkpoints = frames()
+    made = frames()
+    effects, checkpoints = made.effects, made.checkpoints
     effects.loc[effects["checkpoint"] == "random", "bleu"] = 0.123
     checkpoints.loc[checkpoints["checkpoint"] == "random", "bleu"] = 0.123
     for figure in (
-        figures.knob_figure(effects, "top_p", "validation"), figures.training_figure(checkpoints, "validation"),
+        figures.knob_figure(effects, "top_p", "validation", SHOWN), figures.training_figure(checkpoints, "validation", SHOWN),
     ):  # fmt: skip
         axes = panel(figure, "character BLEU")
-        assert set(lines(axes)["_floor"][1]) == {0.123}
+        assert set(lines(axes)["_random"][1]) == {0.123}
         assert axes.get_ylim()[0] < 0.123
         assert "random" in [text.get_text() for text in axes.texts]
 
 
 def test_a_reference_far_off_is_a_note_and_does_not_stretch_the_axis():
-    _, effects, _ = frames()
-    figure = figures.knob_figure(effects, "temperature", "test")
+    effects = frames().effects
+    figure = figures.knob_figure(effects, "temperature", "test", SHOWN)
     axes = panel(figure, "character BLEU")
     assert axes.get_ylim()[1] < 1.5
     assert "_reference" not in lines(axes)
     assert "reference 100" in [text.get_text() for text in axes.texts]
-    assert set(lines(panel(figure, "line_length"))["_reference"][1]) == {1.0}
+    assert set(lines(panel(figure, "couplets rhyme"))["_reference"][1]) == {1.0}
 
 
 def test_shares_are_shown_from_0_to_1():
-    figure = figures.knob_figure(frames()[1], "temperature", "test")
-    for title in ("form: all checks hold", "line_length", "ended by itself"):
+    figure = figures.knob_figure(frames().effects, "temperature", "test", SHOWN)
+    for title in ("form: all checks hold", "couplets rhyme", "ended by itself"):
         assert panel(figure, title).get_ylim() == pytest.approx((-0.03, 1.03))
 
 
 def test_what_does_not_depend_on_decoding_or_was_not_measured_has_no_panel():
-    _, effects, checkpoints = frames()
+    made = frames()
+    effects, checkpoints = made.effects, made.checkpoints
     effects["complete"] = np.nan
     titles = [
         axes.get_title("left") or axes.get_title()
-        for axes in figures.knob_figure(effects, "top_p", "test").axes
+        for axes in figures.knob_figure(effects, "top_p", "test", SHOWN).axes
     ]
     assert "character BLEU" in titles
     assert not any("NLL" in title or title == "ended by itself" for title in titles)
-    titles = [a.get_title("left") or a.get_title() for a in figures.training_figure(checkpoints, "test").axes]
+    titles = [
+        a.get_title("left") or a.get_title() for a in figures.training_figure(checkpoints, "test", SHOWN).axes
+    ]
     assert "reference NLL (nats per character)" in titles
 
 
 def test_base_stands_apart_at_step_0():
-    _, _, checkpoints = frames(steps=(50, 200, 400))
-    axes = panel(figures.training_figure(checkpoints, "test"), "reference NLL (nats per character)")
+    checkpoints = frames(steps=(50, 200, 400)).checkpoints
+    axes = panel(figures.training_figure(checkpoints, "test", SHOWN), "reference NLL (nats per character)")
     trained, base = axes.lines[:2]
     assert trained.get_xdata().tolist() == [50, 200, 400]
     row = checkpoints.query("checkpoint == 'base' and split == 'test'")
@@ -164,20 +172,9 @@ def test_base_stands_apart_at_step_0():
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["base", "200", "400"]
 
 
-def test_cut_off_is_what_did_not_end_by_itself():
-    _, effects, _ = frames()
-    (axes,) = figures.cut_off_figure(effects, "test").axes
-    rows = effects.query("checkpoint == 'base' and split == 'test' and knob == 'max_length'").sort_values(
-        "value"
-    )
-    assert lines(axes)["base"][1] == pytest.approx(1 - rows["complete"].to_numpy())
-    band = axes.collections[0].get_paths()[0].vertices[:, 1]
-    assert band.min() == pytest.approx(1 - rows["complete_high"].max())
-
-
 def test_a_heat_map_is_the_mean_over_the_other_knobs_with_low_temperature_below():
-    settings, _, _ = frames()
-    figure = figures.heatmap_figure(settings, "bleu", "test")
+    settings = frames().settings
+    figure = figures.heatmap_figure(settings, METRICS["bleu"], "test")
     axes = panel(figure, "checkpoint-50")
     own = settings.query("checkpoint == 'checkpoint-50' and split == 'test'")
     expected = own.pivot_table(index="temperature", columns="top_p", values="bleu", aggfunc="mean")
@@ -188,35 +185,57 @@ def test_a_heat_map_is_the_mean_over_the_other_knobs_with_low_temperature_below(
     assert len({axes.collections[0].get_clim() for axes in figure.axes[:3]}) == 1
 
 
+def test_a_heat_maps_colours_grow_lighter_with_the_value_and_its_numbers_can_be_read():
+    figure = figures.heatmap_figure(frames().settings, METRICS["bleu"], "test")
+    contrasts = []
+    for axes in figure.axes[:3]:
+        mesh, values = axes.collections[0], np.asarray(axes.collections[0].get_array())
+        light = [luminance(colour) for colour in mesh.to_rgba(np.sort(values, axis=None))]
+        assert light == sorted(light)
+        for text, value in zip(axes.texts, values.flat, strict=True):
+            low, high = sorted((luminance(text.get_color()), luminance(mesh.to_rgba(value))))
+            contrasts.append((high + 0.05) / (low + 0.05))
+    assert min(contrasts) > 4.5
+
+
+def luminance(colour) -> float:
+    """Relative luminance by WCAG 2.2."""
+    rgb = matplotlib.colors.to_rgb(colour)
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def test_a_large_grid_is_not_written_into_its_settings():
-    settings, _, _ = frames(temperature=tuple(t / 10 for t in range(9)))
-    assert not panel(figures.heatmap_figure(settings, "bleu", "test"), "base").texts
+    settings = frames(temperature=tuple(t / 10 for t in range(9))).settings
+    assert not panel(figures.heatmap_figure(settings, METRICS["bleu"], "test"), "base").texts
 
 
 def test_titles_say_how_many_poems_and_samples():
-    settings, effects, checkpoints = frames()
+    made = frames()
+    settings, effects, checkpoints = made.settings, made.effects, made.checkpoints
     effects["samples"] = effects["samples"].replace(8, 1)
     for figure, on in (
-        (figures.knob_figure(effects, "top_p", "test"), "on 15 test poems with 1 sample each"),
-        (figures.cut_off_figure(effects, "validation"), "on 30 validation poems with 1 sample each"),
-        (figures.training_figure(checkpoints, "test"), "on 15 test poems with 8 samples each"),
-        (figures.heatmap_figure(settings, "form", "test"), "on 15 test poems with 8 samples each"),
+        (figures.knob_figure(effects, "top_p", "test", SHOWN), "on 15 test examples with 1 sample each"),
+        (figures.training_figure(checkpoints, "test", SHOWN), "on 15 test examples with 8 samples each"),
+        (
+            figures.heatmap_figure(settings, METRICS["form"], "test"),
+            "on 15 test examples with 8 samples each",
+        ),
     ):
         assert figure.texts[0].get_text().replace("\n", " ").endswith(on)
 
 
 @pytest.mark.parametrize("count", [1, 6, 14])
 def test_nothing_written_is_cut_off_at_the_edge(count):
-    settings, effects, checkpoints = frames(
-        steps=tuple(range(1000, 1000 * count + 1, 1000)), max_length=(16, 96)
-    )
+    made = frames(steps=tuple(range(1000, 1000 * count + 1, 1000)), max_length=(16, 96))
+    settings, effects, checkpoints = made.settings, made.effects, made.checkpoints
     for frame in (settings, effects, checkpoints):
         frame["checkpoint"] = frame["checkpoint"].replace(
             "checkpoint-1000", "a-folder/with-a-long-name/checkpoint-1000"
         )
     for figure in (
-        figures.knob_figure(effects, "temperature", "validation"), figures.cut_off_figure(effects, "validation"),
-        figures.heatmap_figure(settings, "bleu", "validation"), figures.training_figure(checkpoints, "validation"),
+        figures.knob_figure(effects, "temperature", "validation", SHOWN),
+        figures.heatmap_figure(settings, METRICS["bleu"], "validation"), figures.training_figure(checkpoints, "validation", SHOWN),
     ):  # fmt: skip
         for text, box in written_on(figure):
             assert figure.bbox.x0 <= box.x0, text
@@ -225,48 +244,38 @@ def test_nothing_written_is_cut_off_at_the_edge(count):
             assert box.y1 <= figure.bbox.y1, text
 
 
-def test_labels_of_lines_that_end_together_do_not_overlap():
-    _, effects, _ = frames(steps=tuple(range(100, 1200, 100)))
-    effects["complete"] = 1.0
-    (axes,) = figures.cut_off_figure(effects, "test").axes
-    axes.figure.draw_without_rendering()
-    boxes = sorted(matplotlib.text.Text.get_window_extent(text).extents.tolist() for text in axes.texts)
-    assert len(boxes) == 12
-    assert all(a[3] <= b[1] or b[3] <= a[1] for a, b in itertools.combinations(boxes, 2))
-
-
 def test_an_interval_beside_its_value_can_be_drawn(tmp_path):
     """A bootstrap's percentiles need not enclose the estimate."""
-    settings, effects, checkpoints = frames(**SMALL)
+    made = frames(**SMALL)
+    settings, effects, checkpoints = made.settings, made.effects, made.checkpoints
     for frame in (settings, effects, checkpoints):
         frame["bleu_low"] = frame["bleu"] + 0.05
         frame["form"] = frame["form_low"] = frame["form_high"] = 0.0
-    assert figures.draw(settings, effects, checkpoints, tmp_path)
+    assert draw(made, tmp_path)
 
 
 def test_text_in_svg_stays_text(tmp_path):
     one = {"temperature": (0.7,), "top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
-    paths = figures.draw(*frames(**one), tmp_path)
+    paths = draw(frames(**one), tmp_path)
     assert ">character BLEU</text>" in next(p for p in paths if p.suffix == ".svg").read_text()
 
 
 def test_runs_are_lines_of_their_own_in_training_and_stand_side_by_side(tmp_path):
     """Two folders with a checkpoint at the same step: nothing joins them."""
-    settings, effects, checkpoints = frames(steps=(50, 65, 200), **SMALL)
-    named = {"checkpoint-65": "hw5/checkpoint-65"}
-    settings, effects, checkpoints = (
-        f.replace({"checkpoint": named}) for f in (settings, effects, checkpoints)
-    )
-    figure = figures.training_figure(checkpoints, "test")
+    made = frames(steps=(50, 65, 200), **SMALL)
+    for frame in (made.settings, made.effects, made.checkpoints):
+        frame["checkpoint"] = frame["checkpoint"].replace("checkpoint-65", "hw5/checkpoint-65")
+    checkpoints = made.checkpoints
+    figure = figures.training_figure(checkpoints, "test", SHOWN)
     drawn = lines(panel(figure, "character BLEU"))
     assert drawn["hw5"][0].tolist() == [65]
     assert drawn["checkpoint-50 to 200"][0].tolist() == [50, 200]
     assert any(
         "Runs: ◆ hw5, ● checkpoint-50 to 200." in " ".join(text.split()) for text, _ in written_on(figure)
     )
-    made = [path.name for path in figures.draw(settings, effects, checkpoints, tmp_path)]
+    made = [path.name for path in draw(made, tmp_path)]
     assert {"training_test.png", "checkpoints_test.png"} <= set(made)
-    beside = figures.checkpoints_figure(checkpoints, "test")
+    beside = figures.checkpoints_figure(checkpoints, "test", SHOWN)
     axes = panel(beside, "character BLEU")
     own = checkpoints[checkpoints["split"] == "test"].set_index("checkpoint")["bleu"]
     labels = [
@@ -280,8 +289,8 @@ def test_runs_are_lines_of_their_own_in_training_and_stand_side_by_side(tmp_path
 def test_a_knob_that_varies_alone_is_averaged_over_nothing():
     one = {"top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
     for grid, said in ((one, False), ({}, True)):
-        _, effects, _ = frames(steps=(50,), **grid)
-        figure = figures.knob_figure(effects, "temperature", "test")
+        effects = frames(steps=(50,), **grid).effects
+        figure = figures.knob_figure(effects, "temperature", "test", SHOWN)
         assert any("Averaged over the other knobs" in text for text, _ in written_on(figure)) is said
 
 
@@ -295,4 +304,45 @@ def test_a_knob_that_varies_alone_is_averaged_over_nothing():
     ],
 )
 def test_long_names_keep_their_folder_and_step(name, written):
-    assert canvas.short(name) == written
+    assert style.short(name) == written
+
+
+@pytest.fixture
+def variance() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    shape = (2, 3, 1, 2, 1, 6, 4)
+    rows = [row for m in ("bleu", "form") for row in decompose(generator.normal(size=shape), m)]
+    return pd.DataFrame(rows).assign(split="validation")
+
+
+def test_bars_of_variance_are_the_shares_and_reach_the_whole(variance):
+    (axes,) = figures.variance_figure(variance, "validation", SHOWN).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["form", "character BLEU"]
+    for row, metric in enumerate(("form", "bleu")):
+        bars = {bars.get_label(): bars.patches[row].get_width() for bars in axes.containers}
+        own = variance[variance["metric"] == metric].set_index("term")["share"]
+        assert bars["temperature"] == pytest.approx(own["temperature"])
+        crossed = [term for term in own.index if " × " in term and term.partition(" × ")[2] in AXES]
+        assert bars["interactions"] == pytest.approx(own[crossed].sum() + own["higher"])
+        assert sum(bars.values()) == pytest.approx(1)
+
+
+def likelihood() -> pd.DataFrame:
+    """Ten examples of 5 and four of 7 characters a line; the character at place i costs i nats."""
+    rows = [
+        {
+            "checkpoint": name, "step": step, "split": "test", "line_length": length,
+            "by_character": [float(place) for place in range(1, (2 if example < few else 6) * length + 1)],
+        }
+        for (name, step) in (("base", pd.NA), ("checkpoint-5", 5))
+        for length, examples, few in ((5, 10, 4), (7, 4, 3))
+        for example in range(examples)
+    ]  # fmt: skip
+    return pd.DataFrame(rows).astype({"step": "Int64"})
+
+
+def test_a_line_is_a_stroke_and_a_length_of_lines_a_panel_of_the_likelihood():
+    five, seven = figures.likelihood_figure(summarize.curve(likelihood()), "test").axes
+    assert "10 examples" in five.get_title(loc="left")
+    assert [len(line.get_xdata()) for line in five.lines] == [5] * 6 * 2
+    assert [len(line.get_xdata()) for line in seven.lines] == [7] * 2 * 2

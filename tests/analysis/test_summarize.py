@@ -1,0 +1,24 @@
+"""The likelihood's curve: nats by the place of a character."""
+
+import pandas as pd
+
+from tangeval.analysis import summarize
+from tests.reporting.test_figures import likelihood
+
+
+def test_the_curve_is_the_mean_of_the_examples_that_reach_so_far():
+    frame = summarize.curve(likelihood())
+    own = frame[(frame["checkpoint"] == "checkpoint-5") & (frame["line_length"] == 5)].set_index("position")
+    assert own.index.tolist() == list(range(1, 31))
+    assert own.loc[1, "poems"] == 10
+    assert own.loc[30, "poems"] == 6
+    assert (own["nll"] == own.index).all()
+    assert (own["nll_low"] <= own["nll"]).all()
+    assert (own["nll"] <= own["nll_high"]).all()
+    # Three of four examples of 7 end after two lines.
+    assert frame[frame["line_length"] == 7]["position"].max() == 14
+
+
+def test_likelihoods_without_characters_have_no_curve():
+    assert not len(summarize.curve(likelihood().drop(columns="by_character")))
+    assert not len(summarize.curve(pd.DataFrame()))
