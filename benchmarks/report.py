@@ -29,10 +29,12 @@ from tangeval.reporting.page import build as report
 from tangeval.results.files import write_csv, write_json, write_parquet, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, write_plan
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import han
 from tests.support.chromium import NoBrowserError, launched
 
+FLAWS = [metric.name for metric in TANG.metrics.values() if metric.flaw]
 GRID: dict[str, list[Any]] = {
     "temperature": [0.1, 0.4, 0.7, 1.0, 1.3], "top_k": [0, 5, 50], "top_p": [0.3, 0.6, 0.9, 1.0],
     "max_length": [16, 32, 96],
@@ -76,7 +78,7 @@ def main() -> None:
     # A process of its own, so that its peak is the page's.
     subprocess.run([sys.executable, "-m", "benchmarks.report", "--write-only", "--folder", options.folder,
                     "--samples", str(options.samples)], check=True)  # fmt: skip
-    turn_sliders(options.folder / report.PAGE)
+    turn_sliders(RunFolder(options.folder).page)
 
 
 def declared(samples: int) -> tuple[Study, dataset.Dataset]:
@@ -107,7 +109,7 @@ def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path)
         batch_file = keys.assign(text=texts, n_tokens=40, finish_reason="stop")
         write_parquet(RunFolder(folder).batch_file(batch.id), batch_file)
         noise = np.random.default_rng([sample, names.index(name)])
-        flaws = {f: (noise.random(len(keys)) > 0.2).astype(float) for f in report.FLAWS}
+        flaws = {f: (noise.random(len(keys)) > 0.2).astype(float) for f in FLAWS}
         scores.append(keys[["checkpoint", "example_id", *AXES, "sample"]].assign(**flaws))
         batches.append(batch)
     write_plan(RunFolder(folder), batches)

@@ -27,6 +27,7 @@ from tangeval.core.study import Study, load_study
 from tangeval.reporting.page import build as pages
 from tangeval.resolve import resolve
 from tangeval.results.files import exclusive_lock, read_json
+from tangeval.results.folder import RunFolder
 
 _SHOWN = ("checkpoint", "split", "bleu", "form", "rhyme", "reference_nll")
 
@@ -103,7 +104,7 @@ class Results:
     @property
     def page(self) -> Path:
         """The page to explore the study with: open it in a browser."""
-        return self.folder / pages.PAGE
+        return RunFolder(self.folder).page
 
     def poems(self, split: str = "test", **knobs: Any) -> pd.DataFrame:
         """Return couplet, text and the poet's own ending of every output at some knobs (or of the chosen setting)."""

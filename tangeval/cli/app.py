@@ -29,13 +29,12 @@ from tangeval.core.types import RANDOM, REFERENCE, SPLITS
 from tangeval.core.untrusted import inert
 from tangeval.engines import ray as cluster
 from tangeval.engines.base import needs_logits
-from tangeval.explain import figures as lessons
 from tangeval.judge import grading as judge
 from tangeval.models.checkpoints import discover, trained_on
 from tangeval.reporting import tables
 from tangeval.reporting.page import build as report
 from tangeval.resolve import ResolvedStudy, resolve
-from tangeval.results import plan
+from tangeval.results import explained, plan
 from tangeval.results import remote as mirror
 from tangeval.results.files import exclusive_lock, write_csv, write_text
 from tangeval.results.folder import NO_LIKELIHOOD, RunFolder
@@ -113,7 +112,11 @@ def run(
 def _finish(study: Study, resolved: ResolvedStudy, folder: Path, audience: For) -> None:
     """What follows the decoding of a ``run``."""
     summary, pictures = _evaluate(study, resolved.dataset, folder)
-    console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all settings"))
+    console.print(
+        tables.rich_table(
+            summary.checkpoints, "Checkpoints, averaged over all settings", tasks.load(study.task).metrics
+        )
+    )
     selection = _select(study, resolved.dataset, folder) if study.select else None
     drawn = [path.name for path in pictures if path.suffix == ".png"]
     if drawn:
@@ -150,7 +153,11 @@ def summarize_command(place: Place) -> None:
     data = pipeline.data_of(study)
     with _going_on(), exclusive_lock(folder):
         summary, pictures = _evaluate(study, data, folder)
-        console.print(tables.rich_table(summary.checkpoints, "Checkpoints, averaged over all settings"))
+        console.print(
+            tables.rich_table(
+                summary.checkpoints, "Checkpoints, averaged over all settings", tasks.load(study.task).metrics
+            )
+        )
         console.print(f"{len(pictures)} pictures in {folder / 'figures'}", markup=False)
         _report(study, data, folder)
 
@@ -176,7 +183,7 @@ def select_command(place: Place, assume_unseen: Unseen = False) -> None:
     data = pipeline.data_of(study)
     with _going_on(), exclusive_lock(folder):
         _select(study, data, folder)
-        if (folder / report.PAGE).is_file():  # it would still show the old choice
+        if RunFolder(folder).page.is_file():  # it would still show the old choice
             _report(study, data, folder)
 
 
@@ -242,7 +249,9 @@ def score_command(
         print(json.dumps(content, indent=2))
         return
     title = str(files[0]) if len(files) == 1 else f"{len(files)} files"
-    console.print(tables.rich_table(frame, f"{title} on {len(examples)} poems of {loaded.folder}"))
+    console.print(
+        tables.rich_table(frame, f"{title} on {len(examples)} poems of {loaded.folder}", task.metrics)
+    )
     for each in read:
         console.print(each.summary, highlight=False, markup=False)
     if len(read) > 1:
@@ -368,7 +377,6 @@ def explain_command(
     allow_pickle: Pickle = False,
 ) -> None:
     """Show one poem's next-character distributions, what each knob leaves of them, and what noise picks."""
-    lessons.han_family()  # what would end the command is asked before a model is loaded
     if split not in SPLITS[1:]:
         raise TangevalError(f"--split {split}: give validation or test")
     _, folder, resolved = _open(study_file, overrides, None, allow_pickle)
@@ -385,9 +393,9 @@ def explain_command(
     with console.status("running the model"):
         content = explaining.explain(resolved, subject, step)
     out = out or folder / "explain" / subject.example.id
-    write_text(out / lessons.FILE, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
-    terminal.show_explained(console, content, lessons.draw(content, out), out)
-    if out.parent == folder / "explain" and (folder / report.PAGE).is_file():  # it shows what is explained
+    write_text(out / explained.FILE, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+    terminal.show_explained(console, content, out / explained.FILE)
+    if out.parent == folder / "explain" and RunFolder(folder).page.is_file():  # it shows what is explained
         made, _ = pipeline.open_results(folder)
         _report(made, pipeline.data_of(made), folder)
 

@@ -180,15 +180,14 @@ def show_server(console: Console, manifest: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-def show_explained(console: Console, content: dict[str, Any], pictures: list[Path], folder: Path) -> None:
-    """The poem as the setting writes it, and what is drawn of it."""
+def show_explained(console: Console, content: dict[str, Any], file: Path) -> None:
+    """The text as the setting writes it, and where every step of it is."""
     console.print(verse(content["couplet"] + content["text"]))
     token = content["vocabulary"][str(content["steps"][content["step"] - 1]["token"])]
     console.print(
         f"step {content['step']} of {len(content['steps'])}: {token!r}", highlight=False, markup=False
     )
-    drawn = ", ".join(path.name for path in pictures if path.suffix == ".png")
-    console.print(f"pictures: {drawn} in {folder}", highlight=False, markup=False)
+    console.print(f"every step: {file}", highlight=False, markup=False)
 
 
 def knobs(setting: dict[str, Any]) -> str:

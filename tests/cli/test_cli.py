@@ -267,7 +267,7 @@ def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
 # explain
 
 
-def test_explain_draws_the_selected_setting_and_names_the_pictures(finished):
+def test_explain_stores_the_selected_setting_and_names_the_file(finished):
     done = tangeval(finished, "explain", "tiny.yaml", "--prompt", "test-2", "--sample", 1)
     folder = Path(RESULTS) / "explain" / "test-2"
     content = json.loads((finished / folder / "explain.json").read_text("utf-8"))
@@ -275,11 +275,10 @@ def test_explain_draws_the_selected_setting_and_names_the_pictures(finished):
     assert done.code == 0
     assert content["checkpoint"]["name"] == chosen["checkpoint"]["checkpoint"]
     assert content["setting"] == {knob: chosen["setting"][knob] for knob in content["setting"]}
-    assert f"pictures: step.png, knobs.png, poem.png, noise.png in {folder}" in done.out
-    assert {path.suffix for path in (finished / folder).iterdir()} == {".json", ".png", ".svg"}
+    assert f"every step: {folder / 'explain.json'}" in done.out
     assert "all texts, 1 explained); open it in a browser" in done.out
     packed = report.packed((finished / folder / "explain.json").read_bytes())
-    assert packed in (finished / RESULTS / report.PAGE).read_text("utf-8")
+    assert packed in (finished / RESULTS / "report.html").read_text("utf-8")
     batch_files = pd.concat(map(pd.read_parquet, (finished / RESULTS / "generations").glob("*.parquet")))
     made = batch_files[
         (batch_files["checkpoint"] == content["checkpoint"]["name"]) & (batch_files["example_id"] == "test-2")

@@ -11,13 +11,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tangeval.analysis import scoring as score
+from tangeval import tasks
+from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
-from tangeval.explain import figures as lessons
-from tangeval.metrics import METRICS
+from tangeval.core.knobs import AXES
 from tangeval.reporting.page import build as report
+from tangeval.reporting.page import packing, schema
+from tangeval.results import explained
+from tangeval.results.folder import RunFolder
+from tests.support.explained import make_explained
 from tests.support.folders import HOSTILE, NAME, make_results
-from tests.support.lesson import make_lessons
+
+STATIC = Path(report.__file__).parent / "static"
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +30,7 @@ def results(tmp_path_factory):
     """A results folder with its study and data; not to be changed."""
     folder = tmp_path_factory.mktemp("results") / "small"
     study, data = make_results(folder)
-    make_lessons(study, data, folder)
+    make_explained(study, data, RunFolder(folder))
     return study, data, folder
 
 
@@ -55,66 +60,88 @@ def units(page: str) -> list:
 def test_the_page_carries_the_csv_files_byte_for_byte(results, page):
     folder = results[2]
     tables = json.loads(block(page, "tables"))
-    assert {"summary.csv", "effects.csv", "checkpoints.csv"} <= set(tables)
-    assert all(unpacked(packed) == (folder / name).read_bytes() for name, packed in tables.items())
+    assert {"summary", "effects", "checkpoints"} <= set(tables)
+    assert all(unpacked(packed) == (folder / f"{name}.csv").read_bytes() for name, packed in tables.items())
 
 
-def test_every_text_is_there_at_its_checkpoint_setting_poem_and_sample(results, page):
+def knobs(setting: dict[str, str]) -> list[float]:
+    return list(map(float, setting.values()))
+
+
+def test_every_text_is_there_at_its_checkpoint_setting_example_and_sample(results, page):
     study, _, folder = results
-    known, texts = facts(page), units(page)
-    frame = score.read_generations(study, folder)
-    own = frame.set_index(["checkpoint", "example_id", "sample", *known["knobs"]])["text"]
+    known = facts(page)
+    names = [knob["name"] for knob in known["knobs"]]
+    frame = scoring.read_generations(study, folder)
+    own = frame.set_index(["checkpoint", "example_id", "sample", *names])["text"]
     seen = 0
-    for (example, sample), (distinct, _, at) in zip(known["places"], texts, strict=True):
-        for place, code in enumerate(at):
+    for unit, content in zip(known["units"], units(page), strict=True):
+        for place, code in enumerate(content["at"]):
             checkpoint, setting = divmod(place, len(known["settings"]))
-            key = (known["checkpoints"][checkpoint], known["examples"][example][0], sample)
-            assert own[(*key, *map(float, known["settings"][setting]))] == distinct[code]
+            key = (known["checkpoints"][checkpoint]["name"], unit["example"], unit["sample"])
+            assert own[(*key, *knobs(known["settings"][setting]))] == content["texts"][code]
             seen += 1
     assert seen == len(frame)
 
 
 def test_flaws_are_those_of_the_scores(results, page):
-    known = facts(page)
-    bits = unpacked(known["flaw_bits"])
-    units, settings = len(known["places"]), len(known["settings"])
+    known, metrics = facts(page), tasks.load("tang").metrics
+    bits = memoryview(unpacked(known["flaw_bits"])).cast("I")
+    flaws = [metric["name"] for metric in known["metrics"] if metric["flaw"]]
     scores = pd.read_parquet(results[2] / "scores.parquet")
     scores = scores[~scores["checkpoint"].isin(["random", "reference"])]
-    assert len(bits) == 2 * len(scores)
-    own = scores.set_index(["checkpoint", "example_id", "sample", *known["knobs"]])
-    for unit in range(0, units, 7):
-        example, sample = known["places"][unit]
-        for column in range(len(known["checkpoints"]) * settings):
-            at = 2 * (unit * len(known["checkpoints"]) * settings + column)
-            checkpoint, setting = divmod(column, settings)
-            row = own.loc[(known["checkpoints"][checkpoint], known["examples"][example][0], sample, *map(float, known["settings"][setting]))]  # fmt: skip
-            wrong = {
-                f
-                for bit, f in enumerate(known["flaws"])
-                if int.from_bytes(bits[at : at + 2], "little") >> bit & 1
-            }
-            assert wrong == {
-                f for f in report.FLAWS if (row[f] > 0 if f == "copied_clauses" else row[f] == 0)
-            }
+    assert len(bits) == len(scores)
+    own = scores.set_index(["checkpoint", "example_id", "sample", *(knob["name"] for knob in known["knobs"])])
+    settings = known["settings"]
+    columns = len(known["checkpoints"]) * len(settings)
+    for number in range(0, len(known["units"]), 7):
+        unit = known["units"][number]
+        for column in range(columns):
+            checkpoint, setting = divmod(column, len(settings))
+            row = own.loc[(known["checkpoints"][checkpoint]["name"], unit["example"], unit["sample"], *knobs(settings[setting]))]  # fmt: skip
+            wrong = {flaw for bit, flaw in enumerate(flaws) if bits[number * columns + column] >> bit & 1}
+            assert wrong == {f for f in flaws if (row[f] > 0 if metrics[f].better == "low" else row[f] == 0)}
+
+
+def test_facts_follow_their_schema_and_the_schema_is_the_models(page):
+    assert schema.Facts.model_validate_json(block(page, "facts")).study == "small"
+    assert all(schema.UnitTexts.model_validate(unit) for unit in units(page))
+    assert schema.FILE.read_text("utf-8") == schema.schema_text()
+
+
+def test_no_content_is_told_by_its_place_in_a_list():
+    def positional(part) -> bool:
+        own = part if isinstance(part, list) else list(part.values()) if isinstance(part, dict) else []
+        return (isinstance(part, dict) and "prefixItems" in part) or any(map(positional, own))
+
+    assert not positional(json.loads(schema.FILE.read_text("utf-8")))
+
+
+def test_every_axis_of_the_grid_is_told_by_name(results, page):
+    """A knob is added to the list, and nothing else: its baselines' rows are keyed by name."""
+    known = facts(page)
+    assert [knob["name"] for knob in known["knobs"]] == list(AXES)
+    assert all(set(setting) == set(AXES) for setting in known["settings"])
+    scripts = "".join(file.read_text("utf-8") for file in STATIC.rglob("*.js") if "vendor" not in file.parts)
+    assert not [name for name in AXES if re.search(rf"""["'`]{name}["'`]""", scripts)]
 
 
 def test_nothing_from_a_text_or_a_name_is_markup_or_unseen(page):
-    assert "onerror=" in unpacked(json.loads(block(page, "tables"))["summary.csv"]).decode()
+    assert "onerror=" in unpacked(json.loads(block(page, "tables"))["summary"]).decode()
     outside = re.sub(r"<script.*?</script>", "", page, flags=re.S)
     assert "onerror" not in outside
     for name in ("facts", "strings", "tables"):
         assert not re.search(
             "[<>&\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]", block(page, name)
         )
-    assert facts(page)["checkpoints"] == ["base", NAME]
+    assert [each["name"] for each in facts(page)["checkpoints"]] == ["base", NAME]
     assert page.count("<script") - page.count('="<script') >= 6
-    texts = {text for distinct, _, _ in units(page) for text in distinct}
-    assert set(HOSTILE) <= texts
+    assert set(HOSTILE) <= {text for unit in units(page) for text in unit["texts"]}
 
 
 def test_inert_json_is_the_same_content_without_a_dangerous_character():
     content = {"<&>": [*HOSTILE, "\ud800", "\U000e0001\u061c\ufeff"]}
-    text = report.inert(content)
+    text = packing.inert(content)
     assert json.loads(text) == content
     assert text.isprintable()
     assert not set("<>&") & set(text)
@@ -145,14 +172,13 @@ def test_the_same_folder_gives_the_same_bytes(results, page, tmp_path):
 
 def test_texts_fill_what_numbers_leave_sample_by_sample(results, page, tmp_path, monkeypatch):
     study, data, folder = results
-    whole = facts(page)["places"]
-    assert len(whole) == facts(page)["noise"] == 90
-    assert [sample for _, sample in whole] == [0] * 45 + [1] * 45
+    whole = facts(page)["units"]
+    assert [unit["sample"] for unit in whole] == [0] * 45 + [1] * 45
     half = len(page.encode()) - sum(map(len, block(page, "units").splitlines())) // 2
     monkeypatch.setattr(report, "LIMIT", half + 100_000)
     _, about = report.write(study, data, folder, tmp_path / "less.html")
     less = (tmp_path / "less.html").read_text("utf-8")
-    kept = facts(less)["places"]
+    kept = facts(less)["units"]
     assert kept == whole[: len(kept)]
     assert 10 < len(kept) < 80
     assert len(less.encode()) <= half + 100_000
@@ -167,23 +193,24 @@ def test_a_folder_without_generations_gives_a_page_that_says_so(results, tmp_pat
     assert path == copy / "report.html"
     assert "no texts" in about
     known = facts(path.read_text("utf-8"))
-    assert (known["has_texts"], known["places"]) == (False, [])
+    assert ("texts" in known["carries"], known["units"]) == (False, [])
 
 
 def test_explained_poems_are_there_byte_for_byte_in_the_poems_order(results, page):
-    carried = [unpacked(line) for line in block(page, "lessons").splitlines()]
-    own = facts(page)["lessons"]
+    carried = [unpacked(line) for line in block(page, "explained").splitlines()]
+    own = facts(page)["explained"]
     assert [each["folder"] for each in own] == ["test-1", "test-3"]
-    assert carried == [(results[2] / "explain" / each["folder"] / lessons.FILE).read_bytes() for each in own]
+    assert carried == [
+        (results[2] / "explain" / each["folder"] / explained.FILE).read_bytes() for each in own
+    ]
     for each, content in zip(own, map(json.loads, carried), strict=True):
         assert (each["example"], each["checkpoint"]) == (content["example_id"], NAME)
-        assert each["steps"] == len(content["steps"])
 
 
 def test_explained_poems_of_other_results_or_versions_are_left_out_and_named(results, tmp_path):
     study, data, folder = results
     copy = shutil.copytree(folder, tmp_path / "small")
-    content = json.loads((copy / "explain" / "test-3" / lessons.FILE).read_text("utf-8"))
+    content = json.loads((copy / "explain" / "test-3" / explained.FILE).read_text("utf-8"))
     changes = {
         "weights": {"checkpoint": {"name": NAME, "fingerprint": "other"}}, "seed": {"seed": 1},
         "base": {"base_model": {"name": "tang-mini", "fingerprint": "other"}}, "poem": {"example_id": "train-1"},
@@ -191,39 +218,44 @@ def test_explained_poems_of_other_results_or_versions_are_left_out_and_named(res
     }  # fmt: skip
     for name, change in changes.items():
         (copy / "explain" / name).mkdir()
-        (copy / "explain" / name / lessons.FILE).write_text(json.dumps(content | change))
+        (copy / "explain" / name / explained.FILE).write_text(json.dumps(content | change))
     (copy / "explain" / "broken").mkdir()
-    (copy / "explain" / "broken" / lessons.FILE).write_text("{")
+    (copy / "explain" / "broken" / explained.FILE).write_text("{")
     path, about = report.write(study, data, copy)
     known = facts(path.read_text("utf-8"))
-    assert [each["folder"] for each in known["lessons"]] == ["test-1", "test-3"]
-    assert dict(known["lessons_left"]) == {
+    assert [each["folder"] for each in known["explained"]] == ["test-1", "test-3"]
+    assert {each["folder"]: each["reason"] for each in known["explained_left_out"]} == {
         "base": "foreign", "broken": "version", "old": "version", "poem": "foreign", "seed": "foreign",
         "weights": "foreign",
     }  # fmt: skip
     assert "2 explained, 6 under explain/ left out" in about
 
 
-@pytest.mark.parametrize("limit", ["LESSONS", "LESSONS_LIMIT"])
+@pytest.mark.parametrize("limit", ["EXPLAINED", "EXPLAINED_LIMIT"])
 def test_more_explained_poems_than_fit_are_left_out_and_named(results, tmp_path, monkeypatch, limit):
     study, data, folder = results
-    packed = report.packed((folder / "explain" / "test-1" / lessons.FILE).read_bytes())
-    monkeypatch.setattr(report, limit, {"LESSONS": 1, "LESSONS_LIMIT": len(packed) + 1}[limit])
+    packed = packing.packed((folder / "explain" / "test-1" / explained.FILE).read_bytes())
+    monkeypatch.setattr(report, limit, {"EXPLAINED": 1, "EXPLAINED_LIMIT": len(packed) + 1}[limit])
     path, about = report.write(study, data, folder, tmp_path / "page.html")
     known = facts(path.read_text("utf-8"))
-    assert [each["folder"] for each in known["lessons"]] == ["test-1"]
-    assert known["lessons_left"] == [["test-3", "room"]]
+    assert [each["folder"] for each in known["explained"]] == ["test-1"]
+    assert known["explained_left_out"] == [{"folder": "test-3", "reason": "room"}]
     assert "1 explained, 1 under explain/ left out" in about
 
 
-def test_the_documents_javascript_is_the_pages():
-    script = (report._ASSETS / "distribution.js").read_text("utf-8")
-    document = (Path(__file__).parents[2] / "docs" / "explain.md").read_text("utf-8")
-    (code,) = re.findall(r"```js\n(.*?)```", document, re.S)
-    assert script.partition("\n\n")[2] == code
+def test_a_page_of_explained_texts_alone_needs_no_results(results, tmp_path):
+    files = sorted(results[2].glob(f"explain/*/{explained.FILE}"))
+    alone = report.write_explained(files, tmp_path / "page.html").read_text("utf-8")
+    assert facts(alone)["carries"] == ["explained"]
+    assert [unpacked(line) for line in block(alone, "explained").splitlines()] == [
+        f.read_bytes() for f in files
+    ]
+    (tmp_path / explained.FILE).write_text("{}")
+    with pytest.raises(TangevalError, match="tangeval explain STUDY"):
+        report.write_explained([tmp_path / explained.FILE], tmp_path / "other.html")
 
 
-@pytest.mark.parametrize("name", [*report.NEEDED, "scores.parquet"])
+@pytest.mark.parametrize("name", ["summary.csv", "effects.csv", "checkpoints.csv", "scores.parquet"])
 def test_a_folder_that_was_not_summarised_is_an_error(results, tmp_path, name):
     study, data, folder = results
     copy = shutil.copytree(folder, tmp_path / "small", ignore=shutil.ignore_patterns(name))
@@ -249,7 +281,7 @@ def luminance(colour: str) -> float:
 
 
 def test_words_and_marks_stand_out_from_every_ground_in_both_themes():
-    style = (report._ASSETS / "report.css").read_text("utf-8")
+    style = (STATIC / "report.css").read_text("utf-8")
     themes = re.findall(r"color-scheme: (\w+);(.*?)}", style, re.S)
     assert [name for name, _ in themes] == ["light", "dark", "dark"]
     colours = [dict(re.findall(r"--([\w-]+): (#\w{6})", text)) for _, text in themes]
@@ -277,27 +309,13 @@ def test_words_and_marks_stand_out_from_every_ground_in_both_themes():
         assert {pair: round(contrast(theme, *pair), 2) for pair in lines if contrast(theme, *pair) < 3} == {}
 
 
-def test_both_languages_say_the_same_things():
-    strings = json.loads((report._ASSETS / "strings.json").read_text("utf-8"))
-    english, chinese = strings["en"], strings["zh"]
-    assert set(chinese) - set(english) == {f"metric.{metric.name}" for metric in METRICS}
-    assert set(english) <= set(chinese)
-    names = {key: set(re.findall(r"\{(\w+)\}", text)) for key, text in english.items()}
-    assert {key: set(re.findall(r"\{(\w+)\}", chinese[key])) for key in english} == names
+def test_every_shared_string_is_in_both_languages_with_the_same_places():
+    strings = json.loads((STATIC / "strings.json").read_text("utf-8"))
+    names = [
+        {key: set(re.findall(r"\{(\w+)\}", text)) for key, text in own.items()} for own in strings.values()
+    ]
+    assert names[0] == names[1]
 
 
-def test_every_string_that_the_page_asks_for_is_there():
-    sources = "".join(
-        file.read_text("utf-8") for file in report._ASSETS.glob("*.*") if file.suffix in (".js", ".html")
-    )
-    asked = re.findall(r'\bt\("([\w.]+)"|data-(?:t|label)="([\w.]+)"', sources)
-    strings = json.loads((report._ASSETS / "strings.json").read_text("utf-8"))["en"]
-    assert len(asked) > 60
-    assert {one or other for one, other in asked} - set(strings) == set()
-    assert {f"flaw.{flaw}" for flaw in report.FLAWS} <= set(strings)
-    composed = {
-        "whose": ("setting", "reference"),
-        "text": ("setting", "reference"),
-        "left": ("version", "foreign", "room"),
-    }
-    assert {f"explain.{kind}.{name}" for kind, names in composed.items() for name in names} <= set(strings)
+def test_every_view_is_on_the_list():
+    assert {file.stem for file in (STATIC / "views").iterdir()} == set(report.VIEWS)

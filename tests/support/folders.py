@@ -34,7 +34,7 @@ STUDY: dict[str, Any] = {
 
 def manifest(study: str, names: list[str], data: dataset.Dataset) -> dict[str, Any]:
     checkpoints = [
-        {"name": name, "step": None if name == "base" else 10 * place, "kind": "adapter",
+        {"name": name, "step": None if name == "base" else 10 * place, "kind": "base" if name == "base" else "adapter",
          "path": f"/secret/{name}", "fingerprint": f"f{place}", "seen": {"validation": 0, "test": 0}}
         for place, name in enumerate(names)
     ]  # fmt: skip

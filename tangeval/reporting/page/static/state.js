@@ -1,87 +1,94 @@
-// state.js: all that a reader can choose, in one object and in the address, so that a link shows what its sender saw.
+/**
+ * state.js: all that a reader can choose, in one object and in the address, so that a link shows what its sender saw.
+ *
+ * state       key → value: a string, or a boolean
+ * declare     adds keys: {key: {first, options() | allows(text), label}}; what an address says is data, and may be anything
+ * change      sets keys, draws again and writes the address
+ * grid        knob → its values as summary.csv writes them, from what cuts most to what cuts least
+ */
+const store = (() => {
+  const { facts, knobs, t, knobLabel, joined, reader } = core;
+  const state = {}, fields = {};
+  let rendering = () => {}, writing = 0;
 
-const KNOBS = { temperature: "t", top_k: "k", top_p: "p", max_length: "l" };
-const OFF = { top_k: "0", top_p: "1" };
-/** The values of each knob as summary.csv writes them, from what cuts most to what cuts least. */
-const GRID = Object.fromEntries(FACTS.knobs.map((knob, place) => {
-  const size = (text) => (OFF[knob] === text ? Infinity : Number(text));
-  return [knob, [...new Set(FACTS.settings.map((setting) => setting[place]))].sort((a, b) => size(a) - size(b))];
-}));
-const VARIED = FACTS.knobs.filter((knob) => GRID[knob].length > 1);
-const SETTING = new Map(FACTS.settings.map((setting, place) => [setting.join("|"), place]));
-const PER_SETTING = FACTS.metrics.filter((metric) => metric.per_setting).map((metric) => metric.name);
-const TABS = ["glance", "explore", "explain", "pictures", "trust"];
-const MARKS = ["none", "equal", "copied", "rhyme", "tone"];
+  function declare(more) {
+    for (const [key, field] of Object.entries(more)) {
+      if (key in fields) throw new Error(`state ${key} is declared twice`);
+      fields[key] = field;
+      state[key] = field.first;
+    }
+  }
+  const choices = (key) => fields[key].options();
+  function allowed(key, text) {
+    const { first, options, allows } = fields[key];
+    if (typeof first === "boolean") return text === "0" || text === "1";
+    return allows ? allows(text) : options().some(([value]) => value === text);
+  }
 
-/** The checkpoint and setting that the study chose; else the nearest setting, or the last checkpoint's first one. */
-function chosen() {
-  const selection = FACTS.selection;
-  const found = selection && FACTS.checkpoints.indexOf(selection.checkpoint.checkpoint);
-  const setting = selection && (selection.setting ?? selection.nearest[0]);
-  const same = (own) => FACTS.knobs.every((knob, place) => Number(own[place]) === setting[knob]);
-  return { checkpoint: found ?? FACTS.checkpoints.length - 1, setting: (setting && FACTS.settings.find(same)) || FACTS.settings[0] };
-}
+  function change(changes) {
+    Object.assign(state, changes);
+    rendering();
+    clearTimeout(writing);
+    writing = setTimeout(writeAddress, 120); // browsers limit how often the address may change
+  }
+  function writeAddress() {
+    const said = Object.keys(fields).map((key) => [key, typeof state[key] === "boolean" ? Number(state[key]) : state[key]]);
+    history.replaceState(null, "", `#${new URLSearchParams(said)}`);
+  }
+  function readAddress() {
+    for (const [key, text] of new URLSearchParams(location.hash.slice(1)))
+      if (Object.hasOwn(fields, key) && allowed(key, text)) state[key] = typeof fields[key].first === "boolean" ? text === "1" : text;
+  }
+  const onChange = (render) => { rendering = render; };
 
-const among = (...values) => [values[0], (text) => values.includes(text)];
-const flag = (on) => [on ? "1" : "0", (text) => text === "0" || text === "1"];
-const checkpointNumber = (text) => /^\d+$/.test(text) && Number(text) < FACTS.checkpoints.length;
-const CHOSEN = chosen();
-/** Each key's first value, and what else it may be: what an address says is data, and may be anything. */
-const FIELDS = {
-  tab: among(...TABS),
-  lang: [navigator.language.startsWith("zh") ? "zh" : "en", (text) => Object.hasOwn(STRINGS, text)],
-  theme: among("auto", "light", "dark"),
-  split: [FACTS.selection?.rule.split ?? FACTS.splits[0], (text) => FACTS.splits.includes(text)],
-  metric: [FACTS.selection?.rule.setting.by ?? "bleu", (text) => PER_SETTING.includes(text)],
-  ...Object.fromEntries(FACTS.knobs.map((knob, place) => [KNOBS[knob], [CHOSEN.setting[place], (text) => GRID[knob].includes(text)]])),
-  on: [FACTS.checkpoints.map((_, place) => place).join("."), (text) => text === "" || text.split(".").every(checkpointNumber)],
-  a: [String(CHOSEN.checkpoint), checkpointNumber],
-  b: [FACTS.checkpoints[0] === "base" && CHOSEN.checkpoint > 0 ? "0" : "", (text) => text === "" || text === "pin" || checkpointNumber(text)],
-  pin: ["", (text) => text === "" || (checkpointNumber(text.split("~")[0]) && SETTING.has(text.split("~").slice(1).join("|")))],
-  poem: [FACTS.examples.find(([, split]) => split === "test")?.[0] ?? FACTS.examples[0][0], (text) => FACTS.examples.some(([id]) => id === text)],
-  sample: ["0", (text) => /^\d{1,4}$/.test(text)],
-  mark: ["equal", (text) => MARKS.includes(text)],
-  flaw: among("first", "all", ...FACTS.flaws),
-  up: flag(false), every: flag(false), digits: flag(false),
-  x: [VARIED.includes("top_p") ? "top_p" : VARIED.at(-1) ?? "top_p", (text) => FACTS.knobs.includes(text)],
-  y: [VARIED[0] ?? "temperature", (text) => FACTS.knobs.includes(text)],
-  knob: [VARIED[0] ?? "temperature", (text) => FACTS.knobs.includes(text)],
-  quality: [FACTS.selection?.rule.setting.by ?? "bleu", (text) => PER_SETTING.includes(text)],
-  diversity: ["distinct_2", (text) => PER_SETTING.includes(text)],
-  lesson: [FACTS.lessons[0]?.folder ?? "", (text) => FACTS.lessons.some((each) => each.folder === text)],
-  step: ["", (text) => /^\d{0,5}$/.test(text)], // "" here and below: the poem's own
-  et: ["", (text) => /^(\d{1,3}(\.\d{1,9})?)?$/.test(text)],
-  ek: ["", (text) => /^\d{0,7}$/.test(text)],
-  ep: ["", (text) => text === "" || (/^[01](\.\d{1,9})?$/.test(text) && Number(text) > 0 && Number(text) <= 1)],
-};
-const state = Object.fromEntries(Object.entries(FIELDS).map(([key, [first]]) => [key, first]));
-state.digits = false; // read by `number` as true or false: see `readAddress`
+  const grid = Object.fromEntries(facts.knobs.map(({ name, values }) => [name, values]));
+  const varied = facts.knobs.map(({ name }) => name).filter((name) => grid[name].length > 1);
+  const keyOf = (setting) => facts.knobs.map(({ name }) => setting[name]).join("~");
+  const places = new Map(facts.settings.map((setting, place) => [keyOf(setting), place]));
+  /** The place of a setting in the study's grid; undefined where it is not in it. */
+  const placeOf = (setting) => places.get(keyOf(setting));
 
-let rendering = () => {};
-let writing = 0;
+  /** The checkpoint and setting that the study chose; else the nearest setting, or the last checkpoint's first one. */
+  function choose() {
+    const { selection, settings, checkpoints } = facts;
+    const found = selection ? checkpoints.findIndex(({ name }) => name === selection.checkpoint.checkpoint) : checkpoints.length - 1;
+    const wanted = selection && (selection.setting ?? selection.nearest[0]);
+    const same = (own) => facts.knobs.every(({ name }) => Number(own[name]) === wanted[name]);
+    return { checkpoint: found, setting: (wanted && settings.find(same)) || settings[0] };
+  }
+  const chosen = choose();
 
-function change(changes) {
-  Object.assign(state, changes);
-  rendering();
-  clearTimeout(writing);
-  writing = setTimeout(writeAddress, 120); // browsers limit how often the address may change
-}
+  const settingNow = () => Object.fromEntries(facts.knobs.map(({ name }) => [name, state[name]]));
+  /** Set the sliders to `setting`, and what else is given. */
+  const goTo = (setting, more) => change({ ...setting, ...more });
+  const nameOf = (place) => facts.checkpoints[place].name;
+  /** The numbers of the checkpoints that are ticked. */
+  const ticked = () => (state.on ? state.on.split(".").map(Number) : []);
+  const spellValue = (knob, text) => (knobs[knob].off === text ? t("off") : text);
+  const spell = (setting) => joined(facts.knobs.map(({ name }) => `${knobLabel(name)} ${spellValue(name, setting[name])}`));
+  const isCheckpoint = (text) => /^\d+$/.test(text) && Number(text) < facts.checkpoints.length;
+  /** Metrics that have a value for each setting. */
+  const perSetting = facts.metrics.filter((metric) => metric.per_setting).map((metric) => metric.name);
+  const headline = facts.metrics.filter((metric) => metric.headline).map((metric) => metric.name);
+  const metricOptions = () => perSetting.map((name) => [name, core.label(name)]);
+  const knobOptions = () => varied.map((name) => [name, knobLabel(name)]);
+  const by = facts.selection?.rule.setting.by ?? headline.find((name) => perSetting.includes(name)) ?? perSetting[0];
 
-function writeAddress() {
-  const said = Object.keys(FIELDS).map((key) => [key, typeof state[key] === "boolean" ? (state[key] ? "1" : "0") : state[key]]);
-  history.replaceState(null, "", `#${new URLSearchParams(said)}`);
-}
+  declare({
+    lang: { first: navigator.language.startsWith("zh") ? "zh" : "en", label: "language", options: () => [["en", "English"], ["zh", "中文"]] },
+    theme: { first: "auto", label: "theme", options: () => ["auto", "light", "dark"].map((name) => [name, t(`theme.${name}`)]) },
+  });
+  if (facts.carries.includes("summary")) declare({
+    split: { first: facts.selection?.rule.split ?? facts.splits[0].name, label: "split", options: () => facts.splits.map(({ name }) => [name, t(`split.${name}`)]) },
+    metric: { first: by, label: "metric", options: metricOptions },
+    on: { first: facts.checkpoints.map((_, place) => place).join("."), allows: (text) => text === "" || text.split(".").every(isCheckpoint) },
+    a: { first: String(chosen.checkpoint), label: "ending.of", options: () => facts.checkpoints.map(({ name }, place) => [String(place), name]) },
+    digits: { first: false, label: "digits" },
+    ...Object.fromEntries(facts.knobs.map(({ name }) => [name, { first: chosen.setting[name], allows: (text) => grid[name].includes(text) }])),
+  });
 
-function readAddress() {
-  for (const [key, text] of new URLSearchParams(location.hash.slice(1)))
-    if (Object.hasOwn(FIELDS, key) && FIELDS[key][1](text)) state[key] = text;
-  for (const key of ["up", "every", "digits"]) state[key] = state[key] === "1" || state[key] === true;
-}
-
-/** Set the sliders to `setting`, and what else is given. */
-const goTo = (setting, more) => change({ ...Object.fromEntries(FACTS.knobs.map((knob, place) => [KNOBS[knob], setting[place]])), ...more });
-const settingNow = () => FACTS.knobs.map((knob) => state[KNOBS[knob]]);
-const ticked = () => (state.on ? state.on.split(".").map(Number) : []);
-const nameOf = (place) => FACTS.checkpoints[place];
-const ofKnob = (knob, text) => (OFF[knob] === text ? t("off") : text);
-const spell = (setting) => joined(FACTS.knobs.map((knob, place) => `${t(`knob.${knob}`)} ${ofKnob(knob, setting[place])}`));
+  return Object.freeze({
+    state, declare, choices, fields, change, readAddress, onChange, grid, varied, keyOf, placeOf, chosen, settingNow, goTo, nameOf, ticked,
+    spellValue, spell, isCheckpoint, perSetting, headline, metricOptions, knobOptions, by, reader,
+  });
+})();

@@ -1,0 +1,184 @@
+"""What ``report.html`` knows beside its tables and texts: the contract between ``build.py`` and the scripts.
+
+``Facts`` reaches the scripts as JSON under the names that stand here (``core.facts``), and
+``static/facts.schema.json`` is its JSON Schema; ``python -m tangeval.reporting.page.schema`` writes it.
+Numbers of a setting are strings, as ``summary.csv`` has them. ``{en, zh}`` are a reader's languages.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FILE = Path(__file__).parent / "static" / "facts.schema.json"
+Words = dict[str, str]  # by language
+SettingText = dict[str, str]  # by knob
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
+
+
+class KnobFacts(_Record):
+    """An axis of the grid. ``values`` run from what cuts most to what cuts least; ``off`` is a cut's that changes nothing."""
+
+    name: str
+    kind: str
+    label: Words
+    letter: str
+    off: str | None
+    values: list[str]
+
+
+class MetricFacts(_Record):
+    """A metric, in the order of the tables; ``flaw`` is what is said of a text that fails it."""
+
+    name: str
+    label: Words
+    better: Literal["high", "low"]
+    level: str
+    share: bool
+    headline: bool
+    per_setting: bool
+    flaw: Words | None
+
+
+class Checkpoint(_Record):
+    """``base`` says whether it is the model before fine-tuning; ``seen`` counts training examples by split."""
+
+    name: str
+    base: bool
+    kind: str
+    fingerprint: str | None
+    seen: dict[str, int] | None
+
+
+class Split(_Record):
+    name: str
+    examples: int
+    samples: int
+
+
+class Example(_Record):
+    id: str
+    split: str
+    input: str
+    reference: str
+
+
+class Unit(_Record):
+    """An example and a sample whose texts are on the page, in the order of the packed ``UnitTexts``."""
+
+    example: str
+    sample: int
+
+
+class Run(_Record):
+    """How the results were made: ``made`` in words, by what is said."""
+
+    base_model: str
+    data: str
+    noise_shared: bool
+    made: dict[str, str]
+    left_out: list[str]
+
+
+class RhymeGroup(_Record):
+    """Characters that rhyme; ``level`` is their tone (平)."""
+
+    level: bool
+    characters: str
+
+
+class Verse(_Record):
+    """How verse is read: ``characters`` is a class of a regular expression, ``variants`` maps each to the one compared."""
+
+    characters: str
+    variants: dict[str, str]
+    rhymes: list[RhymeGroup]
+
+
+class ExplainedText(_Record):
+    """A text of ``tangeval explain``, in the order of the packed files."""
+
+    folder: str
+    example: str
+    input: str
+    checkpoint: str
+    follows: Literal["setting", "reference"]
+
+
+class LeftOut(_Record):
+    """A folder under ``explain/`` that is not on the page: of another ``version`` or results, or no ``room``."""
+
+    folder: str
+    reason: Literal["version", "foreign", "room"]
+
+
+class CopiedRun(_Record):
+    """Normalised characters of a text that stand in a training text."""
+
+    begin: int
+    length: int
+
+
+class UnitTexts(_Record):
+    """The texts of a unit, packed: the distinct ones, their runs, and which has each checkpoint × setting."""
+
+    texts: list[str]
+    copied: list[list[CopiedRun]]
+    at: list[int]
+
+
+class Facts(_Record):
+    """``carries`` names what views may need: tables by their file's name, ``texts``, ``explained``, ``selection``.
+
+    ``flaw_bits`` are packed 32-bit numbers, unit by unit, checkpoint by checkpoint, setting by setting: a bit for
+    each metric with a ``flaw``. ``selection`` is ``selection.json``.
+    """
+
+    study: str
+    yaml: str = ""
+    carries: list[str]
+    baselines: list[str]
+    knobs: list[KnobFacts]
+    metrics: list[MetricFacts] = []
+    settings: list[SettingText] = []
+    checkpoints: list[Checkpoint] = []
+    splits: list[Split] = []
+    examples: list[Example] = []
+    run: Run | None = None
+    selection: dict[str, Any] | None = None
+    signatures: dict[str, str] = {}
+    explained: list[ExplainedText] = []
+    explained_left_out: list[LeftOut] = []
+    units: list[Unit] = []
+    flaw_bits: str
+    least_run: int
+    verse: Verse | None = None
+
+
+def schema_text() -> str:
+    """Return the JSON Schema of ``Facts``, a definition a line."""
+    schema = Facts.model_json_schema()
+    packed = UnitTexts.model_json_schema()
+    parts = {
+        "$defs": schema.pop("$defs") | packed.pop("$defs") | {"UnitTexts": packed},
+        "properties": schema.pop("properties"),
+    }
+    lines = [
+        f'"{key}": {{\n'
+        + ",\n".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in each.items())
+        + "\n}"
+        for key, each in parts.items()
+    ]
+    return (
+        "{\n"
+        + ",\n".join([*(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in schema.items()), *lines])
+        + "\n}\n"
+    )
+
+
+if __name__ == "__main__":
+    FILE.write_text(schema_text(), "utf-8")

@@ -1,0 +1,28 @@
+// How far the others are from the chosen checkpoint and setting, with intervals.
+{
+  const { facts, label, t } = core, { dotPanel, panels, css } = charts, MOST = 20;
+  const text = (number) => (number == null ? "" : String(number));
+  const named = (each) => each.checkpoint ?? facts.knobs.map(({ name, letter }) => `${letter} ${each[name]}`).join(" · ");
+
+  addView({
+    id: "ties", tab: "pictures", kind: "picture", panels: "half", needs: ["selection"],
+    title: { en: "Ties of the selection", zh: "難分高下者" },
+    note: {
+      en: "The best one's value minus each other's, with 95 % intervals; open dots cannot be told from the best (paired permutation test, Holm). The 20 nearest settings are drawn; the table has all.",
+      zh: "最佳者減去其他各者之差與 95 % 區間；空心點無法與最佳者分辨（成對排列檢定，Holm 校正）。圖中為最接近的 20 組設定；表中有全部。",
+    },
+    strings: {
+      en: { "ties.checkpoints": "Checkpoints, by {metric}", "ties.of.settings": "Settings, by {metric}" },
+      zh: { "ties.checkpoints": "檢查點，依{metric}", "ties.of.settings": "設定，依{metric}" },
+    },
+    render(picture) {
+      const { rule, runners_up: { checkpoints, settings = [] } } = facts.selection;
+      const row = (each) => ({ name: named(each), colour: css(each.distinguishable ? "--accent" : "--late"), open: !each.distinguishable,
+        value: text(each.difference), low: text(each.difference_low), high: text(each.difference_high) });
+      const kinds = [{ metric: rule.checkpoint, rows: checkpoints, key: "ties.checkpoints" }, { metric: rule.setting.by, rows: settings.slice(0, MOST), key: "ties.of.settings" }];
+      const panel = ({ metric, rows, key }) => ({ title: t(key, { metric: label(metric) }), draw: (box) => dotPanel(box, { rows: rows.map(row), zero: true }) });
+      const said = (each) => [named(each), ...["difference", "difference_low", "difference_high", "p_holm"].map((key) => text(each[key]))];
+      panels(picture, kinds.filter(({ rows }) => rows.length).map(panel), () => [["what", "difference", "low", "high", "p (Holm)"], ...[...checkpoints, ...settings].map(said)]);
+    },
+  });
+}
