@@ -17,13 +17,14 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from tangeval import pipeline
+from tangeval import generation, pipeline
 from tangeval.analysis import compare as comparing
 from tangeval.analysis import scoring as score
 from tangeval.cli.progress import Decoding
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import quieten
 from tangeval.core.study import Study, load_study
+from tangeval.engines import make
 from tangeval.reporting.page import build as pages
 from tangeval.resolve import resolve
 from tangeval.results.files import exclusive_lock, read_json
@@ -161,11 +162,12 @@ def run(
     resolved = resolve(read)
     pipeline.check(resolved, assume_unseen=assume_unseen)
     with exclusive_lock(folder):
-        waiting = pipeline.pending(resolved, folder, overwrite=overwrite)
-        with Decoding(
-            Console(width=120, force_terminal=False), waiting.sequences, resolved.names
-        ) as progress:
-            pipeline.decode(resolved, folder, progress.advance)
+        with make(resolved) as engine:
+            waiting = generation.pending(resolved, folder, engine, overwrite=overwrite)
+            with Decoding(
+                Console(width=120, force_terminal=False), waiting.sequences, resolved.names
+            ) as progress:
+                generation.decode(resolved, folder, progress.advance, engine=engine)
         pipeline.evaluate(read, resolved.dataset, folder)
         if read.select:
             pipeline.choose(read, resolved.dataset, folder)

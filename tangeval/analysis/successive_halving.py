@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tangeval import generation as generate
+from tangeval import generation
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import Measured, groups
 from tangeval.analysis.select import generation_config, knobs_of, shortfalls, shown
@@ -21,6 +21,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import Checkpoint
+from tangeval.engines import make
 from tangeval.metrics import BY_NAME
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import write_json, write_parquet
@@ -132,8 +133,8 @@ def _generate(
     changes = {"splits": [split], "samples": samples, "decoding": decoding, "select": None}
     study = resolved.study.model_copy(update=changes)
     own = replace(resolved, study=study)
-    batches, _ = generate.plan(own, folder)
-    pending = [batch for batch in batches if not RunFolder(folder).batch_file(batch.id).is_file()]
-    with watch(what, sum(batch.sequences() for batch in pending)) as progress:
-        generate.generate(own, folder, progress.advance)
+    with make(own) as engine:
+        pending = generation.pending(own, folder, engine, overwrite=True)
+        with watch(what, pending.sequences) as progress:
+            generation.decode(own, folder, progress.advance, engine=engine)
     return study

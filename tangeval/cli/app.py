@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from tangeval import pipeline, tasks
+from tangeval import generation, pipeline, tasks
 from tangeval.analysis import compare as comparing
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
@@ -27,8 +27,8 @@ from tangeval.core.libraries import quieten
 from tangeval.core.study import Study, load_study, named_numbers
 from tangeval.core.types import RANDOM, REFERENCE, SPLITS
 from tangeval.core.untrusted import inert
-from tangeval.engines import ray as cluster
-from tangeval.engines.base import needs_logits
+from tangeval.engines import make
+from tangeval.engines.base import Engine, needs_logits
 from tangeval.judge import grading as judge
 from tangeval.models.checkpoints import discover, trained_on
 from tangeval.reporting import tables
@@ -100,8 +100,8 @@ def run(
     pipeline.check(resolved, assume_unseen=assume_unseen)
     if dry_run:
         read = mirror.copied(place) if mirror.is_url(place) else nullcontext(Path(place))
-        with read as folder, _workers(on, resolved) as workers:
-            _show_plan(resolved, folder, workers)
+        with read as folder, make(resolved, on=on) as engine:
+            _show_plan(resolved, folder, engine)
         return
     with _results(place) as folder:
         _generate(resolved, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
@@ -493,12 +493,12 @@ def _generate(
     keep_going: bool,
     audience: For = "people",
 ) -> None:
-    with _going_on(), _workers(on, resolved) as workers:
-        pending = pipeline.pending(resolved, folder, overwrite=overwrite, workers=workers)
+    with _going_on(), make(resolved, on=on) as engine:
+        pending = generation.pending(resolved, folder, engine, overwrite=overwrite)
         _show_pending(resolved, pending, audience)
         with Decoding(console, pending.sequences, resolved.names, audience) as progress:
-            failed = pipeline.decode(
-                resolved, folder, progress.advance, keep_going=keep_going, workers=workers
+            failed = generation.decode(
+                resolved, folder, progress.advance, keep_going=keep_going, engine=engine
             )
     if resolved.served:
         terminal.show_server(console, RunFolder(folder).manifest)
@@ -509,25 +509,10 @@ def _generate(
         )
 
 
-@contextmanager
-def _workers(on: str | None, resolved: ResolvedStudy) -> Iterator[cluster.Nodes | None]:
-    """The nodes of a cluster; None is this process."""
-    if on is None:
-        yield None
-        return
-    if resolved.served:
-        raise TangevalError(
-            "--on: the study's texts are a server's (engine); leave --on out, and put the cluster behind the server"
-        )
-    with cluster.connect(on, resolved) as nodes:
-        console.print(f"{on}: {nodes}", highlight=False)
-        yield nodes
-
-
-def _show_pending(resolved: ResolvedStudy, pending: pipeline.Pending, audience: For) -> None:
+def _show_pending(resolved: ResolvedStudy, pending: generation.Pending, audience: For) -> None:
     if pending.stale:
         console.print(
-            f"[yellow]{len(pending.stale)} batch files of an earlier run fit no longer[/] ({pipeline.STALE}) and are removed",
+            f"[yellow]{len(pending.stale)} batch files of an earlier run fit no longer[/] ({generation.STALE}) and are removed",
             highlight=False,
         )
     settings = len(resolved.study.decoding.settings())
@@ -602,9 +587,8 @@ def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int
         )
 
 
-def _show_plan(resolved: ResolvedStudy, folder: Path, workers: cluster.Nodes | None) -> None:
-    batches, estimate = pipeline.planned(resolved, folder, workers)
-    pending = [batch for batch in batches if not RunFolder(folder).batch_file(batch.id).is_file()]
+def _show_plan(resolved: ResolvedStudy, folder: Path, engine: Engine) -> None:
+    pending = generation.pending(resolved, folder, engine, overwrite=True).waiting
     table = Table(
         "checkpoint",
         "step",
@@ -626,4 +610,4 @@ def _show_plan(resolved: ResolvedStudy, folder: Path, workers: cluster.Nodes | N
             f"{outputs:,}",
         )
     console.print(table)
-    console.print(estimate(pending), highlight=False)
+    console.print(generation.estimate(folder, engine, pending), highlight=False)

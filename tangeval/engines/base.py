@@ -15,6 +15,7 @@ from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import KNOB, KNOBS, Setting
 from tangeval.core.study import WEIGHTS, Section
 from tangeval.core.types import Checkpoint, Example
+from tangeval.models.tokens import Prompt
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.plan import GENERATIONS, Batch
 
@@ -139,6 +140,16 @@ class Engine(Protocol):
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         """Yield each job when it is done; those left of a checkpoint that cannot be used are dropped."""
         ...
+
+
+def asked(resolved: ResolvedStudy, example: Example) -> Prompt:
+    """Return an example's prompt, as ``models.tokens`` takes it."""
+    return resolved.task.prompt(example, resolved.study.prompt)
+
+
+def wording(resolved: ResolvedStudy) -> Prompt:
+    """Return the prompt of a made-up example: what it says besides the example's own texts is the wording."""
+    return asked(resolved, Example("", "instruction", "input", "reference", "test"))
 
 
 #: For an engine that honours every knob.

@@ -67,6 +67,24 @@ def load_config(base: Base) -> Any:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
 
 
+def context_length(config: Any) -> int | None:
+    """Return how many tokens a model's positions reach, learned or rotary; None where it declares no limit.
+
+    Where RoPE is scaled, the limit is that of the scaled positions: already in
+    ``max_position_embeddings`` for llama3 and longrope, else the original one times the factor (as
+    vLLM reads it). A sliding window bounds how far back a token sees, and not where it may stand.
+    """
+    text = config.get_text_config()
+    limit: int | None = getattr(text, "max_position_embeddings", None)
+    declared = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    factors = [1.0]
+    for rope in declared.values() if all(isinstance(v, dict) for v in declared.values()) else [declared]:
+        if rope.get("rope_type", rope.get("type")) in ("linear", "dynamic", "yarn"):
+            limit = rope.get("original_max_position_embeddings") or limit
+            factors.append(float(rope.get("factor") or 1.0))
+    return limit and int(limit * max(factors))
+
+
 def load_model(base: Base, load: Load, *, shared_out: bool = False) -> PreTrainedModel:
     """Return the model's weights on ``device()``, in evaluation mode.
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from tangeval import generation as generate
-from tangeval import pipeline
+from tangeval import generation
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
+from tangeval.engines import make
 from tangeval.engines import ray as clusters
+from tangeval.engines.base import Job
 from tangeval.resolve import resolve
 from tangeval.results import plan
 from tangeval.results.folder import RunFolder
@@ -31,10 +32,10 @@ QUICK = {
 
 @pytest.fixture(scope="module", autouse=True)
 def three_nodes():
-    """Three nodes of one CPU each, the first of them the head."""
-    with pytest.MonkeyPatch.cache_key() as patch:
+    """A head without room, and two nodes of one CPU each."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {**SMALL, "include_dashboard": False, "_system_config": QUICK}
+        head = {**SMALL, "num_cpus": 0, "include_dashboard": False, "_system_config": QUICK}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(2):
             cluster.add_node(**SMALL)
@@ -57,41 +58,36 @@ def study(tiny_model, tiny_run, tmp_path_factory):
 def alone(study, tmp_path_factory):
     """The results of one machine."""
     folder = tmp_path_factory.mktemp("alone")
-    pipeline.decode(resolve(load_study(study)), folder)
+    generation.decode(resolve(load_study(study)), folder)
     return folder
 
 
 def contents(folder):
     """Every file but the times."""
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != generate.TIMINGS]
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "timings.jsonl"]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def decode(study, folder, on_progress=lambda *told: None, **options):
+def decode(study, folder, on_progress=lambda *news: None, **options):
     resolved = resolve(load_study(study))
-    with clusters.connect("ray", resolved) as nodes:
-        return pipeline.decode(
-            resolved, folder, lambda *told: on_progress(nodes, *told), workers=nodes, **options
-        )
+    with make(resolved, on="ray") as engine:
+        return generation.decode(resolved, folder, on_progress, engine=engine, **options)
 
 
-def test_a_node_that_dies_loses_nothing_and_one_that_joins_gets_work(three_nodes, study, alone, tmp_path):
-    places, joined, ended = set(), [], []
+def test_nodes_that_die_lose_nothing_and_those_that_join_get_work(three_nodes, study, alone, tmp_path):
+    """The head has no room for a job, and all others die: what is left is done on those that join."""
+    joined, ended = [], []
 
-    def watch(nodes, name, more, text):
+    def watch(name, more, text):
         ended.append(more)
-        places.update(hand.node for hand, _ in nodes._working.values())
         if not joined and sum(ended) > 20:
-            killed = three_nodes.list_all_nodes()[-1]
-            assert killed.node_id in places
-            three_nodes.remove_node(killed, allow_graceful=False)
-            joined.append(three_nodes.add_node(**SMALL).node_id)
+            for node in three_nodes.list_all_nodes()[1:]:
+                three_nodes.remove_node(node, allow_graceful=False)
+            joined.extend(three_nodes.add_node(**SMALL) for _ in range(2))
 
-    with pytest.warns(UserWarning, match=r"node .* died or lost a process; its job is done again"):
-        decode(study, tmp_path, watch)
+    decode(study, tmp_path, watch)
     assert contents(tmp_path) == contents(alone)
-    assert len(places) == 4
-    assert set(joined) <= places
+    assert joined
     batches = plan.read_plan(RunFolder(tmp_path))
     assert len(batches) > 25
     assert sum(ended) == sum(batch.sequences() for batch in batches)
@@ -102,7 +98,7 @@ def test_what_is_lacking_is_made_on_the_nodes_and_nothing_else(study, alone, tmp
     lost = min((folder / "generations").iterdir())
     lost.unlink()
     ended = []
-    decode(study, folder, lambda nodes, name, more, text: ended.append(more))
+    decode(study, folder, lambda name, more, text: ended.append(more))
     assert contents(folder) == contents(alone)
     (batch,) = [
         batch for batch in plan.read_plan(RunFolder(folder)) if RunFolder(folder).batch_file(batch.id) == lost
@@ -118,24 +114,28 @@ def test_a_checkpoint_that_cannot_be_used_is_left_out_as_on_one_machine(study, t
     own.write_text(text)
     failed = decode(own, tmp_path / "cluster", keep_going=True)
     assert [skipped.path.name for skipped in failed] == ["checkpoint-10"]
-    pipeline.decode(resolve(load_study(own)), tmp_path / "alone", keep_going=True)
+    generation.decode(resolve(load_study(own)), tmp_path / "alone", keep_going=True)
     assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
 
 
 def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(study, tiny_run, tmp_path):
     """The nodes of the test have what this process has: so what is expected of them differs."""
     resolved = resolve(load_study(study))
-    moved = tuple(replace(c, path=tmp_path / "nowhere") if c.path else c for c in resolved.checkpoints)
-    whole = clusters._Brief(resolved, True, 1, 0, resolved.fingerprints)
+    checkpoint = resolved.checkpoints[1]
+    weights = resolved.fingerprints[checkpoint.name]
+    moved = replace(checkpoint, path=tmp_path / "nowhere")
+    examples = resolved.examples("test")
     asked = [
-        (replace(whole, resolved=replace(resolved, checkpoints=moved)), {}),
-        (replace(whole, fingerprints=dict.fromkeys(resolved.fingerprints, "other")), {}),
-        (replace(whole, threads=2), {"engine": "cpu torch.float32 1 threads"}),
+        (1, Job(moved, examples=examples), {}, weights),
+        (1, Job(checkpoint, examples=examples), {}, "other"),
+        (2, Job(checkpoint, examples=examples), {"engine": "cpu torch.float32 1 threads"}, weights),
     ]
-    job = generate.Job(resolved.checkpoints[1], examples=resolved.examples("test"))
-    with clusters.connect("ray", resolved):
-        workers = [(ray.remote(clusters._Worker).remote(brief, None), facts) for brief, facts in asked]
-        errors = [told.error for told in ray.get([w.do.remote(job, facts) for w, facts in workers])]
+    with make(resolved, on="ray"):
+        errors = []
+        for threads, job, facts, expected in asked:
+            worker = ray.remote(clusters._Worker).remote(resolved, False, threads, 0)
+            errors.append(ray.get(worker.do.remote(job, facts, expected)).error)
+            ray.kill(worker)
     assert all(error.startswith("node ") for error in errors)
     assert f"there is no {tmp_path / 'nowhere'} (checkpoints); put base model and checkpoints" in errors[0]
     assert f"weights in {tiny_run / 'checkpoint-10'}: " in errors[1]
@@ -144,7 +144,7 @@ def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(s
     )
 
 
-class Deadly(generate.Job):
+class Deadly(Job):
     """A job that ends every process that reads it."""
 
     def __reduce__(self):
@@ -153,33 +153,23 @@ class Deadly(generate.Job):
 
 def test_a_job_that_takes_every_process_with_it_ends_the_run(study):
     resolved = resolve(load_study(study))
-    with clusters.connect("ray", resolved) as nodes:
-        nodes.__dict__["_survey"] = (None, {})
-        jobs = nodes.make([Deadly(resolved.checkpoints[0])], lambda *told: None)
-        with (
-            pytest.warns(UserWarning, match="lost a process"),
-            pytest.raises(TangevalError, match="killed 3 times"),
-        ):
-            next(jobs)
+    with (
+        make(resolved, on="ray") as engine,
+        pytest.raises(TangevalError, match="its process died 4 times"),
+    ):
+        next(engine.run([Deadly(resolved.checkpoints[0])], lambda *news: None))
 
 
 def test_what_cannot_be_connected_is_said(study, monkeypatch):
     resolved = resolve(load_study(study))
-    with (
-        pytest.raises(TangevalError, match="give ray, or ray://HOST:10001"),
-        clusters.connect("slurm", resolved),
-    ):
-        pass
+
+    def refused(on, message):
+        with pytest.raises(TangevalError, match=message), make(resolved, on=on):
+            pass
+
+    refused("slurm", "give ray, or ray://HOST:10001")
     for on, address in (("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")):
         monkeypatch.setenv("RAY_ADDRESS", address)
-        with (
-            pytest.raises(TangevalError, match=r"no cluster answers there .*ray start"),
-            clusters.connect(on, resolved),
-        ):
-            pass
+        refused(on, r"no cluster answers there .*ray start")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with (
-        pytest.raises(TangevalError, match=r"pip install 'tangeval\[ray\]'"),
-        clusters.connect("ray", resolved),
-    ):
-        pass
+    refused("ray", r"pip install 'tangeval\[ray\]'")

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from tangeval import pipeline
+from tangeval import generation
 from tangeval.analysis import scoring as score
 from tangeval.cli.app import app
 from tangeval.core.errors import TangevalError
@@ -42,7 +42,7 @@ def made(study, tmp_path):
 
 
 def decode(study: Path, folder: Path, **options) -> tuple:
-    return pipeline.decode(resolve(load_study(study)), folder, **options)
+    return generation.decode(resolve(load_study(study)), folder, **options)
 
 
 def batch_files(folder: Path) -> dict[str, bytes]:

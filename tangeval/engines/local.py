@@ -1,0 +1,347 @@
+"""The engine of this process: transformers models on its GPU or CPU, decoded under common random numbers.
+
+In: a resolved study, and jobs. Out: their rows and likelihoods. The base model is loaded once, and one
+checkpoint at a time is on it. Knows nothing of results folders.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import pandas as pd
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from tangeval.core.digest import digest
+from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.knobs import Setting
+from tangeval.core.study import Section
+from tangeval.core.types import Base, Checkpoint, Example, Load
+from tangeval.decoding.batch import Workspace
+from tangeval.decoding.decoder import TokenSequence
+from tangeval.decoding.memory import decode_in_memory
+from tangeval.decoding.noise import noise_key
+from tangeval.decoding.shared_prefix import suits
+from tangeval.engines.base import (
+    ALL_KNOBS,
+    Description,
+    Done,
+    Job,
+    OnProgress,
+    Output,
+    ReferenceNLL,
+    asked,
+    generations,
+    sequence_of,
+    wording,
+)
+from tangeval.engines.likelihood import Reference, reference_nll
+from tangeval.models import loading
+from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
+from tangeval.resolve import ResolvedStudy
+from tangeval.results.plan import Batch, hardware, versions_of
+
+#: Raised when decoding or noise changes what is written: older batch files are then made again.
+VERSION = 4
+_CPU_BUDGET = 2 * 2**30  # bytes for the rows of a batch; the whole process then stays under 4 GiB
+
+
+class Config(Section):
+    """This process needs no settings: ``load`` says how weights are held."""
+
+    kind: Literal["local"] = "local"
+
+
+class LocalEngine:
+    """See ``Engine``. One process, one device."""
+
+    Config: ClassVar[type[Section]] = Config
+    shares_prefixes: ClassVar[bool] = True
+    gives_likelihood: ClassVar[bool] = True
+    honours: ClassVar[frozenset[str]] = ALL_KNOBS
+
+    def __init__(self, resolved: ResolvedStudy, config: Any) -> None:
+        self.resolved = resolved
+        self.load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
+        self.workspace = Workspace(compile=self.load.compile)
+        self._base: Any = None
+        self._model: Any = None
+        self._name, self._on = "", ExitStack()  # the checkpoint on the model, and what takes it off
+        self._loading: float | None = None
+        self._checked = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._drop_base()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return loading.load_tokenizer(self.resolved.base)
+
+    def check(self) -> None:
+        if not self._checked:
+            check_study(self.resolved, self.tokenizer)
+        self._checked = True
+
+    def describe(self) -> Description:
+        device = loading.device()
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        return Description(
+            name=device_name(self.load),
+            noise="keyed by seed, example, sample, step, token: shared between settings and checkpoints",
+            noise_shared=True,
+            versions=versions(),
+            hardware=hardware(gpu),
+        )
+
+    def cache_key(self, checkpoint: Checkpoint) -> str:
+        return text_key(self.resolved, checkpoint, device_name(self.load))
+
+    def likelihood_key(self, checkpoint: Checkpoint) -> str:
+        return nll_key(self.resolved, checkpoint, device_name(self.load))
+
+    def sequences_per_batch(self) -> int:
+        size = self.resolved.study.batch_size
+        return sequences_that_fit(self.resolved, self.tokenizer) if size == "auto" else size
+
+    def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
+        lost: set[str] = set()
+        try:
+            for job in jobs:
+                if job.checkpoint.name not in lost:
+                    done = self.do(job, on_progress)
+                    if isinstance(done.made, UnusableError):
+                        lost.add(job.checkpoint.name)
+                    yield done
+        finally:
+            self._take_off()
+
+    def do(self, job: Job, on_progress: OnProgress) -> Done:
+        """Return one job done; its checkpoint stays on the model."""
+        made: pd.DataFrame | list[ReferenceNLL] | UnusableError
+        began, before = time.perf_counter(), self.workspace.too_many
+        try:
+            model = self._with(job.checkpoint)
+            began = time.perf_counter()
+            made = self._batch(job.batch, model, on_progress) if job.batch else self._nll(job.examples, model)
+        except UnusableError as error:
+            self._drop_base()  # peft leaves on the model what it had loaded before it failed
+            made = UnusableError(str(error))  # the error's own traceback would keep the model
+        loading, self._loading = self._loading, None
+        too_many = self.workspace.too_many
+        fitted = (too_many + 1) // 2 if too_many and too_many != before else None
+        return Done(job, made, time.perf_counter() - began, loading, fitted)
+
+    def _with(self, checkpoint: Checkpoint) -> Any:
+        """The model with ``checkpoint`` on it; the one before is taken off."""
+        if checkpoint.name != self._name:
+            self._take_off()
+            if checkpoint.kind == "full":
+                self._drop_base()  # two models at a time may be one too many
+            elif self._base is None:
+                self.workspace.clear()
+                began = time.perf_counter()
+                self._base = loading.load_model(self.resolved.base, self.load)
+                self._loading = time.perf_counter() - began
+            self._model = self._on.enter_context(loading.with_checkpoint(self._base, checkpoint, self.load))
+            self._name = checkpoint.name
+        return self._model
+
+    def _take_off(self) -> None:
+        self._model, self._name = None, ""
+        self._on.close()
+
+    def _drop_base(self) -> None:
+        self._take_off()
+        self._base = None
+        self.workspace.clear()
+
+    def _nll(self, examples: Sequence[Example], model: Any) -> list[ReferenceNLL]:
+        task = self.resolved.task
+        references = [Reference(e.id, asked(self.resolved, e), task.target(e)) for e in examples]
+        return reference_nll(model, self.tokenizer, references, task.characters, self.workspace)
+
+    def _batch(self, batch: Batch, model: Any, on_progress: OnProgress) -> pd.DataFrame:
+        """Decode one batch and return its rows."""
+        examples = [self.resolved.dataset.by_id[name] for name in batch.examples]
+        sequences, place = token_sequences(batch, self.resolved.study.seed)
+        eos = loading.eos_ids(model, self.tokenizer)
+        tokens = decode_in_memory(
+            model,
+            [encode_prompt(self.tokenizer, asked(self.resolved, example)) for example in examples],
+            sequences,
+            eos=eos,
+            no_repeat_ngram_size=self.resolved.study.decoding.no_repeat_ngram_size,
+            workspace=self.workspace,
+            on_step=lambda ended: on_progress(batch.checkpoint, ended, ""),
+        )
+        texts: dict[tuple[int, ...], str] = {}
+
+        def output(example: Example, setting: Setting, sample: int) -> Output:
+            ids = tuple(tokens[place[(example.id, *sequence_of(setting, sample))]][: setting.max_length])
+            stopped = ids[-1] in eos
+            if ids not in texts:
+                texts[ids] = decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
+            return Output(texts[ids], len(ids), "stop" if stopped else "length")
+
+        frame = generations(self.resolved, batch, output)
+        on_progress(batch.checkpoint, 0, frame["text"].iloc[-1])
+        return frame
+
+
+def token_sequences(batch: Batch, seed: int) -> tuple[list[TokenSequence], dict[tuple[Any, ...], int]]:
+    """Return the distinct sequences of a batch, each as long as its longest setting, and their places.
+
+    A place is known by example, ``sequence_of`` setting and sample.
+    """
+    longest: dict[tuple[Any, ...], Setting] = {}
+    for name in batch.examples:
+        for setting in batch.settings:
+            for sample in batch.samples:
+                key = (name, *sequence_of(setting, sample))
+                longest[key] = max(longest.get(key, setting), setting, key=lambda s: s.max_length)
+    number = {name: prompt for prompt, name in enumerate(batch.examples)}
+    sequences = [
+        TokenSequence(number[name], setting, noise_key(seed, name, sample))
+        for (name, _, sample), setting in longest.items()
+    ]
+    return sequences, {key: place for place, key in enumerate(longest)}
+
+
+def device_name(load: Load) -> str:
+    """Return on what texts are computed: device, dtype and, on a CPU, threads."""
+    device = loading.device()
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {loading.dtype_of(load)}"
+    return f"cpu {loading.dtype_of(load)} {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a results folder records."""
+    return versions_of("torch", "transformers", "peft", "tokenizers")
+
+
+def text_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> str:
+    """Return ``Engine.cache_key`` on the device that ``name`` (``device_name``) stands for."""
+    study = resolved.study
+    return digest([_weights_key(resolved, checkpoint, name), study.seed, study.decoding.no_repeat_ngram_size])
+
+
+def nll_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> str:
+    """Return ``Engine.likelihood_key``: neither noise nor a ban of n-grams has a part in it."""
+    return digest(["likelihood", _weights_key(resolved, checkpoint, name)])
+
+
+def _weights_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    return {
+        "engine": [VERSION, name, version("torch"), version("transformers")],
+        "base": resolved.base_fingerprint,  # a chat template is part of it
+        "checkpoint": resolved.fingerprints[checkpoint.name],
+        "load": asdict(resolved.study.loading()),
+        "prompt": wording(resolved),
+    }
+
+
+def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
+    """Refuse a study whose texts are longer than a model's context, and warn of a ban that blocks every answer.
+
+    Raises:
+        TangevalError: naming ``decoding.max_length`` and the model's limit; or the tokenizer has no chat
+            template, or no EOS.
+    """
+    examples = _examples(resolved)
+    prompts = {e.id: encode_prompt(tokenizer, asked(resolved, e)) for e in examples}
+    _check_context(resolved, max(map(len, prompts.values())))
+    firsts = {
+        e.id: encode_completion(tokenizer, asked(resolved, e), resolved.task.target(e))[0] for e in examples
+    }
+    warn_if_ngram_ban_blocks_first_token(resolved, tokenizer, prompts, firsts)
+
+
+def _check_context(resolved: ResolvedStudy, prompt: int) -> None:
+    """Refuse texts that reach beyond the positions of a model, after a prompt of ``prompt`` tokens."""
+    length = int(max(resolved.study.decoding.max_length))
+    models = {resolved.base if c.kind != "full" else Base(c.name, str(c.path)) for c in resolved.checkpoints}
+    for model in sorted(models, key=lambda model: model.name):
+        try:
+            limit = loading.context_length(loading.load_config(model))
+        except TangevalError:
+            if model == resolved.base:
+                raise
+            continue  # a checkpoint that cannot be read is refused, or left out, when its turn comes
+        if limit is not None and prompt + length > limit:
+            raise TangevalError(
+                f"decoding.max_length: {length} tokens after a prompt of {prompt} are more than the context of "
+                f"{model.name}, {limit} tokens; set it to {limit - prompt} or less, or take another model"
+            )
+
+
+def warn_if_ngram_ban_blocks_first_token(
+    resolved: ResolvedStudy, tokenizer: Any, prompts: dict[str, list[int]], firsts: dict[str, int]
+) -> None:
+    """Warn if no_repeat_ngram_size forbids the token that references begin with.
+
+    It counts the prompt's tokens. Where the prompt's last ones stand in it before, and the
+    first of a completion after them, every output begins with another token. ``prompts`` and
+    ``firsts`` are the prompts' ids and the references' first ones, by example.
+    """
+    size = resolved.study.decoding.no_repeat_ngram_size
+    forbidden: list[str] = []
+    for name, prompt in prompts.items():
+        end = [*prompt[len(prompt) - size + 1 :], firsts[name]]
+        if size and any(prompt[i : i + size] == end for i in range(len(prompt) - size + 1)):
+            forbidden.append(str(tokenizer.decode(end)))
+    if forbidden:
+        warnings.warn(
+            f"decoding.no_repeat_ngram_size: {size} forbids how the poets' own endings begin after {len(forbidden)} of "
+            f"{len(prompts)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
+            "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
+            stacklevel=2,
+        )
+
+
+def _examples(resolved: ResolvedStudy) -> list[Example]:
+    return [e for split in resolved.study.ordered_splits() for e in resolved.examples(split)]
+
+
+def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
+    """Return how many sequences a batch may have, from the memory and the model's sizes.
+
+    A sequence's cost is its tokens' keys and values, the prompt's too where a model does not
+    let its rows share them, twice over in the layer at hand, and a few vectors of the size of
+    the vocabulary. Sequences that share a row cost less than that. Where a GPU's memory does not
+    hold what is planned, batches are halved, and the driver remembers what fitted.
+    """
+    study, load = resolved.study, resolved.study.loading()
+    whole = loading.load_config(resolved.base)
+    config = whole.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    prompt = max(len(encode_prompt(tokenizer, asked(resolved, e))) for e in _examples(resolved))
+    length = int(max(study.decoding.max_length))
+    tokens: float = prompt + length
+    if suits(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(whole), None), config, prompt + length):
+        tokens = length + prompt / len({setting.sequence for setting in study.decoding.settings()})
+    layers = config.num_hidden_layers
+    cache = 2 * (layers + 2) * heads * width * loading.dtype_of(load).itemsize * tokens
+    return max(1, int(_budget(resolved.base, load) / (cache + 24 * config.vocab_size)))
+
+
+def _budget(base: Base, load: Load) -> float:
+    """Bytes for the rows of a batch: fixed on a CPU; on a GPU, most of what the weights leave."""
+    device = loading.device()
+    if device.type != "cuda":
+        return _CPU_BUDGET
+    files = Path(base.source).glob(base.gguf or "*.safetensors") if base.local else []
+    shrink = 1.0 if load.merge else {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
+    weights = sum(file.stat().st_size for file in files) * shrink * (4 if base.gguf else 1)
+    total = torch.cuda.get_device_properties(device).total_memory
+    return max(0.7 * (total - weights) - 2**30, 2**28)
