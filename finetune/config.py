@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tangeval.core.study import LoadSection, Section, read_yaml, validated
+from tangeval.core.config import Section, read_yaml, validated
+from tangeval.core.study import LoadSection
 from tangeval.core.types import Load
 
 #: The configurations that come with an installation.

@@ -17,9 +17,9 @@ import pandas as pd
 
 from tangeval.analysis.aggregate import Part, groups
 from tangeval.analysis.stats import flips_for, holm, poems_needed, sign_flip_p
+from tangeval.core.config import named_numbers
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
-from tangeval.core.study import named_numbers
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics import BY_NAME
 from tangeval.results.files import no_url

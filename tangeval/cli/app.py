@@ -22,9 +22,10 @@ from tangeval.analysis.aggregate import Part, groups
 from tangeval.cli import render as terminal
 from tangeval.cli.progress import Audience as For
 from tangeval.cli.progress import Decoding, SafeConsole, make_bar, print_event
+from tangeval.core.config import named_numbers
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import quieten
-from tangeval.core.study import Study, load_study, named_numbers
+from tangeval.core.study import Study, load_study
 from tangeval.core.types import RANDOM, REFERENCE, SPLITS
 from tangeval.core.untrusted import inert
 from tangeval.engines import make

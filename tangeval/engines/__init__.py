@@ -3,8 +3,8 @@
 import importlib
 from typing import Any
 
+from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
-from tangeval.core.study import validated
 from tangeval.engines.base import Engine
 from tangeval.resolve import ResolvedStudy
 

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 import pandas as pd
 
+from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import KNOB, KNOBS, Setting
-from tangeval.core.study import WEIGHTS, Section
+from tangeval.core.study import WEIGHTS
 from tangeval.core.types import Checkpoint, Example
 from tangeval.models.tokens import Prompt
 from tangeval.resolve import ResolvedStudy

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError
-from tangeval.core.study import Section, Study
+from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.engines.client import connect, fault, need_package
 from tangeval.tasks.tang.prompt import chat_messages, prompt_text

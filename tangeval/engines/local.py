@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from tangeval.core.config import Section
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import Setting
-from tangeval.core.study import Section
 from tangeval.core.types import Base, Checkpoint, Example, Load
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence

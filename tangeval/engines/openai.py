@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from tangeval.core.config import validated
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting
-from tangeval.core.study import validated
 from tangeval.core.types import Example
 from tangeval.engines.base import OnProgress
 from tangeval.engines.client import in_flight, run

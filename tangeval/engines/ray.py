@@ -23,9 +23,9 @@ import torch
 from pydantic import Field
 
 from tangeval import __version__
+from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.libraries import quieten
-from tangeval.core.study import Section
 from tangeval.core.types import Base, Checkpoint
 from tangeval.engines.base import ALL_KNOBS, Description, Done, Job, OnProgress
 from tangeval.engines.local import Config as LocalConfig

@@ -19,9 +19,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tangeval import __version__
+from tangeval.core.config import named_numbers, validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, Setting
-from tangeval.core.study import Decoding, named_numbers, validated
+from tangeval.core.study import Decoding
 from tangeval.core.types import Checkpoint, Example
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.noise import gumbel, noise_key

@@ -24,9 +24,9 @@ import pandas as pd
 import yaml
 
 from tangeval.analysis.stats import mean_interval
+from tangeval.core.config import named_numbers
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COLUMNS
-from tangeval.core.study import named_numbers
 from tangeval.core.types import ASSETS, BASE
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.engines import client as clients

@@ -1,0 +1,137 @@
+"""Configuration files: YAML and ``key=value`` overrides → a validated model.
+
+In: a file of anybody's making. Out: an instance of a pydantic model, or one ``TangevalError`` that names
+file, key and what would be right. Knows nothing of studies.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.untrusted import MIB, read_bytes
+
+_Model = TypeVar("_Model", bound=BaseModel)
+#: How pydantic writes the members of a union in a location.
+_TYPES = {"int", "str", "float", "bool"}
+_LARGEST = MIB  # bytes of a file
+
+
+class Section(BaseModel):
+    """A mapping of known keys; anything else in it is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone: no tags, and no aliases, which a few lines of could stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*) are not taken; write the value again")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
+    """Return a YAML file's mapping with ``key=value`` overrides applied.
+
+    ``shipped`` is the folder of such files that comes with the installation: where ``path`` is
+    missing, the error says what it holds.
+
+    Raises:
+        TangevalError: the file or an override cannot be read.
+    """
+    try:
+        content = yaml.load(read_bytes(path, _LARGEST).decode("utf-8"), _Loader)
+    except FileNotFoundError:
+        names = ", ".join(sorted(file.name for file in shipped.glob("*.yaml")))
+        raise TangevalError(
+            f"there is no file {path}; those that come with tangeval are in {shipped}: {names}"
+        ) from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
+    if not isinstance(content, dict):
+        raise TangevalError(f"{path}: expected a mapping of keys to values")
+    for override in overrides:
+        _override(content, override)
+    return content
+
+
+def validated(model: type[_Model], content: dict[str, Any], path: Path | str, section: str = "") -> _Model:
+    """Return ``content`` as ``model``; ``section`` is where it stands in the file.
+
+    Raises:
+        TangevalError: every problem on a line, with file, key, and what would be right.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = (_explain(model, path, section, problem) for problem in error.errors())
+        raise TangevalError("\n".join(dict.fromkeys(lines))) from None
+
+
+def named_numbers(texts: Iterable[str], where: str, example: str) -> dict[str, float]:
+    """Return what ``name=number`` texts of a command line say; ``where`` is what they stand at.
+
+    Raises:
+        TangevalError: one of them is not of that form.
+    """
+    numbers = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            raise TangevalError(f"{where} {text}: give name=number, such as {example}") from None
+    return numbers
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise TangevalError(
+            f"{override!r}: an override is written key=value, such as decoding.temperature=0.7"
+        )
+    try:
+        value = yaml.load(text, _Loader)
+    except (ValueError, RecursionError, yaml.YAMLError):
+        raise TangevalError(f"{override!r}: the value is not YAML") from None
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = content.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise TangevalError(f"{override!r}: {section} holds a value, not keys")
+        content = inner
+    content[last] = value
+
+
+def _explain(model: type[BaseModel], path: Path | str, section: str, problem: Any) -> str:
+    """One problem that pydantic found, as file, key, and what would be right."""
+    names = [str(part) for part in problem["loc"]]
+    # The members of a union stand in the location too: they are types, not keys.
+    key = ".".join(
+        name
+        for name in (*section.split("."), *names)
+        if name.isdigit() or (name.isidentifier() and name.lower() == name and name not in _TYPES)
+    )
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, names[:-1])
+        close = difflib.get_close_matches(names[-1], known, n=1)
+        message = (
+            f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known: {', '.join(known)}"
+        )
+    return f"{path}: {key}: {message}" if key else f"{path}: {message}"
+
+
+def _known_keys(model: type[BaseModel], names: list[str]) -> list[str]:
+    """The keys of the section that ``names`` leads to."""
+    for name in names:
+        if name in model.model_fields:
+            kinds = (model.model_fields[name].annotation, *get_args(model.model_fields[name].annotation))
+            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
+    return list(model.model_fields)
