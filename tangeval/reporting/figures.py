@@ -16,30 +16,8 @@ from tangeval.analysis.summarize import Summary
 from tangeval.core.knobs import AXES
 from tangeval.core.types import BASE
 from tangeval.metrics.base import Metric, Metrics
-from tangeval.reporting.style import (
-    BASE_COLOUR,
-    BASELINES,
-    COLUMNS,
-    Sizes,
-    baselines,
-    brief,
-    ink_on,
-    label,
-    label_right,
-    levels_of,
-    lines,
-    looks_of,
-    names_to_write,
-    of_checkpoints,
-    panels,
-    save,
-    shade,
-    short,
-    steps_apart,
-    style,
-    ticks,
-    value_and_interval,
-)
+from tangeval.reporting import style
+from tangeval.reporting.style import Sizes, brief, label
 from tangeval.reporting.tables import measured_on
 
 #: Of runs, the longest run's last, and the same signs in a text; the square is base's.
@@ -57,32 +35,30 @@ def draw(summary: Summary, variance: pd.DataFrame, metrics: Metrics, folder: Pat
     """Draw what the frames have something to show for, each as PNG, then SVG; return the paths.
 
     ``by`` is the metric of the heat map. A knob needs two values to be drawn, training two
-    checkpoints with a step, checkpoints two runs.
+    checkpoints with a step.
 
     Raises:
         KeyError: ``by`` is no metric.
     """
     shown = [metric for metric in metrics.values() if metric.headline]
-    with style():
-        return save(_figures(summary, variance, shown, metrics[by]), folder)
+    with style.style():
+        return style.save(figures_of(summary, variance, shown, metrics[by]), folder)
 
 
-def _figures(
+def figures_of(
     summary: Summary, variance: pd.DataFrame, shown: list[Metric], by: Metric
 ) -> Iterator[tuple[str, Figure]]:
-    """Every figure's name and figure, without those that have nothing to show."""
+    """Yield the name and figure of each that has something to show."""
     settings, effects, checkpoints = summary.settings, summary.effects, summary.checkpoints
     values = effects.groupby(["split", "knob"])["value"].nunique()
     for split in dict.fromkeys(checkpoints["split"]):
         varied = [knob for knob in AXES if values.get((split, knob), 0) > 1]
         yield from ((f"{knob}_{split}", knob_figure(effects, knob, split, shown)) for knob in varied)
-        own = of_checkpoints(settings, split)
+        own = style.of_checkpoints(settings, split)
         if set(_HEAT) <= set(varied) and by.per_setting and own[by.name].notna().any():
             yield f"heatmap_{by.name}_{split}", heatmap_figure(settings, by, split)
-        if of_checkpoints(checkpoints, split)["step"].nunique() > 1:
+        if style.of_checkpoints(checkpoints, split)["step"].nunique() > 1:
             yield f"training_{split}", training_figure(checkpoints, split, shown)
-        if own["checkpoint"].str.rpartition("/")[0][own["step"].notna()].nunique() > 1:
-            yield f"checkpoints_{split}", checkpoints_figure(checkpoints, split, shown)
     for split in dict.fromkeys(variance["split"]):
         yield f"variance_{split}", variance_figure(variance, split, shown)
     for split in dict.fromkeys(summary.curve["split"]):
@@ -98,21 +74,21 @@ def knob_figure(effects: pd.DataFrame, knob: str, split: str, shown: list[Metric
 
     Values stand at even distances; ``off`` stands last, for it cuts least.
     """
-    part = of_checkpoints(effects[effects["knob"] == knob], split)
+    part = style.of_checkpoints(effects[effects["knob"] == knob], split)
     metrics = [metric for metric in _measured(part, shown) if metric.per_setting]
     others = effects[(effects["split"] == split) & (effects["knob"] != knob)]
     averaged = (others.groupby("knob")["value"].nunique() > 1).any()
     note = "Averaged over the other knobs. " * bool(averaged) + "Bands are 95 % intervals over examples."
     title = f"What {knob} does to each metric, on {measured_on(part)}"
-    figure, axes = panels(len(metrics) + 1, title, note)
+    figure, axes = style.panels(len(metrics) + 1, title, note)
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
         panel.set_title(label(metric))
-        lines(panel, part, metric)
-        baselines(panel, metric, part, effects)
-        if place + COLUMNS >= len(metrics):
+        style.lines(panel, part, metric)
+        style.baselines(panel, metric, part, effects)
+        if place + style.COLUMNS >= len(metrics):
             panel.set_xlabel(knob)
     axes[-1].axis("off")
-    named = [short(name) for name in names_to_write(list(looks_of(part)))]
+    named = [style.short(name) for name in style.names_to_write(list(style.looks_of(part)))]
     handles, labels = axes[0].get_legend_handles_labels()
     chosen = [handle for handle, name in zip(handles, labels, strict=True) if name in named]
     axes[-1].legend(handles=chosen, loc="upper left", borderaxespad=0)
@@ -121,35 +97,40 @@ def knob_figure(effects: pd.DataFrame, knob: str, split: str, shown: list[Metric
 
 def training_figure(checkpoints: pd.DataFrame, split: str, shown: list[Metric]) -> Figure:
     """Return each metric against the training step, a line a run; ``base`` stands apart at step 0."""
-    part = of_checkpoints(checkpoints, split)
+    part = style.of_checkpoints(checkpoints, split)
     metrics = _measured(part, shown)
     trained, base = part[part["step"].notna()], part[part["checkpoint"] == BASE]
     runs = _runs(trained)
     looks = [
-        (shade(1 - old / len(runs)), *_MARKERS[-1 - old % len(_MARKERS)])
+        (style.shade(1 - old / len(runs)), *_MARKERS[-1 - old % len(_MARKERS)])
         for old in reversed(range(len(runs)))
     ]
     note = f"Averaged over all decoding settings. Bands and bars are 95 % intervals over examples. {_better(metrics)}"
     if len(runs) > 1:
         keys = (f"{sign} {name}" for name, (_, _, sign) in zip(runs, looks, strict=True))
         note += f" Runs: {', '.join(keys)}."
-    figure, axes = panels(len(metrics), f"How each metric changes in training, on {measured_on(part)}", note)
-    labelled = steps_apart(trained["step"].to_numpy(float), fixed=[0.0] if len(base) else [])
+    figure, axes = style.panels(
+        len(metrics), f"How each metric changes in training, on {measured_on(part)}", note
+    )
+    labelled = style.steps_apart(trained["step"].to_numpy(float), fixed=[0.0] if len(base) else [])
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
         panel.set_title(label(metric))
         for (name, run), (colour, marker, _) in zip(runs.items(), looks, strict=True):
-            steps, (value, low, high) = run["step"].to_numpy(float), value_and_interval(run, metric.name)
+            steps, (value, low, high) = (
+                run["step"].to_numpy(float),
+                style.value_and_interval(run, metric.name),
+            )
             panel.plot(steps, value, color=colour, marker=marker, markersize=4, label=name)
             if len(run) > 1:
                 panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
             else:
                 panel.vlines(steps, low, high, color=colour)
-        value, low, high = value_and_interval(base, metric.name)
-        panel.vlines(np.zeros(len(base)), low, high, color=BASE_COLOUR)
-        panel.plot(np.zeros(len(base)), value, "s", color=BASE_COLOUR, markersize=6)
+        value, low, high = style.value_and_interval(base, metric.name)
+        panel.vlines(np.zeros(len(base)), low, high, color=style.BASE_COLOUR)
+        panel.plot(np.zeros(len(base)), value, "s", color=style.BASE_COLOUR, markersize=6)
         panel.set_xticks(labelled, [BASE if len(base) and step == 0 else f"{step:g}" for step in labelled])
-        baselines(panel, metric, part, checkpoints)
-        if place + COLUMNS >= len(metrics):
+        style.baselines(panel, metric, part, checkpoints)
+        if place + style.COLUMNS >= len(metrics):
             panel.set_xlabel("training step")
     return figure
 
@@ -170,55 +151,22 @@ def _better(metrics: list[Metric]) -> str:
     return f"Higher is better, except for {listed}." if last else "Higher is better."
 
 
-def checkpoints_figure(checkpoints: pd.DataFrame, split: str, shown: list[Metric]) -> Figure:
-    """Return the checkpoints one below the other, with each metric's value and interval: for runs side by side."""
-    part = of_checkpoints(checkpoints, split)
-    metrics = _measured(part, shown)
-    note = f"Averaged over all decoding settings. Bars are 95 % intervals over examples. {_better(metrics)}"
-    note += " Dashed: random; dotted: reference, where it is near."
-    sizes = Sizes(panel=(2.2, 0.22 * len(part) + 0.2), gap=(0.35, 0.85), left=1.9)
-    title = f"The checkpoints side by side, on {measured_on(part)}"
-    figure, axes = panels(len(metrics), title, note, sizes)
-    looks, rows = looks_of(part), np.arange(len(part))
-    folders = part["checkpoint"].str.rpartition("/")[0]
-    alone = folders.ne("") & ~folders.duplicated(keep=False)
-    names = [short(name) for name in part["checkpoint"].where(~alone, folders)]
-    colours = [looks[name][0] for name in part["checkpoint"]]
-    for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
-        panel.set_title(label(metric))
-        value, low, high = value_and_interval(part, metric.name)
-        panel.hlines(rows, low, high, color=colours)
-        panel.scatter(value, rows, color=colours, s=18, zorder=3)
-        if metric.share:
-            panel.set_xlim(-0.03, 1.03)
-        edges = panel.get_xlim()
-        for name, level in levels_of(checkpoints, split, metric).items():
-            if edges[0] <= level <= edges[1]:
-                colour, dashes = BASELINES[name]
-                panel.axvline(level, color=colour, linestyle=dashes, zorder=1)
-        panel.set_yticks(rows if place % COLUMNS == 0 else [], names if place % COLUMNS == 0 else [])
-        panel.invert_yaxis()
-        panel.grid(visible=True, axis="x")
-        panel.grid(visible=False, axis="y")
-    return figure
-
-
 def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str) -> Figure:
     """Return ``metric`` over temperature × top_p, averaged over the other knobs.
 
     A panel a checkpoint, one colour scale, light is high; values are written where there are at most 8 × 8.
     """
-    part = of_checkpoints(settings, split)
+    part = style.of_checkpoints(settings, split)
     means = part.groupby(["checkpoint", *_HEAT])[metric.name].mean()
-    names = list(looks_of(part))
+    names = list(style.looks_of(part))
     rows, columns = (sorted(part[knob].unique()) for knob in _HEAT)
     values = [means[name].unstack().reindex(index=rows, columns=columns).to_numpy() for name in names]
     low, high = 0.0 if metric.share else np.nanmin(values), np.nanmax(values)
     high = high if high > low else low + 1
-    aside = [f"{name} {level:.3g}" for name, level in levels_of(settings, split, metric).items()]
+    aside = [f"{name} {level:.3g}" for name, level in style.levels_of(settings, split, metric).items()]
     across = len(names) if len(names) <= 4 else min(5, ceil(len(names) / 2))
     size = (max(1.7, 0.48 * len(columns)), max(1.2, 0.34 * len(rows)))
-    figure, axes = panels(
+    figure, axes = style.panels(
         len(names),
         f"How {brief(metric)} depends on {' and '.join(_HEAT)}, on {measured_on(part)}",
         "Averaged over the other knobs." + f" For comparison: {', '.join(aside)}." * bool(aside),
@@ -226,16 +174,16 @@ def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str) -> Figure
         across,
     )
     for panel, name, grid in zip(axes, names, values, strict=False):
-        panel.set_title(short(name))
+        panel.set_title(style.short(name))
         mesh = panel.pcolormesh(grid, vmin=low, vmax=high, cmap="viridis", edgecolors="white", linewidth=1)
-        panel.set_xticks(np.arange(len(columns)) + 0.5, ticks(_HEAT[1], columns))
-        panel.set_yticks(np.arange(len(rows)) + 0.5, ticks(_HEAT[0], rows))
+        panel.set_xticks(np.arange(len(columns)) + 0.5, style.ticks(_HEAT[1], columns))
+        panel.set_yticks(np.arange(len(rows)) + 0.5, style.ticks(_HEAT[0], rows))
         panel.grid(False)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
         panel.set_xlabel(_HEAT[1])
         for (y, x), value in np.ndenumerate(grid if max(grid.shape) <= 8 else grid[:0]):
-            ink = ink_on(mesh.cmap(mesh.norm(value)))
+            ink = style.ink_on(mesh.cmap(mesh.norm(value)))
             panel.text(x + 0.5, y + 0.5, f"{value:.2f}", color=ink, ha="center", va="center", fontsize=9)
     for panel in axes[::across]:
         panel.set_ylabel(_HEAT[0])
@@ -256,14 +204,14 @@ def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> 
     title = f"Where the variance of a generation's score lies, on {split}"
     note = "Dark colours: what one chooses. Green: which example. Grey: noise. 'Interactions' are of two or more choices."
     sizes = Sizes(panel=(6.5, 0.36 * len(metrics) + 0.3), left=2.2, right=1.9)
-    figure, (panel,) = panels(1, title, note, sizes)
+    figure, (panel,) = style.panels(1, title, note, sizes)
     left = np.zeros(len(metrics))
     for term, colour in colours.items():
         if term not in shares:
             continue
         width = shares.loc[[metric.name for metric in metrics], term].to_numpy()
         panel.barh(rows, width, left=left, color=colour, label=term, height=0.72)
-        ink = ink_on(colour)
+        ink = style.ink_on(colour)
         for place, (share, begin) in enumerate(zip(width, left, strict=True)):
             if share >= 0.06:
                 middle = begin + share / 2
@@ -280,7 +228,7 @@ def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> 
 
 def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
     """Return nats of the reference's characters against their place, a panel for each length of a line."""
-    part = of_checkpoints(curve, split)
+    part = style.of_checkpoints(curve, split)
     lengths = sorted(part["line_length"].unique())
     counts = part[part["position"] == 1].drop_duplicates("line_length").set_index("line_length")["poems"]
     title = f"Negative log-likelihood of the reference, character by character, on {split}"
@@ -289,8 +237,8 @@ def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
         "Bands are 95 % intervals over examples. Lower is better."
     )
     sizes = Sizes(panel=(7.5, 2.4), right=1.6)
-    figure, axes = panels(len(lengths), title, note, sizes, columns=1)
-    looks = looks_of(part)
+    figure, axes = style.panels(len(lengths), title, note, sizes, columns=1)
+    looks = style.looks_of(part)
     for panel, length in zip(axes, lengths, strict=True):
         own = part[part["line_length"] == length].sort_values("position")
         longest = int(own["position"].max())
@@ -307,6 +255,6 @@ def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
         panel.set_xlim(0.5, longest + 0.5)
         panel.set_ylabel("nats")
         last = own.drop_duplicates("checkpoint", keep="last").set_index("checkpoint")["nll"]
-        written = [name for name in names_to_write(list(looks)) if name in last]
-        label_right(panel, [(float(last[name]), name, looks[name][0]) for name in written])
+        written = [name for name in style.names_to_write(list(looks)) if name in last]
+        style.label_right(panel, [(float(last[name]), name, looks[name][0]) for name in written])
     return figure

@@ -283,15 +283,14 @@ def luminance(colour: str) -> float:
 def test_words_and_marks_stand_out_from_every_ground_in_both_themes():
     style = (STATIC / "report.css").read_text("utf-8")
     themes = re.findall(r"color-scheme: (\w+);(.*?)}", style, re.S)
-    assert [name for name, _ in themes] == ["light", "dark", "dark"]
+    assert [name for name, _ in themes] == ["light", "dark"]
     colours = [dict(re.findall(r"--([\w-]+): (#\w{6})", text)) for _, text in themes]
-    assert colours[1] == colours[2]  # by the system, and by the reader's choice
 
     def contrast(theme: dict[str, str], one: str, other: str) -> float:
         low, high = sorted(luminance(theme[name]) for name in (one, other))
         return (high + 0.05) / (low + 0.05)
 
-    for theme in colours[:2]:
+    for theme in colours:
         words = [
             (ink, ground) for ink in ("ink", "quiet", "accent", "good") for ground in ("paper", "ground")
         ]

@@ -31,7 +31,7 @@ from tangeval.results.explained import Explained
 from tangeval.results.files import read_json, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
-from tangeval.tasks.base import Dataset, ReadsVerse
+from tangeval.tasks.base import Dataset, ReadsVerse, Verse
 
 #: Bytes of the page: what mail and a phone still take. Numbers go in whole; texts have what is left.
 LIMIT = 11_500_000
@@ -229,7 +229,7 @@ def _words(content: Any) -> str:
     return str(content)
 
 
-def _verse(corpus: Corpus, texts: Texts) -> schema.Verse | None:
+def _verse(corpus: Corpus, texts: Texts) -> Verse | None:
     """How the task's verse is read, for the characters that are on the page."""
     if not isinstance(corpus.task, ReadsVerse):
         return None
@@ -239,7 +239,7 @@ def _verse(corpus: Corpus, texts: Texts) -> schema.Verse | None:
         for e in corpus.data.split(split)
         for c in e.input + e.reference
     }
-    return schema.Verse.model_validate(corpus.task.verse(sorted(written | texts.characters)))
+    return corpus.task.verse(sorted(written | texts.characters))
 
 
 def _explained(corpus: Corpus) -> Taken:

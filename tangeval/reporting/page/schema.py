@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tangeval.tasks.base import Verse
+
 FILE = Path(__file__).parent / "static" / "facts.schema.json"
 Words = dict[str, str]  # by language
 SettingText = dict[str, str]  # by knob
@@ -82,21 +84,6 @@ class Run(_Record):
     noise_shared: bool
     made: dict[str, str]
     left_out: list[str]
-
-
-class RhymeGroup(_Record):
-    """Characters that rhyme; ``level`` is their tone (平)."""
-
-    level: bool
-    characters: str
-
-
-class Verse(_Record):
-    """How verse is read: ``characters`` is a class of a regular expression, ``variants`` maps each to the one compared."""
-
-    characters: str
-    variants: dict[str, str]
-    rhymes: list[RhymeGroup]
 
 
 class ExplainedText(_Record):

@@ -1,6 +1,7 @@
 // main.js: the page's tabs and controls, made from the views; and the start.
 (() => {
   const { $, facts, views, el, fill, t, visible, reader } = core, { state, declare, fields, choices, change } = store;
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const tabs = [...new Set(views.map((view) => view.tab))];
 
   /** A menu, a box to tick or a row of chips for a key of the state. */
@@ -67,8 +68,8 @@
   }
 
   function render() {
-    const spoken = reader.lang, first = !document.documentElement.dataset.theme;
-    document.documentElement.dataset.theme = state.theme;
+    const spoken = reader.lang, first = !document.documentElement.dataset.theme, system = dark.matches ? "dark" : "light";
+    document.documentElement.dataset.theme = state.theme === "auto" ? system : state.theme;
     Object.assign(reader, { lang: state.lang, digits: state.digits });
     if (first || spoken !== state.lang) relabel();
     sync();
@@ -88,7 +89,7 @@
     store.onChange(render);
     render();
     window.addEventListener("hashchange", () => { store.readAddress(); render(); });
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+    dark.addEventListener("change", render);
     document.documentElement.dataset.ready = "1";
   }
 
