@@ -5,7 +5,7 @@ there, ``likelihood.parquet``, plan, manifest and times. What is there already a
 made again. Only this process writes the folder. Knows nothing of torch, servers and metrics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +79,12 @@ def decode(
     *,
     keep_going: bool = False,
     engine: Engine | None = None,
+    after_write: Callable[[], None] = lambda: None,
 ) -> tuple[Skipped, ...]:
     """Make the generations and likelihoods that ``folder`` lacks, and return the checkpoints left out.
 
-    ``engine`` is one that is open already and stays so; without it the study's own is made. With
+    ``engine`` is one that is open already and stays so; without it the study's own is made.
+    ``after_write`` is called whenever something was written, which may take its time to be sent. With
     ``keep_going`` a checkpoint that cannot be used is left out, and the folder's record is of the others.
 
     Raises:
@@ -90,15 +92,16 @@ def decode(
     """
     with nullcontext(engine) if engine else make(resolved) as engine:
         run = RunFolder(folder)
-        failed = _decode(resolved, run, on_progress, engine, keep_going)
+        failed = _decode(resolved, run, engine, on_progress, after_write, keep_going=keep_going)
         if failed:
-            _decode(resolved.without(failed), run, on_progress, engine, False)
+            _decode(resolved.without(failed), run, engine, on_progress, after_write, keep_going=False)
     return failed
 
 
 def _decode(
-    resolved: ResolvedStudy, run: RunFolder, on_progress: OnProgress, engine: Engine, keep_going: bool
-) -> tuple[Skipped, ...]:
+    resolved: ResolvedStudy, run: RunFolder, engine: Engine, on_progress: OnProgress, after_write: Callable[[], None],
+    *, keep_going: bool,
+) -> tuple[Skipped, ...]:  # fmt: skip
     """``decode`` of all checkpoints; those that failed are still in the folder's record."""
     engine.check()
     remove_temp_files(run.path)
@@ -115,6 +118,7 @@ def _decode(
     for done in engine.run(_jobs(resolved, run, batches, table), on_progress):
         if not isinstance(done.made, UnusableError):
             _write(run, done, table)
+            after_write()
         elif keep_going:
             source = done.job.checkpoint.path or Path(resolved.base.source)
             failed.append(Skipped(source, str(done.made)))

@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,13 +30,12 @@ from tangeval.core.types import RANDOM, REFERENCE, SPLITS
 from tangeval.core.untrusted import inert
 from tangeval.engines import make
 from tangeval.engines.base import Engine, needs_logits
-from tangeval.judge import grading as judge
+from tangeval.judge import asking, grading
 from tangeval.models.checkpoints import discover, trained_on
 from tangeval.reporting import tables
 from tangeval.reporting.page import build as report
 from tangeval.resolve import ResolvedStudy, resolve
-from tangeval.results import explained, plan
-from tangeval.results import remote as mirror
+from tangeval.results import explained, plan, remote
 from tangeval.results.files import exclusive_lock, write_csv, write_text
 from tangeval.results.folder import NO_LIKELIHOOD, RunFolder
 from tangeval.tasks.base import Dataset, duplicates, leaks
@@ -100,12 +99,20 @@ def run(
     place = out or str(folder)
     pipeline.check(resolved, assume_unseen=assume_unseen)
     if dry_run:
-        read = mirror.copied(place) if mirror.is_url(place) else nullcontext(Path(place))
+        read = remote.copied(place) if remote.is_url(place) else nullcontext(Path(place))
         with read as folder, make(resolved, on=on) as engine:
             _show_plan(resolved, folder, engine)
         return
-    with _results(place) as folder:
-        _generate(resolved, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
+    with _results(place) as (folder, send):
+        _generate(
+            resolved,
+            folder,
+            on,
+            overwrite=overwrite,
+            keep_going=keep_going,
+            audience=audience,
+            after_write=send,
+        )
         with _going_on():
             _finish(study, resolved, folder, audience)
 
@@ -143,8 +150,16 @@ def generate(
     """Make the generations and likelihoods that the results folder lacks."""
     audience = _audience(quiet, as_json)
     _, folder, resolved = _open(study_file, overrides, None, allow_pickle)
-    with _results(out or str(folder)) as folder:
-        _generate(resolved, folder, on, overwrite=overwrite, keep_going=keep_going, audience=audience)
+    with _results(out or str(folder)) as (folder, send):
+        _generate(
+            resolved,
+            folder,
+            on,
+            overwrite=overwrite,
+            keep_going=keep_going,
+            audience=audience,
+            after_write=send,
+        )
 
 
 @app.command(name="summarize")
@@ -330,28 +345,30 @@ def judge_command(
 ) -> None:
     """Let a language model grade metre and fluency, 0 to 10; goes on where it stopped."""
     study, folder = pipeline.open_results(place)
-    instructions = judge.load_prompt(prompt or judge.PROMPT)
-    judging = judge.Judge(endpoint, model, instructions, votes, temperature, max_tokens, retries)
-    generations = score.read_generations(study, folder)
-    loaded = pipeline.data_of(study)
-    plan.check_data(loaded, RunFolder(folder))
-    wanted = judge.Wanted(tuple(checkpoint or ()), base, tuple(setting or ()), split, samples)
-    task = tasks.load(study.task)
-    references = pd.concat([score.reference_rows(task, loaded, split) for split in study.ordered_splits()])
-    rows = judge.outputs(generations, references, folder, wanted)
-    couplets = {example.id: example.input for example in loaded.examples}
-    with exclusive_lock(folder):
-        _ask(judge.calls(rows, couplets, judging), judging, folder, limit, parallel)
-        judged, cut_off = judge.evaluate(rows, couplets, judging, folder)
-    terminal.show_judged(
-        console,
-        judge.summary(judged),
-        f"Judged by {model} on the {split} split, {votes} votes an output",
-    )
-    terminal.show_unjudged(console, judged, votes, cut_off)
+    instructions = asking.load_prompt(prompt or asking.PROMPT)
+    judge = asking.Judge(endpoint, model, instructions, votes, temperature, max_tokens, retries)
+    wanted = grading.Wanted(tuple(checkpoint or ()), base, tuple(setting or ()), split, samples)
+    loaded, results = pipeline.data_of(study), RunFolder(folder)
+    plan.check_data(loaded, results)
+    with exclusive_lock(folder), _going_on(), make_bar(console) as bar:
+        task = bar.add_task(f"asking {judge.host}", total=None, more="")
+        graded = grading.grade(
+            results, loaded, judge, wanted, limit=limit, parallel=parallel,
+            on_answer=lambda answered, asked: bar.update(task, completed=answered, total=asked),
+        )  # fmt: skip
     console.print(
-        f"every output: {folder / judge.TABLE}; every answer: {folder / judge.ANSWERS}", markup=False
+        f"{graded.wanted:,} votes are wanted, {graded.kept:,} were there; asked {judge.host} for {graded.asked:,}",
+        highlight=False,
     )
+    if graded.left:
+        console.print(
+            f"[yellow]{graded.left:,} votes are left[/] beyond --limit {limit}; the same command goes on",
+            highlight=False,
+        )
+    title = f"Judged by {model} on the {split} split, {votes} votes an output"
+    terminal.show_judged(console, graded.summary, title)
+    terminal.show_unjudged(console, graded.outputs, votes, graded.cut_off)
+    console.print(f"every output: {results.table('judge')}; every answer: {results.answers}", markup=False)
 
 
 @app.command(name="explain")
@@ -477,12 +494,12 @@ def _open(
 
 
 @contextmanager
-def _results(place: str) -> Iterator[Path]:
-    """The results folder at a path or URL, and no other run in it."""
-    with mirror.at(place) as folder:
-        if mirror.is_url(place):
+def _results(place: str) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The results folder at a path or URL, with no other run in it, and what sends a batch that is written."""
+    with remote.at(place) as (folder, send):
+        if remote.is_url(place):
             console.print(f"{place} is copied in {folder}", highlight=False, markup=False)
-        yield folder
+        yield folder, send
 
 
 def _generate(
@@ -492,14 +509,20 @@ def _generate(
     *,
     overwrite: bool,
     keep_going: bool,
-    audience: For = "people",
+    audience: For,
+    after_write: Callable[[], None],
 ) -> None:
     with _going_on(), make(resolved, on=on) as engine:
         pending = generation.pending(resolved, folder, engine, overwrite=overwrite)
         _show_pending(resolved, pending, audience)
         with Decoding(console, pending.sequences, resolved.names, audience) as progress:
             failed = generation.decode(
-                resolved, folder, progress.advance, keep_going=keep_going, engine=engine
+                resolved,
+                folder,
+                progress.advance,
+                keep_going=keep_going,
+                engine=engine,
+                after_write=after_write,
             )
     if resolved.served:
         terminal.show_server(console, RunFolder(folder).manifest)
@@ -565,27 +588,6 @@ def _calibrate(data: Dataset) -> None:
         frame = summarize.overall(groups(scores, NO_LIKELIHOOD, 42))
     poets, floor = (frame[frame["checkpoint"] == name].iloc[0] for name in (REFERENCE, RANDOM))
     terminal.show_calibration(console, poets, floor)
-
-
-def _ask(calls: list[judge.Call], judging: judge.Judge, folder: Path, limit: int, parallel: int) -> None:
-    """Ask for what ``judge.jsonl`` lacks, up to ``limit`` votes."""
-    kept = judge.read_answers(folder / judge.ANSWERS)
-    pending = [call for call in calls if call.key not in kept]
-    now = pending[:limit]
-    console.print(
-        f"{len(calls):,} votes are wanted, {len(calls) - len(pending):,} are there; asking {judging.host} for "
-        f"{len(now):,}",
-        highlight=False,
-    )
-    if now:
-        with _going_on(), make_bar(console) as bar:
-            task = bar.add_task(f"judging by {judging.model}", total=len(now), more="")
-            judge.ask(now, judging, folder / judge.ANSWERS, parallel, lambda _: bar.advance(task))
-    if len(now) < len(pending):
-        console.print(
-            f"[yellow]{len(pending) - len(now):,} votes are left[/] beyond --limit {limit}; the same command goes on",
-            highlight=False,
-        )
 
 
 def _show_plan(resolved: ResolvedStudy, folder: Path, engine: Engine) -> None:

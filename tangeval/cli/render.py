@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tangeval.judge import grading as judge
+from tangeval.judge.asking import SCORES
 from tangeval.metrics import METRICS
 from tangeval.tasks.base import Dataset
 
@@ -167,17 +167,10 @@ def show_comparison(console: Console, frame: pd.DataFrame, title: str) -> None:
 
 
 def show_server(console: Console, manifest: dict[str, Any]) -> None:
-    """Who wrote the texts, what it was found to honour, and that noise is not shared."""
+    """Who wrote the texts, and that noise is not shared."""
     console.print(
         f"written by {manifest['engine']}; noise: {manifest['noise']}", highlight=False, markup=False
     )
-    for name, found in manifest["server"]["probes"].items():
-        has = [key for key, value in found.items() if value is True]
-        lacks = [key for key, value in found.items() if value is False]
-        console.print(
-            f"  {name} ({found['served_as']}): honours {', '.join(has)}" + f"; not {', '.join(lacks)}" * bool(lacks),
-            highlight=False, markup=False,
-        )  # fmt: skip
 
 
 def show_explained(console: Console, content: dict[str, Any], file: Path) -> None:
@@ -199,13 +192,13 @@ def show_judged(console: Console, summary: pd.DataFrame, title: str) -> None:
         title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0)
     )
     table.add_column("checkpoint", no_wrap=True)
-    for name in ("metre 格律", "fluency 語意通順", "poems", "unparsable", "votes agree"):
+    for name in ("prosody 格律", "fluency 語意通順", "poems", "unparsable", "votes agree"):
         table.add_column(name, justify="right")
     rows: list[dict[Any, Any]] = summary.to_dict("records")
     for row in rows:
         scores = [
             f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" if row["poems"] else ""
-            for name in judge.SCORES
+            for name in SCORES
         ]
         shares = ["" if pd.isna(row[k]) else f"{row[k]:.0%}" for k in ("unparsable", "agreement")]
         poems = f"{row['poems']} of {row['poems'] + row['missing']}"

@@ -1,95 +1,182 @@
-"""An OpenAI-compatible server, asked politely: many requests in flight, busy ones asked again, refusals told apart.
+"""A client of servers that speak OpenAI's API: checked replies, many requests at a time.
 
-In: an address and what to do with each of many things. Out: whatever the work gives, and of a
-refusal the kind and what was said. The package ``openai`` talks and waits longer each time; it is
-imported when something is asked. Knows nothing of prompts, poems or files.
+In: an address and bodies of requests. Out: ``Reply``, or ``RequestError``. The package
+``openai`` talks, retries and backs off. Knows nothing of prompts, texts or files.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from tangeval.core.errors import TangevalError
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-#: slow: no answer in time; unreachable: nobody there; key: not allowed in; refused: it will not do what was asked;
-#: busy: too many requests; broken: anything else.
-Kind = Literal["slow", "unreachable", "key", "refused", "busy", "broken"]
+Kind = Literal["slow", "unreachable", "key", "refused", "busy", "broken", "foreign"]
+_BY_STATUS: dict[int | None, Kind] = {
+    400: "refused", 401: "key", 403: "key", 404: "refused", 422: "refused", 429: "busy",
+}  # fmt: skip
+_PROBLEMS: dict[Kind, str] = {
+    "slow": "no answer in time", "unreachable": "no server can be reached", "key": "the key is refused",
+    "refused": "the request is refused", "busy": "too many requests", "broken": "the server fails",
+    "foreign": "what answers does not speak OpenAI's API",
+}  # fmt: skip
+_REMEDIES: dict[Kind, str] = {
+    "unreachable": "start it, or mend the address", "broken": "look at its log",
+    "foreign": "such addresses mostly end in /v1",
+}  # fmt: skip
 
 
-def need_package(who: str, extra: str) -> None:
-    """Make sure that there is a client.
+def _whole(text: Any) -> Any:
+    """Lone surrogates, which are no text, as question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8") if isinstance(text, str) else text
+
+
+_Text = Annotated[str, BeforeValidator(_whole), Field(max_length=2**20)]
+
+
+class Message(BaseModel):
+    """What a chat's model said."""
+
+    content: _Text | None = None
+
+
+class Choice(BaseModel):
+    """One text of a completion, or one message of a chat."""
+
+    index: int = 0
+    text: _Text | None = None
+    message: Message = Message()
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+    @property
+    def said(self) -> str:
+        """The text, by whichever route it came."""
+        return self.text or self.message.content or ""
+
+
+class Usage(BaseModel):
+    """The tokens of a prompt, and those of all texts together."""
+
+    prompt_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
+    completion_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
+
+
+class Reply(BaseModel):
+    """What answers a request for completions."""
+
+    choices: list[Choice]
+    usage: Usage = Usage()
+
+
+class RequestError(TangevalError):
+    """A request that failed for good: of which kind, what the server said, and its error code."""
+
+    def __init__(self, kind: Kind, said: str, code: str | None = None) -> None:
+        super().__init__(said)
+        self.kind, self.said, self.code = kind, said, code
+
+    def explained(self, where: str, remedies: Mapping[Kind, str]) -> TangevalError:
+        """Return the error that a user is shown; ``remedies`` are those that ``where`` has of its own."""
+        remedy = {**_REMEDIES, **remedies}[self.kind]
+        return TangevalError(f"{where}: {_PROBLEMS[self.kind]} ({self.said}); {remedy}")
+
+
+class Client:
+    """An open connection; its methods may be called from several threads.
 
     Raises:
         TangevalError: the package openai is not installed; ``extra`` brings it.
     """
-    try:
-        import openai  # noqa: F401
-    except ImportError:
-        raise TangevalError(
-            f"{who} needs the package openai; `pip install 'tangeval[{extra}]'` brings it"
-        ) from None
 
-
-def connect(url: str, key: str | None, retries: int, timeout: float = 600) -> "AsyncOpenAI":
-    """Return a client, to be used with ``async with``; it asks a busy or failing server ``retries`` times again."""
-    from openai import AsyncOpenAI
-
-    return AsyncOpenAI(base_url=url, api_key=key or "none", max_retries=retries, timeout=timeout)
-
-
-def run(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run ``work`` to its end; in a notebook, whose own loop is running, beside that loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
-    with ThreadPoolExecutor(1) as beside:
-        result = beside.submit(loop.run_until_complete, task)
+    def __init__(self, url: str, key: str | None, *, extra: str, retries: int, timeout: float = 600) -> None:
         try:
-            return result.result()
-        except KeyboardInterrupt:
-            loop.call_soon_threadsafe(task.cancel)
-            raise
-        finally:
-            wait([result])
-            loop.close()
+            import openai
+        except ImportError:
+            raise TangevalError(
+                f"a server is asked by the package openai; `pip install 'tangeval[{extra}]'` brings it"
+            ) from None
+        self._client = openai.OpenAI(
+            base_url=url, api_key=key or "none", max_retries=retries, timeout=timeout
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def complete(self, body: Mapping[str, Any]) -> Reply:
+        """Return the answer to a request for completions, of a chat where ``body`` has ``messages``.
+
+        Raises:
+            RequestError: there is none.
+        """
+        path = "/chat/completions" if "messages" in body else "/completions"
+        reply = self._object(lambda: self._client.post(path, body=dict(body), cast_to=object))
+        try:
+            return Reply.model_validate(reply)
+        except ValidationError as error:
+            raise RequestError("foreign", f"choices: {error.errors()[0]['msg']}") from None
+
+    def get(self, url: str) -> dict[str, Any]:
+        """Return the JSON object at a path, or at another URL of the server; raises as ``complete``."""
+        client = self._client.with_options(max_retries=min(self._client.max_retries, 2))
+        return self._object(lambda: client.get(url, cast_to=object))
+
+    def _object(self, ask: Callable[[], object]) -> dict[str, Any]:
+        import openai
+
+        try:
+            reply = ask()
+        except openai.APITimeoutError as error:
+            raise RequestError("slow", str(error)) from None
+        except openai.APIConnectionError as error:
+            raise RequestError("unreachable", str(error.__cause__ or error)) from None
+        except openai.OpenAIError as error:
+            said = " ".join(f"{error} {getattr(error, 'body', None) or ''}".split())[:300]
+            kind = _BY_STATUS.get(getattr(error, "status_code", None), "broken")
+            raise RequestError(kind, said, getattr(error, "code", None)) from None
+        except ValueError:  # it said JSON and was none
+            reply = None
+        if not isinstance(reply, dict):
+            raise RequestError("foreign", "no JSON object")
+        return reply
 
 
-async def in_flight(
-    waiting: Iterator[_Item], work: Callable[[_Item], Awaitable[None]], parallel: int
-) -> None:
-    """Do ``work`` on all of ``waiting``, ``parallel`` at a time; the first error ends the rest and is raised."""
+def in_flight(
+    work: Callable[[_Item], _Result], items: Iterator[_Item], parallel: int
+) -> Iterator[tuple[_Item, _Result]]:
+    """Yield each item with what ``work`` made of it, as they are done, ``parallel`` at a time.
 
-    async def worker() -> None:
-        for item in waiting:
-            await work(item)
+    The first error ends the rest and is raised. The threads are daemons: one that still waits for a
+    server keeps no program from ending.
+    """
+    results: queue.SimpleQueue[tuple[_Item, _Result] | BaseException | None] = queue.SimpleQueue()
+    turn, over = threading.Lock(), threading.Event()
 
+    def worker() -> None:
+        try:
+            while not over.is_set():
+                with turn:
+                    item = next(items)
+                results.put((item, work(item)))
+        except StopIteration:
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    for _ in range(parallel):
+        threading.Thread(target=worker, daemon=True).start()
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(parallel):
-                group.create_task(worker())
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
-
-
-def fault(error: Exception) -> tuple[Kind, str]:
-    """Return what kind of refusal a client's error is, and what the server said, on one line."""
-    import openai
-
-    body = getattr(error, "body", None)
-    said = " ".join(f"{error} {'' if body is None or str(body) in str(error) else body}".split())[:300]
-    if isinstance(error, openai.APITimeoutError):
-        return "slow", said
-    if isinstance(error, openai.APIConnectionError):
-        return "unreachable", str(error.__cause__ or said)
-    status = getattr(error, "status_code", None)
-    kinds: dict[int | None, Kind] = {401: "key", 403: "key", 400: "refused", 404: "refused", 422: "refused", 429: "busy"}  # fmt: skip
-    return kinds.get(status, "broken"), said
+        while parallel:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                parallel -= 1
+            else:
+                yield result
+    finally:
+        over.set()

@@ -1,272 +1,305 @@
-"""A server's models → generations: the engine for models that this process does not hold.
+"""The engine of models that a server holds, asked by OpenAI's completions or chat completions.
 
-In: a study with ``engine`` and a results folder. Out: the same batch files, plan and manifest as
-``generate`` makes, and nothing of likelihood, which a server does not tell. Noise is the server's
-own, a seed for each request: settings and checkpoints do not share it, and the manifest says so.
-Knows nothing of torch, metrics or weights.
+In: a study whose ``engine`` section names a server and the models that it serves. Out: rows of
+generations. Noise is the server's own, a seed for each request, so that settings and checkpoints do
+not share it; likelihoods are not to be had. Knows nothing of torch, metrics or weights.
 """
 
+import os
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 import pandas as pd
+from pydantic import Field, model_validator
 
-from tangeval.core.config import validated
+from tangeval.core.config import Section
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import Setting
-from tangeval.core.types import Example
-from tangeval.engines.base import OnProgress
-from tangeval.engines.client import in_flight, run
-from tangeval.engines.completions import Knobs, Server, ServerSection, Text, opened, settle
-from tangeval.models.checkpoints import Skipped
+from tangeval.core.knobs import AXES, KNOBS, Setting
+from tangeval.core.types import RANDOM, REFERENCE, Checkpoint, Example
+from tangeval.engines.base import (
+    ALL_KNOBS,
+    Description,
+    Done,
+    Job,
+    OnProgress,
+    Output,
+    asked,
+    check_knobs,
+    generations,
+    needs_no_weights,
+    sequence_of,
+    wording,
+)  # fmt: skip
+from tangeval.engines.client import Client, Kind, RequestError, in_flight
+from tangeval.engines.completions import DIALECTS, dialect_of, read_reply
+from tangeval.engines.knob_checks import check_honoured
+from tangeval.models.tokens import completion_text
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import read_json, remove_temp_files
-from tangeval.results.folder import RunFolder
-from tangeval.results.plan import (
-    GENERATIONS,
-    Batch,
-    build_manifest,
-    estimate_duration,
-    hardware,
-    make_plan,
-    versions_of,
-    write_run,
-)
-from tangeval.tasks.tang.prompt import HW5, SYSTEM, poem_text
+from tangeval.results.plan import Batch, hardware, versions_of
 
 #: Raised when what is asked of a server changes: older batch files are then made again.
-SERVER = 1
-#: Texts of a batch file: what a run that is killed may lose for each batch file that was open.
-SEQUENCES = 256
+VERSION = 2
+#: Sequences of a batch file: what a run that is killed may lose of each that is open.
+_SEQUENCES = 256
+#: What a list of models says of one that stays the same from one listing to the next.
+_LASTING = ("id", "owned_by", "root", "parent", "max_model_len", "meta")
+
+
+class ServerConfig(Section):
+    """The ``engine`` section: a server, what it calls each checkpoint, and how it is asked."""
+
+    kind: Literal["openai"] = "openai"
+    server: str
+    models: Annotated[dict[str, str], Field(min_length=1)]
+    dialect: Literal["auto", "vllm", "transformers", "llamacpp", "openai"] = "auto"
+    api_key_env: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    n: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    bos: str = ""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    retries: Annotated[int, Field(ge=0)] = 8
+
+    @model_validator(mode="after")
+    def _address_and_names(self) -> Self:
+        parts = urlsplit(self.server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"server: {self.server} is no URL; give one such as http://localhost:8000/v1")
+        if parts.password or parts.username:
+            raise ValueError(
+                "server: a key in the URL would be recorded; name the variable that holds it as api_key_env"
+            )
+        for name in {RANDOM, REFERENCE, ""} & self.models.keys():
+            raise ValueError(f"models: {name!r} may not be a checkpoint's name")
+        return self
 
 
 @dataclass(frozen=True)
-class Job:
-    """One request: a poem at one setting, for some of its samples."""
+class _Request:
+    """One prompt at one setting, for some samples of a job's batch."""
 
-    book: "Book"
+    job: Job
     example: Example
     setting: Setting
     samples: tuple[int, ...]
 
 
-@dataclass
-class Book:
-    """The texts of a batch that came so far, by poem, sequence and sample, and how many requests are still out."""
+class OpenAIEngine:
+    """An ``Engine``: see ``engines.base``."""
 
-    batch: Batch
-    texts: dict[tuple[Any, ...], Text] = field(default_factory=dict)
-    out: int = 0
+    Config: ClassVar[type[Section]] = ServerConfig
+    shares_prefixes: ClassVar[bool] = False
+    gives_likelihood: ClassVar[bool] = False
+    honours: ClassVar[frozenset[str]] = ALL_KNOBS  # as far as ``check`` finds
 
+    def __init__(self, resolved: ResolvedStudy, config: ServerConfig) -> None:
+        needs_no_weights(resolved)
+        self.resolved, self.config, self.host = resolved, config, urlsplit(config.server).netloc
 
-def plan(resolved: ResolvedStudy, folder: Path) -> tuple[list[Batch], dict[str, str]]:
-    """Return the study's batches and each checkpoint's context; the server is asked what it serves, and for no text."""
+    def __enter__(self) -> Self:
+        name = self.config.api_key_env
+        key = os.environ.get(name) if name else None
+        if name and not key:
+            raise TangevalError(f"engine.api_key_env: the variable {name} is not set; it holds the key")
+        config = self.config
+        self.client = Client(
+            config.server, key, extra="server", retries=config.retries, timeout=config.timeout
+        )
+        return self
 
-    async def ask() -> dict[str, Any]:
-        async with opened(resolved.study, _engine(resolved)) as server:
-            return await server.account()
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
 
-    return _plan(resolved, folder, run(ask()))
+    # What the server says of itself.
 
+    @cached_property
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """The models that the server lists, by name; none where it keeps no list."""
+        found = self._get("/models").get("data")
+        return {str(each["id"]): each for each in found or () if isinstance(each, dict) and "id" in each}
 
-def generate(
-    resolved: ResolvedStudy,
-    folder: Path,
-    on_progress: OnProgress = lambda name, ended, text: None,
-    *,
-    keep_going: bool = False,
-) -> tuple[Skipped, ...]:
-    """Make the generations that ``folder`` lacks; never leaves a checkpoint out.
+    @cached_property
+    def version(self) -> str | None:
+        said = self._get(self.config.server.rstrip("/").removesuffix("/v1") + "/version").get("version")
+        return said if isinstance(said, str) else None
 
-    Raises:
-        TangevalError: the server is not there, serves another model, does not do what the study
-            asks for, or fails for good.
-    """
-    if keep_going:
-        raise TangevalError("--keep-going: with a server, leave a model out of engine.models instead")
-    remove_temp_files(folder)
-    RunFolder(folder).drop_damaged()
-    run(_generate(resolved, folder, on_progress))
-    return ()
+    @cached_property
+    def dialect(self) -> str:
+        if self.config.dialect != "auto":
+            return self.config.dialect
+        if (found := dialect_of(list(self.listed.values()))) is None:
+            raise TangevalError(
+                f"engine.dialect: {self.config.server} does not say what kind of server it is; give one of "
+                f"{', '.join(DIALECTS)} (openai sends OpenAI's own fields alone)"
+            )
+        return found
 
+    def _get(self, path: str) -> dict[str, Any]:
+        """What stands at a path; nothing where the server has no such page."""
+        try:
+            return self.client.get(path)
+        except RequestError as error:
+            if error.kind in ("refused", "foreign"):
+                return {}
+            raise self._explained(error) from None
 
-def estimate(resolved: ResolvedStudy, folder: Path, pending: Sequence[Batch]) -> str:
-    """Say what the pending batches will take, from those that were timed in ``folder``."""
-    if not pending:
-        return "nothing to decode: all that the study asks for is there"
-    engine = _engine(resolved)
-    return f"{engine.concurrency} requests in flight to {engine.host}; {estimate_duration(RunFolder(folder), pending)}"
-
-
-def _engine(resolved: ResolvedStudy) -> ServerSection:
-    assert resolved.study.engine
-    section = resolved.study.engine.model_dump(exclude_none=True)
-    return validated(ServerSection, section, resolved.study.file, "engine")
-
-
-def _plan(
-    resolved: ResolvedStudy, folder: Path, account: dict[str, Any]
-) -> tuple[list[Batch], dict[str, str]]:
-    cache_keys = {c.name: _context(resolved, c.name, account) for c in resolved.checkpoints}
-    rows = SEQUENCES if resolved.study.batch_size == "auto" else resolved.study.batch_size
-    return make_plan(resolved, RunFolder(folder), cache_keys, rows, prefixes=False), cache_keys
-
-
-def _context(resolved: ResolvedStudy, name: str, account: dict[str, Any]) -> str:
-    """The digest of all that decides a text but example, sample and setting, as far as a server tells."""
-    study, served = resolved.study, _engine(resolved).models[name]
-    return digest(
-        {
-            "engine": ["server", SERVER, account["version"]],
-            "model": [served, account["models"].get(served)],
-            "prompt": [study.prompt, _engine(resolved).bos, HW5, SYSTEM],
-            "seed": study.seed,
-            "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
+    def _explained(self, error: RequestError) -> TangevalError:
+        remedies: dict[Kind, str] = {
+            "slow": "give a longer engine.timeout, or a smaller engine.concurrency",
+            "key": "engine.api_key_env names the variable that holds it",
+            "busy": "give a smaller engine.concurrency, or more engine.retries",
+            "refused": "change what the study asks for",
         }
-    )
+        return error.explained(f"engine.server: {self.config.server}", remedies)
 
+    # The protocol.
 
-async def _generate(resolved: ResolvedStudy, folder: Path, on_progress: OnProgress) -> None:
-    engine, run_folder = _engine(resolved), RunFolder(folder)
-    async with opened(resolved.study, engine) as server:
-        account = await server.account()
-        batches, cache_keys = _plan(resolved, folder, account)
-        pending = [batch for batch in batches if not run_folder.batch_file(batch.id).is_file()]
-        probes = await _probes(server, resolved, folder, cache_keys, {batch.checkpoint for batch in pending})
-        write_run(resolved, run_folder, batches, _manifest(resolved, cache_keys, account, probes))
-        run_folder.likelihood_file.unlink(missing_ok=True)  # what an engine with the weights left there
+    def describe(self) -> Description:
+        return Description(
+            name=f"server {self.host}{f' {self.version}' if self.version else ''}",
+            noise="the server's own, a seed for each request: not shared between settings or checkpoints",
+            noise_shared=False,
+            versions=versions_of("openai"),
+            hardware=hardware(None),
+            place=f"{self.config.concurrency} requests in flight to {self.host}",
+            more={
+                "server": {
+                    "url": self.config.server, "version": self.version, "dialect": self.dialect,
+                    "models": self.config.models,
+                    "listed": {name: self._lasting(name) for name in self.config.models.values()},
+                }
+            },
+        )  # fmt: skip
+
+    def _lasting(self, served: str) -> dict[str, Any]:
+        return {key: value for key, value in self.listed.get(served, {}).items() if key in _LASTING}
+
+    def cache_key(self, checkpoint: Checkpoint) -> str:
+        study, served = self.resolved.study, self.config.models[checkpoint.name]
+        return digest(
+            {
+                "engine": ["server", VERSION, self.dialect, self.version],
+                "model": [served, self._lasting(served)],
+                "prompt": [self.config.bos, wording(self.resolved)],
+                "seed": study.seed,
+                "knobs": self.study_wide,
+            }
+        )
+
+    def likelihood_key(self, checkpoint: Checkpoint) -> str:
+        return ""
+
+    def sequences_per_batch(self) -> int:
+        size = self.resolved.study.batch_size
+        return _SEQUENCES if size == "auto" else size
+
+    def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
+        if jobs:
+            self._try(jobs[0].checkpoint.name)
+        texts: dict[str, dict[Any, Output]] = {job.key: {} for job in jobs}
         began = time.perf_counter()
-
-        async def work(job: Job) -> None:
-            nonlocal began
-            batch = job.book.batch
-            knobs = _knobs(resolved, job)
-            served, form = engine.models[batch.checkpoint], probes[batch.checkpoint]["form"]
-            texts = await server.ask(served, form, job.example, knobs)
-            if len(texts) != knobs.n or any(text.tokens is None for text in texts):
-                raise TangevalError(
-                    f"engine.server: {engine.server}: {served} gave {len(texts)} texts where {knobs.n} were asked for, or did "
-                    "not count their tokens; engine.n=1 asks for one at a time"
-                )
-            for sample, text in zip(job.samples, texts, strict=True):
-                job.book.texts[job.example.id, job.setting.sequence, sample] = text
-            job.book.out -= 1
-            on_progress(batch.checkpoint, len(texts), texts[-1].text)
-            if not job.book.out:
-                run_folder.write_batch_file(batch.id, _frame(resolved, job.book))
+        for request, outputs in in_flight(self._answer, self._requests(jobs), self.config.concurrency):
+            job, own = request.job, texts[request.job.key]
+            for sample, output in zip(request.samples, outputs, strict=True):
+                own[request.example.id, *sequence_of(request.setting, sample)] = output
+            on_progress(job.checkpoint.name, len(outputs), outputs[-1].text)
+            if job.batch and len(own) == job.batch.sequences():
                 # Batches overlap: each has the time since the last one was whole, so that all sum to the run's.
-                run_folder.record("batches", batch.id, time.perf_counter() - began)
+                yield Done(job, self._rows(job.batch, texts.pop(job.key)), time.perf_counter() - began)
                 began = time.perf_counter()
 
-        await in_flight(_jobs(resolved, pending, probes), work, engine.concurrency)
-        run_folder.tidy_checksums()
+    def _rows(self, batch: Batch, texts: Mapping[Any, Output]) -> pd.DataFrame:
+        return generations(
+            self.resolved, batch, lambda e, setting, sample: texts[e.id, *sequence_of(setting, sample)]
+        )
 
+    def _requests(self, jobs: Sequence[Job]) -> Iterator[_Request]:
+        """Every request of the jobs, example by example: requests on one prompt follow each other."""
+        for job in jobs:
+            assert job.batch
+            distinct = {setting.sequence: setting for setting in job.batch.settings}  # all of one max_length
+            for example in map(self.resolved.dataset.by_id.__getitem__, job.batch.examples):
+                for setting in distinct.values():
+                    for samples in _parts(job.batch.samples if setting.temperature else (0,), self.most):
+                        yield _Request(job, example, setting, samples)
 
-async def _probes(
-    server: Server, resolved: ResolvedStudy, folder: Path, cache_keys: dict[str, str], pending: set[str]
-) -> dict[str, dict[str, Any]]:
-    """What each checkpoint honours; asked anew of those that have something to write, else as recorded."""
-    recorded = ((read_json(RunFolder(folder).manifest_file) or {}).get("server") or {}).get("probes", {})
-    probes: dict[str, dict[str, Any]] = {}
-    for name in resolved.names:
-        cache_key = cache_keys[name]
-        known = recorded.get(name, {})
-        if name not in pending:
-            probes |= {name: known} if known else {}
-            continue
-        example = resolved.examples(resolved.study.ordered_splits()[0])[0]
-        found = await settle(server, resolved.study, name, example)
-        probes[name] = {"served_as": server.engine.models[name], "context": cache_key, **found}
-        if known.get("context") == cache_key and known["greedy_text"] != found["greedy_text"]:
-            warnings.warn(
-                f"engine.models.{name}: {server.engine.models[name]} writes otherwise at temperature 0 than when this folder "
-                "was begun. If other weights are served under its name, give them another, so that all is asked anew",
-                stacklevel=2,
-            )
-    return probes
-
-
-def _manifest(
-    resolved: ResolvedStudy,
-    cache_keys: dict[str, str],
-    account: dict[str, Any],
-    probes: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    engine = _engine(resolved)
-    version = f" {account['version']}" if account["version"] else ""
-    said = build_manifest(
-        resolved, cache_keys, engine=f"server {engine.host}{version}",
-        noise="the server's own, a seed for each request: not shared between settings or checkpoints",
-        noise_shared=False, versions=versions_of("openai"), hardware=hardware(None),
-    )  # fmt: skip
-    return said | {
-        "server": {
-            "url": engine.server,
-            "version": account["version"],
-            "models": engine.models,
-            "listed": account["models"],
-            "probes": probes,
+    @cached_property
+    def study_wide(self) -> dict[str, float]:
+        """The knobs that have one value for the whole study."""
+        return {
+            knob.name: getattr(self.resolved.study.decoding, knob.name) for knob in KNOBS if not knob.axis
         }
-    }
+
+    @property
+    def most(self) -> int:
+        """The texts that one request may ask for."""
+        if self.config.n != "auto":
+            return self.config.n
+        return 128 if DIALECTS[self.dialect].several else 1  # as many as OpenAI's own servers give
+
+    def _answer(self, request: _Request) -> list[Output]:
+        """Ask for a request's texts; its seed is of all that tells it from others, so that no two share noise."""
+        name, setting = request.job.checkpoint.name, request.setting
+        own = [self.resolved.study.seed, name, request.example.id, *setting.sequence, setting.max_length]
+        seed = int(digest([*own, request.samples[0]])[:8], 16) >> 1  # 31 bits: what every server takes
+        knobs = dict(zip(AXES, setting.sequence, strict=True)) | {"max_length": setting.max_length}
+        made = self._ask(name, request.example, knobs | self.study_wide, seed, len(request.samples))
+        return [Output(completion_text(m.text, cut=m.finish == "length"), m.tokens, m.finish) for m in made]
+
+    def _ask(
+        self, checkpoint: str, example: Example, knobs: Mapping[str, float], seed: int = 0, n: int = 1
+    ) -> list[Output]:
+        """Return ``n`` texts as the server gave them."""
+        prompt = asked(self.resolved, example)
+        chat, served = not isinstance(prompt, str), self.config.models[checkpoint]
+        body = {"model": served, **DIALECTS[self.dialect].body(knobs, seed, n)}
+        body |= {"messages": prompt} if chat else {"prompt": f"{self.config.bos}{prompt}"}
+        body |= {"logprobs": True if chat else 1} if n > 1 else {}  # they count the tokens of each
+        try:
+            return read_reply(self.client.complete(body), n=n, max_length=int(knobs["max_length"]))
+        except RequestError as error:
+            raise self._explained(error) from None
+        except TangevalError as error:
+            raise TangevalError(f"engine.server: {self.config.server}: {served}: {error}") from None
+
+    def check(self) -> None:
+        """Refuse what the server says that it lacks; no text is asked for.
+
+        Raises:
+            TangevalError: it is not there, does not serve a model, or has no field for a knob.
+        """
+        for name, served in self.config.models.items():
+            if self.listed and served not in self.listed:
+                raise TangevalError(
+                    f"engine.models.{name}: {self.config.server} serves no {served}; it serves {', '.join(self.listed)}"
+                )
+        check_knobs(self.resolved, DIALECTS[self.dialect].takes, f"{self.dialect} server")
+
+    def _try(self, checkpoint: str) -> None:
+        """Ask for the longest and hottest text, and whether the study's knobs are honoured: better heard now than after hours."""
+        study = self.resolved.study
+        examples = [e for split in study.ordered_splits() for e in self.resolved.examples(split)]
+        example = max(examples, key=lambda e: len(str(asked(self.resolved, e))))
+        settings = study.decoding.settings()
+        most = {axis: max(getattr(s, axis) for s in settings) for axis in ("temperature", "max_length")}
+        self._ask(checkpoint, example, most)
+
+        def draw(knobs: Mapping[str, float], many: int) -> list[Output]:
+            parts = _parts(tuple(range(1, many + 1)), self.most if knobs["temperature"] else 1)
+            made = in_flight(
+                lambda seeds: self._ask(checkpoint, example, knobs, seeds[0], len(seeds)),
+                parts,
+                self.config.concurrency,
+            )
+            return [output for _, outputs in made for output in outputs]
+
+        check_honoured(study.decoding, draw)
 
 
-def _jobs(
-    resolved: ResolvedStudy, pending: Sequence[Batch], probes: dict[str, dict[str, Any]]
-) -> Iterator[Job]:
-    """Every request of the pending batches, poem by poem: requests on one prompt follow each other."""
-    for batch in pending:
-        book = Book(batch)
-        most = _engine(resolved).n
-        if most == "auto":
-            most = len(batch.samples) if probes[batch.checkpoint]["n"] else 1
-        jobs = [
-            Job(book, resolved.dataset.by_id[name], setting, samples)
-            for name in batch.examples
-            for setting in {setting.sequence: setting for setting in batch.settings}.values()
-            for samples in _batches(batch.samples if setting.temperature else (0,), most)
-        ]
-        book.out = len(jobs)
-        yield from jobs
-
-
-def _batches(samples: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
+def _parts(samples: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
     for begin in range(0, len(samples), most):
         yield samples[begin : begin + most]
-
-
-def _knobs(resolved: ResolvedStudy, job: Job) -> Knobs:
-    """A request's knobs; its seed is of checkpoint, poem, setting and first sample, so that no two share noise."""
-    temperature, top_k, top_p = job.setting.sequence[:3]
-    own = [
-        resolved.study.seed,
-        job.book.batch.checkpoint,
-        job.example.id,
-        *job.setting.sequence,
-        job.setting.max_length,
-    ]
-    seed = int(digest([*own, job.samples[0]])[:8], 16) >> 1  # 31 bits: what every server takes
-    size = resolved.study.decoding.no_repeat_ngram_size
-    return Knobs(temperature, int(top_k), top_p, job.setting.max_length, size, seed, len(job.samples))
-
-
-def _frame(resolved: ResolvedStudy, book: Book) -> pd.DataFrame:
-    """The rows of a batch whose texts are all there, columns ``GENERATIONS``, in the plan's order."""
-    batch, size = book.batch, resolved.study.decoding.no_repeat_ngram_size
-    step = next(c.step for c in resolved.checkpoints if c.name == batch.checkpoint)
-    rows = []
-    for name in batch.examples:
-        for setting in batch.settings:
-            for sample in batch.samples:
-                came = book.texts[name, setting.sequence, sample if setting.temperature else 0]
-                text = poem_text(came.text, cut=came.finish == "length")
-                knobs = (*setting.values, size)
-                split = resolved.dataset.by_id[name].split
-                rows.append(
-                    (batch.checkpoint, step, *knobs, split, name, sample, text, came.tokens, came.finish)
-                )
-    return pd.DataFrame(rows, columns=list(GENERATIONS)).astype({"step": "Int64"})
