@@ -17,7 +17,6 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from tangeval import pipeline
 from tangeval.api import Results
 from tangeval.api import load_results as results
 from tangeval.core.knobs import AXES
@@ -66,7 +65,7 @@ def texts(found: Results) -> pd.DataFrame:
         ]
     )
     poems = pd.DataFrame(
-        [(e.id, e.input, e.reference) for e in pipeline.data_of(found.study).split("test")],
+        [(e.id, e.input, e.reference) for e in found.dataset.split("test")],
         columns=["example_id", "couplet", "reference"],
     )
     columns = ["kept", "checkpoint", *AXES, "example_id", "sample", "couplet", "text", "reference"]

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.report import manifest
-from tangeval import pipeline
+from tangeval import api
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize, variance
 from tangeval.core.knobs import Setting
@@ -78,10 +78,11 @@ def main() -> None:
 
 
 def step(name: str, folder: Path) -> None:
-    """One step of ``pipeline.evaluate`` and ``choose``."""
-    study, _ = pipeline.open_results(folder)
+    """One step of ``tangeval.api.summarize`` and ``select``."""
+    results = api.load_results(folder)
+    study = results.study
     if name == "score":
-        score.score(study, pipeline.data_of(study), folder)
+        score.score(study, results.dataset, folder)
     elif name == "summarize":
         summarize.summarize(RunFolder(folder), study.seed)
     elif name == "variance":

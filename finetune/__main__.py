@@ -41,12 +41,12 @@ def make_console(*, quiet: bool = False) -> SafeConsole:
 
 def finetune(config: Config, console: Console, *, overwrite: bool = False, first: bool = True) -> None:
     """Fine-tune as ``config`` says, unless that was done; of several processes only the ``first`` writes."""
-    with needs("train", "fine-tuning"), _first_process_first():
+    with needs("fine-tuning", "train"), _first_process_first():
         run = prepare(config, overwrite=overwrite, first=first)
     if run.complete():
         console.print(f"{run.folder} is complete already: nothing to do", highlight=False)
         return
-    with needs("train", "fine-tuning"):  # torch takes seconds to import, and a complete run needs none of it
+    with needs("fine-tuning", "train"):  # torch takes seconds to import, and a complete run needs none of it
         from .train import train
 
     console.print(

@@ -1,182 +1,384 @@
-"""The command line's way for a notebook: studies run, results as DataFrames, pictures that show themselves.
+"""Everything that tangeval does, one function a feature; the command line parses, calls these and prints.
 
     from tangeval import load_study, run
     results = run("studies/quickstart.yaml", "samples=2")
     results.checkpoints
 
-In: a study file or a ``Study``. Out: ``Results``, which reads a results folder when it is asked.
-The same files are made as by ``tangeval run``, by the same code.
+In: study files and results folders. Out: files in the folder, and what was found, as frames and records.
+Prints nothing. Slow libraries are imported by the functions that use them.
 """
 
-from collections.abc import Sequence
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
 
-from tangeval import generation, pipeline
-from tangeval.analysis import compare as comparing
-from tangeval.analysis import scoring as score
-from tangeval.cli.progress import Decoding
+from tangeval import engines, generation, tasks
+from tangeval.analysis import scoring, variance
+from tangeval.analysis import summarize as summaries
+from tangeval.analysis.compare import METRICS, read_item
+from tangeval.analysis.compare import compare as compare_items
+from tangeval.analysis.external import Scored, calibrate, score_files
+from tangeval.analysis.select import check_selection, chosen_outputs
+from tangeval.analysis.select import select as choose
+from tangeval.analysis.successive_halving import race
 from tangeval.core.errors import TangevalError
-from tangeval.core.libraries import quieten
+from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import Study, load_study
-from tangeval.engines import make
-from tangeval.reporting.page import build as pages
-from tangeval.resolve import resolve
-from tangeval.results.files import exclusive_lock, read_json
-from tangeval.results.folder import RunFolder
+from tangeval.core.types import SPLITS, Checkpoint, Split, check_split
+from tangeval.engines.base import OnProgress, needs_logits
+from tangeval.generation import Pending
+from tangeval.models.checkpoints import Skipped, discover, trained_on
+from tangeval.reporting.notebook import Results
+from tangeval.resolve import ResolvedStudy, resolve
+from tangeval.results import remote
+from tangeval.results.files import exclusive_lock, no_url, write_text
+from tangeval.results.plan import check_data
+from tangeval.tasks.base import Dataset, duplicates, leaks
 
-_SHOWN = ("checkpoint", "split", "bleu", "form", "rhyme", "reference_nll")
+if TYPE_CHECKING:
+    from tangeval.explain.trace import Asked, Subject
+    from tangeval.judge.asking import Judge
+    from tangeval.judge.grading import Graded, Wanted
+
+__all__ = [
+    "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "compare", "data",
+    "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "report", "run", "score_files",
+    "select", "summarize", "unlock",
+]  # fmt: skip
+
+
+#: A study, or the file of one.
+AnyStudy = str | Path | Study
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of a results folder; a notebook shows it as the value of a setting."""
+class Options:
+    """How a study is run.
 
-    name: str
-    folder: Path
-
-    def _repr_png_(self) -> bytes:
-        return (self.folder / f"{self.name}.png").read_bytes()
-
-    @property
-    def svg(self) -> str:
-        """The picture as SVG, to put on a slide."""
-        return (self.folder / f"{self.name}.svg").read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Results:
-    """A results folder. Tables are read once; their columns are those of docs/results.md.
-
-    Raises:
-        TangevalError: when something is asked for that the folder does not hold.
+    ``out`` is the results folder, or a URL of one; ``results/NAME`` if None. ``on`` is a Ray cluster to
+    decode on. ``overwrite`` removes generations of which none fits the study any longer; ``keep_going``
+    leaves out checkpoints that cannot be used; ``assume_unseen`` takes checkpoints without a record of their
+    training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code.
     """
 
-    folder: Path
+    out: str | Path | None = None
+    on: str | None = None
+    overwrite: bool = False
+    keep_going: bool = False
+    assume_unseen: bool = False
+    allow_pickle: bool = False
 
-    @cached_property
-    def study(self) -> Study:
-        return load_study(self.folder / "study.yaml")
 
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """A row for each checkpoint, setting and split: every metric with its 95 % interval."""
-        return self._csv("summary.csv")
+@dataclass(frozen=True)
+class Watch:
+    """Contexts around what takes time, to show it; by default nothing is shown.
 
-    @cached_property
-    def effects(self) -> pd.DataFrame:
-        """What each value of a knob does, averaged over the others."""
-        return self._csv("effects.csv")
+    ``decoding`` is given what is decoded and what of it is pending, and yields what is called with the
+    progress; ``counting`` yields what is called with how many are done, of how many.
+    """
 
-    @cached_property
-    def checkpoints(self) -> pd.DataFrame:
-        """Each checkpoint, averaged over all settings."""
-        return self._csv("checkpoints.csv")
+    decoding: Callable[[str, Pending], AbstractContextManager[OnProgress]] = lambda what, pending: (
+        nullcontext(lambda name, ended, text: None)
+    )
+    counting: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] = lambda what: nullcontext(
+        lambda done, total: None
+    )
+    working: Callable[[str], AbstractContextManager[Any]] = lambda what: nullcontext()
 
-    @cached_property
-    def generations(self) -> pd.DataFrame:
-        """Every text, with the setting and the poem it belongs to."""
-        return score.read_generations(self.study, self.folder)
 
-    @cached_property
-    def selection(self) -> dict[str, Any]:
-        """What was chosen, with what it cannot be told from."""
-        found: dict[str, Any] | None = read_json(self.folder / "best" / "selection.json")
-        if found is None:
-            raise TangevalError(f"{self.folder}/best: nothing was chosen; `tangeval select` chooses")
-        return found
+@dataclass(frozen=True)
+class Data:
+    """A data set, the ids of equal texts in it, and for each split the parts that training has too, by id."""
 
-    @property
-    def pictures(self) -> list[str]:
-        """The names that ``picture`` takes."""
-        return sorted(path.stem for path in (self.folder / "figures").glob("*.png"))
+    dataset: Dataset
+    duplicates: Sequence[Sequence[str]]
+    leaks: Mapping[Split, Mapping[str, Sequence[str]]]
 
-    def picture(self, name: str) -> Picture:
-        """Return one picture."""
-        if name not in self.pictures:
-            raise TangevalError(f"there is no picture {name}; there are {', '.join(self.pictures)}")
-        return Picture(name, self.folder / "figures")
 
-    @property
-    def page(self) -> Path:
-        """The page to explore the study with: open it in a browser."""
-        return RunFolder(self.folder).page
+def run(study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()) -> Results:
+    """Decode what the folder lacks, score, summarise, draw and select; return the results.
 
-    def poems(self, split: str = "test", **knobs: Any) -> pd.DataFrame:
-        """Return couplet, text and the poet's own ending of every output at some knobs (or of the chosen setting)."""
-        wanted = dict(knobs)
-        if not wanted:
-            wanted = {
-                "checkpoint": self.selection["checkpoint"]["checkpoint"],
-                **(self.selection["setting"] or {}),
-            }
-        rows = self.generations[self.generations["split"] == split]
-        for name, value in wanted.items():
-            if name not in rows:
-                raise TangevalError(
-                    f"poems: {name} is no column of the generations: {', '.join(map(str, rows))}"
-                )
-            rows = rows[rows[name] == value]
-        examples = pipeline.data_of(self.study).by_id
-        known = [examples[name] for name in rows["example_id"]]
-        told = {"couplet": [e.input for e in known], "reference": [e.reference for e in known]}
-        return rows.assign(**told).reset_index(drop=True)
+    Raises:
+        TangevalError: study or folder cannot be used. What can be told before decoding is told then.
+    """
+    resolved = _resolved(study, overrides, options)
+    _check(resolved, options)
+    with remote.at(_place(resolved, options)) as (folder, send):
+        _decode(resolved, folder, options, send, watch)
+        results = Results(folder, resolved.study)
+        _evaluate(results, watch)
+        if resolved.study.select:
+            _select(results)
+        return _with_page(results, watch)
 
-    def _csv(self, name: str) -> pd.DataFrame:
-        if not (self.folder / name).is_file():
-            raise TangevalError(
-                f"{self.folder / name} is missing; `tangeval run` or `tangeval summarize` makes it"
-            )
-        return pd.read_csv(self.folder / name)
 
-    def _repr_html_(self) -> str:
-        return str(
-            self.checkpoints[[c for c in _SHOWN if c in self.checkpoints]].round(3).to_html(index=False)
-        )
+def generate(
+    study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()
+) -> Results:
+    """Decode the generations and likelihoods that the folder lacks; return the results, not scored yet."""
+    resolved = _resolved(study, overrides, options)
+    with remote.at(_place(resolved, options)) as (folder, send):
+        _decode(resolved, folder, options, send, watch)
+        return Results(folder, resolved.study)
+
+
+def plan(
+    study: AnyStudy, *overrides: str, options: Options = Options()
+) -> tuple[ResolvedStudy, Pending, str]:
+    """Return what ``run`` would decode, and what that takes, in words; nothing is written."""
+    resolved = _resolved(study, overrides, options)
+    _check(resolved, options)
+    place = _place(resolved, options)
+    with (
+        remote.copied(place) if remote.is_url(place) else nullcontext(Path(place)) as folder,
+        engines.make(resolved, on=options.on) as engine,
+    ):
+        pending = generation.pending(resolved, folder, engine, overwrite=True)
+        return resolved, pending, generation.estimate(folder, engine, pending.waiting)
 
 
 def load_results(place: str | Path) -> Results:
-    """Return the results in a folder, or of a study that was run before."""
-    return Results(pipeline.open_results(Path(place))[1])
-
-
-def run(
-    study: str | Path | Study, *overrides: str, out: str | Path | None = None, assume_unseen: bool = False,
-    overwrite: bool = False,
-) -> Results:  # fmt: skip
-    """Run a study as ``tangeval run`` does, with plain lines of progress, and return its results.
+    """Return the results in a folder, or of a study that was run before, whose file may select anew.
 
     Raises:
-        TangevalError: as the command line would say.
+        TangevalError: the study has no results yet, or selects by a split that they lack.
     """
+    place = Path(place)
+    no_url(place)
+    if place.is_dir():
+        return Results(place)
+    results = Results(Path("results") / load_study(place).name)
+    if not results.run.study_file.is_file():
+        raise TangevalError(f"{place}: there is no {results.folder} yet; `tangeval run {place}` makes it")
+    rule = load_study(place).select
+    if rule and rule.split not in results.study.splits:
+        raise TangevalError(
+            f"{place}: select.split: {results.folder} has no {rule.split} split; run the study with it"
+        )
+    return Results(results.folder, results.study.model_copy(update={"select": rule}))
+
+
+def summarize(place: str | Path, *, watch: Watch = Watch()) -> Results:
+    """Score, summarise and draw what a results folder holds; return the results."""
+    results = load_results(place)
+    with exclusive_lock(results.folder):
+        _evaluate(results, watch)
+        return _with_page(results, watch)
+
+
+def select(place: str | Path, *, assume_unseen: bool = False, watch: Watch = Watch()) -> Results:
+    """Choose the best checkpoint and setting of a results folder, and write ``best/``; return the results."""
+    results = load_results(place)
+    if results.study.select:
+        seen = {record["name"]: record["seen"] for record in results.run.manifest["checkpoints"]}
+        check_selection(results.study.select, seen, assume_unseen=assume_unseen)
+    with exclusive_lock(results.folder):
+        _select(results)
+        # A page that is there would still show the old choice.
+        return _with_page(results, watch) if results.page.is_file() else results
+
+
+def report(place: str | Path, out: str | Path | None = None, *, watch: Watch = Watch()) -> tuple[Path, str]:
+    """Write the page of a results folder, to ``out`` or into the folder; return the file, and what is in it."""
+    from tangeval.reporting.page import build
+
+    results = load_results(place)
+    with watch.working("writing the page"):
+        return build.write(results.study, results.dataset, results.folder, Path(out) if out else None)
+
+
+def halving(
+    study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()
+) -> tuple[dict[str, Any], Path]:
+    """Choose the best setting by successive halving; return what ``halving.json`` says, and its folder."""
+    resolved = _resolved(study, overrides, options)
+    needs_logits(resolved, "halving")
+    _check(resolved, options)
+    folder = Path(options.out or Path("results") / f"{resolved.study.name}-halving")
+    with exclusive_lock(folder):
+        return race(resolved, folder, watch.decoding), folder
+
+
+def compare(
+    *items: str,
+    metrics: Sequence[str] = (),
+    split: str = "validation",
+    effects: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Return the paired differences of ``FOLDER[:CHECKPOINT[:KNOBS]]`` items, a row for each pair and metric.
+
+    With ``effects`` (metric → size) the table says how many examples would show a difference of that size.
+    """
+    names = list(metrics) or [*dict.fromkeys((*METRICS, *(effects or {})))]
+    return compare_items([read_item(item, split) for item in items], names, effects or {})
+
+
+def judge(
+    place: str | Path,
+    judge: "Judge",
+    wanted: "Wanted",
+    *,
+    limit: int = 500,
+    parallel: int = 8,
+    watch: Watch = Watch(),
+) -> "Graded":
+    """Let a language model grade outputs, with at most ``limit`` calls, ``parallel`` of them in flight."""
+    from tangeval.judge.grading import grade
+
+    results = load_results(place)
+    check_data(results.dataset, results.run)
+    with exclusive_lock(results.folder), watch.counting(f"asking {judge.host}") as on_answer:
+        return grade(
+            results.run, results.dataset, judge, wanted, limit=limit, parallel=parallel, on_answer=on_answer
+        )
+
+
+def explain(
+    study: AnyStudy,
+    *overrides: str,
+    asked: "Asked",
+    step: int | None = None,
+    options: Options = Options(),
+    watch: Watch = Watch(),
+) -> "tuple[Subject, dict[str, Any], Path]":
+    """Run one checkpoint on one example; return what was asked for, what ``explain.json`` says, and its folder.
+
+    ``step`` is the token to begin with, from 1 (default: the first character); ``options.out`` the folder
+    (default ``results/NAME/explain/ID``).
+    """
+    check_split(asked.split)
+    resolved = _resolved(study, overrides, options)
+    needs_logits(resolved, "explain")
+    with needs("explaining"):
+        from tangeval.explain import trace
+    folder = Path("results") / resolved.study.name
+    subject = trace.find(resolved, folder, asked)
+    with watch.working(f"running {subject.checkpoint.name} on {subject.example.id}"):
+        content = trace.explain(resolved, subject, step)
+    out = Path(options.out or folder / "explain" / subject.example.id)
+    write_text(out / "explain.json", json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+    if out.parent == folder / "explain" and Results(folder).page.is_file():  # it shows what is explained
+        report(folder, watch=watch)
+    return subject, content, out
+
+
+def data(spec: str, validation: int | None = None, *, task: str = "tang") -> Data:
+    """Return what is found of a data set: ``sample``, ``hw5``, or a folder.
+
+    Raises:
+        TangevalError: it is not there, or cannot be read.
+    """
+    asked = tasks.load(task)
+    dataset = asked.load(spec, validation)
+    return Data(dataset, duplicates(asked, dataset), {s: leaks(asked, dataset, s) for s in SPLITS[1:]})
+
+
+def fetch() -> Path:
+    """Clone HW5's data into ``data/GenAI-Hw5`` with git; return the folder."""
+    from tangeval.tasks.tang.data import fetch
+
+    return fetch()
+
+
+def checkpoints(
+    folder: str | Path, *, allow_pickle: bool = False
+) -> tuple[list[tuple[Checkpoint, int | None]], tuple[Skipped, ...]]:
+    """Return the checkpoints of a folder with how many texts each was trained on (None: no record), and those left out."""
+    found, skipped = discover([str(folder)], allow_pickle=allow_pickle)
+    hashes = [trained_on(checkpoint) for checkpoint in found]
+    return [(c, None if h is None else len(h)) for c, h in zip(found, hashes, strict=True)], skipped
+
+
+def unlock(url: str) -> str:
+    """Remove the lock that a killed run left at a URL; return whose it was, "" where there is none."""
+    return remote.break_lock(url)
+
+
+def _resolved(study: AnyStudy, overrides: Sequence[str], options: Options) -> ResolvedStudy:
+    """The study with its names resolved; warns of checkpoints that are left out."""
     quieten()
     if isinstance(study, Study) and overrides:
         raise TangevalError("overrides go with a study's file; use study.model_copy(update=…) instead")
     read = study if isinstance(study, Study) else load_study(study, overrides)
-    folder = Path(out) if out else Path("results") / read.name
-    resolved = resolve(read)
-    pipeline.check(resolved, assume_unseen=assume_unseen)
-    with exclusive_lock(folder):
-        with make(resolved) as engine:
-            waiting = generation.pending(resolved, folder, engine, overwrite=overwrite)
-            with Decoding(
-                Console(width=120, force_terminal=False), waiting.sequences, resolved.names
-            ) as progress:
-                generation.decode(resolved, folder, progress.advance, engine=engine)
-        pipeline.evaluate(read, resolved.dataset, folder)
-        if read.select:
-            pipeline.choose(read, resolved.dataset, folder)
-        pages.write(read, resolved.dataset, folder, None)
-    return Results(folder)
+    resolved = resolve(read, allow_pickle=options.allow_pickle)
+    for skipped in resolved.skipped:
+        warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
+    return resolved
 
 
-def differences(
-    *items: str, metrics: Sequence[str] = comparing.METRICS, split: str = "validation"
-) -> pd.DataFrame:
-    """Return the paired differences of ``FOLDER[:CHECKPOINT[:KNOBS]]`` items, as ``tangeval compare`` shows them."""
-    return comparing.compare([comparing.read_item(item, split) for item in items], list(metrics), {})
+def _check(resolved: ResolvedStudy, options: Options) -> None:
+    """Refuse now what would end the run after hours of decoding: a selection, or data without a random baseline."""
+    study = resolved.study
+    if study.select:
+        seen = {c.name: resolved.seen(c) for c in resolved.checkpoints}
+        check_selection(study.select, seen, assume_unseen=options.assume_unseen)
+    for example in (e for split in study.ordered_splits() for e in resolved.examples(split)):
+        resolved.task.baseline(resolved.dataset, example, study.seed, 1)
+
+
+def _place(resolved: ResolvedStudy, options: Options) -> str:
+    return str(options.out or Path("results") / resolved.study.name)
+
+
+def _decode(
+    resolved: ResolvedStudy, folder: Path, options: Options, send: Callable[[], None], watch: Watch
+) -> None:
+
+    with engines.make(resolved, on=options.on) as engine:
+        pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
+        if pending.stale:
+            warnings.warn(
+                f"{folder}: {len(pending.stale)} batch files of an earlier run fit no longer ({generation.STALE}) and "
+                "are removed",
+                stacklevel=3,
+            )
+        settings = len(resolved.study.decoding.settings())
+        with watch.decoding(
+            f"{len(resolved.checkpoints)} checkpoints × {settings} settings", pending
+        ) as on_progress:
+            left_out = generation.decode(
+                resolved, folder, on_progress, keep_going=options.keep_going, engine=engine, after_write=send
+            )
+    for skipped in left_out:
+        warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
+
+
+def _evaluate(results: Results, watch: Watch) -> None:
+    """Write scores, summary, tables and pictures of what is in the folder."""
+    from tangeval.reporting import figures, tables
+
+    study, run = results.study, results.run
+    with watch.working("scoring, summarising, drawing"):
+        scoring.score(study, results.dataset, results.folder)
+        by, metrics = study.select.setting.by if study.select else "bleu", results.task.metrics
+        summary = summaries.summarize(run, study.seed)
+        tables.write(summary, metrics, run.tables, by=by)
+        shares, _ = variance.write_variance(run)
+        figures.draw(summary, shares, metrics, run.figures, by=by)
+
+
+def _select(results: Results) -> None:
+    """Choose, and write ``best/``."""
+    selection = choose(results.study, results.run)
+    if selection["setting"] and "test" in results.study.splits:
+        name = selection["checkpoint"]["checkpoint"]
+        generations = scoring.read_generations(results.study, results.folder, 0, name)
+        outputs = chosen_outputs(generations, selection)
+        examples = [results.dataset.by_id[name] for name in outputs["example_id"]]
+        text = results.task.outputs_file(examples, outputs["text"].tolist())
+        write_text(results.run.best_outputs, text)
+
+
+def _with_page(results: Results, watch: Watch) -> Results:
+    """Write the page; the results, with a note of what it holds."""
+    from tangeval.reporting.page import build
+
+    with watch.working("writing the page"):
+        _, note = build.write(results.study, results.dataset, results.folder)
+    return Results(results.folder, results.study, note)

@@ -7,6 +7,7 @@ first, by likelihood, which takes no decoding worth the name.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import Measured, groups
 from tangeval.analysis.select import generation_config, knobs_of, shortfalls, shown
 from tangeval.analysis.stats import spent, successive_halving
-from tangeval.cli.progress import Decoding
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import Checkpoint
 from tangeval.engines import make
+from tangeval.engines.base import OnProgress
 from tangeval.metrics import BY_NAME
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import write_json, write_parquet
@@ -30,13 +31,14 @@ from tangeval.results.folder import RunFolder
 RACE = "race.json"
 
 
-Watch = Callable[[str, int], Decoding]
+#: Given what is decoded next and what of it is pending; yields what is called with the progress.
+Watch = Callable[[str, generation.Pending], AbstractContextManager[OnProgress]]
 
 
 def race(resolved: ResolvedStudy, folder: Path, watch: Watch) -> dict[str, Any]:
     """Run the race, write ``race.json`` and return what it says; goes on where it was cut off.
 
-    ``watch`` is given what is decoded next and how many sequences, and shows it.
+    ``watch`` shows what is decoded next.
 
     Raises:
         TangevalError: the study selects nothing, or its checkpoint by what takes decoding; every
@@ -135,6 +137,6 @@ def _generate(
     own = replace(resolved, study=study)
     with make(own) as engine:
         pending = generation.pending(own, folder, engine, overwrite=True)
-        with watch(what, pending.sequences) as progress:
-            generation.decode(own, folder, progress.advance, engine=engine)
+        with watch(what, pending) as on_progress:
+            generation.decode(own, folder, on_progress, engine=engine)
     return study

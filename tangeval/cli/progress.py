@@ -7,8 +7,9 @@ terminal.
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
@@ -22,6 +23,11 @@ from rich.progress import (
 from rich.segment import Segment
 
 from tangeval.core.untrusted import inert, inert_json
+
+if TYPE_CHECKING:
+    from tangeval.api import Watch
+    from tangeval.engines.base import OnProgress
+    from tangeval.generation import Pending
 
 _LOG_EVERY = 10.0  # seconds between the lines of a log
 _BAR_EVERY = 0.1  # seconds between updates of a bar
@@ -37,6 +43,10 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=inert(segment.text))
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line of which nothing is read as markup."""
+        self.print(text, style=style, markup=False, highlight=False)
 
 
 def print_event(event: str, **facts: Any) -> None:
@@ -54,13 +64,13 @@ def make_bar(console: Console) -> Progress:
 
 
 class Decoding:
-    """A context manager that shows a decoding; ``advance`` is the engine's ``on_progress``.
+    """A context manager that shows a decoding; it yields the engine's ``on_progress``.
 
     ``checkpoints`` are the names of all, in their order; ``total`` sequences are to be decoded.
     """
 
     def __init__(
-        self, console: Console, total: int, checkpoints: Sequence[str] = (), audience: Audience = "people"
+        self, console: SafeConsole, total: int, checkpoints: Sequence[str] = (), audience: Audience = "people"
     ) -> None:
         self.console, self.total, self.names, self.audience = console, total, list(checkpoints), audience
         self.done, self.text = 0, ""
@@ -68,9 +78,9 @@ class Decoding:
         self.bar = make_bar(console)
         self.task = self.bar.add_task("loading", total=total or None, more="")
 
-    def __enter__(self) -> "Decoding":
+    def __enter__(self) -> "OnProgress":
         self.bar.start()
-        return self
+        return self.advance
 
     def __exit__(self, *exception: object) -> None:
         self.bar.stop()
@@ -79,10 +89,8 @@ class Decoding:
         seconds = time.monotonic() - self.began
         if self.audience == "machines":
             print_event("decoded", sequences=self.done, seconds=round(seconds, 1))
-        self.console.print(
-            f"decoded {self.done:,} sequences in {seconds:.0f} s, {self.done / seconds:,.0f} a second",
-            highlight=False,
-        )
+        rate = self.done / seconds
+        self.console.say(f"decoded {self.done:,} sequences in {seconds:.0f} s, {rate:,.0f} a second")
 
     def advance(self, name: str, ended: int, text: str) -> None:
         """Count ``ended`` more sequences of checkpoint ``name``; show them if the last update is old enough."""
@@ -102,10 +110,8 @@ class Decoding:
             print_event("decoding", **facts)
         else:
             left = f"{facts['seconds_left'] / 60:.1f} min left" if facts["seconds_left"] is not None else ""
-            self.console.print(
-                f"{where}: {self.done:,} of {self.total:,}, {facts['per_second']:,.0f}/s, {left}, {shown}",
-                highlight=False, markup=False,
-            )  # fmt: skip
+            rate = f"{facts['per_second']:,.0f}/s"
+            self.console.say(f"{where}: {self.done:,} of {self.total:,}, {rate}, {left}, {shown}")
 
     def _where(self, name: str) -> str:
         return f"{name} ({self.names.index(name) + 1} of {len(self.names)})" if name in self.names else name
@@ -120,3 +126,26 @@ class Decoding:
             "per_second": round(rate, 1), "seconds_left": round((self.total - self.done) / rate) if self.done > 0 else None,
             "memory_gib": round(psutil.Process().memory_info().rss / 2**30, 2), "text": self.text,
         }  # fmt: skip
+
+
+def watch(console: SafeConsole, audience: Audience = "people") -> "Watch":
+    """Return what shows a feature's progress on a console."""
+    from tangeval.api import Watch
+
+    def decoding(what: str, pending: "Pending") -> Decoding:
+        left = f"{pending.sequences:,} sequences to decode in {len(pending.waiting)} batches"
+        console.say(f"{what}: {pending.outputs:,} outputs; {left}")
+        names = list(dict.fromkeys(batch.checkpoint for batch in pending.batches))
+        if audience == "machines":
+            settings = len({setting for batch in pending.batches for setting in batch.settings})
+            print_event("planned", checkpoints=len(names), settings=settings, outputs=pending.outputs,
+                        sequences=pending.sequences)  # fmt: skip
+        return Decoding(console, pending.sequences, names, audience)
+
+    @contextmanager
+    def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+        with make_bar(console) as bar:
+            task = bar.add_task(what, total=None, more="")
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    return Watch(decoding, counting, console.status)

@@ -1,223 +1,304 @@
-"""What commands print: what was chosen, which differences are real, what a judge said.
+"""What the commands print of what ``api`` found.
 
-In: the frames and records of the rooms below, and a console. Out: lines and tables on it. What
-comes from a model, a file or a path is shown as it is, never read as markup.
+In: a console, and the frames and records of ``api``. Out: lines and tables. What comes from a model, a file
+or a path is shown as it is, never read as markup.
 """
 
-import re
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tangeval.judge.asking import SCORES
-from tangeval.metrics import METRICS
-from tangeval.tasks.base import Dataset
+from tangeval.cli.progress import SafeConsole
+from tangeval.core.knobs import AXES
+from tangeval.core.types import SPLITS
+from tangeval.reporting.tables import rich_table
+
+if TYPE_CHECKING:
+    from tangeval.api import Data, Results, Scored
+    from tangeval.core.types import Checkpoint
+    from tangeval.explain.trace import Subject
+    from tangeval.generation import Pending
+    from tangeval.judge.grading import Graded
+    from tangeval.models.checkpoints import Skipped
+    from tangeval.resolve import ResolvedStudy
 
 _LONG = 24  # characters of a name beyond which a letter stands for it in a table
 
 
-def verse(text: str) -> Text:
-    """A poem set as verse, two clauses a line; what is no verse stays on its line."""
-    parts = re.findall("[^，、；：？！。]*[，、；：？！。]+|[^，、；：？！。]+$", " ".join(text.split()))
-    return Text("\n".join("".join(parts[place : place + 2]) for place in range(0, len(parts), 2)))
+def knobs(setting: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {setting[name]}" for name in AXES)
 
 
-def show_selection(console: Console, selection: dict[str, Any], folder: Path) -> None:
-    rule, best = selection["rule"], selection["checkpoint"]
-    value = best[rule["checkpoint"]]
+def interval(row: Mapping[Any, Any], name: str, digits: int = 2) -> str:
+    """Return ``value [low, high]`` of a metric's columns in a row."""
+    return estimate({"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}, digits)
+
+
+def estimate(found: Mapping[str, float], digits: int = 2) -> str:
+    value, low, high = (f"{found[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def show_table(
+    console: SafeConsole, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 0
+) -> None:
+    """A table, whose last ``right`` columns are numbers."""
+    table = Table(title=Text(title), title_justify="left")
+    for place, name in enumerate(columns):
+        number = place >= len(columns) - right
+        table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+# Runs
+
+
+def show_plan(
+    console: SafeConsole, resolved: "ResolvedStudy", pending: "Pending", takes: str, out: str | None
+) -> None:
+    """What a run would decode, where to, and what that takes."""
+    rows = []
+    for checkpoint in resolved.checkpoints:
+        own = [batch for batch in pending.waiting if batch.checkpoint == checkpoint.name]
+        counts = (len(own), sum(b.sequences() for b in own), sum(b.outputs() for b in own))
+        rows.append(
+            (checkpoint.name, str(checkpoint.step or ""), checkpoint.kind, *(f"{n:,}" for n in counts))
+        )
+    settings = len(resolved.study.decoding.settings())
+    title = f"{resolved.study.name}: {settings} settings → {out or f'results/{resolved.study.name}'}"
+    columns = ("checkpoint", "step", "kind", "batches to make", "sequences", "outputs")
+    show_table(console, title, columns, rows, right=3)
+    console.say(takes)
+
+
+def show_results(console: SafeConsole, results: "Results", *, selected: bool = True) -> None:
+    """What a run or a summary found, and where it lies."""
+    show_engine(console, results)
     console.print(
-        f"[bold]best checkpoint[/]: {escape(best['checkpoint'])} ({rule['checkpoint']} {value:.3f} on {rule['split']})",
-        highlight=False,
+        rich_table(results.checkpoints, "Checkpoints, averaged over all settings", results.task.metrics)
     )
-    if selection["saw_test"]:
-        console.print(f"  [yellow]it was fine-tuned on {selection['saw_test']} of the test poems[/]")
-    ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
-    console.print(f"  cannot be told from it: {escape(', '.join(ties)) or 'none'}", highlight=False)
-    if selection["setting"] is None:
-        console.print(f"[yellow]no setting meets[/] {rule['setting']['require']}; nearest:", highlight=False)
-        for setting in selection["nearest"]:
-            metrics = ", ".join(f"{m} {setting[m]['value']:.3f}" for m in rule["setting"]["require"])
-            console.print(f"  {knobs(setting)}: {metrics}", highlight=False)
-        return
+    if selected and results.study.select:
+        show_selection(console, results)
+    if results.pictures:
+        console.say(
+            f"pictures: {', '.join(f'{name}.png' for name in results.pictures)} in {results.run.figures}"
+        )
+    console.say(f"tables: {results.run.tables}; every setting: {results.run.table('summary')}")
+    show_page(console, results.page, results.note)
+
+
+def show_engine(console: SafeConsole, results: "Results") -> None:
+    """Who wrote the texts, where that was a server, and that noise is not shared."""
+    manifest = results.run.manifest
+    if "server" in manifest:
+        console.say(f"written by {manifest['engine']}; noise: {manifest['noise']}")
+
+
+def show_page(console: SafeConsole, file: Path, about: str) -> None:
+    console.say(f"page: {file} ({about}); open it in a browser")
+
+
+def show_selection(console: SafeConsole, results: "Results") -> None:
+    """What was chosen, how good it is, what it cannot be told from, and three of its texts."""
+    selection = results.selection
+    rule, best, chosen = (selection[key] for key in ("rule", "checkpoint", "setting"))
     by = rule["setting"]["by"]
-    console.print(f"[bold]best setting[/]: {knobs(selection['setting'])}", highlight=False)
+    value = f"{rule['checkpoint']} {best[rule['checkpoint']]:.3f} on {rule['split']}"
+    console.say(f"best checkpoint: {best['checkpoint']} ({value})", "bold")
+    if selection["saw_test"]:
+        console.say(f"  it was fine-tuned on {selection['saw_test']} of the test poems", "yellow")
+    ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
+    console.say(f"  cannot be told from it: {', '.join(ties) or 'none'}")
+    if chosen is None:
+        console.say(f"no setting meets {rule['setting']['require']}; nearest:", "yellow")
+        for near in selection["nearest"]:
+            metrics = ", ".join(f"{m} {near[m]['value']:.3f}" for m in rule["setting"]["require"])
+            console.say(f"  {knobs(near)}: {metrics}")
+        return
+    console.say(f"best setting: {knobs(chosen)}", "bold")
     for split in dict.fromkeys((rule["split"], "test")):
         if split in selection:
-            shown = [
-                f"{m} {selection[split][m]['value']:.2f} [{selection[split][m]['low']:.2f}, {selection[split][m]['high']:.2f}]"
-                for m in (by, "form")
-            ]
-            console.print(f"  on {split}: {', '.join(shown)}", highlight=False, markup=False)
-    corrected = selection["corrected"]
-    if corrected["value"] is not None:
-        console.print(
-            f"  corrected for having been picked: {by} {corrected['value']:.2f} [{corrected['low']:.2f}, "
-            f"{corrected['high']:.2f}]",
-            highlight=False, markup=False,
-        )  # fmt: skip
-    rest = selection["runners_up"]["settings"]
-    if rest:
-        told = sum(r["distinguishable"] for r in rest)
-        console.print(
-            f"  of the other {len(rest)} settings that may be chosen, {told} can be told from it by {by}",
-            highlight=False,
+            values = ", ".join(f"{m} {estimate(selection[split][m])}" for m in dict.fromkeys((by, "form")))
+            console.say(f"  on {split}: {values}")
+    if selection["corrected"]["value"] is not None:
+        console.say(f"  corrected for having been picked: {by} {estimate(selection['corrected'])}")
+    if others := selection["runners_up"]["settings"]:
+        apart = sum(other["distinguishable"] for other in others)
+        console.say(
+            f"  of the other {len(others)} settings that may be chosen, {apart} can be told from it by {by}"
         )
-    console.print(f"  all of it in {escape(str(folder / 'best'))}", highlight=False)
+    console.say(f"  all of it in {results.run.best}")
+    if "test" in results.study.splits:
+        texts = results.texts().head(3)
+        show = results.task.show
+        rows = [
+            [show(row[name]) for name in ("input", "text", "reference")] for row in texts.to_dict("records")
+        ]
+        show_table(console, "Three texts of the test split", ("given", "written", "reference"), rows)
 
 
-def show_poems(console: Console, outputs: pd.DataFrame, data: Dataset) -> None:
-    """A few poems of the test split: what was given, what was written, and the poet's own."""
-    table = Table(
-        "given", "written", "the poet's own", title="Three poems of the test split", title_justify="left"
-    )
-    for example_id, text in zip(outputs["example_id"], outputs["text"], strict=True):
-        example = data.by_id[example_id]
-        table.add_row(*map(verse, (example.input, text, example.reference)))
-    console.print(table)
-
-
-def show_race(console: Console, result: dict[str, Any], folder: Path) -> None:
-    """What a race chose, what it is worth, and what the race cost."""
-    rule = result["rule"]
-    by = rule["setting"]["by"]
-    console.print(f"[bold]best checkpoint[/]: {escape(result['checkpoint'])}", highlight=False)
-    console.print(f"[bold]best setting[/]: {knobs(result['setting'])}", highlight=False)
+def show_halving(console: SafeConsole, found: Mapping[str, Any], folder: Path) -> None:
+    """What successive halving chose, what it is worth, and what that cost."""
+    rule, by = found["rule"], found["rule"]["setting"]["by"]
+    console.say(f"best checkpoint: {found['checkpoint']}", "bold")
+    console.say(f"best setting: {knobs(found['setting'])}", "bold")
     for split in dict.fromkeys((rule["split"], "test")):
-        if split in result:
-            value, low, high = (result[split][by][key] for key in ("value", "low", "high"))
-            console.print(
-                f"  {by} on {split}: {value:.3f} [{low:.3f}, {high:.3f}]", highlight=False, markup=False
-            )
+        if split in found:
+            console.say(f"  {by} on {split}: {estimate(found[split][by], 3)}")
+    share = found["spent"] / found["whole"]
+    console.say(f"  chosen for {share:.0%} of the grid's generations; all of it in {folder}")
+
+
+# Files of outputs, comparisons
+
+
+def scored_json(scored: "Scored") -> str:
+    """Return scored files as JSON."""
+    matched = [{"name": o.name, "matched": o.matched, "notes": list(o.notes)} for o in scored.outputs]
+    rows, comparisons = (json.loads(f.to_json(orient="records")) for f in (scored.table, scored.differences))
+    content = {
+        "signatures": scored.task.signatures(),
+        "files": matched,
+        "rows": rows,
+        "comparisons": comparisons,
+    }
+    return json.dumps(content, indent=2)
+
+
+def show_scored(console: SafeConsole, scored: "Scored") -> None:
+    """A row for each file, how its outputs were matched, and the files' differences."""
+    files = [each.name for each in scored.outputs]
+    title = files[0] if len(files) == 1 else f"{len(files)} files"
+    examples = len(scored.dataset.split(scored.split))
     console.print(
-        f"  chosen for {result['spent'] / result['whole']:.0%} of the grid's generations; all of it in "
-        f"{escape(str(folder / 'race.json'))}",
-        highlight=False,
+        rich_table(
+            scored.table, f"{title} on {examples} poems of {scored.dataset.folder}", scored.task.metrics
+        )
     )
+    for each in scored.outputs:
+        console.say(each.summary)
+    if len(files) > 1:
+        show_comparison(console, scored.differences, "Differences between the files")
 
 
-def show_calibration(console: Console, poets: pd.Series, floor: pd.Series) -> None:
-    """Every metric of what the poets wrote, and of what stands in another poem of the same metre."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("metric", no_wrap=True)
-    for name in ("the poets' own endings", "random"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in METRICS:
-        values = [
-            "–" if pd.isna(row[each.name])
-            else f"{row[each.name]:.3f} [{row[f'{each.name}_low']:.3f}, {row[f'{each.name}_high']:.3f}]"
-            for row in (poets, floor)
-        ]  # fmt: skip
-        if values != ["–", "–"]:
-            table.add_row(each.name, *map(Text, values))
-    console.print(table)
-    console.print(
-        "The random baseline is another poem's ending of the same metre: real verse, so all that a couplet has by itself "
-        "(form, tone_opposition) is right in it. The poets' own endings are looked for in all other training poems.",
-        highlight=False,
-    )
-
-
-def show_comparison(console: Console, frame: pd.DataFrame, title: str) -> None:
+def show_comparison(console: SafeConsole, frame: pd.DataFrame, title: str) -> None:
     """A row for each pair and metric, the reasons to believe it last."""
     if not len(frame):
-        console.print("[yellow]nothing to compare[/]: no metric was measured of two of them")
+        console.say("nothing to compare: no metric was measured of two of them", "yellow")
         return
-    poems = frame["poems"].iloc[0]
-    places = {name.partition(":")[0] for name in [*frame["a"], *frame["b"]]}
-    if len(places) == 1 and all(":" in name for name in [*frame["a"], *frame["b"]]):
-        title += f" of {places.pop()}"
-        frame = frame.assign(a=frame["a"].str.partition(":")[2], b=frame["b"].str.partition(":")[2])
-    console.print(Text(f"{title}, {poems} poems", "italic"))
+    title += f", {frame['poems'].iloc[0]} poems"
     names = list(dict.fromkeys([*frame["a"], *frame["b"]]))
     if max(map(len, names)) > _LONG and len(names) <= len(ascii_uppercase):
         letters = dict(zip(names, ascii_uppercase, strict=False))
         for name, letter in letters.items():
-            console.print(Text(f"{letter}  {name}"), soft_wrap=True)
+            console.say(f"{letter}  {name}")
         frame = frame.assign(a=frame["a"].map(letters), b=frame["b"].map(letters))
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    needed = "poems_needed" in frame and bool(frame["poems_needed"].notna().any())
-    for name in ("metric", "a", "b"):
-        table.add_column(name, overflow="fold")
-    for name in ("a − b", "95 % interval", "p", "p (Holm)", *["poems needed"] * needed):
-        table.add_column(name, justify="right", no_wrap=True)
+    needed = ["poems needed"] if "poems_needed" in frame and frame["poems_needed"].notna().any() else []
+    rows = []
     for row in frame.to_dict("records"):
-        needs = (
-            ""
-            if not needed or pd.isna(row["poems_needed"])
-            else f"{row['poems_needed']:,.0f} for {row['effect']:g}"
+        sides = (f"{row[side]}  {row[f'value_{side}']:.3f}" for side in ("a", "b"))
+        real = f"{row['p_holm']:.4f}{'*' if row['p_holm'] < 0.05 else ' '}"
+        between = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        known = needed and pd.notna(row["poems_needed"])
+        size = [f"{row['poems_needed']:,.0f} for {row['effect']:g}" if known else ""] * len(needed)
+        rows.append((row["metric"], *sides, between, f"{row['p']:.4f}", real, *size))
+    columns = ("metric", "a", "b", "a − b, 95 % interval", "p", "p (Holm)", *needed)
+    show_table(console, title, columns, rows, right=3 + len(needed))
+    noise = "shared" if frame["shared_noise"].all() else "not shared by all of them, which makes it larger"
+    console.say(
+        f"{len(rows)} comparison{'s' * (len(rows) > 1)}, corrected together (Holm); *: real at the 5 % level. "
+        f"p by flipping signs of poems. Noise is {noise}."
+    )
+
+
+def show_calibration(console: SafeConsole, measured: pd.DataFrame) -> None:
+    """Every metric of the training references, and of random endings of their form: rows ``reference``, ``random``."""
+    names = [str(name) for name in measured if f"{name}_low" in measured and measured[name].notna().any()]
+    sides = measured.to_dict("records")
+    rows = [
+        (name, *("–" if pd.isna(side[name]) else interval(side, name, 3) for side in sides)) for name in names
+    ]
+    show_table(console, "The training texts", ("metric", "reference", "random"), rows, right=2)
+    console.say(
+        "reference: the poets' own endings, looked for in all other training poems. random: another poem's ending of "
+        "the same form; real verse, so what a couplet has by itself (form, tone_opposition) is right in it."
+    )
+
+
+# A judge, one text
+
+
+def show_graded(console: SafeConsole, graded: "Graded", title: str, votes: int) -> None:
+    """Each checkpoint's mean grades, and what they leave out."""
+    console.say(f"{graded.wanted:,} votes are wanted, {graded.kept:,} were there; asked for {graded.asked:,}")
+    rows = []
+    for row in graded.summary.to_dict("records"):
+        grades = [interval(row, name) if row["poems"] else "" for name in ("prosody", "fluency")]
+        shares = ["" if pd.isna(row[name]) else f"{row[name]:.0%}" for name in ("unparsable", "agreement")]
+        rows.append(
+            (row["checkpoint"], *grades, f"{row['poems']} of {row['poems'] + row['missing']}", *shares)
         )
-        table.add_row(
-            row["metric"], Text(f"{row['a']}  {row['value_a']:.3f}"), Text(f"{row['b']}  {row['value_b']:.3f}"),
-            f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]".replace("[", r"\["),
-            f"{row['p']:.4f}", f"{row['p_holm']:.4f}", *[needs] * needed, style="bold" if row["p_holm"] < 0.05 else "",
-        )  # fmt: skip
-    console.print(table)
-    noise = "shared" if frame["shared_noise"].all() else "not shared by all of them, which makes noise larger"
-    console.print(
-        f"{len(frame)} comparison{'s' * (len(frame) > 1)}, corrected together (Holm); bold: real at the 5 % level. "
-        f"p by flipping signs of poems. Noise is {noise}.",
-        highlight=False,
-    )
-
-
-def show_server(console: Console, manifest: dict[str, Any]) -> None:
-    """Who wrote the texts, and that noise is not shared."""
-    console.print(
-        f"written by {manifest['engine']}; noise: {manifest['noise']}", highlight=False, markup=False
-    )
-
-
-def show_explained(console: Console, content: dict[str, Any], file: Path) -> None:
-    """The text as the setting writes it, and where every step of it is."""
-    console.print(verse(content["couplet"] + content["text"]))
-    token = content["vocabulary"][str(content["steps"][content["step"] - 1]["token"])]
-    console.print(
-        f"step {content['step']} of {len(content['steps'])}: {token!r}", highlight=False, markup=False
-    )
-    console.print(f"every step: {file}", highlight=False, markup=False)
-
-
-def knobs(setting: dict[str, Any]) -> str:
-    return ", ".join(f"{knob} {setting[knob]}" for knob in ("temperature", "top_k", "top_p", "max_length"))
-
-
-def show_judged(console: Console, summary: pd.DataFrame, title: str) -> None:
-    table = Table(
-        title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0)
-    )
-    table.add_column("checkpoint", no_wrap=True)
-    for name in ("prosody 格律", "fluency 語意通順", "poems", "unparsable", "votes agree"):
-        table.add_column(name, justify="right")
-    rows: list[dict[Any, Any]] = summary.to_dict("records")
-    for row in rows:
-        scores = [
-            f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" if row["poems"] else ""
-            for name in SCORES
-        ]
-        shares = ["" if pd.isna(row[k]) else f"{row[k]:.0%}" for k in ("unparsable", "agreement")]
-        poems = f"{row['poems']} of {row['poems'] + row['missing']}"
-        table.add_row(*map(Text, (row["checkpoint"], *scores, poems, *shares)))
-    console.print(table)
-
-
-def show_unjudged(console: Console, judged: pd.DataFrame, votes: int, cut_off: int) -> None:
-    """Say what the means leave out, and why."""
-    unread = judged[(judged["parsed"] == 0) & (judged["votes"] == votes)]
+    columns = ("checkpoint", "prosody 格律", "fluency 語意通順", "poems", "unparsable", "votes agree")
+    show_table(console, title, columns, rows, right=5)
+    unread = graded.outputs[(graded.outputs["parsed"] == 0) & (graded.outputs["votes"] == votes)]
     if len(unread):
-        names = [f"{row.example_id} of {row.checkpoint}" for row in unread.head(5).itertuples()]
-        more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
-        console.print(
-            f"[yellow]no vote could be read[/] for {escape(', '.join(names))}{more}; they are missing above",
-            highlight=False,
+        some = ", ".join(f"{row.example_id} of {row.checkpoint}" for row in unread.head(5).itertuples())
+        some += f" and {len(unread) - 5} more" * (len(unread) > 5)
+        console.say(f"no vote could be read for {some}; they are missing above", "yellow")
+    if graded.cut_off:
+        console.say(
+            f"{graded.cut_off} answers were cut off before their scores; give more --max-tokens", "yellow"
         )
-    if cut_off:
-        console.print(
-            f"[yellow]{cut_off} answers were cut off[/] before their scores; give more --max-tokens",
-            highlight=False,
-        )
+    if graded.left:
+        console.say(f"{graded.left:,} votes are left beyond --limit; the same command goes on", "yellow")
+    console.say("every output is in judge.csv, every answer in judge.jsonl")
+
+
+def show_explained(
+    console: SafeConsole, subject: "Subject", content: Mapping[str, Any], folder: Path
+) -> None:
+    """Whose text it is, the text, and where its steps are."""
+    setting = knobs(subject.setting.as_dict())
+    console.say(
+        f"{subject.example.id} on {subject.checkpoint.name}, {setting}, sample {subject.sample} ({subject.why})"
+    )
+    console.say(content["couplet"] + content["text"])
+    console.say(f"{len(content['steps'])} steps: {folder / 'explain.json'}")
+
+
+# What is there
+
+
+def show_data(console: SafeConsole, spec: str, found: "Data") -> None:
+    """Splits, copies and leaks of a data set."""
+    counts = ", ".join(f"{split} {len(found.dataset.split(split))}" for split in SPLITS)
+    console.say(f"{spec} in {found.dataset.folder}: {counts}", "bold")
+    first = f", such as {', '.join(found.duplicates[0])}" if found.duplicates else ""
+    console.say(f"  {len(found.duplicates)} poems stand there more than once{first}")
+    for split, leaks in found.leaks.items():
+        shared = "; ".join(f"{name}: {' '.join(parts)}" for name, parts in leaks.items())
+        more = f" ({shared})" if shared else ""
+        console.say(f"  {split}: {len(leaks)} poems share a clause with training{more}")
+
+
+def show_checkpoints(
+    console: SafeConsole,
+    folder: str,
+    found: "Sequence[tuple[Checkpoint, int | None]]",
+    skipped: "Sequence[Skipped]",
+) -> None:
+    """The checkpoints of a folder, what they were trained on, and what was left out."""
+    rows: list[tuple[str, str, str, str]] = [
+        (c.name, str(c.step or ""), c.kind, "no record" if texts is None else f"{texts} poems")
+        for c, texts in found
+    ]
+    rows += [(left_out.path.name, "", "left out", left_out.reason) for left_out in skipped]
+    show_table(console, folder, ("checkpoint", "step", "kind", "fine-tuned on"), rows)

@@ -11,13 +11,17 @@ from contextlib import contextmanager
 
 from tangeval.core.errors import TangevalError
 
+#: The extra that a library comes with, if not with ``local``.
+_EXTRA = {"datasets": "train", "openai": "server", "ray": "ray"}
+
 
 @contextmanager
-def needs(extra: str, what: str) -> Iterator[None]:
-    """Return a context for imports of which some are installed with ``tangeval[extra]`` alone.
+def needs(what: str, extra: str | None = None) -> Iterator[None]:
+    """Return a context for imports of optional libraries; ``what`` is the subject that needs them.
 
     Raises:
-        TangevalError: a library is missing; ``what`` is the subject that needs it.
+        TangevalError: a library is missing; the message has the command that installs ``extra``, or the
+            extra that the library comes with.
     """
     try:
         yield
@@ -25,6 +29,7 @@ def needs(extra: str, what: str) -> Iterator[None]:
         library = (error.name or "").partition(".")[0]
         if library in ("", "tangeval", "finetune"):
             raise
+        extra = extra or _EXTRA.get(library, "local")
         raise TangevalError(f"{what} needs {library}: pip install 'tangeval[{extra}]'") from None
 
 

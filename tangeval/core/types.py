@@ -13,6 +13,19 @@ from tangeval.core.errors import TangevalError
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+
+def check_split(name: str) -> Split:
+    """Return the split of a name.
+
+    Raises:
+        TangevalError: there is none of that name, or it is the training split.
+    """
+    for split in SPLITS[1:]:
+        if split == name:
+            return split
+    raise TangevalError(f"--split {name}: give {' or '.join(SPLITS[1:])}")
+
+
 #: Names a checkpoint may not have: they stand for rows that no fine-tuning made.
 BASE, RANDOM, REFERENCE = "base", "random", "reference"
 #: The file that holds an adapter's weights, as peft names it.

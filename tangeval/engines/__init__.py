@@ -5,6 +5,7 @@ from typing import Any
 
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
+from tangeval.core.libraries import needs
 from tangeval.engines.base import Engine
 from tangeval.resolve import ResolvedStudy
 
@@ -20,12 +21,13 @@ def engine_class(kind: str) -> type[Engine]:
     """Return an engine's class.
 
     Raises:
-        TangevalError: there is no such kind.
+        TangevalError: there is no such kind, or what it needs is not installed.
     """
     if kind not in ENGINES:
         raise TangevalError(f"engine.kind: {kind!r} is no engine; give {', '.join(ENGINES)}")
     module, _, name = ENGINES[kind].partition(":")
-    found: type[Engine] = getattr(importlib.import_module(module), name)
+    with needs("decoding"):
+        found: type[Engine] = getattr(importlib.import_module(module), name)
     return found
 
 

@@ -1,15 +1,9 @@
 """The command line: what each command prints, leaves, and refuses."""
 
-import contextlib
-import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -17,12 +11,12 @@ import torch
 import yaml
 from sacrebleu.metrics import BLEU
 
-from tangeval.cli.app import main
 from tangeval.reporting.page import build as report
 from tangeval.results.files import write_json
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import SAMPLE, TRAINING
 from tangeval.tasks.tang.text import clauses, fold, han
+from tests.support.command import EXTRAS, Done, tangeval, without
 
 STUDY = """
 name: tiny
@@ -34,60 +28,12 @@ decoding:
   top_k: [0, 5]
   top_p: [0.6, 1.0]
   max_length: [6, 18]
+  no_repeat_ngram_size: 0
 samples: {{validation: 1, test: 2}}
 batch_size: 160
 select: {{setting: {{by: bleu, require: {{han_only: ">= 0.0"}}}}}}
 """
 RESULTS = Path("results") / "tiny"
-
-
-class Done(NamedTuple):
-    """How a command ended, and what it printed; white space made one, since lines are wrapped."""
-
-    code: int
-    raw: str
-    err: str
-
-    @property
-    def out(self) -> str:
-        return " ".join(self.raw.split())
-
-    def table(self) -> list[list[str]]:
-        """The settings of the rows of every table printed."""
-        rows = [line.strip("│").split("│") for line in self.raw.splitlines() if line.startswith("│")]
-        return [[setting.strip() for setting in row] for row in rows]
-
-
-def tangeval(cwd: Path, *arguments: object) -> Done:
-    """What ``tangeval`` does in the folder ``cwd``, without importing torch anew."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(cwd)
-        patch.setattr(sys, "argv", ["tangeval", *map(str, arguments)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def without_torch(cwd: Path, *commands: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run commands where importing torch, transformers or peft is an error."""
-    script = (
-        "import sys\n"
-        "for name in ('torch', 'transformers', 'peft'): sys.modules[name] = None\n"
-        "from tangeval.cli import main\n"
-        f"for command in {commands!r}:\n"
-        "    sys.argv = ['tangeval', *command]\n"
-        "    try: main()\n"
-        "    except SystemExit as stop: assert not stop.code, stop.code\n"
-    )
-    # Tests may run from a checkout that is not installed.
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    return subprocess.run(
-        [sys.executable, "-c", script], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200
-    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -145,7 +91,7 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(planned_and_run):
     batch_files = len(list((folder / RESULTS / "generations").iterdir()))
     assert sum(int(row[3]) for row in rows) == batch_files
     assert "16 settings" in planned.out
-    assert re.search(r"batches of up to \d+ sequences, planned for [\d.]+ GiB", planned.out)
+    assert re.search(r"batches of up to \d+ sequences", planned.out)
     assert "the time is not known" in planned.out
 
 
@@ -185,7 +131,7 @@ def test_out_names_another_results_folder(here):
     [
         (["tiny.yaml", "decoding.temprature=1"], "tiny.yaml: decoding.temprature: unknown key; did you mean temperature?"),
         (["tiny.yaml", "sample=1"], "tiny.yaml: sample: unknown key; did you mean samples?"),
-        (["tiny.yaml", "decoding.top_p=0"], "tiny.yaml: decoding.top_p.0: Input should be greater than 0"),
+        (["tiny.yaml", "decoding.top_p=0"], "tiny.yaml: decoding.top_p.0: 0 is out of range; give 1e-06 to 1"),
         (["tiny.yaml", "decoding.top_k=[]"], "tiny.yaml: decoding.top_k: "),
         (["tiny.yaml", "seed"], "'seed': an override is written key=value"),
         (["tiny.yaml", "base_model=nowhere"], "base_model: nowhere is not a shipped model"),
@@ -267,7 +213,7 @@ def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
 # explain
 
 
-def test_explain_stores_the_selected_setting_and_names_the_file(finished):
+def test_explain_follows_the_selected_setting_and_the_page_shows_it(finished):
     done = tangeval(finished, "explain", "tiny.yaml", "--prompt", "test-2", "--sample", 1)
     folder = Path(RESULTS) / "explain" / "test-2"
     content = json.loads((finished / folder / "explain.json").read_text("utf-8"))
@@ -275,10 +221,9 @@ def test_explain_stores_the_selected_setting_and_names_the_file(finished):
     assert done.code == 0
     assert content["checkpoint"]["name"] == chosen["checkpoint"]["checkpoint"]
     assert content["setting"] == {knob: chosen["setting"][knob] for knob in content["setting"]}
-    assert f"every step: {folder / 'explain.json'}" in done.out
-    assert "all texts, 1 explained); open it in a browser" in done.out
+    assert done.out.endswith(f"{len(content['steps'])} steps: {folder}/explain.json")
     packed = report.packed((finished / folder / "explain.json").read_bytes())
-    assert packed in (finished / RESULTS / "report.html").read_text("utf-8")
+    assert packed in (finished / RESULTS / report.PAGE).read_text("utf-8")
     batch_files = pd.concat(map(pd.read_parquet, (finished / RESULTS / "generations").glob("*.parquet")))
     made = batch_files[
         (batch_files["checkpoint"] == content["checkpoint"]["name"]) & (batch_files["example_id"] == "test-2")
@@ -373,7 +318,7 @@ def test_score_is_sacrebleus_beside_floor_and_reference(sample_poems, tmp_path):
     assert row_of(done, "random")["bleu"] < expected
     printed = tangeval(tmp_path, "score", "poems.txt", "--data", "sample")
     assert printed.code == 0
-    assert re.search(rf"poems\.txt .*?{expected:.1f}.*random baseline .*reference .*100", printed.out)
+    assert re.search(rf"poems\.txt .*?{expected:.1f}.* random .*reference .*100", printed.out)
 
 
 def test_validation_poems_are_scored_when_asked_for(tmp_path):
@@ -414,7 +359,7 @@ def test_several_files_are_rows_of_one_table_named_by_their_folders(sample_poems
     done = tangeval(tmp_path, "score", *files, "--data", "sample")
     assert (done.code, done.err) == (0, "")
     assert re.search(
-        "2 files on 15 poems.* run1/results.txt .* run2/results.txt .* random baseline .* reference ",
+        "2 files on 15 poems.* run1/results.txt .* run2/results.txt .* random .* reference ",
         done.out,
     )
     assert (
@@ -462,8 +407,12 @@ def test_summarize_select_and_score_need_no_torch_and_make_the_runs_own_bytes(fi
         (results / name).unlink()
     name, text = as_results_txt(sample_poems, [example.reference for example in sample_poems])
     (finished / name).write_text(text, encoding="utf-8")
-    done = without_torch(
-        finished, ["summarize", str(RESULTS)], ["select", str(RESULTS)], ["score", name, "--data", "sample"]
+    done = without(
+        EXTRAS,
+        finished,
+        ["summarize", str(RESULTS)],
+        ["select", str(RESULTS)],
+        ["score", name, "--data", "sample"],
     )
     assert done.returncode == 0, done.stderr
     assert "best checkpoint" in done.stdout
@@ -480,7 +429,7 @@ def test_a_run_ends_in_a_page_and_report_makes_the_same_one_without_torch(planne
     )
     made = page.read_bytes()
     page.unlink()
-    done = without_torch(finished, ["report", str(RESULTS)], ["report", "tiny.yaml", "--out", "sent.html"])
+    done = without(EXTRAS, finished, ["report", str(RESULTS)], ["report", "tiny.yaml", "--out", "sent.html"])
     assert done.returncode == 0, done.stderr
     assert page.read_bytes() == made == (finished / "sent.html").read_bytes()
 
@@ -583,19 +532,19 @@ def test_compare_prints_and_writes_what_was_found(finished, tmp_path):
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
     (row,) = pd.read_csv(tmp_path / "differences.csv").to_dict("records")
-    assert f"Differences on validation of {RESULTS}, 30 poems" in done.out
+    assert "Differences on validation, 30 poems" in done.out
     assert f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" in done.out
     assert f"{row['poems_needed']:,.0f} for 1" in done.out
     assert "Noise is shared" in done.out
 
 
 def test_long_names_stand_above_the_comparison_and_letters_in_it(finished):
-    settings = [f"checkpoint-{step}:temperature=0.7,top_p=1.0" for step in (10, 20)]
-    done = tangeval(
-        finished, "compare", *(f"{RESULTS}:{setting}" for setting in settings), "--metric", "chrf"
-    )
-    assert f" A {settings[0]} B {settings[1]} metric a b " in done.out
-    assert re.search(r" chrf A \S+ B \S+ [+-]", done.out)
+    settings = [f"{RESULTS}:checkpoint-{step}:temperature=0.7,top_p=1.0" for step in (10, 20)]
+    done = tangeval(finished, "compare", *settings, "--metric", "chrf")
+    assert done.out.startswith(f"A {settings[0]} B {settings[1]} ")
+    (row,) = done.table()
+    assert row[0] == "chrf"
+    assert [side.split()[0] for side in row[1:3]] == ["A", "B"]
     assert "1 comparison, corrected" in done.out
 
 
@@ -624,6 +573,6 @@ def test_files_side_by_side_are_compared(sample_poems, tmp_path):
 def test_the_poets_are_measured_by_the_same_code(tmp_path):
     done = tangeval(tmp_path, "data", "--path", "sample", "--calibrate")
     assert done.code == 0
-    rhyme = next(line.split() for line in done.raw.splitlines() if line.startswith("rhyme "))
-    assert float(rhyme[1]) > 0.9
-    assert float(rhyme[4]) < 0.15
+    reference, random = next(row[1:] for row in done.table() if row[0] == "rhyme")
+    assert float(reference.split()[0]) > 0.9
+    assert float(random.split()[0]) < 0.15

@@ -2,17 +2,21 @@ import io
 import json
 
 import pytest
-from rich.console import Console
 
-from tangeval.cli.progress import Decoding
+from tangeval.cli.progress import Decoding, SafeConsole
+
+
+def show(decoding: Decoding, name: str, ended: int, text: str, waited: float = 60) -> None:
+    """One step of a decoding whose last update is ``waited`` seconds old."""
+    with decoding as on_progress:
+        decoding.updated -= waited
+        on_progress(name, ended, text)
+        decoding.bar.refresh()
 
 
 def shown(terminal: bool, text: str) -> str:
     out = io.StringIO()
-    with Decoding(Console(file=out, force_terminal=terminal, width=150), 10) as progress:
-        progress.updated -= 60
-        progress.advance("checkpoint-[7]", 4, text)
-        progress.bar.refresh()
+    show(Decoding(SafeConsole(file=out, force_terminal=terminal, width=150), 10), "checkpoint-[7]", 4, text)
     return out.getvalue()
 
 
@@ -33,17 +37,14 @@ def test_a_log_gets_plain_lines_and_no_bar():
 
 def test_the_checkpoint_at_hand_is_counted():
     out = io.StringIO()
-    with Decoding(Console(file=out), 10, ["base", "checkpoint-7"]) as progress:
-        progress.updated -= 60
-        progress.advance("checkpoint-7", 4, "")
+    show(Decoding(SafeConsole(file=out), 10, ["base", "checkpoint-7"]), "checkpoint-7", 4, "")
     assert "checkpoint-7 (2 of 2): 4 of 10" in out.getvalue()
 
 
 def test_machines_get_a_json_object_a_line(capsys):
-    with Decoding(Console(quiet=True), 10, ["base"], "machines") as progress:
-        progress.began -= 2
-        progress.updated -= 60
-        progress.advance("base", 4, "[red]春\n眠")
+    decoding = Decoding(SafeConsole(quiet=True), 10, ["base"], "machines")
+    decoding.began -= 2
+    show(decoding, "base", 4, "[red]春\n眠")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["decoding", "decoded"]
     assert (lines[0]["checkpoint"], lines[0]["done"], lines[0]["total"]) == ("base", 4, 10)
@@ -52,18 +53,16 @@ def test_machines_get_a_json_object_a_line(capsys):
 
 
 def test_nobody_is_told_nothing(capsys):
-    with Decoding(Console(quiet=True), 10, ["base"], "nobody") as progress:
-        progress.updated -= 60
-        progress.advance("base", 4, "春")
+    show(Decoding(SafeConsole(quiet=True), 10, ["base"], "nobody"), "base", 4, "春")
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_memory_is_asked_for_only_when_something_is_shown(monkeypatch, terminal):
-    asked = []
-    monkeypatch.setattr("psutil.Process", lambda: asked.append(1) or pytest.fail("asked between updates"))
-    with Decoding(Console(file=io.StringIO(), force_terminal=terminal), 1000) as progress:
-        progress.updated += 60
+    monkeypatch.setattr("psutil.Process", lambda: pytest.fail("asked between updates"))
+    decoding = Decoding(SafeConsole(file=io.StringIO(), force_terminal=terminal), 1000)
+    with decoding as on_progress:
+        decoding.updated += 60
         for _ in range(1000):
-            progress.advance("base", 1, "春")
-    assert not asked
+            on_progress("base", 1, "春")
+    assert decoding.done == 1000

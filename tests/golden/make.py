@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from tangeval import pipeline
+from tangeval import api
 from tangeval.analysis import compare, scoring, select, summarize, variance
 from tangeval.core.study import load_study
 from tangeval.results.files import read_json, read_parquet
@@ -50,7 +50,7 @@ EFFECTS = {"bleu": 0.1, "form": 0.05}
 def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Score, summarise and choose in a folder of generations; return every frame of ``KEYS`` and the selection."""
     study = load_study(folder / "study.yaml")
-    data = pipeline.data_of(study)
+    data = api.load_results(folder).dataset
     scoring.score(study, data, folder)
     summary = summarize.summarize(RunFolder(folder), study.seed)
     shares, ratios = variance.write_variance(RunFolder(folder))

@@ -103,7 +103,7 @@ from tangeval.core.libraries import needs
 from tangeval.core.study import load_study
 
 settings: tuple[Setting, ...] = load_study(Path("study.yaml")).decoding.settings()
-with needs("local", "this"):
+with needs("this"):
     first: float = settings[0].values[0]
 """
 

@@ -6,7 +6,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks import reference
-from tangeval import pipeline
+from tangeval import api
 from tangeval.results.files import write_text
 from tests.support.folders import NAME, make_results
 
@@ -15,8 +15,9 @@ def test_what_is_kept_is_what_the_folder_says(tmp_path, monkeypatch):
     """The chosen setting's texts all, another's by chance, the poet's own beside each; a picture in few colours."""
     monkeypatch.chdir(tmp_path)
     folder, run = tmp_path / "small", tmp_path / "runs" / "mine"
-    study, data = make_results(folder)
-    pictures = pipeline.evaluate(study, data, folder)[1]
+    _, data = make_results(folder)
+    api.summarize(folder)
+    pictures = list((folder / "figures").iterdir())
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["checkpoints"] = [
         m | {"path": "runs/mine/checkpoint-10" if m["step"] else None} for m in manifest["checkpoints"]

@@ -47,12 +47,12 @@ def test_a_process_that_scores_and_dies_is_said_and_nothing_hangs(whole, tmp_pat
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from tangeval import pipeline\n"
+        "from tangeval import api\n"
         "from tangeval.analysis import scoring as score\n"
         "score.MIN_ROWS_FOR_POOL, score.SCORE_CHUNK_ROWS, score.MAX_PROCESSES = 0, 200, 2\n"
-        f"study, folder = pipeline.open_results(Path({str(folder)!r}))\n"
+        f"results = api.load_results(Path({str(folder)!r}))\n"
         "score.os.sched_getaffinity = lambda which: {0, 1}\n"
-        "score.score(study, pipeline.data_of(study), folder)\n"
+        "score.score(results.study, results.dataset, results.folder)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode

@@ -1,0 +1,67 @@
+"""Texts that no checkpoint wrote → scores: files of outputs, and the training references.
+
+In: files of outputs, or a data set. Out: frames, a row each beside random baseline and reference. Knows
+nothing of results folders.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tangeval import tasks
+from tangeval.analysis import compare, scoring, summarize
+from tangeval.analysis.aggregate import Part, groups
+from tangeval.core.types import RANDOM, REFERENCE, Split, check_split
+from tangeval.results.folder import NO_LIKELIHOOD
+from tangeval.tasks.base import Dataset, Outputs, Task
+
+_SEED = 42  # of the random baseline and the bootstrap
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Files of outputs, a row of ``table`` each beside random baseline and reference, and their differences."""
+
+    outputs: Sequence[Outputs]
+    dataset: Dataset
+    split: Split
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    task: Task
+
+
+def score_files(
+    files: Sequence[str | Path], data: str = "hw5", split: str = "test", validation: int | None = None, *,
+    task: str = "tang",
+) -> Scored:  # fmt: skip
+    """Return the scores of files of outputs made elsewhere, beside random baseline and reference.
+
+    Raises:
+        TangevalError: there is no such task, data set or split, or a file cannot be read as outputs of it.
+    """
+    on, asked = check_split(split), tasks.load(task)
+    dataset = asked.load(data, validation)
+    others = [example for example in dataset.examples if example.split != on]
+    read = asked.read_outputs(list(map(Path, files)), dataset.split(on), others)
+    rows = [scoring.outputs_frame(each.name, dataset.split(on), each.texts) for each in read]
+    rows += [scoring.random_rows(asked, dataset, on, _SEED, 1), scoring.reference_rows(asked, dataset, on)]
+    scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
+    measured = list(groups(scores, NO_LIKELIHOOD, _SEED))
+    items = [compare.Item(g.checkpoint, Part(g.measured, [0])) for g in measured[: len(read)]]
+    differences = compare.compare(items) if len(read) > 1 else pd.DataFrame()
+    return Scored(read, dataset, on, summarize.overall(measured), differences, asked)
+
+
+def calibrate(spec: str, validation: int | None = None, *, task: str = "tang") -> pd.DataFrame:
+    """Return every metric of the training references, and of random answers of their form: a row each."""
+    asked = tasks.load(task)
+    dataset = asked.load(spec, validation)
+    rows = [
+        scoring.reference_rows(asked, dataset, "train"),
+        scoring.random_rows(asked, dataset, "train", _SEED, 2, draws=2),
+    ]
+    scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
+    frame = summarize.overall(groups(scores, NO_LIKELIHOOD, _SEED))
+    return frame.set_index("checkpoint").loc[[REFERENCE, RANDOM]]

@@ -1,0 +1,53 @@
+"""``explain``: one text, step by step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tangeval.cli.base import Knobs, Overrides, Pickle, Split, StudyFile, command, console
+from tangeval.cli.progress import watch
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The text that is explained."""
+
+    prompt: Annotated[str, typer.Option(help="The poem: its place in the split, from 1, or its id.")] = "1"
+    split: Split = "test"
+    checkpoint: Annotated[
+        str | None, typer.Option(help="By name (default: the selected one, else the last).")
+    ] = None
+    setting: Knobs = None
+    sample: Annotated[int, typer.Option(min=0, help="Whose noise, from 0.")] = 0
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Follow the poet's text, not the setting's.")
+    ] = False
+
+
+@command("explain")
+def explain(
+    study: StudyFile,
+    of: Subject,
+    overrides: Overrides = None,
+    step: Annotated[
+        int | None, typer.Option(help="The token to begin with, from 1 (default: the first character).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder (default: results/NAME/explain/ID).")] = None,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Show one poem's next-character distributions, what each knob leaves of them, and what noise picks."""
+    from tangeval import api
+    from tangeval.cli import render
+    from tangeval.core.libraries import needs
+
+    with needs("explaining"):
+        from tangeval.explain.trace import Asked
+
+    asked = Asked(of.prompt, of.split, of.checkpoint, tuple(of.setting or ()), of.sample, of.reference)
+    options = api.Options(out=out, allow_pickle=allow_pickle)
+    found = api.explain(
+        study, *overrides or (), asked=asked, step=step, options=options, watch=watch(console)
+    )
+    render.show_explained(console, *found)

@@ -1,0 +1,57 @@
+"""``judge``: a language model grades outputs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tangeval.cli.base import Knobs, Place, Split, command, console
+from tangeval.cli.progress import watch
+
+
+@dataclass(frozen=True)
+class Judging:
+    """The judge, and how it is asked."""
+
+    endpoint: Annotated[str, typer.Option(help="An OpenAI-compatible server; mostly ends in /v1.")]
+    model: Annotated[str, typer.Option(help="The model that judges, as the server names it.")]
+    votes: Annotated[int, typer.Option(min=1, help="How often an output is judged.")] = 3
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="The judge's own.")] = 1.0
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, reasoning included.")] = 2048
+    retries: Annotated[int, typer.Option(min=0, help="How often a busy server is asked again.")] = 5
+    prompt: Annotated[
+        Path | None, typer.Option(help="Other instructions for the judge (default: its own).")
+    ] = None
+    limit: Annotated[int, typer.Option(min=0, help="The most calls this run may make.")] = 500
+    parallel: Annotated[int, typer.Option(min=1, help="Calls in flight at a time.")] = 8
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs that are judged."""
+
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="A checkpoint to judge; again for more (default: the selected one)."),
+    ] = None
+    base: Annotated[bool, typer.Option("--base", help="Judge the model before fine-tuning too.")] = False
+    setting: Knobs = None
+    split: Split = "test"
+    samples: Annotated[int, typer.Option(min=1, help="Outputs of each poem.")] = 1
+
+
+@command("judge")
+def judge(place: Place, by: Judging, of: Outputs) -> None:
+    """Let a language model grade metre and fluency, 0 to 10; goes on where it stopped."""
+    from tangeval import api
+    from tangeval.cli import render
+    from tangeval.judge.asking import PROMPT, Judge, load_prompt
+    from tangeval.judge.grading import Wanted
+
+    prompt = load_prompt(by.prompt or PROMPT)
+    judge = Judge(by.endpoint, by.model, prompt, by.votes, by.temperature, by.max_tokens, by.retries)
+    wanted = Wanted(tuple(of.checkpoint or ()), of.base, tuple(of.setting or ()), of.split, of.samples)
+    graded = api.judge(place, judge, wanted, limit=by.limit, parallel=by.parallel, watch=watch(console))
+    title = f"Judged by {by.model} on the {of.split} split, {by.votes} votes an output"
+    render.show_graded(console, graded, title, by.votes)

@@ -1,0 +1,147 @@
+"""A results folder in a notebook: tables as DataFrames, pictures that show themselves.
+
+In: a results folder. Out: ``Results``, which reads a file when it is asked for it. Imports nothing slow.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import AXES
+from tangeval.core.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tangeval.results.folder import RunFolder
+    from tangeval.tasks.base import Dataset, Task
+
+_SHOWN = ("checkpoint", "split", "bleu", "form", "rhyme", "reference_nll")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a results folder; a notebook shows it as the value of a cell."""
+
+    name: str
+    folder: Path
+
+    def _repr_png_(self) -> bytes:
+        return (self.folder / f"{self.name}.png").read_bytes()
+
+    @property
+    def svg(self) -> str:
+        """The picture as SVG, to put on a slide."""
+        return (self.folder / f"{self.name}.svg").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder. Tables are read once; their columns are those of docs/results.md.
+
+    ``asked`` is the study that the results are asked for by, where it is not the folder's own: it may select
+    otherwise. ``note`` says what the page holds, where it was just written.
+
+    Raises:
+        TangevalError: when something is asked for that the folder does not hold.
+    """
+
+    folder: Path
+    asked: Study | None = None
+    note: str = ""
+
+    @cached_property
+    def run(self) -> "RunFolder":
+        """Every path and reader of the folder."""
+        from tangeval.results.folder import RunFolder
+
+        return RunFolder(self.folder)
+
+    @property
+    def study(self) -> Study:
+        return self.asked or self.run.study
+
+    @property
+    def task(self) -> "Task":
+        """The task of the study."""
+        from tangeval import tasks
+
+        return tasks.load(self.study.task)
+
+    @cached_property
+    def dataset(self) -> "Dataset":
+        """The data of the study."""
+        return self.task.load(self.study.data_name, self.study.validation_size)
+
+    @cached_property
+    def summary(self) -> "pd.DataFrame":
+        """A row for each checkpoint, setting and split: every metric with its 95 % interval."""
+        return self.run.read_table("summary")
+
+    @cached_property
+    def effects(self) -> "pd.DataFrame":
+        """What each value of a knob does, averaged over the others."""
+        return self.run.read_table("effects")
+
+    @cached_property
+    def checkpoints(self) -> "pd.DataFrame":
+        """Each checkpoint, averaged over all settings."""
+        return self.run.read_table("checkpoints")
+
+    @cached_property
+    def generations(self) -> "pd.DataFrame":
+        """Every text, with its setting and example."""
+        from tangeval.analysis import scoring
+
+        return scoring.read_generations(self.study, self.folder)
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """What was chosen, and what it cannot be told from."""
+        found = self.run.selection
+        if found is None:
+            raise TangevalError(f"{self.run.best}: nothing was chosen; `tangeval select` chooses")
+        return found
+
+    @property
+    def pictures(self) -> list[str]:
+        """The names that ``picture`` takes."""
+        return sorted(path.stem for path in self.run.figures.glob("*.png"))
+
+    def picture(self, name: str) -> Picture:
+        """Return one picture."""
+        if name not in self.pictures:
+            raise TangevalError(f"there is no picture {name}; there are {', '.join(self.pictures)}")
+        return Picture(name, self.run.figures)
+
+    @property
+    def page(self) -> Path:
+        """The page to explore the study with: open it in a browser."""
+        return self.run.page
+
+    def texts(self, split: str = "test", **values: Any) -> "pd.DataFrame":
+        """Return input, text and reference of the outputs with these values (default: of the chosen setting)."""
+        from tangeval.analysis import scoring
+
+        if not values:
+            values = {"checkpoint": self.selection["checkpoint"]["checkpoint"]}
+            values |= (
+                {knob: self.selection["setting"][knob] for knob in AXES} if self.selection["setting"] else {}
+            )
+        rows = scoring.read_generations(self.study, self.folder, None, values.get("checkpoint"))
+        rows = rows[rows["split"] == split]
+        for name, value in values.items():
+            if name not in rows:
+                raise TangevalError(
+                    f"texts: {name} is no column of the generations: {', '.join(map(str, rows))}"
+                )
+            rows = rows[rows[name] == value]
+        examples = [self.dataset.by_id[name] for name in rows["example_id"]]
+        beside = {"input": [e.input for e in examples], "reference": [e.reference for e in examples]}
+        return rows.assign(**beside).reset_index(drop=True)
+
+    def _repr_html_(self) -> str:
+        shown = self.checkpoints[[c for c in _SHOWN if c in self.checkpoints]]
+        return str(shown.round(3).to_html(index=False))
