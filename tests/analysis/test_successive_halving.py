@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from tangeval import generation as generate
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
 from tangeval.analysis import successive_halving as race
 from tangeval.analysis.stats import spent, successive_halving
-from tangeval.cli.progress import Decoding
+from tangeval.cli.progress import Decoding, SafeConsole
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.resolve import resolve
@@ -84,7 +83,9 @@ def decoded(monkeypatch):
 
 def run(file: Path, folder: Path, *overrides: str):
     return race.race(
-        resolve(load_study(file, overrides)), folder, lambda what, n: Decoding(Console(quiet=True), n)
+        resolve(load_study(file, overrides)),
+        folder,
+        lambda what, pending: Decoding(SafeConsole(quiet=True), pending.sequences),
     )
 
 
