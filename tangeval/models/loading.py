@@ -7,7 +7,7 @@ nothing of prompts, settings or results.
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -182,15 +182,11 @@ def _plain(tokenizer: Any) -> PreTrainedTokenizerBase:
 def with_checkpoint(
     model: PreTrainedModel | None, checkpoint: Checkpoint, load: Load
 ) -> Iterator[torch.nn.Module]:
-    """Yield ``model`` with an adapter on it and take it off again; a full model is loaded instead
-    and wants no ``model``.
-
-    ``load.merge`` adds the adapter into the 16- or 32-bit weights for the time being; the
-    weights themselves are put back from a copy in the machine's memory, since subtracting what
-    was added would not give the same bits.
+    """Yield ``model`` with an adapter on it, and take it off again; a full model is loaded and wants no ``model``.
 
     Raises:
-        TangevalError: the adapter does not fit the base model, or it was made for another.
+        TangevalError: ``load.merge`` and the adapter's weight is tied.
+        UnusableError: the adapter does not fit the base model, or it was made for another.
     """
     if checkpoint.kind == "full":
         try:
@@ -203,35 +199,36 @@ def with_checkpoint(
     if checkpoint.path is None:
         yield model
         return
-    originals = dict(model.named_modules())
+    # An adapter may have trained biases too, which peft writes into the model itself.
     biases = {n: p.detach().clone() for n, p in model.named_parameters() if n.endswith("bias")}
     adapted = with_adapter(model, checkpoint.path).eval()
-    kept: dict[str, torch.Tensor] = {}
     try:
         check_names(adapted, checkpoint.path / ADAPTER)
-        if load.merge:
-            _check_untied(adapted, checkpoint)
-            for name, layer in adapted.named_modules():
-                if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
-                    kept[name] = layer.base_layer.weight.detach().to("cpu", copy=True)
-            adapted.base_model.merge_adapter()
-        yield adapted
+        with _merged(adapted, checkpoint) if load.merge else nullcontext():
+            yield adapted
     finally:
-        if kept:
-            adapted.base_model.unmerge_adapter()
-            for name, layer in adapted.named_modules():
-                if name in kept:
-                    layer.base_layer.weight.data.copy_(kept[name])
+        adapted.delete_adapter("default")  # first, or unload would leave the modules that were trained whole
         adapted.unload()
-        # Modules and biases that were trained whole stay in the model: the base's own are put back.
-        for name, module in originals.items():
-            if name and model.get_submodule(name) is not module:
-                model.set_submodule(name, module)
-        for name, bias in biases.items():
-            model.get_parameter(name).data.copy_(bias)
-        # peft leaves its configuration on the bare model and would take the next adapter for a second one.
-        if hasattr(model, "peft_config"):
-            del model.peft_config
+        model.load_state_dict(biases, strict=False)
+
+
+@contextmanager
+def _merged(adapted: PeftModel, checkpoint: Checkpoint) -> Iterator[None]:
+    """Add an adapter into the 16- or 32-bit weights for the time being.
+
+    The weights are put back from a copy in the machine's memory: subtracting what was added would not
+    give the same bits.
+    """
+    _check_untied(adapted, checkpoint)
+    layers = [m for m in adapted.modules() if hasattr(m, "base_layer") and hasattr(m, "lora_A")]
+    kept = [layer.base_layer.weight.detach().to("cpu", copy=True) for layer in layers]
+    adapted.base_model.merge_adapter()
+    try:
+        yield
+    finally:
+        adapted.base_model.unmerge_adapter()
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.base_layer.weight.data.copy_(weight)
 
 
 def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> Any:
