@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import pandas as pd
 import torch
 from pydantic import Field
 
@@ -56,15 +57,6 @@ class _Survey:
     facts: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _Reply:
-    """What a node's process returned, the warnings that it gave, and the error that the user can remove."""
-
-    value: Any
-    warned: tuple[str, ...] = ()
-    error: str | None = None
-
-
 class _Worker:
     """The process on a node."""
 
@@ -77,12 +69,19 @@ class _Worker:
         self.resolved, self.named, self.kernels = resolved, named, not gpus
         self.alike: set[str] = set()  # checkpoints whose weights were compared
 
-    def survey(self) -> _Reply:
-        return self._reply(lambda: _Survey(self.here.describe(), self.here.sequences_per_batch(), self.facts))
+    def survey(self) -> _Survey:
+        return _Survey(self.here.describe(), self.here.sequences_per_batch(), self.facts)
 
-    def do(self, job: Job, expected: dict[str, str], weights: str) -> _Reply:
+    def do(self, job: Job, expected: dict[str, str], weights: str) -> Done:
         """Do a job on a node that is as ``expected``, with the checkpoint whose fingerprint is ``weights``."""
-        return self._reply(lambda: self._do(job, expected, weights))
+        differ(expected, self.facts)
+        path = job.checkpoint.path
+        if path and job.checkpoint.name not in self.alike:
+            if not path.is_dir():
+                raise TangevalError(f"there is no {path} (checkpoints); {_EVERYWHERE}")
+            differ({f"weights in {path}": weights}, {f"weights in {path}": checkpoints.fingerprint(path)})
+        self.alike.add(job.checkpoint.name)
+        return self.here.do(job, lambda name, ended, text: None)
 
     @cached_property
     def here(self) -> LocalEngine:
@@ -98,27 +97,6 @@ class _Worker:
         kernels = {"CPU": torch.backends.cpu.get_cpu_capability()} if self.kernels else {}
         base = self.here.resolved.base_fingerprint
         return {"engine": self.here.describe().name, **kernels, **installed(), "base model": base}
-
-    def _do(self, job: Job, expected: dict[str, str], weights: str) -> Done:
-        differ(expected, self.facts)
-        path = job.checkpoint.path
-        if path and job.checkpoint.name not in self.alike:
-            if not path.is_dir():
-                raise TangevalError(f"there is no {path} (checkpoints); {_EVERYWHERE}")
-            differ({f"weights in {path}": weights}, {f"weights in {path}": checkpoints.fingerprint(path)})
-        self.alike.add(job.checkpoint.name)
-        return self.here.do(job, lambda name, ended, text: None)
-
-    def _reply(self, make: Any) -> _Reply:
-        import ray
-
-        value, error = None, None
-        with warnings.catch_warnings(record=True) as heard:
-            try:
-                value = make()
-            except TangevalError as problem:
-                error = f"node {ray.util.get_node_ip_address()}: {problem}"
-        return _Reply(value, tuple(str(w.message) for w in heard if w.category is UserWarning), error)
 
 
 class RayEngine:
@@ -139,8 +117,11 @@ class RayEngine:
         gpus, cpus = self.config.gpus_per_job, self.config.cpus_per_job
         if gpus == "auto":
             gpus = int(self.ray.cluster_resources().get("GPU", 0) >= 1)
-        if cpus == "auto":
-            cpus = self._share(gpus) if gpus else torch.get_num_threads()
+        if (
+            cpus == "auto"
+        ):  # on a CPU threads are part of what decides a text; beside a GPU, so few that none is idle
+            shares = [int(r.get("CPU", 0) * gpus // r["GPU"]) for r in self._resources() if r.get("GPU")]
+            cpus = max(1, min(shares, default=1)) if gpus else torch.get_num_threads()
         self.needs = {"CPU": cpus, "GPU": gpus}
         self.study = self.ray.put(self.resolved)  # a worker that is started again reads it again
         return self
@@ -156,8 +137,7 @@ class RayEngine:
 
     def describe(self) -> Description:
         each = f"{self.needs['CPU']} threads" + (" and a GPU" if self.needs["GPU"] else "")
-        nodes = [node for node in self.ray.nodes() if node["Alive"]]
-        place = f"on {len(nodes)} nodes with room for {self._places()} at a time ({each} each)"
+        place = f"on {len(self._resources())} nodes with room for {self._places()} at a time ({each} each)"
         return replace(self._survey.description, place=place)
 
     def cache_key(self, checkpoint: Checkpoint) -> str:
@@ -173,25 +153,19 @@ class RayEngine:
         waiting, lost = list(jobs), set()
         asked: dict[Any, tuple[Any, Job | None]] = {}  # what is under way, and by which worker
         on: dict[Any, str] = {}  # the checkpoint that a worker has loaded
-        self._dismiss(self.workers)
         try:
             while waiting or any(job for _, job in asked.values()):
                 for _ in range(min(max(self._places(), 1), len(waiting)) - len(self.workers)):
                     worker = self._start()
                     asked[worker.survey.remote()] = (worker, None)  # it answers once it has a place
-                ready, _ = self.ray.wait(list(asked), timeout=_TICK)
-                for answer in ready:
+                for answer in self.ray.wait(list(asked), timeout=_TICK)[0]:
                     worker, job = asked.pop(answer)
-                    value = self._value(answer, job)
-                    if job and not (isinstance(value.made, UnusableError) and job.checkpoint.name in lost):
-                        done: Done = replace(value, job=job)
-                        if isinstance(done.made, UnusableError):
-                            lost.add(job.checkpoint.name)
-                            waiting = [each for each in waiting if each.checkpoint.name not in lost]
-                        elif job.batch:
-                            text = done.made["text"].iloc[-1]  # type: ignore[call-overload]
-                            on_progress(job.checkpoint.name, job.batch.sequences(), text)
-                        yield done
+                    done = self._value(answer, job)
+                    if job and job.checkpoint.name not in lost:
+                        yield self._shown(replace(done, job=job), on_progress)
+                    if job and isinstance(done.made, UnusableError):
+                        lost.add(job.checkpoint.name)
+                        waiting = [each for each in waiting if each.checkpoint.name not in lost]
                     if not waiting:  # its place may be what another worker waits for to start again
                         self._dismiss([worker])
                         continue
@@ -200,22 +174,26 @@ class RayEngine:
                     )
                     waiting.remove(job)
                     on[worker] = job.checkpoint.name
-                    weights = self.resolved.fingerprints[job.checkpoint.name]
-                    asked[worker.do.remote(job, self._survey.facts, weights)] = (worker, job)
+                    asked[self._ask(worker, job)] = (worker, job)
         finally:
             self._dismiss(self.workers)
+
+    @staticmethod
+    def _shown(done: Done, on_progress: OnProgress) -> Done:
+        if done.job.batch and isinstance(done.made, pd.DataFrame):
+            on_progress(done.job.checkpoint.name, done.job.batch.sequences(), done.made["text"].iloc[-1])
+        return done
+
+    def _ask(self, worker: Any, job: Job) -> Any:
+        return worker.do.remote(job, self._survey.facts, self.resolved.fingerprints[job.checkpoint.name])
 
     @cached_property
     def _survey(self) -> _Survey:
         """What the first node that answers computes on, and what all others must have too."""
         worker = self._start()
         found: _Survey = self._value(worker.survey.remote(), None)
-        mine = installed() | {"base model": self.resolved.base_fingerprint}
-        try:
-            differ(mine, {name: found.facts[name] for name in mine})
-        except TangevalError as error:
-            raise TangevalError(f"the first node that answered: {error}") from None
         self._dismiss([worker])
+        differ(installed() | {"base model": self.resolved.base_fingerprint}, found.facts)
         return found
 
     def _start(self) -> Any:
@@ -230,25 +208,28 @@ class RayEngine:
         remote = self.ray.remote(_Worker).options(
             num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"], max_restarts=-1, max_task_retries=_RETRIES
         )
-        worker = remote.remote(self.study, named, self.needs["CPU"], self.needs["GPU"])
-        self.workers.append(worker)
-        return worker
+        self.workers.append(remote.remote(self.study, named, self.needs["CPU"], self.needs["GPU"]))
+        return self.workers[-1]
 
     def _value(self, answer: Any, job: Job | None) -> Any:
-        what = f"{job.checkpoint.name}, {job.key}" if job else "a first look at a node"
+        """What a worker returned.
+
+        Raises:
+            TangevalError: what it raised; or it died as often as Ray tries, or cannot be started.
+        """
         try:
-            reply: _Reply = self.ray.get(answer)
+            return self.ray.get(answer)
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, TangevalError):
+                raise TangevalError(f"node {error.ip}: {error.cause}") from None
+            raise
         except self.ray.exceptions.RayError as error:
+            what = f"{job.checkpoint.name}, {job.key}" if job else "a first look at a node"
             raise TangevalError(
                 f"{what}: its process died {_RETRIES + 1} times or cannot be started; mostly memory ran out, or another "
                 "version of tangeval is installed on a node: give a smaller batch_size, or fewer jobs a node "
                 f"(engine.cpus_per_job) ({str(error).strip().splitlines()[0]})"
             ) from error
-        for message in reply.warned:
-            warnings.warn(message, stacklevel=2)
-        if reply.error:
-            raise TangevalError(reply.error)
-        return reply.value
 
     def _dismiss(self, workers: Sequence[Any]) -> None:
         for worker in list(workers):
@@ -256,16 +237,13 @@ class RayEngine:
                 self.ray.kill(worker)
             self.workers.remove(worker)
 
+    def _resources(self) -> list[dict[str, float]]:
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
     def _places(self) -> int:
         """How many jobs the cluster has room for at a time."""
-        has = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        return sum(min(int(r.get(k, 0) // n) for k, n in self.needs.items() if n) for r in has)
-
-    def _share(self, gpus: int) -> int:
-        """CPUs for a job that decodes on GPUs, where threads decide no text: so many that no GPU is without."""
-        has = (node["Resources"] for node in self.ray.nodes() if node["Alive"])
-        shares = [int(r.get("CPU", 0) * gpus // r["GPU"]) for r in has if r.get("GPU", 0) >= gpus]
-        return max(1, min(shares, default=1))
+        needs = [(kind, number) for kind, number in self.needs.items() if number]
+        return sum(min(int(r.get(kind, 0) // n) for kind, n in needs) for r in self._resources())
 
 
 def connect(address: str) -> Any:

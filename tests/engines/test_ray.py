@@ -134,14 +134,22 @@ def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(s
         errors = []
         for threads, job, facts, expected in asked:
             worker = ray.remote(clusters._Worker).remote(resolved, False, threads, 0)
-            errors.append(ray.get(worker.do.remote(job, facts, expected)).error)
+            with pytest.raises(ray.exceptions.RayTaskError) as error:
+                ray.get(worker.do.remote(job, facts, expected))
+            errors.append(str(error.value.cause))
             ray.kill(worker)
-    assert all(error.startswith("node ") for error in errors)
     assert f"there is no {tmp_path / 'nowhere'} (checkpoints); put base model and checkpoints" in errors[0]
     assert f"weights in {tiny_run / 'checkpoint-10'}: " in errors[1]
     assert (
         "engine: 'cpu torch.float32 2 threads', where the plan is for 'cpu torch.float32 1 thr" in errors[2]
     )
+
+
+def test_what_a_node_lacks_is_said_with_its_address(study, tmp_path):
+    resolved = resolve(load_study(study))
+    job = Job(replace(resolved.checkpoints[1], path=tmp_path / "nowhere"), examples=resolved.examples("test"))
+    with make(resolved, on="ray") as engine, pytest.raises(TangevalError, match=r"^node [\d.]+: there is no"):
+        list(engine.run([job], lambda *news: None))
 
 
 class Deadly(Job):
