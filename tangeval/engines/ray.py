@@ -12,12 +12,12 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pandas as pd
 import torch
@@ -34,6 +34,7 @@ from tangeval.engines.local import LocalEngine, check_study, nll_key, text_key, 
 from tangeval.models import checkpoints, loading
 from tangeval.resolve import ResolvedStudy
 
+_T = TypeVar("_T")
 _TICK = 1.0  # seconds between looks at the cluster
 _RETRIES = 3  # times that Ray does a job again whose process died
 _EVERYWHERE = "put base model and checkpoints on every node under the path they have where the run is started"
@@ -57,6 +58,21 @@ class _Survey:
     facts: dict[str, str]
 
 
+def _on_this_node(method: Callable[..., _T]) -> Callable[..., _T]:
+    """A method of a worker, whose errors name the node."""
+
+    @wraps(method)
+    def named(*arguments: Any) -> _T:
+        import ray
+
+        try:
+            return method(*arguments)
+        except TangevalError as error:
+            raise TangevalError(f"node {ray.util.get_node_ip_address()}: {error}") from None
+
+    return named
+
+
 class _Worker:
     """The process on a node."""
 
@@ -69,9 +85,11 @@ class _Worker:
         self.resolved, self.named, self.kernels = resolved, named, not gpus
         self.alike: set[str] = set()  # checkpoints whose weights were compared
 
+    @_on_this_node
     def survey(self) -> _Survey:
         return _Survey(self.here.describe(), self.here.sequences_per_batch(), self.facts)
 
+    @_on_this_node
     def do(self, job: Job, expected: dict[str, str], weights: str) -> Done:
         """Do a job on a node that is as ``expected``, with the checkpoint whose fingerprint is ``weights``."""
         differ(expected, self.facts)
@@ -221,7 +239,7 @@ class RayEngine:
             return self.ray.get(answer)
         except self.ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, TangevalError):
-                raise TangevalError(f"node {error.ip}: {error.cause}") from None
+                raise error.cause from None
             raise
         except self.ray.exceptions.RayError as error:
             what = f"{job.checkpoint.name}, {job.key}" if job else "a first look at a node"
