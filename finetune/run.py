@@ -13,6 +13,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.types import Base, Checkpoint, Example
 from tangeval.models.checkpoints import TRAIN_IDS, discover, fingerprint, identity, resolve_base, trained_on
 from tangeval.results.files import read_json, remove_temp_files, write_json
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 
 from .config import Config
@@ -84,7 +85,7 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     run = Run(Path(config.output_dir), base, examples, validation, settings)
     if first:
         _make_ready(run, overwrite)
-        hashes = [dataset.identity(e) for e in examples]
+        hashes = [TANG.identity(e) for e in examples]
         before = (trained_on(start) if start else None) or frozenset()
         hashes += sorted(before.difference(hashes))
         ids = {"data": data.digest, "ids": [e.id for e in examples], "hashes": hashes}

@@ -4,14 +4,17 @@ Nothing outside ``tasks/`` knows what a couplet, a clause, Han or HW5 is. A task
 attributes of ``Task``; ``tasks/tang/`` is one, and the default.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from tangeval.core.digest import digest
-from tangeval.core.types import Example, Split
+from tangeval.core.errors import TangevalError
+from tangeval.core.types import RANDOM, REFERENCE, Example, Split
 from tangeval.metrics import copying
 from tangeval.metrics.base import Metrics
 from tangeval.models.tokens import Prompt
@@ -49,87 +52,6 @@ class Outputs:
         return "; ".join((f"{self.name}: {self.matched}", *self.notes))
 
 
-class Task(Hashable, Protocol):
-    """What is asked and what is measured."""
-
-    name: str
-    #: Names of prompt templates, the default first; ``chat`` is the tokenizer's own.
-    templates: tuple[str, ...]
-    metrics: Metrics
-
-    # The data.
-
-    def load(self, spec: str, validation: int | None) -> Dataset:
-        """Read a data set by its name or folder; ``validation`` is the size of that split (None: its own)."""
-        ...
-
-    def parts(self, example: Example) -> tuple[str, ...]:
-        """Return the normalised parts (lines, sentences) of input and reference; copies of a text share them."""
-        ...
-
-    def identity(self, example: Example) -> str:
-        """Return a digest of the whole text: what a fine-tuning records in ``train_ids.json``."""
-        ...
-
-    # What a model is asked, and what it answers.
-
-    def prompt(self, example: Example, template: str) -> Prompt:
-        """Return what a model is asked, as one of ``templates`` has it: text without BOS; for ``chat``, messages."""
-        ...
-
-    def target(self, example: Example) -> str:
-        """Return the answer as a model should write it: what is trained on, and whose likelihood is measured."""
-        ...
-
-    # What is measured.
-
-    def normalise(self, text: str) -> str:
-        """Return what of a text is compared, variants of a character made one."""
-        ...
-
-    def characters(self, text: str) -> str:
-        """Return the characters of a text that likelihood is counted in."""
-        ...
-
-    def group(self, example: Example) -> int | str:
-        """Return what examples of one shape have in common: the likelihood's curve has a panel for each."""
-        ...
-
-    def baseline(self, dataset: Dataset, example: Example, seed: int, draws: int) -> list[str]:
-        """Return random training answers of the example's shape, never from a training text that is its own.
-
-        Raises:
-            TangevalError: there is none.
-        """
-        ...
-
-    def signatures(self) -> Mapping[str, str]:
-        """Return how metrics are computed, by name: versions, and what is done to a text before."""
-        ...
-
-    # What a reader sees, and files of outputs.
-
-    def show(self, text: str) -> str:
-        """Return a text set for a reader, in lines."""
-        ...
-
-    def read_outputs(
-        self, files: Sequence[Path], examples: Sequence[Example], others: Sequence[Example]
-    ) -> list[Outputs]:
-        """Return the outputs that files made elsewhere hold for ``examples``.
-
-        ``others`` are the data's other examples: a file that answers those is refused.
-
-        Raises:
-            TangevalError: a file cannot be read as outputs of ``examples``.
-        """
-        ...
-
-    def outputs_file(self, examples: Sequence[Example], texts: Sequence[str]) -> str:
-        """Return the chosen setting's outputs in the task's own format."""
-        ...
-
-
 @dataclass(frozen=True)
 class RhymeGroup:
     """Characters that rhyme; ``level`` is their tone (平)."""
@@ -147,13 +69,56 @@ class Verse:
     rhymes: Sequence[RhymeGroup]
 
 
-@runtime_checkable
-class ReadsVerse(Protocol):
-    """What a task of verse has besides, so that the page can mark its rhymes and tones."""
+def _same(text: str) -> str:
+    return text
 
-    def verse(self, characters: Iterable[str]) -> Verse:
-        """Return how these characters are read."""
-        ...
+
+def _lines(examples: Sequence[Example], texts: Sequence[str]) -> str:
+    return "".join(f"{' '.join(text.split())}\n" for text in texts)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is asked and what is measured; what has a default may be left out."""
+
+    name: str
+    #: Names of prompt templates, the default first; ``chat`` is the tokenizer's own.
+    templates: tuple[str, ...]
+    metrics: Metrics
+    #: Reads a data set by its name or folder; the number is the size of the validation split (None: its own).
+    load: Callable[[str, int | None], Dataset]
+    #: What a model is asked, as one of ``templates`` has it: text without BOS; for ``chat``, messages.
+    prompt: Callable[[Example, str], Prompt]
+    #: Texts of random training answers of an example's shape, never from a copy of its own text; arguments are
+    #: the data, the example, a seed, and how many. TangevalError: there is none.
+    baseline: Callable[[Dataset, Example, int, int], list[str]]
+    #: The normalised parts (lines, sentences) of input and reference, in order; copies of a text share them.
+    parts: Callable[[Example], tuple[str, ...]]
+    #: The answer as a model should write it: what is trained on, and whose likelihood is measured.
+    target: Callable[[Example], str] = attrgetter("reference")
+    #: What of a text is compared, variants of a character made one.
+    normalise: Callable[[str], str] = _same
+    #: The characters of a text that likelihood is counted in.
+    characters: Callable[[str], str] = _same
+    #: What examples of one shape have in common: the likelihood's curve has a panel for each.
+    group: Callable[[Example], int | str] = attrgetter("instruction")
+    #: How metrics are computed, by name: versions, and what is done to a text before.
+    signatures: Callable[[], Mapping[str, str]] = dict
+    #: A text set for a reader, in lines.
+    show: Callable[[str], str] = _same
+    #: The texts of examples in the task's own format of a file.
+    outputs_file: Callable[[Sequence[Example], Sequence[str]], str] = _lines
+    #: Reads a file made elsewhere; arguments are the file, its name for readers, the examples it answers, and the
+    #: data's other examples: a file that answers those is refused. TangevalError: it cannot be read as such.
+    read_outputs: Callable[[Path, str, Sequence[Example], Sequence[Example]], Outputs] | None = None
+
+    #: How these characters are read, where the task is verse: the page marks rhymes and tones.
+    verse: Callable[[Iterable[str]], Verse] | None = None
+
+    def identity(self, example: Example) -> str:
+        """Return a digest of the whole text: what a fine-tuning records in ``train_ids.json``."""
+        text = self.normalise(example.input + example.reference)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def training_index(task: Task, dataset: Dataset) -> copying.Index:
@@ -181,3 +146,27 @@ def leaks(task: Task, dataset: Dataset, split: Split) -> dict[str, list[str]]:
 def part_digests(task: Task, example: Example) -> list[str]:
     """Return digests of an example's parts: what a fine-tuning records beside ``Task.identity``."""
     return [digest(part) for part in task.parts(example)]
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """Return a name for each file of outputs, distinct from the others and from ``random`` and ``reference``.
+
+    A file is named by its name, and by as many of its folders as tell it from the others.
+
+    Raises:
+        TangevalError: a file is given twice.
+    """
+    count = Counter(file.parent.resolve() / file.name for file in files)
+    for file in files:
+        if count[file.parent.resolve() / file.name] > 1:
+            raise TangevalError(f"{file}: given twice; give each file once")
+    whole = [[part for part in file.absolute().parts if part != file.anchor] for file in files]
+    depth = [1] * len(files)
+    while True:
+        shown = ["/".join(parts[-d:]) for parts, d in zip(whole, depth, strict=True)]
+        taken = Counter([*shown, RANDOM, REFERENCE])
+        alike = [n for n, name in enumerate(shown) if taken[name] > 1 and depth[n] < len(whole[n])]
+        if not alike:
+            return shown
+        for n in alike:
+            depth[n] += 1

@@ -29,6 +29,7 @@ from tangeval.core.types import Load
 from tangeval.models.checkpoints import discover, resolve_base, trained_on
 from tangeval.models.loading import load_model, with_checkpoint
 from tangeval.resolve import resolve
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import TESTING, TRAINING, TRUTH
 from tangeval.tasks.tang.prompt import encode_prompt, prompt_text
@@ -408,7 +409,7 @@ def test_train_ids_hold_the_poems_that_were_used_and_no_others(whole):
     used = data.split("train")[:88]
     assert record["data"] == data.digest
     assert record["ids"] == [example.id for example in used]
-    assert record["hashes"] == [dataset.identity(example) for example in used]
+    assert record["hashes"] == [TANG.identity(example) for example in used]
     # The checkpoints inside are known by it.
     assert trained_on(discover([str(whole)])[0][0]) == set(record["hashes"])
 

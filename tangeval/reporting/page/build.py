@@ -31,7 +31,7 @@ from tangeval.results.explained import Explained
 from tangeval.results.files import read_json, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
-from tangeval.tasks.base import Dataset, ReadsVerse, Verse
+from tangeval.tasks.base import Dataset, Verse
 
 #: Bytes of the page: what mail and a phone still take. Numbers go in whole; texts have what is left.
 LIMIT = 11_500_000
@@ -231,7 +231,7 @@ def _words(content: Any) -> str:
 
 def _verse(corpus: Corpus, texts: Texts) -> Verse | None:
     """How the task's verse is read, for the characters that are on the page."""
-    if not isinstance(corpus.task, ReadsVerse):
+    if corpus.task.verse is None:
         return None
     written = {
         c

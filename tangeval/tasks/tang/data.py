@@ -16,7 +16,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS, Example
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.tasks.base import Dataset
-from tangeval.tasks.tang.text import clauses, fold, han, punctuate
+from tangeval.tasks.tang.text import clauses, fold, punctuate
 
 TRAINING, TESTING, TRUTH = "Tang_training_data.json", "Tang_testing_data.json", "Tang_testing_gt.txt"
 FILES = (TRAINING, TESTING, TRUTH)
@@ -34,12 +34,6 @@ _LARGEST = 32 * MIB
 def parts(example: Example) -> tuple[str, ...]:
     """Return the clauses of the whole poem, folded, in order."""
     return clauses(fold(example.input + "，" + example.reference))
-
-
-def identity(example: Example) -> str:
-    """Return a digest of the whole poem, marks left out and variants folded."""
-    text = fold(han(example.input + example.reference))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def load(spec: str, validation: int | None = None) -> Dataset:
