@@ -107,7 +107,7 @@ def examples():
     ),
 )  # fmt: skip
 def test_the_readers_of_outputs(tmp_path, examples, suffix, content):
-    survives(outputs.read_outputs, [written(tmp_path, f"results{suffix}", content)], examples, [])
+    survives(outputs.read, written(tmp_path, f"results{suffix}", content), "results", examples, [])
 
 
 @fuzzed

@@ -31,8 +31,8 @@ from tangeval.results import plan
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, read_plan, write_plan
 from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang import external_outputs
 from tangeval.tasks.tang.data import SAMPLE, TESTING, TRAINING, TRUTH
-from tangeval.tasks.tang.external_outputs import read_outputs
 
 #: MiB that a reader may come to beside Python with the libraries; a file of 100 MB as Python's objects is 3 GB.
 BOUND = 1024
@@ -51,7 +51,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 place = Path(sys.argv[2])
 try:
     print("taken:", type({
-        "outputs": lambda: outputs.read_outputs([place], examples),
+        "outputs": lambda: outputs.read(place, "outputs", examples),
         "data": lambda: dataset.load(str(place), 5),
         "study": lambda: study.load_study(place),
         "checkpoint": lambda: checkpoint.discover([str(place)]),
@@ -100,7 +100,7 @@ def long(file: Path, begin: bytes, part: bytes, end: bytes = b"", size: int = 10
         ("results.txt", b"1. ", "春".encode(), 100 * 10**6, "larger than 16 MiB"),
         ("results.jsonl", b'{"predict": "', b"x", 100 * 10**6, "larger than 16 MiB"),
         ("results.json", b"[", b"[],", 100 * 10**6, "larger than 16 MiB"),
-        ("bomb.json", b"[[]", b",[]", 15 * MIB, "no text field 'predict'"),
+        ("bomb.json", b"[[]", b",[]", 15 * MIB, "a record has a text 'predict'"),
         ("lines.txt", b"", b"a\n", 15 * MIB, "more than 100,000 lines"),
         ("one.txt", b"", b"<s>", 15 * MIB, "longer than 32,768 characters"),
     ],
@@ -200,8 +200,8 @@ def test_deep_json_and_huge_numbers_are_an_error_of_ours_everywhere(tiny_run, tm
         (tmp_path / name).write_text(text)
     for reader in (
         lambda: dataset.load(str(tmp_path)),
-        lambda: read_outputs([tmp_path / "results.json"], examples),
-        lambda: read_outputs([tmp_path / "results.jsonl"], examples),
+        lambda: external_outputs.read(tmp_path / "results.json", "a", examples),
+        lambda: external_outputs.read(tmp_path / "results.jsonl", "a", examples),
         lambda: store.read_json(tmp_path / "manifest.json"),
     ):
         with pytest.raises(TangevalError, match=str(tmp_path)):
@@ -214,13 +214,16 @@ def test_deep_json_and_huge_numbers_are_an_error_of_ours_everywhere(tiny_run, tm
     assert all("not whole" in each.reason for each in skipped)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zip", ".csv", ".parquet"])
-def test_outputs_that_are_packed_are_no_text(tmp_path, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "expected"),
+    [(".gz", "give .txt"), (".parquet", "give .txt"), ("", "not UTF-8"), (".json", "not UTF-8")],
+)
+def test_outputs_that_are_packed_are_no_text(tmp_path, suffix, expected):
     import gzip
 
     file = tmp_path / f"results{suffix}"
     file.write_bytes(gzip.compress(bytes(10**7)))
-    assert "not UTF-8" in read("outputs", file)
+    assert expected in read("outputs", file)
 
 
 # Weights that lie, indices that climb

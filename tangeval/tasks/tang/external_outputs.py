@@ -28,8 +28,8 @@ from tangeval.tasks.tang.text import HAN, MARKS, fold, han
 
 #: A couplet of n characters with at most n // EDITS edits is still recognised.
 EDITS = 4
-#: The most bytes of a file, outputs in it, and characters of one (a study's 4,096 tokens have fewer).
-_LARGEST, _MOST, _LONGEST = 16 * MIB, 10_000, 32_768
+#: The most bytes and lines of a file, outputs in it, and characters of one (a study's 4,096 tokens have fewer).
+_LARGEST, _LINES, _MOST, _LONGEST = 16 * MIB, 100_000, 10_000, 32_768
 _LISTED = 5  # lines or poems in a message
 _NUMBER = re.compile(r"\s*(\d+)\s*[.．、:：)）]\s*")
 _CHARACTER, _WORD = re.compile(f"[{HAN}]"), re.compile(rf"[^\W_{HAN}]")
@@ -138,6 +138,8 @@ def _outputs(file: Path, count: int) -> list[_Output]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise TangevalError(f"line {line}: not UTF-8; save the file as UTF-8") from None
+    if text.count("\n") + text.count("\r") > _LINES:
+        raise TangevalError(f"more than {_LINES:,} lines for {count} poems; give one for each poem")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     if suffix in (".json", ".jsonl"):
         found = list(_records(suffix, text, lines))
