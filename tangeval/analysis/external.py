@@ -4,6 +4,7 @@ In: files of outputs, or a data set. Out: frames, a row each beside random basel
 nothing of results folders.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from tangeval import tasks
 from tangeval.analysis import compare, scoring, summarize
 from tangeval.analysis.aggregate import Part, groups
+from tangeval.core.errors import TangevalError
 from tangeval.core.types import RANDOM, REFERENCE, Split, check_split
 from tangeval.results.folder import NO_LIKELIHOOD
 from tangeval.tasks.base import Dataset, Outputs, Task
@@ -44,7 +46,11 @@ def score_files(
     on, asked = check_split(split), tasks.load(task)
     dataset = asked.load(data, validation)
     others = [example for example in dataset.examples if example.split != on]
-    read = asked.read_outputs(list(map(Path, files)), dataset.split(on), others)
+    if asked.read_outputs is None:
+        raise TangevalError(f"task {task} reads no files of outputs")
+    paths = list(map(Path, files))
+    named = zip(paths, output_names(paths), strict=True)
+    read = [asked.read_outputs(file, name, dataset.split(on), others) for file, name in named]
     rows = [scoring.outputs_frame(each.name, dataset.split(on), each.texts) for each in read]
     rows += [scoring.random_rows(asked, dataset, on, _SEED, 1), scoring.reference_rows(asked, dataset, on)]
     scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
@@ -52,6 +58,30 @@ def score_files(
     items = [compare.Item(g.checkpoint, Part(g.measured, [0])) for g in measured[: len(read)]]
     differences = compare.compare(items) if len(read) > 1 else pd.DataFrame()
     return Scored(read, dataset, on, summarize.overall(measured), differences, asked)
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """Return a name for each file of outputs, distinct from the others and from ``random`` and ``reference``.
+
+    A file is named by its name, and by as many of its folders as tell it from the others.
+
+    Raises:
+        TangevalError: a file is given twice.
+    """
+    count = Counter(file.parent.resolve() / file.name for file in files)
+    for file in files:
+        if count[file.parent.resolve() / file.name] > 1:
+            raise TangevalError(f"{file}: given twice; give each file once")
+    whole = [[part for part in file.absolute().parts if part != file.anchor] for file in files]
+    depth = [1] * len(files)
+    while True:
+        shown = ["/".join(parts[-d:]) for parts, d in zip(whole, depth, strict=True)]
+        taken = Counter([*shown, RANDOM, REFERENCE])
+        alike = [n for n, name in enumerate(shown) if taken[name] > 1 and depth[n] < len(whole[n])]
+        if not alike:
+            return shown
+        for n in alike:
+            depth[n] += 1
 
 
 def calibrate(spec: str, validation: int | None = None, *, task: str = "tang") -> pd.DataFrame:

@@ -5,7 +5,6 @@ attributes of ``Task``; ``tasks/tang/`` is one, and the default.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from tangeval.core.digest import digest
-from tangeval.core.errors import TangevalError
-from tangeval.core.types import RANDOM, REFERENCE, Example, Split
+from tangeval.core.types import Example, Split
 from tangeval.metrics import copying
 from tangeval.metrics.base import Metrics
 from tangeval.models.tokens import Prompt
@@ -146,27 +144,3 @@ def leaks(task: Task, dataset: Dataset, split: Split) -> dict[str, list[str]]:
 def part_digests(task: Task, example: Example) -> list[str]:
     """Return digests of an example's parts: what a fine-tuning records beside ``Task.identity``."""
     return [digest(part) for part in task.parts(example)]
-
-
-def output_names(files: Sequence[Path]) -> list[str]:
-    """Return a name for each file of outputs, distinct from the others and from ``random`` and ``reference``.
-
-    A file is named by its name, and by as many of its folders as tell it from the others.
-
-    Raises:
-        TangevalError: a file is given twice.
-    """
-    count = Counter(file.parent.resolve() / file.name for file in files)
-    for file in files:
-        if count[file.parent.resolve() / file.name] > 1:
-            raise TangevalError(f"{file}: given twice; give each file once")
-    whole = [[part for part in file.absolute().parts if part != file.anchor] for file in files]
-    depth = [1] * len(files)
-    while True:
-        shown = ["/".join(parts[-d:]) for parts, d in zip(whole, depth, strict=True)]
-        taken = Counter([*shown, RANDOM, REFERENCE])
-        alike = [n for n, name in enumerate(shown) if taken[name] > 1 and depth[n] < len(whole[n])]
-        if not alike:
-            return shown
-        for n in alike:
-            depth[n] += 1

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tangeval.analysis.external import output_names
 from tangeval.core.errors import TangevalError
-from tangeval.tasks.base import output_names
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.external_outputs import EDITS, read
 from tangeval.tasks.tang.prompt import prompt_text
