@@ -147,24 +147,11 @@ class Facts(_Record):
 
 
 def schema_text() -> str:
-    """Return the JSON Schema of ``Facts``, a definition a line."""
-    schema = Facts.model_json_schema()
-    packed = UnitTexts.model_json_schema()
-    parts = {
-        "$defs": schema.pop("$defs") | packed.pop("$defs") | {"UnitTexts": packed},
-        "properties": schema.pop("properties"),
-    }
-    lines = [
-        f'"{key}": {{\n'
-        + ",\n".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in each.items())
-        + "\n}"
-        for key, each in parts.items()
-    ]
-    return (
-        "{\n"
-        + ",\n".join([*(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in schema.items()), *lines])
-        + "\n}\n"
-    )
+    """Return the JSON Schema of ``Facts`` and of what is packed, a definition a line."""
+    facts, packed = Facts.model_json_schema(), UnitTexts.model_json_schema()
+    parts = facts.pop("$defs") | packed.pop("$defs") | {"UnitTexts": packed, "Facts": facts}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in parts.items())
+    return f'{{"$ref": "#/$defs/Facts", "$defs": {{\n{lines}\n}}}}\n'
 
 
 if __name__ == "__main__":

@@ -1,15 +1,11 @@
 // main.js: the page's tabs and controls, made from the views; and the start.
 (() => {
-  const { $, facts, views, el, fill, t, visible, reader } = core, { state, declare, fields, choices, change } = store;
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const tabs = [...new Set(views.map((view) => view.tab))];
-
-  /** A menu, a box to tick or a row of chips for a key of the state. */
-  const menu = (key) => el("label", { class: "field" }, el("span", { "data-t": fields[key].label }), el("select", { "data-state": key }));
+  const { $, facts, views, el, fill, t, visible, reader } = core, { state, declare, choices, change, menu } = store;
+  const dark = window.matchMedia("(prefers-color-scheme: dark)"), tabs = [...new Set(views.map((view) => view.tab))];
 
   function nodeOf(view) {
     const { kind, id, note, controls = [] } = view, caption = note && { "data-t": `${id}.note` };
-    const heading = kind !== "bare" && el("h2", { "data-t": id }), menus = controls.length > 0 && el("div", { class: "row fields" }, controls.map(menu));
+    const heading = kind !== "bare" && el("h2", { "data-t": id }), menus = controls.length > 0 && el("div", { class: "row fields" }, controls.map((key) => menu(key)));
     if (kind !== "picture") return el("div", { id, class: kind === "bare" ? "" : "card" }, heading, menus, el("div", { class: "body" }), note && el("p", { class: "note", ...caption }));
     const picture = el("figure", { id, class: "picture card" }, heading, menus, el("p", { class: "keys" }), el("div", { class: `panels ${view.panels ?? ""}` }),
       note && el("figcaption", caption));

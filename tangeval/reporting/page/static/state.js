@@ -4,10 +4,11 @@
  * state       key → value: a string, or a boolean
  * declare     adds keys: {key: {first, options() | allows(text), label}}; what an address says is data, and may be anything
  * change      sets keys, draws again and writes the address
+ * menu, tickBox, slider, moveTo   controls
  * grid        knob → its values as summary.csv writes them, from what cuts most to what cuts least
  */
 const store = (() => {
-  const { facts, knobs, t, knobLabel, joined, reader } = core;
+  const { facts, knobs, el, t, knobLabel, joined } = core;
   const state = {}, fields = {};
   let rendering = () => {}, writing = 0;
 
@@ -58,6 +59,21 @@ const store = (() => {
   }
   const chosen = choose();
 
+  /** A menu and a box to tick for a key of the state; a slider over `last` + 1 stops, which `turn` is told of. */
+  const menu = (key, more = "") => el("label", { class: `field ${more}` }, el("span", { "data-t": fields[key].label }), el("select", { "data-state": key }));
+  const tickBox = (key) => el("label", {}, el("input", { type: "checkbox", "data-state": key }), " ", el("span", { "data-t": fields[key].label }));
+  const slider = (id, knob, last, turn, ...more) => {
+    const input = el("input", { type: "range", id, min: 0, max: last, step: 1, disabled: last < 1, on: { input: (event) => turn(Number(event.target.value)) } });
+    return el("div", { class: "knob", "data-knob": knob }, el("label", { for: id, "data-t": `knob.${knob}` }, knobLabel(knob)), el("output", { for: id }), input, ...more);
+  };
+  /** Move a slider to a stop, and say the value there. */
+  const moveTo = (holder, stop, text) => {
+    const [, output, input] = holder.children;
+    input.value = stop;
+    input.setAttribute("aria-valuetext", text);
+    output.textContent = text;
+  };
+
   const settingNow = () => Object.fromEntries(facts.knobs.map(({ name }) => [name, state[name]]));
   /** Set the sliders to `setting`, and what else is given. */
   const goTo = (setting, more) => change({ ...setting, ...more });
@@ -89,6 +105,6 @@ const store = (() => {
 
   return Object.freeze({
     state, declare, choices, fields, change, readAddress, onChange, grid, varied, keyOf, placeOf, chosen, settingNow, goTo, nameOf, ticked,
-    spellValue, spell, isCheckpoint, perSetting, headline, metricOptions, knobOptions, by, reader,
+    spellValue, spell, isCheckpoint, perSetting, headline, metricOptions, knobOptions, by, menu, tickBox, slider, moveTo,
   });
 })();

@@ -1,6 +1,6 @@
 // One text token by token, as `tangeval explain` stored it: what the model offers, what the knobs leave, what noise picks.
 {
-  const { facts, $, el, fill, t, knobLabel, joined, visible, unpackText, packedLines, fillTable } = core, { state, change, spellValue } = store;
+  const { facts, $, el, fill, t, knobLabel, joined, visible, unpackText, packedLines, fillTable } = core, { state, change, spellValue, slider, moveTo } = store;
   const LIKELIEST = 20; // tokens of a step that are drawn, whatever is cut
   const packed = packedLines("explained"), opened = new Map(); // folder → the content of its explain.json
   const stageKnobs = facts.knobs.filter(({ kind }) => kind === "scale" || kind === "cut").map(({ name }) => name);
@@ -30,21 +30,13 @@
   const stagesOf = (text, step, place) => text.settings[place].stages.map((stage) => step.stages[stage]);
 
   /** Sliders that turn one knob from the text's own setting: the file has what each of these settings gives. */
-  const makeSliders = (text) => fill($("turn"), text.knobs.map(({ name, settings }) => {
-    const turned = (event) => change({ turned: String(settings[event.target.value]) });
-    const slider = el("input", { type: "range", id: `turn-${name}`, min: 0, max: settings.length - 1, step: 1, disabled: settings.length < 2, on: { input: turned } });
-    return el("div", { class: "knob" }, el("label", { for: slider.id, "data-t": `knob.${name}` }, knobLabel(name)), el("output", { for: slider.id }), slider);
-  }));
   const drawSliders = (text, place) => {
-    const now = text.settings[place].knobs;
-    if ($("turn").dataset.of !== state.explained) makeSliders(text); // else the one that is being dragged stays
+    const now = text.settings[place].knobs, turn = (settings) => (stop) => change({ turned: String(settings[stop]) });
+    if ($("turn").dataset.of !== state.explained) // else the one that is being dragged stays
+      fill($("turn"), text.knobs.map(({ name, settings }) => slider(`turn-${name}`, name, settings.length - 1, turn(settings))));
     $("turn").dataset.of = state.explained;
-    text.knobs.forEach(({ name, settings }, order) => {
-      const [, output, slider] = $("turn").children[order].children;
-      slider.value = settings.findIndex((each) => text.settings[each].knobs[name] === now[name]);
-      slider.setAttribute("aria-valuetext", spellKnob(name, now[name]));
-      output.textContent = spellKnob(name, now[name]);
-    });
+    text.knobs.forEach(({ name, settings }, order) =>
+      moveTo($("turn").children[order], settings.findIndex((each) => text.settings[each].knobs[name] === now[name]), spellKnob(name, now[name])));
     const own = text.knobs.map(({ name }) => `${knobLabel(name)} ${spellKnob(name, text.settings[0].knobs[name])}`);
     $("own-setting").textContent = t("explain.own", { setting: joined(own) });
     const title = (each) => joined([each.input, each.example, each.checkpoint, ...(each.follows === "reference" ? [t("poet")] : [])]);

@@ -1,7 +1,7 @@
 // What was run, what was chosen, and how it compares with base and the baselines.
 {
   const { facts, el, fill, t, label, knobLabel, joined, visible, number, interval, triple, short } = core;
-  const { state, change, chosen, goTo, nameOf, spell, spellValue, headline } = store;
+  const { state, chosen, goTo, nameOf, spell, spellValue, headline } = store;
 
   const card = (selection, best, setting) => {
     const { rule, runners_up: others, corrected, refused } = selection, by = rule.setting.by;

@@ -1,6 +1,6 @@
 // The texts of the sliders' setting beside the reference, marked character by character, and found by what broke.
 {
-  const { facts, $, el, fill, t, visible } = core, { state, change, settingNow, placeOf, ticked, nameOf, spell, isCheckpoint, keyOf, chosen } = store;
+  const { facts, $, el, fill, t, visible } = core, { state, change, settingNow, placeOf, spell, isCheckpoint, keyOf, chosen, menu, tickBox } = store;
   const { units, examples, flaws, flawsOf, flawLabel, has, spelt } = texts;
   const count = (bits) => spelt(bits).length;
   let turn = 0;
@@ -53,7 +53,6 @@
     }[state.mark].concat(beside() ? sign("part", t("mark.part.say")) : []).flat();
   };
 
-  const field = (key, more = "") => el("label", { class: `field ${more}` }, el("span", { "data-t": store.fields[key].label }), el("select", { "data-state": key }));
   const chips = (key) => el("fieldset", { class: "chips", "data-radio": key }, el("legend", { "data-t": store.fields[key].label }));
   const pair = (what) => {
     const button = (by, more, text) => el("button", { type: "button", "data-go": `${what},${by}`, on: { click: () => go(what, by) }, ...more }, text);
@@ -95,13 +94,13 @@
       sample: { first: "0", allows: (text) => /^\d{1,4}$/.test(text) },
       mark: { first: texts.marks.includes("equal") ? "equal" : "none", label: "mark", options: () => texts.marks.map((name) => [name, t(`mark.${name}`)]) },
       flaw: { first: "first", label: "broke", options: () => [["first", t("flaw.first")], ["all", t("flaw.all")], ...flaws.map((name) => [name, flawLabel(name)])] },
-      up: { first: false },
+      up: { first: false, label: "vertical" },
     }),
     make: (node) => node.querySelector(".body").append(el("p", { class: "note", id: "share" }), el("div", { id: "with-texts" },
-      el("div", { class: "row fields" }, field("a"), field("b"),
+      el("div", { class: "row fields" }, menu("a"), menu("b"),
         el("button", { type: "button", id: "pin", "data-t": "pin", on: { click: () => change({ b: "pin", pin: `${state.a}~${keyOf(settingNow())}` }) } }),
         el("label", { class: "field grow" }, el("span", { "data-t": "example" }), el("select", { id: "pick", on: { change: (event) => change({ example: event.target.value, sample: "0" }) } })),
-        pair("example"), pair("sample"), el("label", {}, el("input", { type: "checkbox", "data-state": "up" }), " ", el("span", { "data-t": "vertical" }))),
+        pair("example"), pair("sample"), tickBox("up")),
       chips("flaw"), chips("mark"), el("p", { class: "note", id: "legend" }), el("p", { id: "part" }), el("div", { class: "verses", id: "verses" }))),
     async render() {
       const setting = settingNow();
