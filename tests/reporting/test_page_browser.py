@@ -3,12 +3,14 @@
 import csv
 import io
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
+from tangeval import tasks
 from tangeval.core.knobs import AXES
 from tangeval.reporting.page import build as report
 from tangeval.results import explained
@@ -73,6 +75,12 @@ def visit(browser, folder):
     # A picture on its way to PNG is a data: address, and a download a blob: one; nothing leaves the page.
     assert [each for each in heard if not each.startswith(("data:image/svg+xml", "blob:"))] == []
     context.close()
+
+
+def of(folder: Path):
+    """The study and the data of a results folder."""
+    study = RunFolder(folder).study
+    return study, tasks.load(study.task).load(study.data_name, study.validation_size)
 
 
 def summary(folder: Path) -> dict[tuple[str, ...], dict[str, str]]:
@@ -339,28 +347,26 @@ def test_marks_of_rhyme_are_the_metrics(visit):
     assert wrong == []
 
 
-@pytest.mark.parametrize(("shared", "said"), [(True, "Same noise"), (False, "noise of its own")])
-def test_the_page_says_whether_two_texts_had_the_same_noise(browser, tmp_path, shared, said):
-    study, data = make_results(tmp_path)
-    write_json(tmp_path / "manifest.json", read_json(tmp_path / "manifest.json") | {"noise_shared": shared})
-    report.write(study, data, tmp_path)
-    page = browser.new_page()
-    page.goto((tmp_path / "report.html").as_uri() + "#a=0&b=1")
-    page.wait_for_selector("[data-ready]", state="attached")
-    for text in ("#part", "#hero-note"):
-        page.locator("#go-explore" if text == "#part" else "#go-glance").click()
-        until(page, f"document.querySelector('{text}').textContent.includes('noise')")
-        assert said.lower() in page.locator(text).inner_text().lower()
-    page.close()
+def test_the_page_says_whether_two_texts_had_the_same_noise(visit, browser, folder, tmp_path):
+    apart = shutil.copytree(folder, tmp_path / "apart")
+    write_json(apart / "manifest.json", read_json(apart / "manifest.json") | {"noise_shared": False})
+    report.write(*of(apart), apart)
+    pages = {
+        "same noise": visit("a=0&b=1"),
+        "noise of its own": opened_in(browser, apart / "report.html", "a=0&b=1"),
+    }
+    for said, page in pages.items():
+        for tab, text in (("explore", "#part"), ("glance", "#hero-note")):
+            page.locator(f"#go-{tab}").click()
+            until(page, f"document.querySelector('{text}').textContent.includes('noise')")
+            assert said in page.locator(text).inner_text().lower()
 
 
 def test_checkpoints_of_two_runs_are_two_lines_of_training(browser, tmp_path):
     """One's only checkpoint lies between another's two: no line goes through it."""
     names = ("base", "one/checkpoint-10", "two/checkpoint-20", "one/checkpoint-30")
-    report.write(*make_results(tmp_path, names), tmp_path)
-    page = browser.new_page()
-    page.goto((tmp_path / "report.html").as_uri() + "#tab=pictures")
-    page.wait_for_selector("[data-ready]", state="attached")
+    report.write(*make_results(tmp_path, names, samples=1, splits=["test"], select=None), tmp_path)
+    page = opened_in(browser, tmp_path / "report.html", "tab=pictures")
     rows = page.evaluate("document.getElementById('training').table().slice(1)")
     measured = {(name, at) for name, at, *values in rows if any(values)}
     one = "one/checkpoint-10 … one/checkpoint-30"
@@ -529,9 +535,10 @@ def test_hostile_tokens_are_shown_and_do_nothing(visit, contents):
     assert page.evaluate("document.querySelectorAll('main img, main script, main iframe').length") == 0
 
 
-def test_without_explained_texts_there_is_no_tab_and_trust_names_the_command(browser, tmp_path):
-    report.write(*make_results(tmp_path), tmp_path)
-    page = opened_in(browser, tmp_path / "report.html", "tab=trust")
+def test_without_explained_texts_there_is_no_tab_and_trust_names_the_command(browser, folder, tmp_path):
+    plain = shutil.copytree(folder, tmp_path / "plain", ignore=shutil.ignore_patterns("explain"))
+    report.write(*of(plain), plain)
+    page = opened_in(browser, plain / "report.html", "tab=trust")
     assert page.locator("#go-explain").count() == 0
     assert "tangeval explain small.yaml --prompt 1" in page.locator("#left-out").inner_text()
     page.close()
