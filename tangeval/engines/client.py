@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from tangeval.core.errors import TangevalError
 
@@ -38,35 +38,43 @@ def _whole(text: Any) -> Any:
 _Text = Annotated[str, BeforeValidator(_whole), Field(max_length=2**20)]
 
 
-class Message(BaseModel):
+class _Sent(BaseModel):
+    """A part of an answer; a field that is null is as one left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, sent: Any) -> Any:
+        return {k: v for k, v in sent.items() if v is not None} if isinstance(sent, dict) else sent
+
+
+class Message(_Sent):
     """What a chat's model said."""
 
-    content: _Text | None = None
+    content: _Text = ""
 
 
-class Choice(BaseModel):
-    """One text of a completion, or one message of a chat."""
+class Choice(_Sent):
+    """One text of a completion (``text``), or one message of a chat."""
 
     index: int = 0
-    text: _Text | None = None
+    text: _Text = ""
     message: Message = Message()
     finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: dict[str, Any] = {}
 
     @property
     def said(self) -> str:
-        """The text, by whichever route it came."""
-        return self.text or self.message.content or ""
+        return self.text or self.message.content
 
 
-class Usage(BaseModel):
+class Usage(_Sent):
     """The tokens of a prompt, and those of all texts together."""
 
     prompt_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
     completion_tokens: Annotated[int, Field(strict=True, ge=0)] | None = None
 
 
-class Reply(BaseModel):
+class Reply(_Sent):
     """What answers a request for completions."""
 
     choices: list[Choice]

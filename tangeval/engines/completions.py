@@ -96,8 +96,7 @@ def read_reply(reply: Reply, *, n: int, max_length: int) -> list[Output]:
             f"it gave {len(choices)} texts where n was {n}; engine.n=1 asks for one at a time"
         )
     total = reply.usage.completion_tokens
-    logprobs = [choice.logprobs or {} for choice in choices]
-    counts = [len(each.get("tokens") or each.get("content") or ()) for each in logprobs]
+    counts = [len(c.logprobs.get("tokens") or c.logprobs.get("content") or ()) for c in choices]
     if total is None or (n > 1 and sum(counts) != total):
         raise TangevalError(
             "it does not count the tokens of each text (usage, logprobs); "

@@ -152,7 +152,7 @@ class OpenAIEngine:
             "slow": "give a longer engine.timeout, or a smaller engine.concurrency",
             "key": "engine.api_key_env names the variable that holds it",
             "busy": "give a smaller engine.concurrency, or more engine.retries",
-            "refused": "change what the study asks for",
+            "refused": "change what the study asks for, or an address that does not end in /v1",
         }
         return error.explained(f"engine.server: {self.config.server}", remedies)
 

@@ -40,7 +40,7 @@ READER = """
 import resource, sys
 from pathlib import Path
 from tangeval.core import study
-from tangeval.judge import grading as judge
+from tangeval.judge import asking
 from tangeval.models import checkpoints as checkpoint
 from tangeval.results import files as store
 from tangeval.tasks.tang import data as dataset
@@ -58,7 +58,7 @@ try:
         "base": lambda: checkpoint.resolve_base(str(place)),
         "json": lambda: store.read_json(place),
         "parquet": lambda: store.read_parquet(place),
-        "prompt": lambda: judge.load_prompt(place),
+        "prompt": lambda: asking.load_prompt(place),
     }[sys.argv[1]]()).__name__)
 except TangevalError as error:
     print("refused:", error)

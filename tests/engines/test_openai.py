@@ -531,7 +531,7 @@ def test_how_a_server_is_asked_is_no_part_of_the_cache_key(serve, tmp_path):
 )
 def test_what_is_no_text_and_no_count_is_no_answer(choice, usage):
     good = {"text": "春\ud800", "finish_reason": "stop"}
-    reply = Reply.model_validate({"choices": [good], "usage": {"completion_tokens": 1}})
+    reply = Reply.model_validate({"choices": [{**good, "index": None}], "usage": {"completion_tokens": 1}})
     assert read_reply(reply, n=1, max_length=9)[0].text == "春?"
     with pytest.raises(ValueError, match="validation error"):
         Reply.model_validate({"choices": [good | choice], "usage": usage})
