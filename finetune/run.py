@@ -11,8 +11,17 @@ from typing import Any
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Base, Checkpoint, Example
-from tangeval.models.checkpoints import TRAIN_IDS, discover, fingerprint, identity, resolve_base, trained_on
+from tangeval.models.checkpoints import (
+    TRAIN_IDS,
+    TrainRecord,
+    discover,
+    fingerprint,
+    identity,
+    resolve_base,
+    trained_on,
+)
 from tangeval.results.files import read_json, remove_temp_files, write_json
+from tangeval.tasks.base import part_digests
 from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 
@@ -85,10 +94,11 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     run = Run(Path(config.output_dir), base, examples, validation, settings)
     if first:
         _make_ready(run, overwrite)
+        before = (trained_on(start) if start else None) or TrainRecord()
         hashes = [TANG.identity(e) for e in examples]
-        before = (trained_on(start) if start else None) or frozenset()
-        hashes += sorted(before.difference(hashes))
-        ids = {"data": data.digest, "ids": [e.id for e in examples], "hashes": hashes}
+        hashes += sorted(before.texts.difference(hashes))
+        parts = before.parts.union(*(part_digests(TANG, e) for e in examples))
+        ids = {"data": data.digest, "ids": [e.id for e in examples], "hashes": hashes, "parts": sorted(parts)}
         write_json(run.folder / TRAIN_IDS, ids)
     return run
 

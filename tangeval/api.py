@@ -291,8 +291,8 @@ def checkpoints(
 ) -> tuple[list[tuple[Checkpoint, int | None]], tuple[Skipped, ...]]:
     """Return the checkpoints of a folder with how many texts each was trained on (None: no record), and those left out."""
     found, skipped = discover([str(folder)], allow_pickle=allow_pickle)
-    hashes = [trained_on(checkpoint) for checkpoint in found]
-    return [(c, None if h is None else len(h)) for c, h in zip(found, hashes, strict=True)], skipped
+    records = [trained_on(checkpoint) for checkpoint in found]
+    return [(c, None if r is None else len(r.texts)) for c, r in zip(found, records, strict=True)], skipped
 
 
 def unlock(url: str) -> str:

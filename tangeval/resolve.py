@@ -15,7 +15,7 @@ from tangeval.core.study import Study
 from tangeval.core.types import BASE, Base, Checkpoint, Example
 from tangeval.models import checkpoints as checkpoints_on_disk
 from tangeval.models.checkpoints import Skipped
-from tangeval.tasks.base import Dataset, Task
+from tangeval.tasks.base import Dataset, Task, part_digests
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,15 @@ class ResolvedStudy:
 
     def seen(self, checkpoint: Checkpoint) -> dict[str, int] | None:
         """How many poems of each split a checkpoint was fine-tuned on; None if it keeps no record."""
-        hashes = checkpoints_on_disk.trained_on(checkpoint)
-        if hashes is None:
+        record = checkpoints_on_disk.trained_on(checkpoint)
+        if record is None:
             return None
-        splits = self.study.ordered_splits()
-        return {s: sum(self.task.identity(e) in hashes for e in self.examples(s)) for s in splits}
+        return {
+            split: sum(
+                record.saw(self.task.identity(e), part_digests(self.task, e)) for e in self.examples(split)
+            )
+            for split in self.study.ordered_splits()
+        }
 
 
 def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:

@@ -259,21 +259,33 @@ def identity(base: Base) -> str:
     return f"{base.source}@{file.parent.name}"
 
 
-def trained_on(checkpoint: Checkpoint) -> frozenset[str] | None:
-    """Return the hashes of the poems a checkpoint saw in fine-tuning; None if it keeps no record."""
+@dataclass(frozen=True)
+class TrainRecord:
+    """What a checkpoint saw in fine-tuning: digests of whole texts, and of their parts (older records have none)."""
+
+    texts: frozenset[str] = frozenset()
+    parts: frozenset[str] = frozenset()
+
+    def saw(self, text: str, parts: Sequence[str]) -> bool:
+        """Return whether a text of this digest was among them, or others that have half of its parts."""
+        return text in self.texts or 2 * sum(part in self.parts for part in parts) >= len(parts) > 0
+
+
+def trained_on(checkpoint: Checkpoint) -> TrainRecord | None:
+    """Return what a checkpoint saw in fine-tuning; None if it keeps no record."""
     if checkpoint.kind == "base":
-        return frozenset()
+        return TrainRecord()
     if checkpoint.path is None:
         return None
     for place in (checkpoint.path, checkpoint.path.parent):
         record = _json(place / TRAIN_IDS)
         if record is not None:
-            hashes = record.get("hashes")
-            if not isinstance(hashes, list) or not all(isinstance(each, str) for each in hashes):
+            lists = [record.get("hashes"), record.get("parts", [])]
+            if not all(isinstance(found, list) and all(isinstance(e, str) for e in found) for found in lists):
                 raise TangevalError(
-                    f"{place / TRAIN_IDS}: no list of texts under 'hashes'; put back what the training wrote"
+                    f"{place / TRAIN_IDS}: no list of texts under 'hashes' or 'parts'; put back what the training wrote"
                 )
-            return frozenset(hashes)
+            return TrainRecord(*map(frozenset, lists))
     return None
 
 

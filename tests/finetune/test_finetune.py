@@ -411,7 +411,7 @@ def test_train_ids_hold_the_poems_that_were_used_and_no_others(whole):
     assert record["ids"] == [example.id for example in used]
     assert record["hashes"] == [TANG.identity(example) for example in used]
     # The checkpoints inside are known by it.
-    assert trained_on(discover([str(whole)])[0][0]) == set(record["hashes"])
+    assert trained_on(discover([str(whole)])[0][0]).texts == set(record["hashes"])
 
 
 def test_nf4_trains_on_a_cpu_and_leaves_a_checkpoint(config, tmp_path, tiny_model):

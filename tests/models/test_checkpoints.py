@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Checkpoint, Load
 from tangeval.models.checkpoints import (
+    TrainRecord,
     check_tokenizer,
     discover,
     fingerprint,
@@ -110,7 +111,7 @@ def test_fingerprint_changes_with_one_byte_of_weights(run_folder):
 def test_train_ids_are_found_beside_or_above(run_folder):
     (run_folder / "train_ids.json").write_text(json.dumps({"hashes": ["a"]}))
     found, _ = discover([str(run_folder)])
-    assert trained_on(found[0]) == {"a"}
+    assert trained_on(found[0]) == TrainRecord(frozenset({"a"}))
     (run_folder / "train_ids.json").unlink()
     assert trained_on(found[0]) is None
 
