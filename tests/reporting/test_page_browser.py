@@ -2,14 +2,18 @@
 
 import csv
 import io
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
+import tangeval
 from tangeval import tasks
 from tangeval.core.knobs import AXES
 from tangeval.reporting.page import build as report
@@ -19,6 +23,7 @@ from tangeval.results.folder import RunFolder
 from tests.support.chromium import NoBrowserError, launched
 from tests.support.explained import make_explained
 from tests.support.folders import NAME, make_results
+from tests.support.pages import block
 
 pytestmark = pytest.mark.browser
 ESCAPES = ("⟨U+202E⟩", "⟨U+200B⟩", "⟨U+0007⟩", "⟨U+0000⟩", "⟨U+2028⟩", 'run,"<img src=x')
@@ -549,6 +554,31 @@ def test_explained_texts_alone_are_a_page_of_one_tab(browser, folder, tmp_path):
     page = opened_in(browser, report.write_explained(files, tmp_path / "page.html"))
     until(page, "document.querySelector('#stages tbody tr')")
     assert page.locator("nav button").all_inner_texts() == ["Explain"]
+    page.close()
+
+
+def test_a_view_is_one_file_and_its_name_in_a_list(browser, folder, tmp_path):
+    """Done as docs/report.md says, in a copy of the package."""
+    package = shutil.copytree(Path(tangeval.__file__).parent, tmp_path / "tangeval")
+    build = package / "reporting" / "page" / "build.py"
+    (build.parent / "static" / "views" / "tokens.js").write_text(block("docs/report.md", "addView"), "utf-8")
+    listed = build.read_text("utf-8").replace('"ties", "trust"', '"ties", "tokens", "trust"')
+    build.write_text(listed, "utf-8")
+    code = f"""from pathlib import Path
+import tangeval.tasks
+from tangeval.reporting.page import build
+from tangeval.results.folder import RunFolder
+study = RunFolder(Path({str(folder)!r})).study
+data = tangeval.tasks.load(study.task).load(study.data_name, study.validation_size)
+build.write(study, data, Path({str(folder)!r}), Path("page.html"))"""
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."}, check=True
+    )
+    page = opened_in(browser, tmp_path / "page.html", "tab=pictures&lang=en")
+    assert page.locator("#tokens h2").inner_text() == "Tokens of an output"
+    assert page.locator("#tokens tbody tr").count() == 4
+    page.locator("#lang").select_option("zh")
+    assert page.locator("#tokens h2").inner_text() == "輸出的詞元數"
     page.close()
 
 
