@@ -16,13 +16,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tangeval.analysis.aggregate import Floats
-from tangeval.analysis.stats import spent, successive_halving
+from tangeval.analysis.intervals import Floats
+from tangeval.analysis.successive_halving import spent, successive_halving
 from tangeval.core.knobs import AXES
 from tangeval.core.types import BASE, RANDOM, REFERENCE
-from tangeval.metrics import BY_NAME
-from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, corpus_bleu, ngram_totals
+from tangeval.metrics.base import Metric
 from tangeval.results.files import write_json
+from tangeval.results.folder import RunFolder
+from tangeval.tasks.tang import TANG
 
 KEEP = (0.5, 0.25)
 
@@ -41,7 +42,7 @@ def main() -> None:
         for folder in options.folders
         for name, split, part in checkpoints(folder)
         for by in options.by or ("bleu", "chrf", "rhyme")
-        for row in trials(part, by, options.trials)
+        for row in trials(part, TANG.metrics[by], options.trials)
     ]
     write_json(options.out, rows)
     show(pd.DataFrame(rows))
@@ -49,19 +50,19 @@ def main() -> None:
 
 def checkpoints(folder: Path) -> Any:
     """Each fine-tuned checkpoint's scores on each split that has several samples."""
-    scores = pd.read_parquet(folder / "scores.parquet")
+    scores = pd.concat(RunFolder(folder).scores(), ignore_index=True)
     runs = scores[~scores["checkpoint"].isin([BASE, RANDOM, REFERENCE])]
     for (name, split), part in runs.groupby(["checkpoint", "split"], sort=False):
         if part["sample"].nunique() > 1:
             yield name, split, part.sort_values([*AXES, "example_id", "sample"])
 
 
-def trials(part: pd.DataFrame, by: str, count: int) -> list[dict[str, Any]]:
+def trials(part: pd.DataFrame, by: Metric, count: int) -> list[dict[str, Any]]:
     """The share of races that end as the whole does, what they cost, and what a wrong choice loses."""
     poems, samples = part["example_id"].nunique(), part["sample"].nunique()
-    columns = [*MATCH, *LENGTHS] if by == "bleu" else [by]
+    columns = list(by.counts or [by.name])
     cube = part[columns].to_numpy(float).reshape(-1, poems, samples, len(columns))
-    sign = 1 if BY_NAME[by].better == "high" else -1
+    sign = 1 if by.better == "high" else -1
     generator = np.random.default_rng(0)
     outcomes: dict[float, list[tuple[bool, float, float, float]]] = {keep: [] for keep in KEEP}
     for _ in range(count):
@@ -88,15 +89,11 @@ def trials(part: pd.DataFrame, by: str, count: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def by_sample(cube: Floats, weights: Floats, by: str) -> Floats:
+def by_sample(cube: Floats, weights: Floats, by: Metric) -> Floats:
     """The value of each setting by each sample alone: ``[C, P, S, columns]`` → ``[C, S]``."""
-    if by != "bleu":
-        return np.einsum("cps,p->cs", cube[..., 0], weights) / weights.sum()
-    columns = np.concatenate(
-        [cube[..., :ORDERS], ngram_totals(cube[..., ORDERS]), cube[..., ORDERS:]], axis=-1
-    )
-    sums = np.einsum("cpsk,p->csk", columns, weights)
-    return corpus_bleu(sums[..., :ORDERS], sums[..., ORDERS : 2 * ORDERS], sums[..., -2], sums[..., -1])
+    sums = np.einsum("cpsk,p->csk", cube, weights)
+    value: Floats = by.score(sums) if by.counts else sums[..., 0] / weights.sum()
+    return value
 
 
 def show(frame: pd.DataFrame) -> None:

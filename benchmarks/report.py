@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tangeval.analysis.summarize import MEASURES
+from tangeval import tasks
+from tangeval.analysis.summarize import measures
 from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
 from tangeval.reporting.page import build as report
@@ -139,6 +140,7 @@ def endings(noise: str, name: str, settings: tuple[Any, ...], letters: str) -> l
 def numbers(names: list[str], study: Study, folder: Path) -> None:
     """summary.csv, effects.csv and checkpoints.csv of random numbers."""
     noise, splits = np.random.default_rng(0), study.ordered_splits()
+    columns = measures(tasks.load(study.task).metrics)
     baselines = [{"checkpoint": n, "split": s} for n in ("random", "reference") for s in splits]
     settings = [{"checkpoint": n, "split": s, **dict(zip(AXES, (c.temperature, c.top_k, c.top_p, c.max_length), strict=True))}
              for n in names for s in splits for c in study.decoding.settings()]  # fmt: skip
@@ -148,7 +150,7 @@ def numbers(names: list[str], study: Study, folder: Path) -> None:
     for file, rows in (("summary", settings), ("effects", effects), ("checkpoints", overall)):
         frame = pd.DataFrame(rows + baselines)
         whole = [k for k in ("top_k", "max_length", "step") if k in frame]
-        values = pd.DataFrame(noise.random((len(frame), len(MEASURES))), columns=list(MEASURES))
+        values = pd.DataFrame(noise.random((len(frame), len(columns))), columns=columns)
         frame = pd.concat([frame.astype(dict.fromkeys(whole, "Int64")), values], axis=1)
         write_csv(
             folder / f"{file}.csv", frame.assign(no_repeat_ngram_size=3, poems=200, samples=8, n_tokens=40)

@@ -55,7 +55,7 @@ def main() -> None:
     )
     large = spread(scores, options.settings)
     began = time.perf_counter()
-    (group,) = groups(large, NO_LIKELIHOOD, 42)
+    (group,) = groups(large, NO_LIKELIHOOD, TANG.metrics, 42)
     for place, metric in product(range(options.settings), TANG.metrics):
         Part(group.measured, [place]).interval(metric)
     report["interval_seconds"] = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""What ``tangeval.analysis.stats`` promises, measured on simulated poems whose truth is known.
+"""What the methods of ``tangeval.analysis`` promise, measured on simulated poems whose truth is known.
 
     python -m benchmarks.statistics [--quick] [--out results/bench/statistics.json]
 
@@ -24,21 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
-from tangeval.analysis.stats import (
-    ERROR,
-    Floats,
-    bca_interval,
-    cross_fitted,
-    folds,
-    holm,
-    interval,
-    joint_level,
-    mean_interval,
-    poems_needed,
-    rate_interval,
-    resample_weights,
-    sign_flip_p,
-)
+from tangeval.analysis.hypothesis_tests import ERROR, holm, poems_needed, sign_flip_p
+from tangeval.analysis.intervals import Floats, bca_interval, mean_interval, rate_interval, resample_weights
+from tangeval.analysis.selection_bias import cross_fitted, folds, joint_level
 
 Interval = tuple[Floats, Floats]
 POEMS = (200, 15)
@@ -152,7 +140,7 @@ def bootstrapped(by_poem: Floats, seed: int) -> dict[str, Interval]:
     resampled = resample_weights(poems, seed) @ by_poem / poems
     jackknife = (1 - np.eye(poems)) @ by_poem / (poems - 1)
     return {
-        "percentile": interval(resampled),
+        "percentile": percentiles(resampled),
         "BCa": bca_interval(by_poem.mean(axis=0), resampled, jackknife),
     }
 
@@ -189,6 +177,12 @@ def means(runs: int) -> list[dict[str, Any]]:
     return rows
 
 
+def percentiles(resampled: Floats) -> Interval:
+    """The percentile interval along the first axis."""
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    return low, high
+
+
 def student(by_poem: Floats, seed: int) -> dict[str, Interval]:
     """Student's t, and the bootstrap of it."""
     poems, mean = len(by_poem), by_poem.mean(axis=0)
@@ -223,7 +217,7 @@ def corpora(runs: int) -> list[dict[str, Any]]:
 
             value, resampled = score(np.ones((1, poems)))[0], score(resample_weights(poems, seed))
             bca = bca_interval(value, resampled, score(1 - np.eye(poems)))
-            ends = {"BCa": bca, "percentile": interval(resampled)}
+            ends = {"BCa": bca, "percentile": percentiles(resampled)}
             parts.append({method: covered(pair, truth) for method, pair in ends.items()})
         name = "ratio of sums" if orders == 1 else "geometric mean of four ratios"
         rows.append({"poems": poems, "score": name, "coverage": averaged(parts)})

@@ -21,12 +21,12 @@ import pandas as pd
 from tangeval import engines, generation, tasks
 from tangeval.analysis import scoring, variance
 from tangeval.analysis import summarize as summaries
-from tangeval.analysis.compare import METRICS, read_item
 from tangeval.analysis.compare import compare as compare_items
+from tangeval.analysis.compare import measure_all
 from tangeval.analysis.external import Scored, calibrate, score_files
 from tangeval.analysis.select import check_selection, chosen_outputs
 from tangeval.analysis.select import select as choose
-from tangeval.analysis.successive_halving import race
+from tangeval.analysis.successive_halving import halve
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import Study, load_study
@@ -177,7 +177,7 @@ def select(place: str | Path, *, assume_unseen: bool = False, watch: Watch = Wat
     results = load_results(place)
     if results.study.select:
         seen = {record["name"]: record["seen"] for record in results.run.manifest["checkpoints"]}
-        check_selection(results.study.select, seen, assume_unseen=assume_unseen)
+        check_selection(results.study.select, results.task.metrics, seen, assume_unseen=assume_unseen)
     with exclusive_lock(results.folder):
         _select(results)
         # A page that is there would still show the old choice.
@@ -202,7 +202,7 @@ def halving(
     _check(resolved, options)
     folder = Path(options.out or Path("results") / f"{resolved.study.name}-halving")
     with exclusive_lock(folder):
-        return race(resolved, folder, watch.decoding), folder
+        return halve(resolved, folder, watch.decoding), folder
 
 
 def compare(
@@ -215,8 +215,7 @@ def compare(
 
     With ``effects`` (metric → size) the table says how many examples would show a difference of that size.
     """
-    names = list(metrics) or [*dict.fromkeys((*METRICS, *(effects or {})))]
-    return compare_items([read_item(item, split) for item in items], names, effects or {})
+    return compare_items(measure_all(items, split), metrics, effects)
 
 
 def judge(
@@ -317,7 +316,7 @@ def _check(resolved: ResolvedStudy, options: Options) -> None:
     study = resolved.study
     if study.select:
         seen = {c.name: resolved.seen(c) for c in resolved.checkpoints}
-        check_selection(study.select, seen, assume_unseen=options.assume_unseen)
+        check_selection(study.select, resolved.task.metrics, seen, assume_unseen=options.assume_unseen)
     for example in (e for split in study.ordered_splits() for e in resolved.examples(split)):
         resolved.task.baseline(resolved.dataset, example, study.seed, 1)
 
@@ -359,7 +358,7 @@ def _evaluate(results: Results, watch: Watch) -> None:
         by, metrics = study.select.setting.by if study.select else "bleu", results.task.metrics
         summary = summaries.summarize(run, study.seed)
         tables.write(summary, metrics, run.tables, by=by)
-        shares, _ = variance.write_variance(run)
+        shares = variance.write_variance(run)
         figures.draw(summary, shares, metrics, run.figures, by=by)
 
 

@@ -1,8 +1,8 @@
 """Scores of one checkpoint on one split → each setting's value, and the same under resampling.
 
-In: frames with one row a generation and one a likelihood, whole or in parts of whole poems. Out:
-arrays over settings. What is kept of a part is what the arrays are made of: BLEU's counts and each
-poem's means. Pure numpy and pandas; knows nothing of files or pictures.
+In: frames with one row a generation and one a likelihood, whole or in parts of whole examples, and the
+task's metrics. Out: arrays over settings. What is kept of a part is what the arrays are made of: the
+counts of corpus metrics and each example's means. Knows nothing of files or pictures.
 """
 
 import math
@@ -16,28 +16,36 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tangeval.analysis.stats import LEVEL, bca_interval, mean_interval, rate_interval, resample_weights
-from tangeval.core.knobs import AXES, COLUMNS
-from tangeval.metrics import BY_NAME, MEANS
-from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, STRICT, corpus_bleu, ngram_totals
+from tangeval.analysis.grid import grid
+from tangeval.analysis.intervals import (
+    LEVEL,
+    Floats,
+    bca_interval,
+    mean_interval,
+    rate_interval,
+    resample_weights,
+)
+from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import COLUMNS
+from tangeval.metrics.base import Metric, Metrics
 
-Floats = NDArray[np.float64]
 _CHUNK = 256  # settings × samples whose resamples are summed in one matrix product
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured on C settings and B resamples of P poems.
+    """What was measured on C settings and B resamples of P examples.
 
-    ``knobs`` has C rows (columns ``COLUMNS``); ``examples`` are the poems'
-    ids. ``value[metric]`` is ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over poems is the
-    value. ``resampled[metric]`` is ``[B, C]``, of what is no mean.
+    ``knobs`` has C rows (columns ``COLUMNS``); ``examples`` are the examples' ids. ``value[metric]`` is
+    ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over examples is the value. ``resampled[metric]``
+    is ``[B, C]``, of a corpus metric.
 
-    A poem's part in BLEU, which is no mean, is its jackknife pseudo-value (Tukey, Annals of
-    Mathematical Statistics 29, 1958): P times the value less P − 1 times the value without the
-    poem. These average to the value but for its bias, and vary as it does.
+    An example's part in a corpus metric, which is no mean, is its jackknife pseudo-value (Tukey, Annals
+    of Mathematical Statistics 29, 1958): P times the value less P − 1 times the value without the
+    example. These average to the value but for its bias, and vary as it does.
     """
 
+    metrics: Metrics
     knobs: pd.DataFrame
     examples: tuple[str, ...]
     samples: int
@@ -61,20 +69,16 @@ class Part:
         return float(self._over(self.measured.value[metric]))
 
     def by_poem(self, metric: str) -> Floats:
-        """Each poem's part in the value, ``[P]``, in the order of ``examples``."""
+        """Each example's part in the value, ``[P]``, in the order of ``examples``."""
         return self._over(self.measured.by_poem[metric])
 
     def interval(self, metric: str, level: float = LEVEL) -> tuple[float, float]:
-        """Return the value's interval.
-
-        BCa of a bootstrap for BLEU, Wilson's with the variance between poems for shares, else t
-        without skewness: docs/statistics.md says why.
-        """
+        """Return the value's interval: BCa of a corpus metric, Wilson's of a share, else t by Hall's transformation."""
         by_poem = self.by_poem(metric)
         if metric in self.measured.resampled:
             resampled = self._over(self.measured.resampled[metric])
             return _corpus_interval(self.value(metric), resampled, by_poem, level)
-        if BY_NAME[metric].share:
+        if self.measured.metrics[metric].share:
             low, high = rate_interval(by_poem, self.measured.samples * len(self.places), level)
         else:
             low, high = mean_interval(by_poem, level)
@@ -83,7 +87,7 @@ class Part:
     def difference_interval(self, other: "Part", metric: str) -> tuple[float, float]:
         """Return the 95 % interval of the value less that of ``other``.
 
-        Paired: both were measured on the same poems, and resampled with the same draws.
+        Paired: both must have been measured on the same examples with the same seed.
         """
         by_poem = self.by_poem(metric) - other.by_poem(metric)
         if metric in self.measured.resampled:
@@ -100,7 +104,7 @@ class Part:
 def _corpus_interval(
     value: float, resampled: Floats, by_poem: Floats, level: float = LEVEL
 ) -> tuple[float, float]:
-    """BCa; pseudo-values give back the values without each poem."""
+    """BCa; pseudo-values give back the values without each example."""
     poems = len(by_poem)
     if poems < 2:
         return math.nan, math.nan
@@ -119,116 +123,137 @@ class Group:
 
 
 def groups(
-    scores: pd.DataFrame | Iterable[pd.DataFrame], likelihood: pd.DataFrame, seed: int
+    scores: pd.DataFrame | Iterable[pd.DataFrame], likelihood: pd.DataFrame, metrics: Metrics, seed: int
 ) -> Iterator[Group]:
     """Yield each checkpoint × split, measured, in the order of ``scores``.
 
-    ``scores`` may come in parts of whole poems, a checkpoint × split in parts one after another; then
+    ``scores`` may come in parts of whole examples, a checkpoint × split in parts one after another; then
     no more than one of these is held at a time. All groups of a split are resampled with the same
-    draws of poems, so they are paired.
+    draws of examples, so they are paired.
 
     Raises:
-        ValueError: a checkpoint × split comes again after others.
+        TangevalError: a checkpoint × split comes again after others, or its rows are no whole grid.
     """
     frames = [scores] if isinstance(scores, pd.DataFrame) else scores
     pieces = (piece for frame in frames for piece in frame.groupby(["checkpoint", "split"], sort=False))
     done = set()
     for (checkpoint, split), same in groupby(pieces, key=itemgetter(0)):
-        if (checkpoint, split) in done:
-            raise ValueError(f"the scores of {checkpoint} on {split} do not stand together")
-        done.add((checkpoint, split))
+        where = f"scores of {checkpoint} on {split}"
+        if where in done:
+            raise TangevalError(f"{where}: they do not stand together; run `tangeval summarize` again")
+        done.add(where)
         nll = likelihood[(likelihood["checkpoint"] == checkpoint) & (likelihood["split"] == split)]
-        by_id = nll.set_index("example_id")["reference_nll"] if len(nll) else None
         parts = (part for _, part in same)
         first = next(parts)
-        measured = measure(chain([first], parts), by_id, seed)
+        measured = measure(chain([first], parts), nll, metrics, seed, where)
         yield Group(str(checkpoint), first["step"].iloc[0], str(split), measured)
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """What is kept of some poems' scores: ``counts`` ``[C, P, S, 10]``, ``means[metric]`` ``[C, P]``."""
+    """What is kept of some examples' scores: ``counts[column]`` ``[C, P, S]``, ``means[metric]`` ``[C, P]``."""
 
     knobs: pd.DataFrame
-    poems: tuple[str, ...]
-    counts: NDArray[np.int32]
+    examples: list[str]
+    samples: list[int]
+    counts: dict[str, NDArray[np.int32]]
     means: dict[str, Floats]
 
 
-def measure(scores: Iterable[pd.DataFrame], likelihood: pd.Series | None, seed: int) -> Measured:
+def measure(
+    scores: Iterable[pd.DataFrame], likelihood: pd.DataFrame, metrics: Metrics, seed: int, where: str
+) -> Measured:
     """Measure every setting of one checkpoint's scores on one split.
 
-    ``scores`` hold, in parts of whole poems, every setting × poem × sample once; ``likelihood`` the
-    reference NLL by example id, or None; ``seed`` draws the resamples of the poems. Of a part, 40
-    bytes a row and its means over samples are kept.
+    ``scores`` hold, in parts of whole examples, every setting × example × sample once; ``likelihood`` has
+    no rows or one an example; ``seed`` draws the resamples of the examples. ``where`` is for messages.
 
     Raises:
-        ValueError: the rows do not make a full rectangle of settings × poems × samples.
+        TangevalError: the rows are no whole grid of settings × examples × samples, or a likelihood is missing.
     """
-    parts = [_summed(part) for part in scores]
-    order = tuple(name for part in parts for name in part.poems)
-    poems, knobs = len(order), parts[0].knobs
-    same = all(p.knobs.equals(knobs) and p.counts.shape[2] == parts[0].counts.shape[2] for p in parts)
-    if not same or len(set(order)) < poems:
-        raise ValueError("the parts are not of whole poems with the same settings and as many samples each")
-    counts = np.concatenate([part.counts for part in parts], axis=1)
-    means = {name: np.concatenate([p.means[name] for p in parts], axis=1) for name in parts[0].means}
+    parts = [_summed(part, metrics, where) for part in scores]
+    first, order = parts[0], tuple(name for part in parts for name in part.examples)
+    if not all(part.knobs.equals(first.knobs) and part.samples == first.samples for part in parts):
+        raise TangevalError(f"{where}: examples differ in their settings or samples; score the folder anew")
+    grid({"example": np.array(order, dtype=object)}, where)
+    poems, settings = len(order), len(first.knobs)
+    counts = {name: np.concatenate([p.counts[name] for p in parts], axis=1) for name in first.counts}
+    by_poem = {name: np.concatenate([p.means[name] for p in parts], axis=1).T for name in first.means}
     del parts
     value: dict[str, Floats] = {}
-    by_poem: dict[str, Floats] = {}
     resampled: dict[str, Floats] = {}
-    once, weights = np.ones((1, poems)), resample_weights(poems, seed)
-    for number, metric in enumerate(("bleu", "bleu_strict")):
-        value[metric] = _bleu(counts, number, once)[0]
-        by_poem[metric] = poems * value[metric] - (poems - 1) * _bleu(counts, number, None)
-        resampled[metric] = _bleu(counts, number, weights)
-    by_poem |= {name: mean.T for name, mean in means.items()}
-    nll = np.full(poems, np.nan) if likelihood is None else likelihood.loc[list(order)].to_numpy(float)
-    by_poem["reference_nll"] = np.repeat(nll[:, None], len(knobs), axis=1)
-    for metric in by_poem.keys() - value.keys():
-        value[metric] = by_poem[metric].mean(axis=0)
-    return Measured(knobs, order, counts.shape[2], value, by_poem, resampled)
-
-
-def _summed(scores: pd.DataFrame) -> _Sums:
-    """What is kept of the rows of whole poems."""
-    names = list(COLUMNS)
-    order = {name: place for place, name in enumerate(dict.fromkeys(scores["example_id"]))}
-    scores = scores.assign(poem=scores["example_id"].map(order))
-    scores = scores.sort_values([*AXES, "poem", "sample"], kind="stable")
-    knobs = scores[names].drop_duplicates().reset_index(drop=True)
-    settings, poems = len(knobs), len(order)
-    samples, rest = divmod(len(scores), settings * poems)
-    if rest:
-        raise ValueError(
-            f"{len(scores)} rows are not {settings} settings of {poems} poems and as many samples each"
+    weights = resample_weights(poems, seed)
+    for metric in _of_level(metrics, "corpus"):
+        own = [counts[name] for name in metric.counts]
+        value[metric.name] = corpus_scores(metric, own, np.ones((1, poems)))[0]
+        without = corpus_scores(metric, own, None)
+        by_poem[metric.name] = poems * value[metric.name] - (poems - 1) * without
+        resampled[metric.name] = corpus_scores(metric, own, weights)
+    for metric in _of_level(metrics, "reference"):
+        by_poem[metric.name] = np.repeat(
+            _of_references(likelihood, metric.name, order, where), settings, axis=1
         )
-    counts = scores[[*MATCH, *STRICT, *LENGTHS]].to_numpy(np.int32).reshape(settings, poems, samples, -1)
-    means = {
-        metric: scores[metric].to_numpy(float).reshape(settings, poems, samples).mean(axis=2)
-        for metric in (*MEANS, "n_tokens")
+    value |= {name: each.mean(axis=0) for name, each in by_poem.items() if name not in value}
+    return Measured(metrics, first.knobs, order, len(first.samples), value, by_poem, resampled)
+
+
+def _of_level(metrics: Metrics, *levels: str) -> list[Metric]:
+    return [metric for metric in metrics.values() if metric.level in levels]
+
+
+def _of_references(likelihood: pd.DataFrame, name: str, order: Sequence[str], where: str) -> Floats:
+    """A reference's value of each example ``[P, 1]``; NaN where the checkpoint was not asked."""
+    if not len(likelihood):
+        return np.full((len(order), 1), np.nan)
+    by_id = likelihood.set_index("example_id")[name]
+    lacking = [example for example in order if example not in by_id.index]
+    if lacking or by_id.index.has_duplicates:
+        what = (
+            f"{lacking[0]} has no"
+            if lacking
+            else f"{by_id.index[by_id.index.duplicated()][0]} has more than one"
+        )
+        raise TangevalError(f"{where}: {what} likelihood; run the study again")
+    return by_id.loc[list(order)].to_numpy(float)[:, None]
+
+
+def _summed(scores: pd.DataFrame, metrics: Metrics, where: str) -> _Sums:
+    """What is kept of the rows of whole examples."""
+    setting = scores.groupby(list(COLUMNS), dropna=False, sort=True).ngroup()
+    knobs = scores.loc[setting.drop_duplicates().sort_values().index, list(COLUMNS)].reset_index(drop=True)
+    names = [", ".join(f"{name} {row[name]}" for name in COLUMNS) for row in knobs.to_dict("records")]
+    keys: dict[str, Any] = {
+        "": pd.Categorical.from_codes(setting, pd.Index(names)),
+        "example": pd.Categorical(scores["example_id"], scores["example_id"].unique()),
+        "sample": scores["sample"],
     }
-    return _Sums(knobs, tuple(order), counts, means)
+    whole = grid(keys, where)
+    counts = dict.fromkeys(name for metric in _of_level(metrics, "corpus") for name in metric.counts)
+    means = [metric.name for metric in _of_level(metrics, "text", "samples")]
+    return _Sums(
+        knobs,
+        whole.levels["example"],
+        whole.levels["sample"],
+        {name: whole.array(scores[name], np.int32) for name in counts},
+        {name: whole.array(scores[name], float).mean(axis=2) for name in (*means, "n_tokens")},
+    )
 
 
-def _bleu(counts: NDArray[np.int32], which: int, weights: Floats | None) -> Floats:
-    """Corpus BLEU of each setting ``[B, C]``: a corpus for each sample index, then their mean.
+def corpus_scores(metric: Metric, counts: Sequence[NDArray[np.int32]], weights: Floats | None) -> Floats:
+    """Return each setting's value ``[B, C]``: of a corpus for each sample index, then their mean.
 
-    ``counts`` is ``[C, P, S, 10]``: matches folded, matches strict, both lengths. Without
-    ``weights``, each poem is left out once: ``[P, C]``.
+    ``counts`` are ``[C, P, S]``, one for each of ``metric.counts``. Without ``weights`` ``[B, P]``, each
+    example is left out once: ``[P, C]``.
     """
-    settings, poems, samples, _ = counts.shape
+    settings, poems, samples = counts[0].shape
     chunk = max(1, _CHUNK // samples)
     parts = []
     for begin in range(0, settings, chunk):
-        some = counts[begin : begin + chunk].astype(np.float64)
-        matches, lengths = some[..., ORDERS * which : ORDERS * (which + 1)], some[..., -2:]
-        columns = np.concatenate([matches, ngram_totals(lengths[..., 0]), lengths], axis=-1)
-        part = columns.transpose(1, 0, 2, 3)  # [P, c, S, 10]
+        some = np.stack([each[begin : begin + chunk] for each in counts], axis=-1).astype(np.float64)
+        part = some.transpose(1, 0, 2, 3)  # [P, c, S, counts]
         if weights is None:
             sums = part.sum(axis=0) - part
         else:
-            sums = (weights @ part.reshape(poems, -1)).reshape(len(weights), -1, samples, 2 * ORDERS + 2)
-        bleu = corpus_bleu(sums[..., :ORDERS], sums[..., ORDERS:-2], sums[..., -2], sums[..., -1])
-        parts.append(bleu.mean(axis=2))
+            sums = (weights @ part.reshape(poems, -1)).reshape(len(weights), -1, samples, len(counts))
+        parts.append(metric.score(sums).mean(axis=2))
     return np.concatenate(parts, axis=1)

@@ -1,37 +1,28 @@
 """Scores → the best checkpoint and setting, and what cannot be told from them.
 
-In: a results folder with scores, and the study's ``select``. Out: ``best/`` with
-``selection.json``, a ``generation_config.json`` for transformers, and HW5's
-``results.txt``. Chosen on one split, shown on the test split. Knows nothing of torch.
+In: a results folder with scores, and the study's ``select``. Out: ``best/`` with ``selection.json`` and a
+``generation_config.json`` for transformers. Chosen on one split, shown on the test split. Knows nothing of
+torch.
 """
 
 import operator
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tangeval.analysis.aggregate import Floats, Group, Measured, Part, groups
-from tangeval.analysis.stats import (
-    ERROR,
-    LEVEL,
-    Bools,
-    cross_fitted,
-    flips_for,
-    folds,
-    holm,
-    joint_level,
-    sign_flip_p,
-)
+from tangeval.analysis.aggregate import Group, Measured, Part, groups
+from tangeval.analysis.hypothesis_tests import ERROR, flips_for, holm, sign_flip_p
+from tangeval.analysis.intervals import LEVEL, Floats
+from tangeval.analysis.selection_bias import Bools, cross_fitted, folds, joint_level
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES
-from tangeval.core.knobs import knobs_of as knobs_of_row
+from tangeval.core.knobs import AXES, KNOBS, knobs_of
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
-from tangeval.metrics import BY_NAME, METRICS
+from tangeval.metrics.base import Metrics
 from tangeval.results.files import write_json
 from tangeval.results.folder import RunFolder
 
@@ -47,17 +38,17 @@ class Candidate:
 
 
 def check_selection(
-    selection: Selection, seen: dict[str, dict[str, int] | None], *, assume_unseen: bool
+    selection: Selection, metrics: Metrics, seen: Mapping[str, dict[str, int] | None], *, assume_unseen: bool
 ) -> None:
     """Refuse, before anything runs, a selection that could not be trusted or understood.
 
-    ``seen`` says for each checkpoint how many poems of each split it was fine-tuned on.
+    ``seen`` says for each checkpoint how many examples of each split it was fine-tuned on.
 
     Raises:
         TangevalError: as ``check_metrics``; or every checkpoint saw the split, or one keeps no
             record and ``assume_unseen`` is not given.
     """
-    check_metrics(selection)
+    check_metrics(selection, metrics)
     unknown = [name for name, counts in seen.items() if counts is None]
     if unknown and not assume_unseen:
         raise TangevalError(
@@ -72,7 +63,7 @@ def check_selection(
         )
 
 
-def check_metrics(selection: Selection) -> None:
+def check_metrics(selection: Selection, metrics: Metrics) -> None:
     """Refuse a selection by what is no metric, or by one that cannot tell settings apart.
 
     Raises:
@@ -83,9 +74,9 @@ def check_metrics(selection: Selection) -> None:
         ("select.setting.by", selection.setting.by),
         *(("select.setting.require", name) for name in selection.setting.require),
     ]:
-        if name not in BY_NAME:
-            raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(BY_NAME)}")
-        if key != "select.checkpoint" and not BY_NAME[name].per_setting:
+        if name not in metrics:
+            raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(metrics)}")
+        if key != "select.checkpoint" and not metrics[name].per_setting:
             raise TangevalError(
                 f"{key}: {name} is the same for every setting of a checkpoint; take another metric"
             )
@@ -103,56 +94,68 @@ def select(study: Study, run: RunFolder) -> dict[str, Any]:
     rule = study.select
     if rule is None:
         raise TangevalError("select: the study has none; write one into its file")
+    check_metrics(rule, run.metrics)
+    selection: dict[str, Any] = {"rule": rule.model_dump(mode="json"), "checkpoint": {}, "runners_up": {}}
+    name = _choose_checkpoint(study, rule, run, selection)
+    (group,) = groups(run.scores(name, rule.split), run.likelihood(), run.metrics, study.seed)
+    place = _choose_setting(study, rule, group.measured, selection)
+    if place is not None and "test" in study.splits:
+        (tested,) = groups(run.scores(name, "test"), run.likelihood(), run.metrics, study.seed)
+        selection["test"] = shown(tested.measured, place)
+    shutil.rmtree(run.best, ignore_errors=True)  # what an earlier choice left there
+    if place is not None:
+        write_json(run.generation_config, generation_config(selection["setting"]))
+    write_json(run.selection_file, selection)
+    return selection
+
+
+def _choose_checkpoint(study: Study, rule: Selection, run: RunFolder, selection: dict[str, Any]) -> str:
+    """Add to ``selection`` the best checkpoint of those that did not see the split, and return its name."""
     records = {record["name"]: record for record in run.manifest["checkpoints"]}
     refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
     # All that is kept of a checkpoint is what it is chosen by.
     measured = {
         group.checkpoint: Candidate(
-            _named(group), Part(_alone(group.measured, rule.checkpoint), _every(group))
+            _named(group), Part(_alone(group.measured, rule.checkpoint), _places(group.measured))
         )
-        for group in groups(run.scores(split=rule.split), run.likelihood(), study.seed)
+        for group in groups(run.scores(split=rule.split), run.likelihood(), run.metrics, study.seed)
         if group.checkpoint not in (RANDOM, REFERENCE)
     }
     candidates = [measured[name] for name in records if name not in refused]
     chosen, others = ranked(candidates, rule.checkpoint)
-    name = chosen.labels["checkpoint"]
-    (group,) = groups(run.scores(name, rule.split), run.likelihood(), study.seed)
-    own = group.measured
-    settings = [Candidate(knobs_of(own, place), Part(own, [place])) for place in _every(group)]
+    name: str = chosen.labels["checkpoint"]
+    selection["checkpoint"] = {
+        **chosen.labels,
+        "path": records[name]["path"],
+        rule.checkpoint: chosen.part.value(rule.checkpoint),
+        "corrected": _corrected(chosen, candidates, rule.checkpoint, study.seed),
+    }
+    selection["runners_up"]["checkpoints"] = compared(chosen, others, rule.checkpoint)
+    selection["refused"] = refused
+    selection["saw_test"] = (records[name]["seen"] or {}).get("test", 0)
+    return name
+
+
+def _choose_setting(study: Study, rule: Selection, own: Measured, selection: dict[str, Any]) -> int | None:
+    """Add to ``selection`` the best setting that meets what is required, and return its place; None if none does."""
+    settings = [Candidate(knobs_at(own, place), Part(own, [place])) for place in _places(own)]
     lacking = shortfalls(own.value, rule)
     allowed = [setting for setting, short in zip(settings, lacking, strict=True) if short == 0]
-    shutil.rmtree(run.best, ignore_errors=True)  # what an earlier choice left there
-    selection: dict[str, Any] = {
-        "rule": rule.model_dump(mode="json"),
-        "checkpoint": {
-            **chosen.labels, "path": records[name]["path"], rule.checkpoint: chosen.part.value(rule.checkpoint),
-            "corrected": _corrected(chosen, candidates, rule.checkpoint, study.seed),
-        },
-        "runners_up": {"checkpoints": compared(chosen, others, rule.checkpoint)},
-        "refused": refused,
-        "saw_test": (records[name]["seen"] or {}).get("test", 0),
-    }  # fmt: skip
     if not allowed:
-        nearest = sorted(zip(lacking, range(len(settings)), strict=True))[:3]
-        selection["setting"] = None
-        selection["nearest"] = [shown(own, place) for _, place in nearest]
-    else:
-        best, rest = ranked(allowed, rule.setting.by)
-        (place,) = best.part.places
-        selection["setting"] = best.labels
-        selection["runners_up"]["settings"] = compared(best, rest, rule.setting.by)
-        selection[rule.split] = shown(own, place)
-        selection["corrected"] = _corrected(best, settings, rule.setting.by, study.seed, rule)
-        if "test" in study.splits:
-            (tested,) = groups(run.scores(name, "test"), run.likelihood(), study.seed)
-            selection["test"] = shown(tested.measured, place)
-        write_json(run.generation_config, generation_config(best.labels))
-    write_json(run.selection_file, selection)
-    return selection
+        nearest = sorted(zip(lacking, _places(own), strict=True))[:3]
+        selection |= {"setting": None, "nearest": [shown(own, place) for _, place in nearest]}
+        return None
+    best, rest = ranked(allowed, rule.setting.by)
+    (place,) = best.part.places
+    selection["setting"] = best.labels
+    selection["runners_up"]["settings"] = compared(best, rest, rule.setting.by)
+    selection[rule.split] = shown(own, place)
+    selection["corrected"] = _corrected(best, settings, rule.setting.by, study.seed, rule)
+    return place
 
 
 def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.DataFrame:
-    """Return the chosen checkpoint's and setting's sample 0 of each test poem; the nearest setting's if none is chosen."""
+    """Return the chosen checkpoint's and setting's sample 0 of each test example; the nearest setting's if none is chosen."""
     setting = selection["setting"] or selection["nearest"][0]
     rows: pd.DataFrame = generations[
         (generations["checkpoint"] == selection["checkpoint"]["checkpoint"])
@@ -168,8 +171,8 @@ def _saw(counts: dict[str, int] | None, split: str) -> bool:
     return bool(counts and counts.get(split))
 
 
-def _every(group: Group) -> list[int]:
-    return list(range(len(group.measured.knobs)))
+def _places(measured: Measured) -> list[int]:
+    return list(range(len(measured.knobs)))
 
 
 def _alone(measured: Measured, metric: str) -> Measured:
@@ -185,24 +188,28 @@ def _named(group: Group) -> dict[str, Any]:
     return {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
 
 
-def knobs_of(measured: Measured, place: int) -> dict[str, Any]:
-    """The knobs of one setting, as JSON has them."""
-    return knobs_of_row(measured.knobs.loc[place].to_dict())
+def knobs_at(measured: Measured, place: int) -> dict[str, Any]:
+    """Return the knobs of one setting, as JSON has them."""
+    return knobs_of(measured.knobs.loc[place].to_dict())
 
 
 def ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, list[Candidate]]:
-    """The best and the others, best first; of equals, the first in order."""
-    sign = -1 if BY_NAME[metric].better == "high" else 1
+    """Return the best and the others, best first; of equals, the first in order.
+
+    Raises:
+        TangevalError: the metric was not measured for one of them.
+    """
     if any(np.isnan(c.part.value(metric)) for c in candidates):
         raise TangevalError(f"select: {metric} was not measured for every candidate; run the study again")
+    sign = -1 if candidates[0].part.measured.metrics[metric].better == "high" else 1
     first, *others = sorted(candidates, key=lambda c: sign * c.part.value(metric))
     return first, others
 
 
 def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[dict[str, Any]]:
-    """All others beside the best: the paired difference, and whether it can be told from noise.
+    """Return all others beside the best: the paired difference, and whether it is significant.
 
-    ``p`` is a sign-flip permutation's over poems, ``p_holm`` corrected for the number of others.
+    ``p`` is a sign-flip permutation's over examples, ``p_holm`` corrected for the number of others.
     """
     if not others:
         return []
@@ -227,11 +234,10 @@ def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[
 def _corrected(
     winner: Candidate, candidates: Sequence[Candidate], metric: str, seed: int, rule: Selection | None = None
 ) -> dict[str, float | None]:
-    """The winner's value with its having been picked corrected for: cross-fitting, and a joint interval,
-    widened where it does not hold the value.
+    """The winner's value by cross-fitting, and its joint interval, widened where it does not hold the value.
 
     With a ``rule``, the candidates are the settings of one checkpoint, and what is required is
-    asked of the poems that pick.
+    asked of the examples that pick.
     """
     by_poem = np.stack([candidate.part.by_poem(metric) for candidate in candidates])
 
@@ -242,7 +248,7 @@ def _corrected(
         met: Bools = np.array(shortfalls(values, rule, len(candidates))) == 0
         return met
 
-    better = BY_NAME[metric].better
+    better = winner.part.measured.metrics[metric].better
     fitted = cross_fitted(by_poem, folds(by_poem.shape[1], seed), better, allowed if rule else None)
     joint = joint_level(by_poem, seed)
     # Noise helped the winner: the end on the worse side is that of all candidates at once.
@@ -250,12 +256,12 @@ def _corrected(
     low, high = (winner.part.interval(metric, level)[end] for end, level in enumerate(levels))
     if np.isnan(fitted.value):
         return {"value": None, "low": low, "high": high}
-    # Corpus BLEU near 0 is skewed, and the poems' parts of it are not: the value may lie outside.
+    # Corpus BLEU near 0 is skewed, and the examples' parts of it are not: the value may lie outside.
     return {"value": fitted.value, "low": min(low, fitted.value), "high": max(high, fitted.value)}
 
 
-def shortfalls(values: dict[str, Floats], rule: Selection, settings: int | None = None) -> list[float]:
-    """How far each setting is from meeting every requirement: 0 if it meets them all.
+def shortfalls(values: Mapping[str, Floats], rule: Selection, settings: int | None = None) -> list[float]:
+    """Return how far each setting is from meeting every requirement: 0 if it meets them all.
 
     ``values`` has each required metric's value of each setting ``[C]``.
     """
@@ -269,29 +275,21 @@ def shortfalls(values: dict[str, Floats], rule: Selection, settings: int | None 
 
 
 def shown(measured: Measured, place: int) -> dict[str, Any]:
-    """Every metric of one setting that was measured, with its interval."""
+    """Return every metric of one setting that was measured, with its interval."""
     part = Part(measured, [place])
     content: dict[str, Any] = {
-        **knobs_of(measured, place), "poems": measured.poems, "samples": measured.samples
+        **knobs_at(measured, place), "poems": measured.poems, "samples": measured.samples
     }  # fmt: skip
-    for metric in METRICS:
-        value = part.value(metric.name)
+    for metric in measured.metrics:
+        value = part.value(metric)
         if not np.isnan(value):  # self_bleu of one sample, say
-            low, high = part.interval(metric.name)
-            content[metric.name] = {"value": value, "low": low, "high": high}
+            low, high = part.interval(metric)
+            content[metric] = {"value": value, "low": low, "high": high}
     return content
 
 
-def generation_config(setting: dict[str, Any]) -> dict[str, Any]:
-    """The setting as transformers' GenerationConfig; its own default for top_k is 50, so 0 is written."""
-    common = {
-        "max_new_tokens": setting["max_length"],
-        "no_repeat_ngram_size": setting["no_repeat_ngram_size"],
-    }
-    if setting["temperature"] == 0:
-        return {"do_sample": False, **common}
-    return {
-        "do_sample": True,
-        **{knob: setting[knob] for knob in ("temperature", "top_k", "top_p")},
-        **common,
-    }
+def generation_config(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the setting as transformers' GenerationConfig; every knob is written, for its defaults are others."""
+    greedy = setting["temperature"] == 0
+    left_out = ("scale", "cut") if greedy else ()
+    return {"do_sample": not greedy} | {k.hf: setting[k.name] for k in KNOBS if k.kind not in left_out}

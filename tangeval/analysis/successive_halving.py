@@ -1,142 +1,179 @@
-"""The best setting for a fraction of the generations, by successive halving.
+"""Successive halving: the best setting for a fraction of the generations.
 
-In: a study with a selection. Out: generations of ever fewer settings and ever more samples, in a
-results folder of their own, and ``race.json``: the rounds, what they cost, and the winner, with
-its values on the split that it was chosen by and on the test split. The checkpoint is chosen
-first, by likelihood, which takes no decoding worth the name.
+In: a study with a selection. Out: generations of ever fewer settings and ever more samples, in a results
+folder of their own, and ``halving.json``: the rounds, what they cost, and the winner, with its values on
+the split that it was chosen by and on the test split. The checkpoint is chosen first, by likelihood,
+without decoding. Knows nothing of how progress is shown.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tangeval import generation
-from tangeval.analysis import scoring as score
+from tangeval.analysis import scoring
 from tangeval.analysis.aggregate import Measured, groups
-from tangeval.analysis.select import generation_config, knobs_of, shortfalls, shown
-from tangeval.analysis.stats import spent, successive_halving
+from tangeval.analysis.select import check_metrics, generation_config, knobs_at, shortfalls, shown
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting
-from tangeval.core.study import Selection, Study
+from tangeval.core.study import Selection
 from tangeval.core.types import Checkpoint
 from tangeval.engines import make
-from tangeval.engines.base import OnProgress
-from tangeval.metrics import BY_NAME
+from tangeval.engines.base import Engine, Job, OnProgress
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import write_json, write_parquet
 from tangeval.results.folder import RunFolder
 
-RACE = "race.json"
-
-
-#: Given what is decoded next and what of it is pending; yields what is called with the progress.
+#: Called for each round with what it is and what of it is pending; gives what the engine reports to.
 Watch = Callable[[str, generation.Pending], AbstractContextManager[OnProgress]]
 
 
-def race(resolved: ResolvedStudy, folder: Path, watch: Watch) -> dict[str, Any]:
-    """Run the race, write ``race.json`` and return what it says; goes on where it was cut off.
+@dataclass(frozen=True)
+class Round:
+    """The settings of a round, the samples that each had by its end, and the settings that it kept."""
 
-    ``watch`` shows what is decoded next.
+    settings: tuple[int, ...]
+    samples: int
+    kept: tuple[int, ...]
+
+
+def successive_halving(
+    settings: int, samples: int, rank: Callable[[Sequence[int], int], Sequence[int]], keep: float = 0.5
+) -> list[Round]:
+    """Return the rounds, the last of which keeps the winner alone.
+
+    One sample of all settings, then twice as many of the best ``keep`` of them, and so on until
+    those left have ``samples``. ``rank`` is given settings and samples and returns the settings, best
+    first. Karnin et al., "Almost optimal exploration in multi-armed bandits", ICML 2013; here the
+    samples that a setting has are kept, and with common random numbers one sample tells much.
+    """
+    left, have = tuple(range(settings)), 1
+    rounds = []
+    while True:
+        ranked = tuple(rank(left, have))
+        last = have == samples or len(ranked) == 1
+        kept = ranked[: 1 if last else math.ceil(len(ranked) * keep)]
+        rounds.append(Round(left, have, kept))
+        if last:
+            return rounds
+        left, have = tuple(sorted(kept)), min(2 * have, samples)
+
+
+def spent(rounds: Sequence[Round]) -> int:
+    """Return how many settings × samples the rounds took; the whole grid is all settings × all samples."""
+    before = [0, *(r.samples for r in rounds)]
+    return sum(len(r.settings) * (r.samples - had) for r, had in zip(rounds, before, strict=False))
+
+
+def halve(resolved: ResolvedStudy, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Run all rounds, write ``halving.json`` and return what it says; goes on where it was cut off.
 
     Raises:
         TangevalError: the study selects nothing, or its checkpoint by what takes decoding; every
             checkpoint was trained on the split; no setting met what is required.
     """
-    study, rule = resolved.study, resolved.study.select
+    rule, metrics = resolved.study.select, resolved.task.metrics
     if rule is None:
-        raise TangevalError("select: the study has none, so there is nothing to race for")
-    if BY_NAME[rule.checkpoint].per_setting:
+        raise TangevalError("select: the study has none, so there is nothing to look for")
+    check_metrics(rule, metrics)
+    if metrics[rule.checkpoint].per_setting:
         raise TangevalError(
-            f"select.checkpoint: {rule.checkpoint} takes every checkpoint's decoding; a race wants reference_nll"
+            f"select.checkpoint: {rule.checkpoint} takes every checkpoint's decoding; successive halving wants reference_nll"
         )
-    checkpoint = _checkpoint(resolved, folder / "checkpoints", rule, watch)
-    own = replace(resolved, checkpoints=(checkpoint,))
-    settings = study.decoding.settings()
-    samples = study.samples_of(rule.split)
-
-    def rank(places: Sequence[int], have: int) -> list[int]:
-        """Settings that meet what is required first, by value; then the others, by how far they are from it."""
-        measured = _measured(own, folder, rule.split, [settings[i] for i in places], have, watch)
-        # A race's settings are sorted, and so are those measured.
-        value = measured.value[rule.setting.by] * (-1 if BY_NAME[rule.setting.by].better == "high" else 1)
-        short = shortfalls(measured.value, rule)
-        return [place for _, _, place in sorted(zip(short, value.tolist(), places, strict=True))]
-
-    rounds = successive_halving(len(settings), samples, rank)
-    (winner,) = rounds[-1].kept
-    best = _measured(own, folder, rule.split, [settings[winner]], samples, watch)
-    if shortfalls(best.value, rule)[0] > 0:
-        raise TangevalError(
-            f"select.setting.require: the race's winner {tuple(best.knobs.iloc[0])[:4]} does not meet "
-            f"{rule.setting.require}; ask for less"
-        )
-    result: dict[str, Any] = {
-        "rule": rule.model_dump(mode="json"), "checkpoint": checkpoint.name, "setting": knobs_of(best, 0),
-        "rounds": [{"settings": len(r.settings), "samples": r.samples} for r in rounds],
-        "spent": spent(rounds), "whole": len(settings) * samples, rule.split: shown(best, 0),
-    }  # fmt: skip
-    if "test" in study.splits and rule.split != "test":
-        test = _measured(own, folder, "test", [settings[winner]], study.samples_of("test"), watch)
-        result["test"] = shown(test, 0)
-    write_json(folder / "generation_config.json", generation_config(result["setting"]))
-    write_json(folder / RACE, result)
+    with make(resolved) as engine:
+        checkpoint = _best_checkpoint(resolved, RunFolder(folder / "checkpoints"), rule, engine, watch)
+        rounds = _Rounds(replace(resolved, checkpoints=(checkpoint,)), folder, engine, watch)
+        result = rounds.run(rule)
+    run = RunFolder(folder)
+    write_json(folder / run.generation_config.name, generation_config(result["setting"]))
+    write_json(run.halving, result)
     return result
 
 
-def _checkpoint(resolved: ResolvedStudy, folder: Path, rule: Selection, watch: Watch) -> Checkpoint:
+def _best_checkpoint(
+    resolved: ResolvedStudy,
+    run: RunFolder,
+    rule: Selection,
+    engine: Engine,
+    watch: Watch,
+) -> Checkpoint:
     """The checkpoint that the rule chooses, of those that did not see the split."""
     unseen = tuple(c for c in resolved.checkpoints if not (resolved.seen(c) or {}).get(rule.split))
     if not unseen:
         raise TangevalError(f"select: every checkpoint was trained on {rule.split} poems")
     if len(unseen) == 1:
         return unseen[0]
-    asked = replace(resolved, checkpoints=unseen)
-    _generate(
-        asked,
-        folder,
-        rule.split,
-        resolved.study.decoding.settings()[:1],
-        1,
-        watch,
-        "likelihood of checkpoints",
-    )
-    nll = RunFolder(folder).likelihood()
-    means = nll[nll["split"] == rule.split].groupby("checkpoint")[rule.checkpoint].mean()
+    study = resolved.study.model_copy(update={"splits": [rule.split], "select": None})
+    table = generation.LikelihoodTable(replace(resolved, study=study, checkpoints=unseen), run, engine)
+    lacking = {c: tuple(table.lacking(c)) for c in unseen}
+    jobs = [Job(checkpoint, examples=examples) for checkpoint, examples in lacking.items() if examples]
+    with watch(f"likelihood of {len(unseen)} checkpoints", generation.Pending((), (), ())) as on_progress:
+        for done in engine.run(jobs, on_progress):
+            if not isinstance(done.made, list):
+                raise TangevalError(f"{done.job.checkpoint.name}: {done.made}; leave it out")
+            table.add(done.job.checkpoint, done.job.examples, done.made)
+    table.finish()
+    means = run.likelihood().groupby("checkpoint")[rule.checkpoint].mean()
     return min(unseen, key=lambda c: float(means[c.name]))
 
 
-def _measured(
-    resolved: ResolvedStudy, folder: Path, split: str, settings: Sequence[Setting], samples: int, watch: Watch
-) -> Measured:
-    """What ``settings`` are worth with ``samples`` samples; what is lacking is decoded first."""
-    study = _generate(
-        resolved, folder, split, settings, samples, watch, f"{len(settings)} settings, {samples} samples"
-    )
-    scores = score.score_texts(score.read_generations(study, folder), resolved.task, resolved.dataset)
-    run = RunFolder(folder)
-    write_parquet(run.scores_file, scores)
-    (group,) = groups(run.scores(), run.likelihood(), resolved.study.seed)
-    return group.measured
+@dataclass(frozen=True)
+class _Rounds:
+    """One checkpoint's settings, decoded by one engine into one folder as far as they are asked for."""
 
+    resolved: ResolvedStudy
+    folder: Path
+    engine: Engine
+    watch: Watch
 
-def _generate(
-    resolved: ResolvedStudy,
-    folder: Path,
-    split: str,
-    settings: Sequence[Setting],
-    samples: int,
-    watch: Watch,
-    what: str,
-) -> Study:
-    points = [setting.as_dict() for setting in settings]
-    decoding = resolved.study.decoding.model_copy(update={"only": points})
-    changes = {"splits": [split], "samples": samples, "decoding": decoding, "select": None}
-    study = resolved.study.model_copy(update=changes)
-    own = replace(resolved, study=study)
-    with make(own) as engine:
-        pending = generation.pending(own, folder, engine, overwrite=True)
-        with watch(what, pending) as on_progress:
-            generation.decode(own, folder, on_progress, engine=engine)
-    return study
+    def run(self, rule: Selection) -> dict[str, Any]:
+        study, metrics = self.resolved.study, self.resolved.task.metrics
+        settings, samples = study.decoding.settings(), study.samples_of(rule.split)
+        sign = -1 if metrics[rule.setting.by].better == "high" else 1
+
+        def rank(places: Sequence[int], have: int) -> list[int]:
+            """Settings that meet what is required first, by value; then the others, by how far they are from it."""
+            measured = self.measured(rule.split, [settings[place] for place in places], have)
+            # Settings are sorted, and so are those measured.
+            value = (sign * measured.value[rule.setting.by]).tolist()
+            return [
+                place
+                for *_, place in sorted(zip(shortfalls(measured.value, rule), value, places, strict=True))
+            ]
+
+        rounds = successive_halving(len(settings), samples, rank)
+        winner = settings[rounds[-1].kept[0]]
+        best = self.measured(rule.split, [winner], samples)
+        if shortfalls(best.value, rule)[0] > 0:
+            raise TangevalError(
+                f"select.setting.require: the winner {winner.as_dict()} does not meet {rule.setting.require}; ask for less"
+            )
+        result: dict[str, Any] = {
+            "rule": rule.model_dump(mode="json"),
+            "checkpoint": self.resolved.checkpoints[0].name,
+            "setting": knobs_at(best, 0),
+            "rounds": [{"settings": len(r.settings), "samples": r.samples} for r in rounds],
+            "spent": spent(rounds),
+            "whole": len(settings) * samples,
+            rule.split: shown(best, 0),
+        }
+        if "test" in study.splits and rule.split != "test":
+            result["test"] = shown(self.measured("test", [winner], study.samples_of("test")), 0)
+        return result
+
+    def measured(self, split: str, settings: Sequence[Setting], samples: int) -> Measured:
+        """What ``settings`` are worth with ``samples`` samples; what is lacking is decoded first."""
+        grid = self.resolved.study.decoding.model_copy(update={"only": [s.as_dict() for s in settings]})
+        changes = {"splits": [split], "samples": samples, "decoding": grid, "select": None}
+        own = replace(self.resolved, study=self.resolved.study.model_copy(update=changes))
+        pending = generation.pending(own, self.folder, self.engine, overwrite=True)
+        with self.watch(f"{len(settings)} settings, {samples} samples", pending) as on_progress:
+            generation.decode(own, self.folder, on_progress, engine=self.engine)
+        generations = scoring.read_generations(own.study, self.folder)
+        run = RunFolder(self.folder)
+        write_parquet(run.scores_file, scoring.score_texts(generations, own.task, own.dataset))
+        (group,) = groups(run.scores(), run.likelihood(), own.task.metrics, own.study.seed)
+        return group.measured

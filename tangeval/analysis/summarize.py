@@ -15,13 +15,16 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Part, groups
-from tangeval.analysis.stats import mean_interval
+from tangeval.analysis.intervals import mean_interval
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
-from tangeval.metrics import METRICS
+from tangeval.metrics.base import Metrics
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 
-MEASURES = tuple(column for m in METRICS for column in (m.name, f"{m.name}_low", f"{m.name}_high"))
+
+def measures(metrics: Metrics) -> list[str]:
+    """Return the columns of metrics: each one's value, and its interval's ends."""
+    return [column for name in metrics for column in (name, f"{name}_low", f"{name}_high")]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def summarize(run: RunFolder, seed: int) -> Summary:
     """
     settings, effects, checkpoints = [], [], []
     likelihood = run.likelihood()
-    for group in groups(run.scores(), likelihood, seed):
+    for group in groups(run.scores(), likelihood, run.metrics, seed):
         measured = group.measured
         every = np.arange(len(measured.knobs))
         settings += [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
@@ -54,7 +57,7 @@ def summarize(run: RunFolder, seed: int) -> Summary:
         if measured.knobs["temperature"].isna().all():
             effects.append(_row(group, every, {}))
     first = ["checkpoint", "step"]
-    counts = ["poems", "samples", *MEASURES, "n_tokens"]
+    counts = ["poems", "samples", *measures(run.metrics), "n_tokens"]
     summary = Summary(
         _frame(settings, [*first, *COLUMNS, "split", *counts]),
         _frame(effects, [*first, "split", "knob", "value", *counts]),
@@ -93,8 +96,10 @@ def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
 
 def overall(measured: Iterable[Group]) -> pd.DataFrame:
     """Return one row a group, averaged over all of its settings."""
-    rows = [_row(group, np.arange(len(group.measured.knobs)), {}) for group in measured]
-    return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *MEASURES, "n_tokens"])
+    groups = list(measured)
+    rows = [_row(group, np.arange(len(group.measured.knobs)), {}) for group in groups]
+    columns = measures(groups[0].measured.metrics) if groups else []
+    return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *columns, "n_tokens"])
 
 
 def _row(group: Group, places: Any, labels: dict[Any, Any]) -> dict[str, Any]:
@@ -106,9 +111,9 @@ def _row(group: Group, places: Any, labels: dict[Any, Any]) -> dict[str, Any]:
         "poems": measured.poems, "samples": measured.samples,
         "n_tokens": part.value("n_tokens"),
     }  # fmt: skip
-    for metric in METRICS:
-        row[metric.name] = part.value(metric.name)
-        row[f"{metric.name}_low"], row[f"{metric.name}_high"] = part.interval(metric.name)
+    for metric in measured.metrics:
+        row[metric] = part.value(metric)
+        row[f"{metric}_low"], row[f"{metric}_high"] = part.interval(metric)
     return row
 
 

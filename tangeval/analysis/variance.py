@@ -1,12 +1,10 @@
-"""Where the variance of a grid lies, and what shared noise saves.
+"""Analysis of variance of a grid: how much checkpoint, knobs, example and noise account for.
 
-In: scores of every checkpoint × setting × poem × sample. Out: for each metric the share of its
-variance that belongs to checkpoint, knobs, their interactions, poem and noise (``variance.csv``);
-for neighbouring settings the variance of their difference with shared noise ÷ with noise of
-their own (``coupling.csv``). Knows nothing of torch or pictures.
+In: scores of every checkpoint × setting × example × sample. Out: ``variance.csv``, for each metric and
+term its share of the variance. Knows nothing of torch or pictures.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,153 +12,120 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tangeval.analysis.aggregate import Floats
+from tangeval.analysis.grid import grid
+from tangeval.analysis.intervals import Floats
 from tangeval.core.knobs import AXES
 from tangeval.core.types import RANDOM, REFERENCE
-from tangeval.metrics import MEANS
-from tangeval.metrics.bleu import LENGTHS, MATCH, ORDERS, corpus_bleu, ngram_totals
+from tangeval.metrics.base import Metric, Metrics
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 
-FACTORS = ("checkpoint", *AXES)
-OF_A_POEM = ("bleu", *MEANS)
-#: What is left of the variance when checkpoint and knobs, alone and in pairs, have their shares.
+#: The terms besides checkpoint and knobs, alone and in pairs.
 REST = ("higher", "poem", "poem × setting", "noise", "noise × setting")
-#: Gives some columns of all scores, by their names.
-Columns = Callable[[list[str]], pd.DataFrame]
-_CHUNK = 250_000  # generations whose BLEU is computed together
+_CHUNK = 250_000  # generations whose corpus metrics are computed together
 
 
-def write_variance(run: RunFolder) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write ``variance.csv`` and ``coupling.csv`` into ``folder`` and return both frames.
+def write_variance(run: RunFolder) -> pd.DataFrame:
+    """Write ``variance.csv`` and return it; columns as in docs/statistics.md.
 
-    ``columns`` gives some columns of ``scores.parquet`` by their names (``store.read_columns``); a
-    metric is read when its turn comes, so that one is held at a time. Columns of what is written
-    as in docs/statistics.md; where noise was not shared, ``coupling.csv`` has no rows.
+    A metric's scores are read when its turn comes, so that one is held at a time.
 
     Raises:
-        ValueError: a split's rows are not every checkpoint × setting × poem × sample once.
+        TangevalError: a split's rows are not every checkpoint × setting × example × sample once.
     """
-    shares: list[dict[str, Any]] = []
-    ratios: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     shared = run.noise_shared
-    columns = run.columns
-    keys = columns(["checkpoint", "split", *AXES, "example_id", "sample"])
-    for split in keys.loc[~keys["checkpoint"].isin([RANDOM, REFERENCE]), "split"].unique():
-        here = (keys["split"] == split) & ~keys["checkpoint"].isin([RANDOM, REFERENCE])
-        levels, order = _order(keys[here])
-        shape = (*map(len, levels.values()), keys.loc[here, "example_id"].nunique(), -1)
-        rows: list[dict[str, Any]] = []
-        for metric in OF_A_POEM:
-            y = _values(columns, metric, here.to_numpy())[order].reshape(shape)
-            shares += [{"split": split, **row} for row in decompose(y, metric, shared)]
-            own = list(coupling({metric: y}, levels)) if shared else []
-            rows = [row | more for row, more in zip(rows, own, strict=True)] if rows else own
-        ratios += [{"split": split, **row} for row in rows]
-    variance = pd.DataFrame(shares, columns=["split", "metric", "term", "share", "by_chance"])
-    names = ["split", "knob", "from", "to", "checkpoint", *AXES, *OF_A_POEM]
-    coupled = pd.DataFrame(ratios, columns=names)
-    if len(coupled):
-        coupled = coupled.dropna(axis=1, how="all")
+    keys = run.columns(["checkpoint", "split", *AXES, "example_id", "sample"])
+    generated = ~keys["checkpoint"].isin([RANDOM, REFERENCE])
+    for split in keys.loc[generated, "split"].unique():
+        here = (generated & (keys["split"] == split)).to_numpy()
+        own = keys[here]
+        factors = _factors(own)
+        whole = grid(factors | {"example": own["example_id"], "sample": own["sample"]}, f"scores on {split}")
+        for metric in measured(run.metrics):
+            y = whole.array(_values(run, metric, here), float)
+            rows += [{"split": split, **row} for row in decompose(y, list(factors), metric.name, shared)]
+    variance = pd.DataFrame(rows, columns=["split", "metric", "term", "share", "by_chance"])
     write_csv(run.table("variance"), variance)
-    write_csv(run.table("coupling"), coupled)
-    return variance, coupled
+    return variance
 
 
-def _order(keys: pd.DataFrame) -> tuple[dict[str, list[Any]], NDArray[np.int64]]:
-    """The factors' levels, and the order that makes rows of keys a full grid ``[*FACTORS, poem, sample]``."""
-    names = list(keys["checkpoint"].unique())
-    levels = {"checkpoint": names} | {knob: sorted(keys[knob].unique()) for knob in AXES}
-    poems = pd.Categorical(keys["example_id"], sorted(keys["example_id"].unique())).codes
-    checkpoints = pd.Categorical(keys["checkpoint"], names).codes
-    knobs = [keys[knob].to_numpy(float) for knob in reversed(AXES)]
-    return levels, np.lexsort((keys["sample"].to_numpy(), poems, *knobs, checkpoints))
+def measured(metrics: Metrics) -> list[Metric]:
+    """Return the metrics that one generation has a value of: corpus metrics that readers see, and those of texts."""
+    return [
+        m for m in metrics.values() if m.level in ("text", "samples") or (m.level == "corpus" and m.headline)
+    ]
 
 
-def _values(columns: Columns, metric: str, here: NDArray[np.bool_]) -> Floats:
-    """A metric of the rows that are ``here``; BLEU is of each generation alone."""
-    if metric != "bleu":
-        return columns([metric])[metric].to_numpy(float)[here]
-    counts = np.stack([columns([n])[n].to_numpy(np.int32)[here] for n in (*MATCH, *LENGTHS)], axis=1)
-    bleu = np.empty(len(counts))
-    for begin in range(0, len(counts), _CHUNK):
-        some = counts[begin : begin + _CHUNK].astype(float)
-        own, reference = some[:, ORDERS], some[:, ORDERS + 1]
-        bleu[begin : begin + _CHUNK] = corpus_bleu(some[:, :ORDERS], ngram_totals(own), own, reference)
-    return bleu
+def _factors(keys: pd.DataFrame) -> dict[str, pd.Series]:
+    """The checkpoint and every axis; where ``only`` keeps some points of the grid, the setting as one factor."""
+    settings = keys[list(AXES)]
+    if len(settings.drop_duplicates()) == settings.nunique().prod():
+        return {"checkpoint": keys["checkpoint"], **{name: settings[name] for name in AXES}}
+    return {"checkpoint": keys["checkpoint"], "setting": settings.groupby(list(AXES)).ngroup()}
 
 
-def decompose(y: Floats, metric: str, shared: bool = True) -> list[dict[str, Any]]:
-    """Return the shares of the variance of ``y``, ``[checkpoint, knobs…, poem, sample]``, that sum to 1.
+def _values(run: RunFolder, metric: Metric, here: NDArray[np.bool_]) -> Floats:
+    """A metric of the rows that are ``here``; a corpus metric is of each generation alone."""
+    if metric.level != "corpus":
+        return run.columns([metric.name])[metric.name].to_numpy(float)[here]
+    counts = np.stack([run.columns([n])[n].to_numpy(np.int32)[here] for n in metric.counts], axis=1)
+    begins = range(0, len(counts), _CHUNK)
+    return np.concatenate([metric.score(counts[begin : begin + _CHUNK].astype(float)) for begin in begins])
 
-    An analysis of variance of the full grid: checkpoint and knobs crossed with each other and
-    with poems, samples nested in poems and, noise being ``shared``, crossed with the settings;
-    else nested in those too, so that all noise is one term.
-    ``by_chance`` is the share that a term of as many degrees of freedom would have if it did
-    nothing: poems differ in what suits them, so poem × setting is the error it is held against.
+
+def decompose(y: Floats, factors: Sequence[str], metric: str, shared: bool = True) -> list[dict[str, Any]]:
+    """Return the shares of the variance of ``y``, ``[*factors, example, sample]``, that sum to 1.
+
+    Factors crossed with each other and with examples, samples nested in examples and, noise being
+    ``shared``, crossed with the settings; else nested in those too, so that all noise is one term.
+    ``by_chance`` is the share that a term of as many degrees of freedom would have if it did nothing:
+    examples differ in what suits them, so poem × setting is the error term.
     Terms with one level are left out; nothing where the metric never varies or is missing.
     """
-    settings, places = len(FACTORS), y.size
-    poem, sample = settings, settings + 1
     centred = y - y.mean()
     total = float((centred**2).sum())
     if not total > 0:
         return []
+    sums = _sums_of_squares(centred, factors, shared)
+    settings, examples = int(np.prod(y.shape[:-2])), y.shape[-2]
+    levels = {name: size - 1 for name, size in zip(factors, y.shape, strict=False)}
+    freedom = {
+        term: int(np.prod([levels[name] for name in term.split(" × ")])) for term in sums if term not in REST
+    }
+    freedom["higher"] = settings - 1 - sum(freedom.values())
+    of_error = (settings - 1) * (examples - 1)
+    error = sums["poem × setting"] / of_error if of_error else np.nan
+    return [
+        {
+            "metric": metric,
+            "term": term,
+            "share": max(value, 0.0) / total,  # rounding alone is below 0
+            "by_chance": freedom[term] * error / total if term in freedom else np.nan,
+        }
+        for term, value in sums.items()
+    ]
+
+
+def _sums_of_squares(centred: Floats, factors: Sequence[str], shared: bool) -> dict[str, float]:
+    """Each term's sum of squares: factors, their pairs, and ``REST``."""
+    crossed = tuple(range(len(factors)))
+    example, sample = len(factors), len(factors) + 1
 
     def squares(*kept: int) -> float:
         """Sum of squares of the means over all axes but ``kept``."""
-        means = centred.mean(axis=tuple(a for a in range(y.ndim) if a not in kept))
-        return float((means**2).sum() * places / means.size)
+        means = centred.mean(axis=tuple(axis for axis in range(centred.ndim) if axis not in kept))
+        return float((means**2).sum() * centred.size / means.size)
 
-    varied = [axis for axis in range(settings) if y.shape[axis] > 1]
+    varied = [axis for axis in crossed if centred.shape[axis] > 1]
     main = {axis: squares(axis) for axis in varied}
-    pairs = {(a, b): squares(a, b) - main[a] - main[b] for a, b in combinations(varied, 2)}
-    every = squares(*range(settings))
-    poems, noise = squares(poem), squares(poem, sample)
-    crossed = squares(*range(settings), poem) - every - poems
-    sums = {FACTORS[a]: value for a, value in main.items()}
-    sums |= {f"{FACTORS[a]} × {FACTORS[b]}": value for (a, b), value in pairs.items()}
-    own, mixed = noise - poems, total - every - noise - crossed
-    rest = (every - sum(main.values()) - sum(pairs.values()), poems, crossed)
-    sums |= dict(zip(REST, (*rest, own, mixed) if shared else (*rest, own + mixed), strict=shared))
-    df = {FACTORS[a]: y.shape[a] - 1 for a in varied}
-    df |= {f"{FACTORS[a]} × {FACTORS[b]}": (y.shape[a] - 1) * (y.shape[b] - 1) for a, b in pairs}
-    settings = int(np.prod(y.shape[:settings]))
-    df["higher"] = settings - 1 - sum(df.values())
-    error = crossed / ((settings - 1) * (y.shape[poem] - 1)) if settings > 1 and y.shape[poem] > 1 else np.nan
-    return [
-        {
-            "metric": metric, "term": term, "share": max(value, 0.0) / total,  # rounding alone is below 0
-            "by_chance": df[term] * error / total if term in df else np.nan,
-        }
-        for term, value in sums.items()
-    ]  # fmt: skip
-
-
-def coupling(values: dict[str, Floats], levels: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each two settings that are neighbours in one knob, or checkpoints in the same setting.
-
-    A metric's ratio is the variance, over samples within a poem, of the difference between
-    the two ÷ the sum of their own variances, which is what independent draws would give:
-    below 1, shared noise makes the difference easier to see. NaN where nothing varies, or
-    there is one sample.
-    """
-    some = next(iter(values.values()))
-    if some.shape[-1] < 2:
-        return
-    for axis, knob in enumerate(FACTORS):
-        for place in range(some.shape[axis] - 1):
-            ratios = {}
-            for metric, y in values.items():
-                a, b = (y.take(place + step, axis=axis) for step in (0, 1))
-                apart = (a.var(axis=-1, ddof=1) + b.var(axis=-1, ddof=1)).sum(axis=-1)
-                together = (a - b).var(axis=-1, ddof=1).sum(axis=-1)
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    ratios[metric] = np.where(apart > 0, together / apart, np.nan)
-            others = [name for name in FACTORS if name != knob]
-            for at in np.ndindex(next(iter(ratios.values())).shape):
-                where = {name: levels[name][i] for name, i in zip(others, at, strict=True)}
-                yield {
-                    "knob": knob, "from": levels[knob][place], "to": levels[knob][place + 1], **where,
-                    **{metric: ratio[at] for metric, ratio in ratios.items()},
-                }  # fmt: skip
+    sums = {factors[axis]: value for axis, value in main.items()}
+    for a, b in combinations(varied, 2):
+        sums[f"{factors[a]} × {factors[b]}"] = squares(a, b) - main[a] - main[b]
+    settings, examples = squares(*crossed), squares(example)
+    by_setting = squares(*crossed, example) - settings - examples
+    noise = squares(example, sample) - examples
+    mixed = float((centred**2).sum()) - settings - examples - noise - by_setting
+    rest = (settings - sum(sums.values()), examples, by_setting)
+    values = (*rest, noise, mixed) if shared else (*rest, noise + mixed)
+    return sums | dict(zip(REST, values, strict=shared))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tangeval import tasks
 from tangeval.analysis import scoring
-from tangeval.analysis.stats import mean_interval
+from tangeval.analysis.intervals import mean_interval
 from tangeval.core.config import named_numbers
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COLUMNS

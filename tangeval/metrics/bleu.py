@@ -21,10 +21,6 @@ LONGEST = 6
 #: The n-grams of a hypothesis, by order, and the length of its reference.
 TOTALS = ("hypothesis_chars", *(f"hypothesis_{n}grams" for n in range(2, ORDERS + 1)))
 REFERENCE_LENGTH = "reference_chars"
-# Of schema 2's columns: they go as soon as analysis takes a metric's counts and score.
-MATCH = tuple(f"bleu_match_{n}" for n in range(1, ORDERS + 1))
-STRICT = tuple(f"bleu_strict_match_{n}" for n in range(1, ORDERS + 1))
-LENGTHS = ("hypothesis_chars", "reference_chars")
 
 
 def matches(text: str, reference: str) -> list[int]:

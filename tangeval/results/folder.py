@@ -16,10 +16,12 @@ from typing import Any
 
 import pandas as pd
 
+from tangeval import tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study, load_study
 from tangeval.core.types import RANDOM
 from tangeval.core.untrusted import parsed, read_bytes
+from tangeval.metrics.base import Metrics
 from tangeval.results import files, schema2
 
 #: The schema that is written; that of ``schema2`` can be read.
@@ -168,6 +170,11 @@ class RunFolder:
         if not self.study_file.is_file():
             raise TangevalError(f"{self.path} is no results folder; `tangeval run STUDY` makes one")
         return load_study(self.study_file, translate=schema2.study if self._old else None)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics of its task."""
+        return tasks.load(self.study.task).metrics
 
     @property
     def manifest(self) -> dict[str, Any]:

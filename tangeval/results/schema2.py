@@ -13,30 +13,29 @@ import pandas as pd
 from tangeval.core.types import RANDOM
 
 SCHEMA = 2
-#: What schema 2 called the random baseline: no fine-tuned checkpoint could have the name.
+#: The random baseline.
 FLOOR = "floor"
 _NAMES = {"metre": "line_length", "luck": "noise", "luck_shared": "noise_shared", "waves": "batches"}
-_AXES = ["temperature", "top_k", "top_p", "max_length"]
 _KEYS = _NAMES | {"cell": "setting", "cells": "settings", "context": "cache_key"}
 _VALUES = _NAMES | {FLOOR: RANDOM, "luck × setting": "noise × setting"}
+_AXES = ("temperature", "top_k", "top_p", "max_length")
+#: BLEU's counts that were made of the hypothesis's length, and by how many n-grams an order has fewer.
+_LENGTH = "hypothesis_chars"
+_FEWER = {f"hypothesis_{order}grams": order - 1 for order in (2, 3, 4)}
 
 
 def study(content: dict[str, Any]) -> dict[str, Any]:
     """Return a study file's content."""
-    content = dict(content)
-    if select := content.get("select"):
-        content["select"] = renamed(select)
+    content = {key: value for key, value in content.items() if key != "ray"}
+    if content.get("select"):
+        content["select"] = renamed(content["select"])
+    if content.get("engine"):
+        content["engine"] = content["engine"] | {"kind": "openai"}
     decoding = content.get("decoding") or {}
     if decoding.get("only"):
-        points = [dict(zip(_AXES, point, strict=False)) for point in decoding["only"]]
+        points = [dict(zip(_AXES, point, strict=True)) for point in decoding["only"]]
         content["decoding"] = decoding | {"only": points}
     return content
-
-
-def columns(names: Sequence[str]) -> list[str]:
-    """Return what today's columns of scores were called."""
-    old = {new: name for name, new in _NAMES.items()}
-    return [old.get(name, name) for name in names]
 
 
 def renamed(content: Any) -> Any:
@@ -48,6 +47,12 @@ def renamed(content: Any) -> Any:
     if isinstance(content, list):
         return [renamed(value) for value in content]
     return _VALUES.get(content, content) if isinstance(content, str) else content
+
+
+def columns(names: Sequence[str]) -> list[str]:
+    """Return the columns of scores that ``frame`` makes these of."""
+    old = {new: name for name, new in _NAMES.items()} | dict.fromkeys(_FEWER, _LENGTH)
+    return list(dict.fromkeys(old.get(name, name) for name in names))
 
 
 def csv(data: bytes) -> bytes:
@@ -65,4 +70,7 @@ def frame(table: pd.DataFrame) -> pd.DataFrame:
             table[column] = table[column].cat.rename_categories(lambda name: _VALUES.get(name, name))
         else:
             table[column] = table[column].replace(_VALUES)
+    if _LENGTH in table:
+        counts = {name: (table[_LENGTH] - fewer).clip(lower=0) for name, fewer in _FEWER.items()}
+        table = table.assign(**counts)
     return table

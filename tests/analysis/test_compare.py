@@ -1,5 +1,6 @@
 """Comparisons of made-up scores whose truth is known, and what is refused."""
 
+import shutil
 from itertools import product
 
 import numpy as np
@@ -10,8 +11,7 @@ from sacrebleu.significance import PairedTest
 
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import Part, groups
-from tangeval.analysis.compare import Item, compare, read_item
-from tangeval.analysis.stats import interval
+from tangeval.analysis.compare import Item, compare, measure_all
 from tangeval.core.errors import TangevalError
 from tangeval.results.folder import NO_LIKELIHOOD
 from tangeval.tasks.tang import TANG
@@ -26,7 +26,7 @@ def items(texts: dict[str, list[str]], split: str = "validation") -> list[Item]:
     examples = SAMPLE.split(split)
     rows = [score.outputs_frame(name, examples, own) for name, own in texts.items()]
     scores = score.score_texts(pd.concat(rows, ignore_index=True), TANG, SAMPLE)
-    return [Item(g.checkpoint, Part(g.measured, [0])) for g in groups(scores, NO_LIKELIHOOD, 1)]
+    return [Item(g.checkpoint, Part(g.measured, [0])) for g in groups(scores, NO_LIKELIHOOD, TANG.metrics, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +123,47 @@ def folder(tmp_path):
     return tmp_path
 
 
+def measured(text: str, split: str = "validation") -> Item:
+    return measure_all([text], split)[0]
+
+
+def test_bleus_interval_is_paired_whatever_the_studies_seeds(folder, tmp_path):
+    """The same scores under two seeds: their difference is 0, and so are both ends."""
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "study.yaml").write_text("name: made-up\nseed: 4\n")
+    frame = compare(
+        measure_all([f"{folder}:base:temperature=1", f"{other}:base:temperature=1"], "validation"),
+        ["bleu", "form"],
+    )
+    assert frame[["difference", "low", "high"]].eq(0).all(axis=None)
+    assert frame["p"].eq(1).all()
+    assert not frame["shared_noise"].any()
+
+
+def test_bleus_interval_is_that_of_paired_resamples(texts):
+    """The standard deviation of a paired difference is not that of two independent draws."""
+    changed = [text[:-2] if place % 5 else text for place, text in enumerate(texts["near"])]
+    a, b = items({"near": texts["near"], "changed": changed})
+    row = compare([a, b], ["bleu"]).iloc[0]
+    one, two = (item.part.measured.resampled["bleu"][:, 0] for item in (a, b))
+    paired, unpaired = np.std(one - two), np.std(one - two[::-1])
+    assert paired < 0.7 * unpaired
+    assert (row["high"] - row["low"]) / 3.92 == pytest.approx(paired, rel=0.2)
+
+
+@pytest.mark.parametrize("size", [1e-200, 0.0, -1.0, float("nan")])
+def test_an_effect_too_small_to_be_shown_is_refused(texts, size):
+    with pytest.raises(TangevalError, match=r"--effect form=.*give 1e-06 or more"):
+        compare(items({n: texts[n] for n in ("near", "far")}), ["form"], {"form": size})
+
+
 def test_an_item_names_a_checkpoint_and_narrows_its_settings(folder):
-    whole = read_item(f"{folder}:base", "validation")
+    whole = measured(f"{folder}:base", "validation")
     assert (len(whole.part.places), whole.seed) == (4, 3)
-    low = read_item(f"{folder}:checkpoint-2:temperature=0.1", "validation")
+    low = measured(f"{folder}:checkpoint-2:temperature=0.1", "validation")
     assert len(low.part.places) == 2
     assert low.part.value("form") == 1
-    one = read_item(f"{folder}:checkpoint-2:temperature=1,top_k=5", "validation")
+    one = measured(f"{folder}:checkpoint-2:temperature=1,top_k=5", "validation")
     assert len(one.part.places) == 1
     frame = compare([low, one], ["form", "chrf"])
     assert frame["shared_noise"].all()
@@ -148,14 +182,14 @@ def test_an_item_names_a_checkpoint_and_narrows_its_settings(folder):
 )
 def test_what_is_not_there_is_said_with_what_is(folder, item, message):
     with pytest.raises(TangevalError, match=message):
-        read_item(f"{folder}{item}", "validation")
+        measured(f"{folder}{item}", "validation")
 
 
 def test_a_folder_without_results_and_a_split_that_is_not_there(folder, tmp_path):
     with pytest.raises(TangevalError, match="no results folder"):
-        read_item(str(tmp_path / "nowhere"), "validation")
+        measured(str(tmp_path / "nowhere"))
     with pytest.raises(TangevalError, match="has no test split; it has validation"):
-        read_item(f"{folder}:base", "test")
+        measured(f"{folder}:base", "test")
 
 
 def test_bleus_bootstrap_is_sacrebleus_at_one_sample_a_poem(texts):
@@ -165,6 +199,6 @@ def test_bleus_bootstrap_is_sacrebleus_at_one_sample_a_poem(texts):
     theirs = BLEU(tokenize="char").corpus_score(
         [fold(han(text)) for text in texts["near"]], [references], n_bootstrap=4000
     )
-    low, high = interval(resampled)
+    low, high = np.quantile(resampled, [0.025, 0.975])
     assert resampled.mean() == pytest.approx(theirs._mean, rel=0.02)
     assert (high - low) / 2 == pytest.approx(theirs._ci, rel=0.1)

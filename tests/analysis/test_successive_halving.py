@@ -1,8 +1,13 @@
 """Successive halving: what it runs, what it chooses, and that it goes on where it was cut off."""
 
 import json
+import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,11 +15,12 @@ import pytest
 from tangeval import generation as generate
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
-from tangeval.analysis import successive_halving as race
-from tangeval.analysis.stats import spent, successive_halving
-from tangeval.cli.progress import Decoding, SafeConsole
+from tangeval.analysis.successive_halving import halve, spent, successive_halving
 from tangeval.core.errors import TangevalError
-from tangeval.core.study import load_study
+from tangeval.core.study import Decoding, load_study
+from tangeval.engines import ENGINES
+from tangeval.engines.base import Done, Job, OnProgress
+from tangeval.engines.local import LocalEngine
 from tangeval.resolve import resolve
 from tangeval.results.folder import RunFolder
 
@@ -52,7 +58,7 @@ def test_a_setting_that_is_best_in_every_sample_wins():
 
 
 @pytest.mark.parametrize(("settings", "samples"), [(1, 8), (5, 1), (2, 2)])
-def test_few_settings_or_samples_are_a_race_too(settings, samples):
+def test_few_settings_or_samples_are_halved_too(settings, samples):
     values = np.arange(settings)[:, None] + np.zeros(samples)
     rounds = successive_halving(settings, samples, by_values(values))
     assert rounds[-1].kept == (settings - 1,)
@@ -66,49 +72,58 @@ def study_file(tiny_model, tiny_run, tmp_path):
     return file
 
 
+class Counting(LocalEngine):
+    """The local engine, which keeps what it did."""
+
+    done: ClassVar[list[Done]] = []
+
+    def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
+        for done in super().run(jobs, on_progress):
+            self.done.append(done)
+            yield done
+
+
 @pytest.fixture
-def decoded(monkeypatch):
+def done(monkeypatch):
+    """What engines did, job by job."""
+    monkeypatch.setitem(ENGINES, "local", f"{__name__}:Counting")
+    Counting.done.clear()
+    return Counting.done
+
+
+def outputs(done: list[Done]) -> Counter[tuple[str, str]]:
     """How many outputs of each (checkpoint, split) were decoded."""
-    made: Counter[tuple[str, str]] = Counter()
-    original = generate.run_batch
-
-    def run(resolved, batch, *rest):
-        frame = original(resolved, batch, *rest)
-        made.update(zip(frame["checkpoint"], frame["split"], strict=True))
-        return frame
-
-    monkeypatch.setattr(generate, "run_batch", run)
-    return made
+    frames = [each.made for each in done if each.job.batch]
+    return Counter(pair for frame in frames for pair in zip(frame["checkpoint"], frame["split"], strict=True))
 
 
 def run(file: Path, folder: Path, *overrides: str):
-    return race.race(
-        resolve(load_study(file, overrides)),
-        folder,
-        lambda what, pending: Decoding(SafeConsole(quiet=True), pending.sequences),
+    return halve(
+        resolve(load_study(file, overrides)), folder, lambda what, pending: nullcontext(lambda *_: None)
     )
 
 
-def test_a_race_runs_what_it_says_and_a_second_one_nothing(study_file, tmp_path, decoded):
-    result = run(study_file, tmp_path / "race")
+def test_it_runs_what_it_says_and_a_second_one_nothing(study_file, tmp_path, done):
+    result = run(study_file, tmp_path / "halving")
     assert [tuple(r.values()) for r in result["rounds"]] == [(12, 1), (6, 2), (3, 4)]
     assert (result["spent"], result["whole"]) == (12 + 6 + 3 * 2, 48)
-    own = result["checkpoint"]
-    assert decoded[own, "validation"] == 30 * (result["spent"] + 1)  # one more setting said which checkpoint
+    own, decoded = result["checkpoint"], outputs(done)
+    assert decoded[own, "validation"] == 30 * result["spent"]  # nothing for the choice of the checkpoint
     assert decoded[own, "test"] == 15 * 2
-    assert {split for _, split in decoded} == {"validation", "test"}
-    assert json.loads((tmp_path / "race" / "race.json").read_text()) == json.loads(json.dumps(result))
-    before = (tmp_path / "race" / "race.json").read_bytes()
-    decoded.clear()
-    run(study_file, tmp_path / "race")
-    assert not decoded
-    assert (tmp_path / "race" / "race.json").read_bytes() == before
+    assert set(decoded) == {(own, "validation"), (own, "test")}
+    assert sum(each.loading is not None for each in done) == 1  # one engine, one base model for all rounds
+    assert json.loads((tmp_path / "halving" / "halving.json").read_text()) == json.loads(json.dumps(result))
+    before = (tmp_path / "halving" / "halving.json").read_bytes()
+    done.clear()
+    run(study_file, tmp_path / "halving")
+    assert not outputs(done)
+    assert (tmp_path / "halving" / "halving.json").read_bytes() == before
 
 
 def test_the_winner_is_worth_what_the_whole_grid_says_it_is(study_file, tmp_path):
-    result = run(study_file, tmp_path / "race")
+    result = run(study_file, tmp_path / "halving")
     resolved = resolve(load_study(study_file))
-    generate.generate(resolved, tmp_path / "whole")
+    generate.decode(resolved, tmp_path / "whole")
     score.score(resolved.study, resolved.dataset, tmp_path / "whole")
     settings = summarize.summarize(RunFolder(tmp_path / "whole"), resolved.study.seed).settings
     assert (
@@ -132,11 +147,14 @@ def test_settings_that_meet_what_is_required_come_first(study_file, tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("select=null", "nothing to race for"), ("select.checkpoint=bleu", "a race wants reference_nll")],
+    [
+        ("select=null", "nothing to look for"),
+        ("select.checkpoint=bleu", "successive halving wants reference_nll"),
+    ],
 )
-def test_what_cannot_be_raced_for_is_refused(study_file, tmp_path, override, message):
+def test_what_takes_the_whole_grid_is_refused(study_file, tmp_path, override, message):
     with pytest.raises(TangevalError, match=message):
-        run(study_file, tmp_path / "race", override)
+        run(study_file, tmp_path / "halving", override)
 
 
 def test_only_points_of_the_grid_can_be_asked_for(study_file):
@@ -144,5 +162,19 @@ def test_only_points_of_the_grid_can_be_asked_for(study_file):
         study_file, ["decoding.only=[{temperature: 0.3, top_k: 5, top_p: 1.0, max_length: 12}]"]
     ).decoding.settings()
     assert [(c.temperature, c.top_k) for c in chosen] == [(0.3, 5)]
-    with pytest.raises(TangevalError, match=r"only: \[0.4, 5, 1.0, 12\] is no point of the grid"):
+    with pytest.raises(TangevalError, match=r"only: .*'temperature': 0.4.* is no point of the grid"):
         load_study(study_file, ["decoding.only=[{temperature: 0.4, top_k: 5, top_p: 1.0, max_length: 12}]"])
+
+
+def test_many_points_of_a_grid_are_checked_at_once():
+    """As many as the study of a halving's first round has."""
+    axes = {
+        "temperature": [n / 50 for n in range(1, 51)],
+        "top_k": list(range(10)),
+        "top_p": [n / 10 for n in range(1, 11)],
+    }
+    points = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+    began = time.perf_counter()
+    decoding = Decoding(**axes, only=points)
+    assert len(decoding.settings()) == 5000
+    assert time.perf_counter() - began < 3

@@ -1,14 +1,19 @@
-"""The analysis of variance against pandas and least squares; what shared noise saves against simulation."""
+"""The analysis of variance against pandas and least squares."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tangeval.analysis.variance import FACTORS, OF_A_POEM, coupling, decompose, write_variance
-from tangeval.metrics import MEANS
-from tangeval.metrics.bleu import LENGTHS, MATCH
+from tangeval.analysis.variance import decompose, measured, write_variance
+from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import AXES
+from tangeval.results.folder import RunFolder
+from tangeval.tasks.tang import TANG
+
+FACTORS = ["checkpoint", *AXES]
 
 SHAPE = (2, 3, 2, 1, 2, 6, 4)  # checkpoint, temperature, top_k, top_p, max_length, poem, sample
 
@@ -23,7 +28,7 @@ def values() -> np.ndarray:
 
 
 def shares(y) -> dict[str, float]:
-    return {row["term"]: row["share"] for row in decompose(y, "chrf")}
+    return {row["term"]: row["share"] for row in decompose(y, FACTORS, "chrf")}
 
 
 def explained(frame: pd.DataFrame, terms: list[str]) -> float:
@@ -51,7 +56,7 @@ def test_what_does_nothing_has_the_share_of_chance():
     rows = [
         {
             row["term"]: (row["share"], row["by_chance"])
-            for row in decompose(generator.normal(size=SHAPE), "chrf")
+            for row in decompose(generator.normal(size=SHAPE), FACTORS, "chrf")
         }
         for _ in range(300)
     ]
@@ -61,49 +66,48 @@ def test_what_does_nothing_has_the_share_of_chance():
 
 
 def test_what_never_varies_has_no_shares(values):
-    assert decompose(np.ones(SHAPE), "form") == []
-    assert decompose(np.full(SHAPE, np.nan), "form") == []
+    assert decompose(np.ones(SHAPE), FACTORS, "form") == []
+    assert decompose(np.full(SHAPE, np.nan), FACTORS, "form") == []
 
 
-def ratios(y, knob) -> list[float]:
-    levels = {name: list(range(n)) for name, n in zip(FACTORS, SHAPE[:5], strict=True)}
-    return [row["chrf"] for row in coupling({"chrf": y}, levels) if row["knob"] == knob]
-
-
-def test_noise_of_their_own_has_ratio_one_and_the_same_noise_nought():
-    generator = np.random.default_rng(2)
-    shape = (*SHAPE[:5], 200, 8)
-    apart = generator.normal(size=shape)
-    assert np.mean(ratios(apart, "temperature")) == pytest.approx(1, abs=0.05)
-    noise = generator.normal(size=(1, 1, 1, 1, 1, 200, 8))
-    assert np.allclose(
-        ratios(noise + np.arange(3).reshape(1, 3, 1, 1, 1, 1, 1) + np.zeros(shape), "temperature"), 0
-    )
-    # Equal parts shared and own: half of the variance goes.
-    assert np.mean(ratios(noise + apart, "temperature")) == pytest.approx(0.5, abs=0.05)
-    assert len(ratios(apart, "checkpoint")) == 1 * 3 * 2 * 1 * 2
-    assert ratios(apart, "top_p") == []
-
-
-def test_one_sample_says_nothing_of_noise(values):
-    assert ratios(values[..., :1], "temperature") == []
-
-
-def test_files_hold_each_split_without_floor_and_reference(tmp_path):
+def make_folder(folder: Path, keep=lambda frame: frame.index >= 0) -> RunFolder:
+    """Made-up scores of two checkpoints and the random baseline, of the rows that are kept."""
     generator = np.random.default_rng(3)
-    keys = ["checkpoint", "temperature", "top_k", "top_p", "max_length", "example_id", "sample"]
-    grid = product(["base", "checkpoint-2"], [0.1, 1.0], [0], [1.0], [96], ["test-0", "test-1"], range(2))
+    keys = ["checkpoint", *AXES, "example_id", "sample"]
+    grid = product(["base", "checkpoint-2"], [0.1, 1.0], [0, 5], [1.0], [96], ["test-0", "test-1"], range(2))
     frame = pd.DataFrame(grid, columns=keys).assign(split="test")
-    floor = frame.assign(checkpoint="random", temperature=np.nan, top_k=pd.NA, top_p=np.nan, max_length=pd.NA)
-    scores = pd.concat([frame, floor], ignore_index=True)
-    for name in (*MEANS, *MATCH):
-        scores[name] = generator.integers(1, 5, len(scores))
-    for name in LENGTHS:
-        scores[name] = 20
-    shuffled = scores.sample(frac=1, random_state=0)
-    variance, coupled = write_variance(lambda names: shuffled[names], tmp_path)
-    assert set(variance["metric"]) == set(OF_A_POEM)
+    frame = frame[keep(frame)]
+    baseline = frame.assign(checkpoint="random", **dict.fromkeys(AXES, np.nan))
+    scores = pd.concat([frame, baseline], ignore_index=True).sample(frac=1, random_state=0)
+    for metric in TANG.metrics.values():
+        for name in metric.counts or [metric.name]:
+            scores[name] = generator.integers(1, 5, len(scores))
+    run = RunFolder(folder)
+    run.study_file.write_text("name: made-up\n")
+    scores.to_parquet(run.scores_file, index=False)
+    return run
+
+
+def test_the_file_holds_each_split_without_baselines(tmp_path):
+    run = make_folder(tmp_path)
+    variance = write_variance(run)
+    assert set(variance["metric"]) == {metric.name for metric in measured(TANG.metrics)}
+    assert {"bleu", "chrf", "unique"} < set(variance["metric"])
     assert variance.groupby("metric")["share"].sum().round(9).eq(1).all()
-    assert coupled["knob"].value_counts().to_dict() == {"checkpoint": 2, "temperature": 2}
-    assert pd.read_csv(tmp_path / "variance.csv").shape == variance.shape
-    assert pd.read_csv(tmp_path / "coupling.csv").shape == coupled.shape
+    assert {"checkpoint", "temperature", "temperature × top_k"} < set(variance["term"])
+    assert run.read_table("variance").shape == variance.shape
+
+
+def test_some_points_of_a_grid_are_one_factor(tmp_path):
+    variance = write_variance(make_folder(tmp_path, lambda f: (f["top_k"] == 0) | (f["temperature"] > 0.5)))
+    terms = {"checkpoint", "setting", "checkpoint × setting"}
+    assert terms < set(variance["term"])
+    assert "temperature" not in set(variance["term"])
+    assert variance.groupby("metric")["share"].sum().round(9).eq(1).all()
+
+
+def test_rows_that_are_no_whole_grid_are_refused(tmp_path):
+    with pytest.raises(
+        TangevalError, match=r"scores on test: checkpoint base.*sample 1 is missing, and 0 rows more"
+    ):
+        write_variance(make_folder(tmp_path, lambda frame: frame.index != 3))

@@ -721,7 +721,7 @@ def test_a_run_on_validation_poems_is_known_for_it(config, tiny_model, tmp_path)
     seen = {checkpoint.name: resolved.seen(checkpoint) for checkpoint in resolved.checkpoints}
     assert seen == {"base": {"validation": 0, "test": 0}, "checkpoint-2": {"validation": 4, "test": 0}}
     with pytest.raises(TangevalError, match="trained on validation poems"):
-        check_selection(resolved.study.select, seen, assume_unseen=False)
+        check_selection(resolved.study.select, resolved.task.metrics, seen, assume_unseen=False)
 
 
 @pytest.mark.parametrize(

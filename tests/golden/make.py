@@ -31,7 +31,6 @@ KEYS = {
     "checkpoints": ["checkpoint", "split"],
     "likelihood_curve": ["checkpoint", "split", "line_length", "position"],
     "variance": ["split", "metric", "term"],
-    "coupling": ["split", "knob", "from", "to", "checkpoint", *_SETTING],
     "comparisons": ["family", "split", "metric", "a", "b"],
 }
 #: What is compared with what, and by which metrics. ``other`` is a copy of the folder ``run``: one seed, two folders.
@@ -53,7 +52,7 @@ def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     data = api.load_results(folder).dataset
     scoring.score(study, data, folder)
     summary = summarize.summarize(RunFolder(folder), study.seed)
-    shares, ratios = variance.write_variance(RunFolder(folder))
+    shares = variance.write_variance(RunFolder(folder))
     select.select(study, RunFolder(folder))
     frames = {
         "generations": scoring.read_generations(study, folder),
@@ -65,7 +64,6 @@ def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
         "checkpoints": summary.checkpoints,
         "likelihood_curve": summary.curve,
         "variance": shares,
-        "coupling": ratios.assign(**{end: ratios[end].map(_spelt) for end in ("from", "to")}),
         "comparisons": comparisons(folder),
     }
     return frames, read_json(folder / "best" / "selection.json")
@@ -79,7 +77,7 @@ def comparisons(folder: Path) -> pd.DataFrame:
         for family, texts in FAMILIES.items():
             names = {_placed(text, folder, other): text for text in texts}
             for split in ("validation", "test"):
-                frame = compare.compare([compare.read_item(n, split) for n in names], METRICS, EFFECTS)
+                frame = compare.compare(compare.measure_all(names, split), METRICS, EFFECTS)
                 frame = frame.assign(a=frame["a"].map(names), b=frame["b"].map(names))
                 rows.append(frame.assign(family=family, split=split))
     return pd.concat(rows, ignore_index=True)

@@ -20,6 +20,7 @@ from tangeval.core.study import load_study
 from tangeval.resolve import resolve
 from tangeval.results import plan
 from tangeval.results.folder import RunFolder
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang.text import han
 
 STUDY = """
@@ -135,7 +136,12 @@ def test_settings_of_the_same_texts_cannot_be_told_apart(finished):
     """At temperature 0 every top-k is the same text."""
     resolved, folder = finished
     group = next(
-        aggregate.groups(RunFolder(folder).scores(), RunFolder(folder).likelihood(), resolved.study.seed)
+        aggregate.groups(
+            RunFolder(folder).scores(),
+            RunFolder(folder).likelihood(),
+            resolved.task.metrics,
+            resolved.study.seed,
+        )
     )
     knobs = group.measured.knobs
     twins = knobs.index[(knobs["temperature"] == 0) & (knobs["max_length"] == 18)]
@@ -178,12 +184,12 @@ def test_selection_refuses_checkpoints_that_saw_the_split_or_keep_no_record(fini
     resolved, _ = finished
     rule = resolved.study.select
     saw, unseen = {"validation": 3, "test": 0}, {"validation": 0, "test": 0}
-    select.check_selection(rule, {"base": unseen, "a": saw, "b": unseen}, assume_unseen=False)
+    select.check_selection(rule, TANG.metrics, {"base": unseen, "a": saw, "b": unseen}, assume_unseen=False)
     with pytest.raises(TangevalError, match="every checkpoint was trained on validation poems"):
-        select.check_selection(rule, {"base": unseen, "a": saw}, assume_unseen=False)
+        select.check_selection(rule, TANG.metrics, {"base": unseen, "a": saw}, assume_unseen=False)
     with pytest.raises(TangevalError, match="--assume-unseen"):
-        select.check_selection(rule, {"base": unseen, "a": None}, assume_unseen=False)
-    select.check_selection(rule, {"base": unseen, "a": None}, assume_unseen=True)
+        select.check_selection(rule, TANG.metrics, {"base": unseen, "a": None}, assume_unseen=False)
+    select.check_selection(rule, TANG.metrics, {"base": unseen, "a": None}, assume_unseen=True)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,7 @@ def test_a_rule_by_what_is_no_metric_is_refused(finished, key, value):
     resolved, _ = finished
     rule = type(resolved.study.select).model_validate({key: value})
     with pytest.raises(TangevalError, match=r"select\."):
-        select.check_selection(rule, {}, assume_unseen=True)
+        select.check_selection(rule, TANG.metrics, {}, assume_unseen=True)
 
 
 def test_results_are_not_scored_against_other_data(finished):

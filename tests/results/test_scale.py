@@ -10,8 +10,9 @@ from tangeval import tasks
 from tangeval.analysis import compare, select, summarize
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import groups
+from tangeval.core.errors import TangevalError
 from tangeval.results.files import write_parquet
-from tangeval.results.folder import RunFolder
+from tangeval.results.folder import NO_LIKELIHOOD, RunFolder
 from tests.support.folders import make_results
 
 
@@ -82,19 +83,14 @@ def test_one_checkpoint_on_one_split_is_read_alone(whole):
     part = pd.concat(RunFolder(folder).scores("base", "test"), ignore_index=True)
     own = expected[(expected["checkpoint"] == "base") & (expected["split"] == "test")].reset_index(drop=True)
     pd.testing.assert_frame_equal(part, own)
-    assert compare.read_item(f"{folder}:base", "test").part.measured.poems == 15
+    assert compare.measure_all([f"{folder}:base"], "test")[0].part.measured.poems == 15
 
 
 def test_scores_that_do_not_stand_together_are_refused(whole):
-    *_, expected = whole
-    base = expected[expected["checkpoint"] == "base"]
-    with pytest.raises(ValueError, match="do not stand together"):
-        list(
-            groups(
-                [base, expected[expected["checkpoint"] == "random"], base],
-                pd.DataFrame(columns=["checkpoint", "split"]),
-                1,
-            )
-        )
-    with pytest.raises(ValueError, match="whole poems"):
-        list(groups([base[base["split"] == "test"]] * 2, pd.DataFrame(columns=["checkpoint", "split"]), 1))
+    study, _, folder, expected = whole
+    base, random = (expected[expected["checkpoint"] == name] for name in ("base", "random"))
+    metrics = RunFolder(folder).metrics
+    with pytest.raises(TangevalError, match="scores of base on validation: they do not stand together"):
+        list(groups([base, random, base], NO_LIKELIHOOD, metrics, study.seed))
+    with pytest.raises(TangevalError, match="scores of base on test: example test-1 is there twice"):
+        list(groups([base[base["split"] == "test"]] * 2, NO_LIKELIHOOD, metrics, study.seed))
