@@ -1,91 +1,310 @@
 """What every engine owes its callers, whatever it does inside. docs/extending.md says how to add one."""
 
-import itertools
-from functools import partial
+import shutil
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from tangeval.decoding.decoder import decode
+from tangeval import generation
+from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.knobs import KNOB
+from tangeval.core.study import load_study
+from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.noise import noise_key
-from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.prompt import encode_prompt
+from tangeval.engines import ENGINES, engine_class, local, make
+from tangeval.engines.base import ALL_KNOBS, Job, check_knobs
+from tangeval.models import loading
+from tangeval.models.tokens import encode_completion, encode_prompt
+from tangeval.resolve import resolve
+from tangeval.results.folder import RunFolder
+from tangeval.results.plan import Batch
+from tests.results.test_faults import spoil
 from tests.support.pages import module
-from tests.support.plain_decoder import plain_decode, sequence_of
+from tests.support.plain_decoder import plain_decode
+from tests.support.tiny import make_tiny_model
 
-ENGINES = {
-    "shared": decode,
-    "a row each": partial(decode, share=False),
-    "the example of docs/extending.md": module("docs/extending.md", "def _one(").decode,
+#: The engines that need nothing but this process.
+HERE = {
+    "local": lambda: engine_class("local"),
+    "the example of docs/extending.md": lambda: (
+        module("docs/extending.md", "class SimpleEngine").SimpleEngine
+    ),
 }
-EOS = [3, *range(40, 60)]
-
-
-@pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
-def engine(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model):
-    return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
-
-
-@pytest.fixture(scope="module")
-def prompts(tiny_model):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    ids = [encode_prompt(tokenizer, example, "hw5") for example in dataset.load("sample").split("test")[:3]]
-    assert len({len(i) for i in ids}) > 1
-    return ids
-
-
-def grid(length=10):
-    """Streams on three prompts, no two neighbours on one, and of different lengths."""
-    settings = itertools.product((0.0, 0.6, 1.2), (0, 4), (0.5, 1.0), (0, 1), range(3))
-    return [
-        sequence_of(p, t, k, q, length + p, noise_key(1, f"poem-{p}", sample))
-        for t, k, q, sample, p in settings
-    ]
+STUDY = """
+name: contract
+base_model: {base}
+checkpoints: {run}
+splits: [test]
+decoding: {{temperature: [0, 0.8], top_k: [0, 4], top_p: [0.6, 1.0], max_length: [4, 9], no_repeat_ngram_size: 3}}
+samples: 2
+batch_size: 400
+select: null
+"""
 
 
 @pytest.fixture(scope="module")
-def decoded(engine, model, prompts):
+def resolved(tiny_model, tiny_run, tmp_path_factory):
+    file = tmp_path_factory.mktemp("study") / "contract.yaml"
+    file.write_text(STUDY.format(base=tiny_model, run=tiny_run))
+    return resolve(load_study(file))
+
+
+@pytest.fixture(scope="module", params=HERE.values(), ids=HERE)
+def engine(request, resolved):
+    kind = request.param()
+    with kind(resolved, kind.Config()) as opened:
+        opened.check()
+        yield opened
+
+
+def job_of(resolved, checkpoint, examples=3, settings=None):
+    names = tuple(e.id for e in resolved.examples("test")[:examples])
+    settings = settings or resolved.study.decoding.settings()
+    return Job(checkpoint, Batch("batch", checkpoint.name, "key", names, (0, 1), tuple(settings)))
+
+
+def silent(name, ended, text):
+    """Take no notice of progress."""
+
+
+@pytest.fixture(scope="module")
+def rows(engine, resolved):
+    """The rows of three poems by an adapter, and the counts that progress told."""
     ended = []
-    result = engine(model, prompts, grid(), eos=EOS, no_repeat_ngram_size=3, on_step=ended.append)
-    return result.tokens, ended
+    job = job_of(resolved, resolved.checkpoints[1])
+    (done,) = engine.run([job], lambda name, more, text: ended.append(more))
+    return job.batch, done.made, ended
 
 
-def test_each_sequence_has_the_oracles_tokens_in_the_order_asked(decoded, model, prompts):
-    for sequence, tokens in zip(grid(), decoded[0], strict=True):
-        assert tokens == plain_decode(model, prompts[sequence.prompt], sequence, EOS, 3)
+def oracle(resolved, checkpoint):
+    """The model as transformers and peft load it."""
+    model = AutoModelForCausalLM.from_pretrained(resolved.base.source)
+    return (PeftModel.from_pretrained(model, checkpoint.path) if checkpoint.path else model).eval()
 
 
-def test_a_sequence_ends_with_eos_or_at_its_max_length(decoded):
-    for sequence, tokens in zip(grid(), decoded[0], strict=True):
-        assert len(tokens) == sequence.setting.max_length or tokens[-1] in EOS
-        assert 1 <= len(tokens) <= sequence.setting.max_length
-        assert not set(tokens[:-1]) & set(EOS)
+def test_each_text_is_the_plain_decoders_under_common_noise(engine, rows, resolved):
+    """The noise is of seed, example and sample alone, so settings and checkpoints share it."""
+    batch, frame, _ = rows
+    model = oracle(resolved, resolved.checkpoints[1])
+    tokenizer = AutoTokenizer.from_pretrained(resolved.base.source)
+    assert engine.describe().noise_shared
+    assert len(frame) == batch.outputs()
+    for row in frame.sample(40, random_state=0).to_dict("records"):
+        setting = next(s for s in batch.settings if all(row[k] == v for k, v in s.as_dict().items()))
+        prompt = resolved.task.prompt(resolved.dataset.by_id[row["example_id"]], "hw5")
+        key = noise_key(resolved.study.seed, row["example_id"], row["sample"])
+        ids = plain_decode(model, encode_prompt(tokenizer, prompt), TokenSequence(0, setting, key), [3], 3)
+        stopped = ids[-1] == 3
+        text = tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" ")
+        expected = (text, len(ids), "stop" if stopped else "length")
+        assert (row["text"], row["n_tokens"], row["finish_reason"]) == expected
 
 
-def test_tokens_are_plain_integers(decoded):
-    assert {type(token) for tokens in decoded[0] for token in tokens} == {int}
+def test_rows_are_in_the_plans_order(rows):
+    batch, frame, _ = rows
+    expected = [
+        (example, *setting.values, sample)
+        for example in batch.examples
+        for setting in batch.settings
+        for sample in batch.samples
+    ]
+    names = ["example_id", *batch.settings[0].as_dict(), "sample"]
+    assert list(frame[names].itertuples(index=False, name=None)) == expected
 
 
-def test_progress_counts_each_sequence_once(decoded):
-    assert sum(decoded[1]) == len(grid())
+def test_progress_counts_each_sequence_once(rows):
+    batch, _, ended = rows
+    assert sum(ended) == batch.sequences()
 
 
-def test_a_sequence_alone_has_the_tokens_it_has_among_others(engine, decoded, model, prompts):
-    for place in (0, 17, 40, 71):
-        alone = engine(model, prompts, [grid()[place]], eos=EOS, no_repeat_ngram_size=3)
-        assert alone.tokens == [decoded[0][place]]
+def test_a_text_does_not_depend_on_what_is_decoded_beside_it(engine, rows, resolved):
+    batch, frame, _ = rows
+    for setting in (batch.settings[0], batch.settings[-1]):
+        (alone,) = engine.run([job_of(resolved, resolved.checkpoints[1], 1, [setting])], silent)
+        own = frame[frame["example_id"] == batch.examples[0]]
+        own = own[(own[list(setting.as_dict())] == list(setting.values)).all(axis=1)]
+        assert alone.made.reset_index(drop=True).equals(own.reset_index(drop=True))
 
 
-def test_the_order_of_sequences_changes_no_token(engine, decoded, model, prompts):
-    backward = engine(model, prompts, grid()[::-1], eos=EOS, no_repeat_ngram_size=3)
-    assert backward.tokens == decoded[0][::-1]
+def test_likelihood_is_hugging_faces_loss(engine, resolved):
+    if not engine.gives_likelihood:
+        pytest.skip("this engine gives no likelihood")
+    checkpoint, examples = resolved.checkpoints[1], resolved.examples("test")[:4]
+    (done,) = engine.run([Job(checkpoint, examples=examples)], silent)
+    model, tokenizer = oracle(resolved, checkpoint), AutoTokenizer.from_pretrained(resolved.base.source)
+    for example, found in zip(examples, done.made, strict=True):
+        prompt = resolved.task.prompt(example, "hw5")
+        head = encode_prompt(tokenizer, prompt)
+        answer = encode_completion(tokenizer, prompt, resolved.task.target(example))
+        labels = torch.tensor([[-100] * len(head) + answer])
+        with torch.inference_mode():
+            loss = model(torch.tensor([head + answer]), labels=labels).loss.item()
+        assert found.tokens == len(answer)
+        assert found.nats == pytest.approx(loss * len(answer), rel=1e-4)
 
 
-def test_a_shorter_max_length_is_a_prefix(engine, decoded, model, prompts):
-    short = engine(model, prompts, grid(4), eos=EOS, no_repeat_ngram_size=3).tokens
-    assert short == [t[: s.max_length] for s, t in zip(grid(4), decoded[0], strict=True)]
+def test_what_is_left_of_a_checkpoint_that_cannot_be_used_is_dropped(engine, resolved, tmp_path):
+    lost = resolved.checkpoints[1]
+    folder = shutil.copytree(lost.path, tmp_path / "lost")
+    spoil(folder)
+    broken = type(lost)(lost.name, lost.step, folder, lost.kind)
+    jobs = [
+        job_of(resolved, broken, 1),
+        job_of(resolved, broken, 2),
+        job_of(resolved, resolved.checkpoints[0], 1),
+    ]
+    done = list(engine.run(jobs, silent))
+    assert [isinstance(each.made, UnusableError) for each in done] == [True, False]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_engine_declares_what_it_honours_and_how_it_is_set_up(kind):
+    found = engine_class(kind)
+    assert found.honours <= ALL_KNOBS
+    assert found.Config.model_fields["kind"].default == kind
+
+
+def test_a_knob_that_an_engine_does_not_honour_is_refused_where_it_changes_something(resolved):
+    with pytest.raises(
+        TangevalError, match=r"decoding\.top_k: the plain engine does not honour it; set it to 0"
+    ):
+        check_knobs(resolved, ALL_KNOBS - {"top_k"}, "plain")
+    decoding = resolved.study.decoding.model_copy(update={"top_k": [KNOB["top_k"].off]})
+    changed = type(resolved)(
+        resolved.study.model_copy(update={"decoding": decoding}), resolved.base, resolved.checkpoints, (), resolved.dataset
+    )  # fmt: skip
+    check_knobs(changed, ALL_KNOBS - {"top_k"}, "plain")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            "{kind: ray, cpu_per_job: 1}",
+            r"study\.yaml: engine\.cpu_per_job: unknown key; did you mean cpus_per_job",
+        ),
+        ("{kind: ray, gpus_per_job: 2}", r"study\.yaml: engine\.gpus_per_job: "),
+        ("{kind: lokal}", "engine.kind: 'lokal' is no engine; give local, ray, openai"),
+    ],
+)
+def test_what_is_wrong_in_an_engine_section_is_named_with_file_and_key(
+    tmp_path, tiny_model, section, message
+):
+    file = tmp_path / "study.yaml"
+    file.write_text(f"name: x\nbase_model: {tiny_model}\nengine: {section}\n")
+    with pytest.raises(TangevalError, match=message):
+        make(resolve(load_study(file)))
+
+
+def keys(tmp_path, tiny_model, tiny_run, *overrides):
+    """The cache key and the likelihood's key of the first adapter."""
+    file = tmp_path / "keys.yaml"
+    file.write_text(STUDY.format(base=tiny_model, run=tiny_run))
+    engine = make(resolve(load_study(file, overrides)))
+    checkpoint = engine.resolved.checkpoints[1]
+    return engine.cache_key(checkpoint), engine.likelihood_key(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "texts", "likelihood"),
+    [
+        ("load.merge=true", True, True),
+        ("load.quantization=nf4", True, True),
+        ("load.compile=true", True, True),
+        ("load.dtype=bfloat16", True, True),
+        ("prompt=chat", True, True),
+        ("seed=7", True, False),
+        ("decoding.no_repeat_ngram_size=2", True, False),
+        ("decoding.temperature=0.5", False, False),
+        ("samples=5", False, False),
+    ],
+)
+def test_a_key_changes_with_what_decides_a_text_and_nothing_else(
+    tmp_path, tiny_model, tiny_run, change, texts, likelihood
+):
+    before, after = keys(tmp_path, tiny_model, tiny_run), keys(tmp_path, tiny_model, tiny_run, change)
+    assert (before[0] != after[0], before[1] != after[1]) == (texts, likelihood)
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_a_key_changes_with_a_librarys_version(tmp_path, tiny_model, tiny_run, monkeypatch, package):
+    before, version = keys(tmp_path, tiny_model, tiny_run), local.version
+    monkeypatch.setattr(local, "version", lambda name: "0" if name == package else version(name))
+    after = keys(tmp_path, tiny_model, tiny_run)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def gpt2(folder, positions):
+    """A random GPT-2, whose positions are learned, with the tiny model's tokenizer."""
+    make_tiny_model(folder)
+    size = len(AutoTokenizer.from_pretrained(folder)) + 64
+    config = GPT2Config(
+        vocab_size=size, n_positions=positions, n_embd=32, n_layer=1, n_head=2, eos_token_id=3
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["learned", "rotary"])
+def test_texts_beyond_a_models_context_are_refused_before_decoding(tmp_path, tiny_model, kind):
+    base = gpt2(tmp_path / "gpt2", 256) if kind == "learned" else tiny_model
+    file = tmp_path / "long.yaml"
+    file.write_text(
+        f"name: x\nbase_model: {base}\nsplits: [test]\nselect: null\n"
+        "decoding: {temperature: 0.7, max_length: 500, no_repeat_ngram_size: 0}\n"
+    )
+    with pytest.raises(
+        TangevalError, match=r"decoding\.max_length: 500 tokens after a prompt of \d+ .* set it to"
+    ):
+        generation.decode(resolve(load_study(file)), tmp_path / "out")
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({}, 512),
+        ({"sliding_window": 64}, 512),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 128}}, 512),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, 1024),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 1e4, "low_freq_factor": 1.0,
+                              "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}, 512),
+    ],
+)  # fmt: skip
+def test_a_context_is_as_long_as_a_models_scaled_positions(tiny_model, changes, limit):
+    config = loading.load_config(resolve(load_study_of(tiny_model)).base)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    assert loading.context_length(config) == limit
+
+
+def load_study_of(base):
+    """A study of the base model alone."""
+    from tangeval.core.study import Study
+
+    return Study(name="x", base_model=str(base))
+
+
+def test_one_engine_decodes_several_plans_and_loads_the_base_once(resolved, tmp_path):
+    def narrower(samples, settings):
+        points = [setting.as_dict() for setting in settings]
+        decoding = resolved.study.decoding.model_copy(update={"only": points})
+        changes = {"samples": samples, "decoding": decoding}
+        study = resolved.study.model_copy(update=changes)
+        return type(resolved)(study, resolved.base, resolved.checkpoints[1:2], (), resolved.dataset)
+
+    settings = resolved.study.decoding.settings()
+    with make(resolved) as engine:
+        generation.decode(narrower(1, settings[-8:]), tmp_path / "halving", engine=engine)
+        generation.decode(narrower(2, settings[-2:]), tmp_path / "halving", engine=engine)
+        generation.decode(narrower(2, settings[:1]), tmp_path / "other", engine=engine)
+    generation.decode(narrower(2, settings[:1]), tmp_path / "alone")
+    assert len(RunFolder(tmp_path / "halving").timings("load")) == 1
+    assert RunFolder(tmp_path / "other").timings("load") == {}
+    other, alone = (
+        {f.name: f.read_bytes() for f in (tmp_path / n / "generations").iterdir()} for n in ("other", "alone")
+    )
+    assert other == alone
