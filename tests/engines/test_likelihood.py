@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tangeval.engines.likelihood import by_character
+from tangeval.tasks.tang.text import han
 
 
 def tokenizer_of(vocabulary, **options):
@@ -26,14 +27,14 @@ def test_tokens_are_characters_parts_of_them_or_several():
         " ", "白日", "，", "<0xE5>", "<0xB1>", "<0xB1>", "</s>"
     ]  # fmt: skip
     nats = [9.0, 3.0, 9.0, 1.0, 2.0, 0.5, 9.0]
-    assert by_character(tokenizer, tokens, nats, "白日山") == pytest.approx([1.5, 1.5, 3.5])
+    assert by_character(tokenizer, tokens, nats, "白日山", han) == pytest.approx([1.5, 1.5, 3.5])
 
 
 def test_an_unknown_character_keeps_its_place():
     tokenizer = tokenizer_of(["白", "日"])
-    assert by_character(tokenizer, [258, 0, 259, 1], [1.0, 2.0, 3.0, 4.0], "白山日") == [1.0, 2.0, 3.0]
+    assert by_character(tokenizer, [258, 0, 259, 1], [1.0, 2.0, 3.0, 4.0], "白山日", han) == [1.0, 2.0, 3.0]
 
 
 def test_a_tokenizer_that_spells_other_characters_has_no_places():
     tokenizer = tokenizer_of(["白", "日"])
-    assert by_character(tokenizer, [258, 1], [1.0, 2.0], "白日") == []
+    assert by_character(tokenizer, [258, 1], [1.0, 2.0], "白日", han) == []
