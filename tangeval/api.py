@@ -260,9 +260,11 @@ def explain(
     subject = trace.find(resolved, folder, asked)
     with watch.working(f"running {subject.checkpoint.name} on {subject.example.id}"):
         content = trace.explain(resolved, subject, step)
-    out = Path(options.out or folder / "explain" / subject.example.id)
+    out = Path(options.out or RunFolder(folder).explain / subject.example.id)
     write_text(out / "explain.json", json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
-    if out.parent == folder / "explain" and Results(folder).page.is_file():  # it shows what is explained
+    if (
+        out.parent == RunFolder(folder).explain and RunFolder(folder).page.is_file()
+    ):  # it shows what is explained
         report(folder, watch=watch)
     return subject, content, out
 

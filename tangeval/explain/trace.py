@@ -29,7 +29,7 @@ from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.processors import ban_repeats
 from tangeval.models import loading as models
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import read_json
+from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt
 from tangeval.tasks.tang.text import as_verse, han
 
@@ -99,7 +99,7 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
     Raises:
         TangevalError: there is no such poem, checkpoint or knob; it names those there are.
     """
-    chosen = read_json(folder / "best" / "selection.json") or {}
+    chosen = RunFolder(folder).selection or {}
     names = {checkpoint.name: checkpoint for checkpoint in resolved.checkpoints}
     selected = chosen.get("checkpoint", {}).get("checkpoint")
     name = asked.checkpoint or (selected if selected in names else resolved.checkpoints[-1].name)
