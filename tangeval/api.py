@@ -38,6 +38,7 @@ from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results import remote
 from tangeval.results.files import exclusive_lock, no_url, write_text
+from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
 from tangeval.tasks.base import Dataset, duplicates, leaks
 
