@@ -10,6 +10,7 @@ import importlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from tangeval.core.untrusted import LARGEST, MIB, parsed, read_bytes
 TRAIN_IDS = "train_ids.json"
 ADAPTER_CONFIG = "adapter_config.json"
 GEMMA = "gemma3-270m"
+_INDEX = "model.safetensors.index.json"
 _STEP = re.compile(r"checkpoint-(\d+)")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 #: What libraries read whole, beside the weights.
@@ -154,28 +156,18 @@ def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
             is larger than any of its kind.
     """
     _check_sizes(folder)
-    if (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file():
-        files, config = [folder / ADAPTER], folder / ADAPTER_CONFIG
-        pickles = [folder / "adapter_model.bin"]
-    else:
-        index = folder / "model.safetensors.index.json"
-        files, config = [folder / "model.safetensors"], folder / "config.json"
-        pickles = list(folder.glob("pytorch_model*.bin"))
-        if index.is_file():
-            weights = (_json(index) or {}).get("weight_map")
-            names = list(weights.values()) if isinstance(weights, dict) else []
-            if not names or not all(
-                isinstance(n, str) and n == Path(n).name and n.endswith(".safetensors") for n in names
-            ):
-                return f"{index.name} names no weights, or files that are not beside it"
-            files = sorted({folder / name for name in names})
+    adapter = (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file()
+    config = folder / (ADAPTER_CONFIG if adapter else "config.json")
+    files = [folder / ADAPTER] if adapter else _weight_files(folder)
+    if files is None:
+        return f"{_INDEX} names no weights, or files that are not beside it"
     about = _json(config)
     if about is None:
         return f"{config.name} is missing or not whole; expected an adapter or a full model"
     if about.get("peft_type") == "XLORA":
         return f"{config.name} is an X-LoRA's, which takes other adapters from wherever it names; expected a LoRA"
-    pickles = [file for file in pickles if file.is_file()]
-    if not all(file.is_file() for file in files) and pickles:
+    pickles = list(folder.glob("adapter_model.bin" if adapter else "pytorch_model*.bin"))
+    if pickles and not all(file.is_file() for file in files):
         if allow_pickle:
             return None
         raise TangevalError(
@@ -184,6 +176,16 @@ def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
         )
     broken = [file.name for file in files if not whole_safetensors(file)]
     return f"{broken[0]} is missing or cut short" if broken else None
+
+
+def _weight_files(folder: Path) -> list[Path] | None:
+    """A full model's weight files; None if its index names none, or some elsewhere."""
+    if not (folder / _INDEX).is_file():
+        return [folder / "model.safetensors"]
+    weights = (_json(folder / _INDEX) or {}).get("weight_map")
+    names = list(weights.values()) if isinstance(weights, dict) else []
+    beside = all(isinstance(n, str) and n == Path(n).name and n.endswith(".safetensors") for n in names)
+    return sorted({folder / name for name in names}) if names and beside else None
 
 
 def _check_sizes(folder: Path) -> None:
@@ -230,15 +232,19 @@ def fingerprint(folder: Path, gguf: str | None = None) -> str:
     """Return a blake2b digest of a model's or adapter's weights, configuration and tokenizer."""
     patterns = ("*.safetensors", "*.bin", "*.model", "*config.json", "tokenizer*", "*.jinja", "vocab*", "merges.txt",
                 "special_tokens_map.json", "added_tokens.json")  # fmt: skip
-    names = [gguf] if gguf else sorted({f.name for p in patterns for f in folder.glob(p) if f.is_file()})
-    digest = hashlib.blake2b(digest_size=16)
-    for name in names:
-        if name == "training_args.bin":
-            continue
-        digest.update(f"{name}\0".encode())
-        with (folder / name).open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "blake2b").digest())
-    return digest.hexdigest()
+    names = {gguf} if gguf else {f.name for p in patterns for f in folder.glob(p) if f.is_file()}
+    whole = hashlib.blake2b(digest_size=16)
+    for name in sorted(names - {"training_args.bin"}):
+        about = (folder / name).stat()
+        whole.update(f"{name}\0".encode() + _digest_of(folder / name, about.st_mtime_ns, about.st_size))
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=2**12)
+def _digest_of(file: Path, modified: int, size: int) -> bytes:
+    """A file's digest; one that has not changed since is not read again."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").digest()
 
 
 def identity(base: Base) -> str:
