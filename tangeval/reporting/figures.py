@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tangeval.analysis.summarize import Summary
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import AXES, KNOB
 from tangeval.core.types import BASE
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.reporting import style
@@ -28,7 +28,6 @@ _OTHERS = {
     "interactions": "#4d4d4d", "poem": "#9bc59d", "poem × setting": "#c9e0c4", "noise": "#bdbdbd",
     "noise × setting": "#e3e3e3",
 }  # fmt: skip
-_HEAT = ("temperature", "top_p")  # upward and across
 
 
 def draw(summary: Summary, variance: pd.DataFrame, metrics: Metrics, folder: Path, *, by: str) -> list[Path]:
@@ -55,8 +54,9 @@ def figures_of(
         varied = [knob for knob in AXES if values.get((split, knob), 0) > 1]
         yield from ((f"{knob}_{split}", knob_figure(effects, knob, split, shown)) for knob in varied)
         own = style.of_checkpoints(settings, split)
-        if set(_HEAT) <= set(varied) and by.per_setting and own[by.name].notna().any():
-            yield f"heatmap_{by.name}_{split}", heatmap_figure(settings, by, split)
+        scales, cuts = ([k for k in varied if KNOB[k].kind == kind] for kind in ("scale", "cut"))
+        if scales and cuts and by.per_setting and own[by.name].notna().any():
+            yield f"heatmap_{by.name}_{split}", heatmap_figure(settings, by, split, (scales[0], cuts[-1]))
         if style.of_checkpoints(checkpoints, split)["step"].nunique() > 1:
             yield f"training_{split}", training_figure(checkpoints, split, shown)
     for split in dict.fromkeys(variance["split"]):
@@ -151,15 +151,15 @@ def _better(metrics: list[Metric]) -> str:
     return f"Higher is better, except for {listed}." if last else "Higher is better."
 
 
-def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str) -> Figure:
-    """Return ``metric`` over temperature × top_p, averaged over the other knobs.
+def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str, knobs: tuple[str, str]) -> Figure:
+    """Return ``metric`` over two knobs, upward and across, averaged over the others.
 
     A panel a checkpoint, one colour scale, light is high; values are written where there are at most 8 × 8.
     """
     part = style.of_checkpoints(settings, split)
-    means = part.groupby(["checkpoint", *_HEAT])[metric.name].mean()
+    means = part.groupby(["checkpoint", *knobs])[metric.name].mean()
     names = list(style.looks_of(part))
-    rows, columns = (sorted(part[knob].unique()) for knob in _HEAT)
+    rows, columns = (KNOB[knob].by_strength(part[knob].unique()) for knob in knobs)
     values = [means[name].unstack().reindex(index=rows, columns=columns).to_numpy() for name in names]
     low, high = 0.0 if metric.share else np.nanmin(values), np.nanmax(values)
     high = high if high > low else low + 1
@@ -168,7 +168,7 @@ def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str) -> Figure
     size = (max(1.7, 0.48 * len(columns)), max(1.2, 0.34 * len(rows)))
     figure, axes = style.panels(
         len(names),
-        f"How {brief(metric)} depends on {' and '.join(_HEAT)}, on {measured_on(part)}",
+        f"How {brief(metric)} depends on {' and '.join(knobs)}, on {measured_on(part)}",
         "Averaged over the other knobs." + f" For comparison: {', '.join(aside)}." * bool(aside),
         Sizes(panel=size, gap=(0.5, 0.75), right=1.2),
         across,
@@ -176,17 +176,17 @@ def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str) -> Figure
     for panel, name, grid in zip(axes, names, values, strict=False):
         panel.set_title(style.short(name))
         mesh = panel.pcolormesh(grid, vmin=low, vmax=high, cmap="viridis", edgecolors="white", linewidth=1)
-        panel.set_xticks(np.arange(len(columns)) + 0.5, style.ticks(_HEAT[1], columns))
-        panel.set_yticks(np.arange(len(rows)) + 0.5, style.ticks(_HEAT[0], rows))
+        panel.set_xticks(np.arange(len(columns)) + 0.5, style.ticks(knobs[1], columns))
+        panel.set_yticks(np.arange(len(rows)) + 0.5, style.ticks(knobs[0], rows))
         panel.grid(False)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-        panel.set_xlabel(_HEAT[1])
+        panel.set_xlabel(knobs[1])
         for (y, x), value in np.ndenumerate(grid if max(grid.shape) <= 8 else grid[:0]):
             ink = style.ink_on(mesh.cmap(mesh.norm(value)))
             panel.text(x + 0.5, y + 0.5, f"{value:.2f}", color=ink, ha="center", va="center", fontsize=9)
     for panel in axes[::across]:
-        panel.set_ylabel(_HEAT[0])
+        panel.set_ylabel(knobs[0])
     inch, box = 1 / figure.get_figwidth(), axes[across - 1].get_position()
     bar = figure.add_axes((box.x1 + 0.25 * inch, box.y0, 0.16 * inch, box.height))
     figure.colorbar(mesh, cax=bar).outline.set_visible(False)

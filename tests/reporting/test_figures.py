@@ -12,6 +12,7 @@ from tangeval.reporting import figures, style
 from tests.reporting.test_tables import METRICS, frames
 
 SHOWN = [metric for metric in METRICS.values() if metric.headline]
+HEAT = ("temperature", "top_p")
 NO_VARIANCE = pd.DataFrame(columns=["split"])
 SMALL = {"temperature": (0.1, 0.7), "top_k": (5,), "top_p": (0.6, 1.0), "max_length": (96,)}
 
@@ -170,7 +171,7 @@ def test_base_stands_apart_at_step_0():
 
 def test_a_heat_map_is_the_mean_over_the_other_knobs_with_low_temperature_below():
     settings = frames().settings
-    figure = figures.heatmap_figure(settings, METRICS["bleu"], "test")
+    figure = figures.heatmap_figure(settings, METRICS["bleu"], "test", HEAT)
     axes = panel(figure, "checkpoint-50")
     own = settings.query("checkpoint == 'checkpoint-50' and split == 'test'")
     expected = own.pivot_table(index="temperature", columns="top_p", values="bleu", aggfunc="mean")
@@ -182,7 +183,7 @@ def test_a_heat_map_is_the_mean_over_the_other_knobs_with_low_temperature_below(
 
 
 def test_a_heat_maps_colours_grow_lighter_with_the_value_and_its_numbers_can_be_read():
-    figure = figures.heatmap_figure(frames().settings, METRICS["bleu"], "test")
+    figure = figures.heatmap_figure(frames().settings, METRICS["bleu"], "test", HEAT)
     contrasts = []
     for axes in figure.axes[:3]:
         mesh, values = axes.collections[0], np.asarray(axes.collections[0].get_array())
@@ -203,7 +204,7 @@ def luminance(colour) -> float:
 
 def test_a_large_grid_is_not_written_into_its_settings():
     settings = frames(temperature=tuple(t / 10 for t in range(9))).settings
-    assert not panel(figures.heatmap_figure(settings, METRICS["bleu"], "test"), "base").texts
+    assert not panel(figures.heatmap_figure(settings, METRICS["bleu"], "test", HEAT), "base").texts
 
 
 def test_titles_say_how_many_poems_and_samples():
@@ -214,7 +215,7 @@ def test_titles_say_how_many_poems_and_samples():
         (figures.knob_figure(effects, "top_p", "test", SHOWN), "on 15 test examples with 1 sample each"),
         (figures.training_figure(checkpoints, "test", SHOWN), "on 15 test examples with 8 samples each"),
         (
-            figures.heatmap_figure(settings, METRICS["form"], "test"),
+            figures.heatmap_figure(settings, METRICS["form"], "test", HEAT),
             "on 15 test examples with 8 samples each",
         ),
     ):
@@ -231,7 +232,7 @@ def test_nothing_written_is_cut_off_at_the_edge(count):
         )
     for figure in (
         figures.knob_figure(effects, "temperature", "validation", SHOWN),
-        figures.heatmap_figure(settings, METRICS["bleu"], "validation"), figures.training_figure(checkpoints, "validation", SHOWN),
+        figures.heatmap_figure(settings, METRICS["bleu"], "validation", HEAT), figures.training_figure(checkpoints, "validation", SHOWN),
     ):  # fmt: skip
         for text, box in written_on(figure):
             assert figure.bbox.x0 <= box.x0, text

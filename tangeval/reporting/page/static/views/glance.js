@@ -32,7 +32,7 @@
     strings: {
       en: {
         lede: "{checkpoints} checkpoints of {base} × {settings} decoding settings on {data}: {examples}. {outputs} texts were generated and scored.",
-        "examples.of": "{n} {split} examples with {samples} samples each",
+        "examples.of": "{n} {split} examples (samples of each: {samples})",
         best: "Best checkpoint and setting", corrected: "Corrected for having been picked among all settings: {value} [{low}, {high}].",
         "ties.with": "These examples cannot tell the checkpoint from {names}.", "ties.none": "The checkpoint can be told from every other.",
         "ties.settings": "Of the {of} other settings that may be chosen, {told} can be told from this one.",

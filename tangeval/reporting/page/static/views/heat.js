@@ -10,7 +10,7 @@
       zh: "同時轉動兩個旋鈕，其餘依滑桿；共用一個色階。框線為目前位置；點選即前往。",
     },
     strings: { en: { across: "Across", upward: "Upward" }, zh: { across: "橫軸", upward: "縱軸" } },
-    state: () => ({ x: { first: varied.at(-1) ?? "", label: "across", options: knobOptions }, y: { first: varied[0] ?? "", label: "upward", options: knobOptions } }),
+    state: () => ({ x: { first: varied.findLast((name) => core.knobs[name].kind === "cut") ?? varied.at(-1) ?? "", label: "across", options: knobOptions }, y: { first: varied[0] ?? "", label: "upward", options: knobOptions } }),
     render(picture) {
       const { x, y, metric } = state, setting = settingNow(), places = ticked();
       if (x === y) return charts.panels(picture, []);
