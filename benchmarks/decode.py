@@ -40,8 +40,9 @@ from tangeval.decoding.noise import noise_key
 from tangeval.decoding.shared_prefix import bare
 from tangeval.models import loading as models
 from tangeval.models.checkpoints import discover, resolve_base
+from tangeval.models.tokens import encode_prompt
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.prompt import encode_prompt
+from tangeval.tasks.tang.prompt import asked
 
 #: The first five are the table's; the others lie between them, so that a larger grid is a denser one.
 TEMPERATURES = (
@@ -112,7 +113,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     tokenizer = models.load_tokenizer(base)
     (checkpoint,), _ = discover([options.checkpoint])
     examples = dataset.load(options.data).split("test")
-    prompts = [encode_prompt(tokenizer, example, "hw5") for example in examples]
+    prompts = [encode_prompt(tokenizer, asked(example, "hw5")) for example in examples]
     model = models.load_model(base, load)
     say(f"loaded {base.name}")
     task = Task(examples, prompts, options.max_length, models.eos_ids(model, tokenizer))

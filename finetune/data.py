@@ -14,7 +14,8 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
 from tangeval.core.types import Example
-from tangeval.tasks.tang.prompt import Template, encode_completion, encode_prompt
+from tangeval.models.tokens import encode_completion, encode_prompt
+from tangeval.tasks.tang.prompt import asked
 
 from .config import Config
 
@@ -53,7 +54,7 @@ def layout_of(config: Config, tokenizer: Any) -> Layout:
 
 
 def tokenize(
-    tokenizer: Any, examples: Sequence[Example], template: Template, layout: Layout
+    tokenizer: Any, examples: Sequence[Example], template: str, layout: Layout
 ) -> tuple[Dataset, int]:
     """Return rows of ``input_ids`` and ``labels``, and how many examples were left out as too long.
 
@@ -63,8 +64,8 @@ def tokenize(
     """
     rows = []
     for example in examples:
-        prompt = encode_prompt(tokenizer, example, template)
-        answer = encode_completion(tokenizer, example, template, example.reference)
+        prompt = encode_prompt(tokenizer, asked(example, template))
+        answer = encode_completion(tokenizer, asked(example, template), example.reference)
         if layout.eos == "twice":
             answer = [*answer, answer[-1]]
         if len(prompt) + len(answer) > layout.cutoff and layout.overflow == "leave_out":

@@ -27,10 +27,11 @@ from tangeval.core.study import load_study
 from tangeval.decoding import memory
 from tangeval.decoding.decoder import decode
 from tangeval.engines.local import LocalEngine, check_study
+from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.resolve import resolve
 from tangeval.results import plan
 from tangeval.results.folder import RunFolder
-from tangeval.tasks.tang.prompt import encode_completion, encode_prompt
+from tangeval.tasks.tang.prompt import asked
 from tangeval.tasks.tang.text import as_verse, han
 
 STUDY = """
@@ -120,7 +121,7 @@ def test_greedy_settings_write_one_text_and_it_is_generates(finished, tiny_model
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     for example in resolved.examples("test")[:4]:
-        prompt = encode_prompt(tokenizer, example, "hw5")
+        prompt = encode_prompt(tokenizer, asked(example, "hw5"))
         output = model.generate(
             torch.tensor([prompt]), do_sample=False, max_new_tokens=18, no_repeat_ngram_size=3, pad_token_id=0
         )
@@ -137,7 +138,7 @@ def test_reference_nll_is_the_models_loss_on_the_reference(finished, tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     for example in resolved.examples("test"):
-        prompt = encode_prompt(tokenizer, example, "hw5")
+        prompt = encode_prompt(tokenizer, asked(example, "hw5"))
         answer = [*tokenizer.encode(" " + as_verse(example.reference), add_special_tokens=False), 3]
         labels = torch.tensor([[-100] * len(prompt) + answer])
         with torch.inference_mode():
@@ -196,8 +197,8 @@ def test_a_ban_of_how_every_poem_begins_is_told(study_file, tiny_model, recwarn,
     assert all("after 45 of 45 prompts, since 'T] '" in text or size == 2 for text in told)
     # What is told is what Hugging Face's processor forbids.
     example = resolved.examples("test")[0]
-    prompt = torch.tensor([encode_prompt(tokenizer, example, "hw5")])
-    first = encode_completion(tokenizer, example, "hw5", example.reference)[0]
+    prompt = torch.tensor([encode_prompt(tokenizer, asked(example, "hw5"))])
+    first = encode_completion(tokenizer, asked(example, "hw5"), example.reference)[0]
     scores = torch.zeros(1, len(tokenizer))
     if size:
         scores = NoRepeatNGramLogitsProcessor(size)(prompt, scores)

@@ -27,11 +27,12 @@ from tangeval.core.types import Checkpoint, Example
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.processors import ban_repeats
+from tangeval.engines import base as engine
 from tangeval.models import loading as models
+from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.folder import RunFolder
-from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt
-from tangeval.tasks.tang.text import as_verse, han
+from tangeval.tasks.base import Task
 
 SCHEMA = 1
 KNOBS = ("temperature", "top_k", "top_p")
@@ -187,8 +188,8 @@ def explain_with(
     written = _written(model, tokenizer, resolved, subject, settings)
     tokens, text = written[0].tokens, written[0].text
     if subject.reference:
-        text = as_verse(example.reference)
-        tokens = encode_completion(tokenizer, example, study.prompt, text)
+        text = resolved.task.target(example)
+        tokens = encode_completion(tokenizer, engine.asked(resolved, example), text)
     vocabulary: dict[int, str] = {}
     steps = _steps(model, tokenizer, resolved, subject, settings, tokens, vocabulary)
     return {
@@ -196,8 +197,8 @@ def explain_with(
         "base_model": {"name": resolved.base.name, "fingerprint": resolved.base_fingerprint},
         "checkpoint": {"name": subject.checkpoint.name, "fingerprint": resolved.fingerprints[subject.checkpoint.name]},
         "example_id": example.id, "split": example.split, "prompt": subject.number, "couplet": example.input,
-        "reference": as_verse(example.reference), "follows": "reference" if subject.reference else "setting",
-        "sample": subject.sample, "text": text, "step": _step(vocabulary, tokens, step),
+        "reference": resolved.task.target(example), "follows": "reference" if subject.reference else "setting",
+        "sample": subject.sample, "text": text, "step": _step(resolved.task, vocabulary, tokens, step),
         "setting": _knobs(subject.setting) | {"max_length": subject.setting.max_length},
         "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
         "settings": [_knobs(c) | {"text": w.text, "finish_reason": w.finish} for c, w in zip(settings, written, strict=True)],
@@ -218,10 +219,10 @@ def _temperatures(settings: Sequence[Setting]) -> list[float]:
     )
 
 
-def _step(vocabulary: dict[int, str], tokens: Sequence[int], asked: int | None) -> int:
+def _step(task: Task, vocabulary: dict[int, str], tokens: Sequence[int], asked: int | None) -> int:
     """The step to draw, from 1."""
     if asked is None:
-        return next((place for place, token in enumerate(tokens, 1) if han(vocabulary[token])), 1)
+        return next((place for place, token in enumerate(tokens, 1) if task.characters(vocabulary[token])), 1)
     if not 1 <= asked <= len(tokens):
         raise TangevalError(
             f"--step {asked}: the text has {len(tokens)} steps (tokens); give 1 to {len(tokens)}"
@@ -241,13 +242,13 @@ def _written(
     sequences = list(dict.fromkeys(_token_sequence(setting, key) for setting in settings))
     eos = models.eos_ids(model, tokenizer)
     size = resolved.study.decoding.no_repeat_ngram_size
-    prompt = encode_prompt(tokenizer, subject.example, resolved.study.prompt)
+    prompt = encode_prompt(tokenizer, engine.asked(resolved, subject.example))
     decoded = decode(model, [prompt], sequences, eos=eos, no_repeat_ngram_size=size).tokens
     result = []
     for setting in settings:
         ids = decoded[sequences.index(_token_sequence(setting, key))]
         stopped = ids[-1] in eos
-        text = completion_text(tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
+        text = decode_completion(tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
         result.append(Written(ids, text, "stop" if stopped else "length"))
     return result
 
@@ -261,7 +262,7 @@ def _steps(
     vocabulary: dict[int, str],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The record of every step; the strings of the tokens named in them are added to ``vocabulary``."""
-    prompt = encode_prompt(tokenizer, subject.example, resolved.study.prompt)
+    prompt = encode_prompt(tokenizer, engine.asked(resolved, subject.example))
     history = torch.tensor([prompt + tokens], device=model.device)
     logits = model(input_ids=history[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits[0]
     key = torch.tensor([noise_key(resolved.study.seed, subject.example.id, subject.sample)])

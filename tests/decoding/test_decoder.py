@@ -26,8 +26,9 @@ from tangeval.decoding import memory
 from tangeval.decoding.batch import Shared, Workspace, prefill
 from tangeval.decoding.decoder import decode
 from tangeval.decoding.noise import noise_key
+from tangeval.models.tokens import encode_prompt
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.prompt import encode_prompt
+from tangeval.tasks.tang.prompt import asked
 from tests.support.plain_decoder import plain_decode, sequence_of
 
 EOS = 3
@@ -43,7 +44,7 @@ def prompts(tiny_model):
     """Prompts of different lengths, so that padding has a part in every batch."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     examples = dataset.load("sample").split("test")[:5]
-    ids = [encode_prompt(tokenizer, example, "hw5") for example in examples]
+    ids = [encode_prompt(tokenizer, asked(example, "hw5")) for example in examples]
     assert len({len(i) for i in ids}) > 1
     return ids
 

@@ -27,9 +27,10 @@ from tangeval.core.study import load_study
 from tangeval.decoding.batch import Workspace
 from tangeval.engines import likelihood
 from tangeval.explain import trace as explain
+from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.resolve import resolve
 from tangeval.results.files import write_json
-from tangeval.tasks.tang.prompt import encode_completion, encode_prompt
+from tangeval.tasks.tang.prompt import asked
 from tangeval.tasks.tang.text import han
 
 STUDY = """
@@ -170,7 +171,7 @@ def test_a_page_recomputes_every_setting_from_the_stored_logits(content):
 
 
 def test_the_stored_logits_warp_as_hugging_faces_do(resolved, content, model, tokenizer):
-    prompt = encode_prompt(tokenizer, resolved.dataset.by_id["test-3"], "hw5")
+    prompt = encode_prompt(tokenizer, asked(resolved.dataset.by_id["test-3"], "hw5"))
     tokens = [step["token"] for step in content["steps"]]
     for place, step in enumerate(content["steps"]):
         ids = torch.tensor([prompt + tokens[:place]])
@@ -252,7 +253,7 @@ def test_the_reference_is_as_likely_as_likelihood_says(resolved, model, tokenize
     chosen = subject(resolved, tmp_path, checkpoint="base", reference=True)
     content = explain.explain(resolved, chosen)
     tokens = [step["token"] for step in content["steps"]]
-    assert tokens == encode_completion(tokenizer, chosen.example, "hw5", content["reference"])
+    assert tokens == encode_completion(tokenizer, asked(chosen.example, "hw5"), content["reference"])
     nats = 0.0
     for step in content["steps"]:
         logits = np.array([entry[1] for entry in step["top"]])

@@ -28,11 +28,12 @@ from tangeval.core.study import load_study
 from tangeval.core.types import Load
 from tangeval.models.checkpoints import discover, resolve_base, trained_on
 from tangeval.models.loading import load_model, with_checkpoint
+from tangeval.models.tokens import encode_prompt
 from tangeval.resolve import resolve
 from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import TESTING, TRAINING, TRUTH
-from tangeval.tasks.tang.prompt import encode_prompt, prompt_text
+from tangeval.tasks.tang.prompt import asked, prompt_text
 from tests.support.tiny import make_tiny_model
 
 CONFIGS = Path(train.__file__).parent / "configs"
@@ -163,7 +164,7 @@ def unfinish(folder: Path) -> None:
 
 def completion_loss(model: torch.nn.Module, tokenizer, example) -> tuple[float, int]:
     """Hugging Face's own loss of one unpadded text's completion, summed, and its tokens."""
-    prompt = encode_prompt(tokenizer, example, "hw5")
+    prompt = encode_prompt(tokenizer, asked(example, "hw5"))
     answer = [*tokenizer.encode(f" {example.reference}", add_special_tokens=False), tokenizer.eos_token_id]
     labels = torch.tensor([[IGNORED] * len(prompt) + answer])
     with torch.no_grad():
@@ -302,7 +303,7 @@ def test_the_completion_alone_is_supervised_and_its_eos_too(tiny_model, poems, p
         supervised = labels != IGNORED
         assert torch.equal(labels[supervised], ids[supervised])
         assert tokenizer.decode(labels[supervised]) == f" {example.reference}</s>"
-        assert supervised.nonzero()[0] == len(encode_prompt(tokenizer, example, "hw5"))
+        assert supervised.nonzero()[0] == len(encode_prompt(tokenizer, asked(example, "hw5")))
 
 
 def test_the_loss_of_a_padded_batch_is_hugging_faces(model, tokenizer, poems):

@@ -14,8 +14,9 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.types import Load
 from tangeval.models import loading as model
 from tangeval.models.checkpoints import GEMMA, identity, resolve_base
+from tangeval.models.tokens import encode_prompt
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.prompt import encode_prompt
+from tangeval.tasks.tang.prompt import asked
 from tests.support.tiny import make_tiny_model
 
 gguf = pytest.importorskip("gguf")
@@ -77,8 +78,8 @@ def test_what_was_unpacked_is_what_transformers_reads(file, dtype):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     poem = dataset.load("sample").split("test")[0]
     read = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    ids = encode_prompt(model.load_tokenizer(base), poem, "hw5")
-    assert ids == encode_prompt(read, poem, "hw5")
+    ids = encode_prompt(model.load_tokenizer(base), asked(poem, "hw5"))
+    assert ids == encode_prompt(read, asked(poem, "hw5"))
     assert ids[0] == read.bos_token_id
 
 

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from tangeval.core.types import ASSETS, Example
+from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.prompt import encode_completion, encode_prompt
+from tangeval.tasks.tang.prompt import asked
 from tangeval.tasks.tang.text import as_verse, clauses
 
 TANG_MINI = ASSETS / "tang-mini"
@@ -111,7 +112,10 @@ def test_the_tokenizer_has_special_tokens_of_its_own_and_adds_none(tokenizer):
 
 def test_no_repeat_ngram_size_3_lets_every_completion_begin_with_its_space(tokenizer, sample):
     for example in sample.split("test"):
-        ids = encode_prompt(tokenizer, example, "hw5") + encode_completion(tokenizer, example, "hw5", "")[:1]
+        ids = (
+            encode_prompt(tokenizer, asked(example, "hw5"))
+            + encode_completion(tokenizer, asked(example, "hw5"), "")[:1]
+        )
         trigrams = [tuple(ids[n : n + 3]) for n in range(len(ids) - 2)]
         assert trigrams.count(trigrams[-1]) == 1
 

@@ -3,16 +3,8 @@
 In: an example. Out: a prompt as ``models/tokens.py`` takes it. Knows nothing of tokenizers.
 """
 
-from typing import Any
-
 from tangeval.core.types import Example
-from tangeval.models import tokens
 from tangeval.models.tokens import Prompt
-from tangeval.models.tokens import completion_text as poem_text
-from tangeval.models.tokens import decode_completion as completion_text
-
-Template = str
-__all__ = ["HW5", "SYSTEM", "asked", "completion_text", "encode_completion", "encode_prompt", "poem_text"]
 
 # The wording is the homework's own: a model fine-tuned with it must be asked with it.
 SYSTEM = "You are a helpful assistant and good at writing Tang poem. 你是一個樂於助人的助手且擅長寫唐詩。"
@@ -33,11 +25,3 @@ def chat_messages(example: Example) -> list[dict[str, str]]:
 def asked(example: Example, template: str) -> Prompt:
     """Return the prompt of an example, as a template of the study's has it."""
     return chat_messages(example) if template == "chat" else prompt_text(example)
-
-
-def encode_prompt(tokenizer: Any, example: Example, template: Template) -> list[int]:
-    return tokens.encode_prompt(tokenizer, asked(example, template))
-
-
-def encode_completion(tokenizer: Any, example: Example, template: Template, text: str) -> list[int]:
-    return tokens.encode_completion(tokenizer, asked(example, template), text)

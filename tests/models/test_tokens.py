@@ -8,8 +8,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tangeval.core.errors import TangevalError
 from tangeval.models.checkpoints import resolve_base
+from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.prompt import completion_text, encode_completion, encode_prompt, prompt_text
+from tangeval.tasks.tang.prompt import asked, prompt_text
 
 EXAMPLE = dataset.load("sample").split("test")[0]
 POEM = "不知棟裏雲，去作人間雨。"
@@ -36,17 +37,17 @@ def test_prompt_and_completion_are_the_whole_text_tokenised_at_once(llama2):
     """As the homework tokenises it: prompt, a space, the poem."""
     tokenizer = characters(llama2=llama2)
     whole = tokenizer.encode(f"{prompt_text(EXAMPLE)} {POEM}", add_special_tokens=False)
-    prompt = encode_prompt(tokenizer, EXAMPLE, "hw5")
-    completion = encode_completion(tokenizer, EXAMPLE, "hw5", POEM)
+    prompt = encode_prompt(tokenizer, asked(EXAMPLE, "hw5"))
+    completion = encode_completion(tokenizer, asked(EXAMPLE, "hw5"), POEM)
     assert prompt + completion == [tokenizer.bos_token_id, *whole, tokenizer.eos_token_id]
-    assert completion_text(tokenizer, completion[:-1], cut=False) == POEM
+    assert decode_completion(tokenizer, completion[:-1], cut=False) == POEM
 
 
 def test_text_survives_tang_minis_tokens():
     tokenizer = AutoTokenizer.from_pretrained(resolve_base("tang-mini").source)
-    completion = encode_completion(tokenizer, EXAMPLE, "hw5", POEM)
+    completion = encode_completion(tokenizer, asked(EXAMPLE, "hw5"), POEM)
     assert tokenizer.decode(completion[:1]) == " "
-    assert completion_text(tokenizer, completion[:-1], cut=False) == POEM
+    assert decode_completion(tokenizer, completion[:-1], cut=False) == POEM
 
 
 def byte_level() -> PreTrainedTokenizerFast:
@@ -73,7 +74,7 @@ def byte_fallback() -> PreTrainedTokenizerFast:
 def test_bytes_that_a_cut_leaves_unfinished_are_dropped(make):
     tokenizer = make()
     ids = tokenizer.encode(f" {POEM}")
-    texts = [completion_text(tokenizer, ids[:length], cut=True) for length in range(1, len(ids) + 1)]
+    texts = [decode_completion(tokenizer, ids[:length], cut=True) for length in range(1, len(ids) + 1)]
     assert texts[-1] == POEM
     assert all(POEM.startswith(text) for text in texts)
     assert len(set(texts)) == len(POEM) + 1
@@ -85,7 +86,7 @@ def test_any_tokens_decode_to_text_that_can_be_written(make):
     tokenizer, noise = make(), random.Random(0)
     for _ in range(300):
         ids = [noise.randrange(len(tokenizer)) for _ in range(noise.randrange(1, 30))]
-        text = completion_text(tokenizer, ids, cut=False)
+        text = decode_completion(tokenizer, ids, cut=False)
         assert text.encode("utf-8").decode("utf-8") == text
 
 
@@ -95,13 +96,13 @@ def test_a_template_that_knows_no_system_role_opens_the_question_with_it():
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}"
         "{% endif %}[INST] {{ m.content }} [/INST]{% endfor %}"
     )
-    text = tokenizer.decode(encode_prompt(tokenizer, EXAMPLE, "chat"))
+    text = tokenizer.decode(encode_prompt(tokenizer, asked(EXAMPLE, "chat")))
     assert text.startswith("[INST] You are a helpful assistant")
     assert EXAMPLE.input in text
 
 
 def test_a_tokenizer_without_what_is_needed_is_refused():
     with pytest.raises(TangevalError, match="use prompt: hw5"):
-        encode_prompt(characters(llama2=False), EXAMPLE, "chat")
+        encode_prompt(characters(llama2=False), asked(EXAMPLE, "chat"))
     with pytest.raises(TangevalError, match="no EOS"):
-        encode_completion(characters(llama2=False, eos=None), EXAMPLE, "hw5", POEM)
+        encode_completion(characters(llama2=False, eos=None), asked(EXAMPLE, "hw5"), POEM)
