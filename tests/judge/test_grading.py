@@ -264,7 +264,7 @@ def test_each_text_is_asked_three_times_and_never_again(here, serve, monkeypatch
     assert set(table["prosody"]) == {6}
     assert set(table["fluency"]) == {2}
     assert set(table["fluency_spread"]) == {2}
-    assert re.search(r"reference 6\.00 \[6\.00, 6\.00\] 2\.00 \[2\.00, 2\.00\] 15 of 15 0% 83%", done.out)
+    assert ["reference", "6.00 [6.00, 6.00]", "2.00 [2.00, 2.00]", "15 of 15", "0%", "83%"] in done.table()
     line = kept(here)[0]
     assert line["endpoint"] == f"127.0.0.1:{server.server_port}"
     assert line["usage"] == {"prompt_tokens": 7, "completion_tokens": 5}
@@ -272,7 +272,7 @@ def test_each_text_is_asked_three_times_and_never_again(here, serve, monkeypatch
     server.close()
     again = run_judge(here, server)
     assert again.code == 0, again.err
-    assert "asked 127.0.0.1" in again.out
+    assert "asked for 0" in again.out
     assert written(here).equals(table)
 
 
@@ -282,7 +282,7 @@ def test_a_limit_ends_a_run_and_the_next_goes_on(here, serve):
     done = run_judge(here, server, "--limit", 20)
     assert done.code == 0
     assert len(server.asked) == 20
-    assert f"{total - 20} votes are left beyond --limit 20" in done.out
+    assert f"{total - 20} votes are left beyond --limit" in done.out
     assert written(here)["votes"].max() == 1
     with (here / "results/tiny/judge.jsonl").open("a") as stream:
         stream.write('{"key": "cut')
@@ -356,7 +356,7 @@ def test_broken_answers_are_kept_counted_and_not_asked_again(here, serve):
     table = written(here)
     assert table["parsed"].sum() == table["prosody"].notna().sum() >= 1
     assert "1 of 15" in done.out
-    assert "0 of 15 100%" in done.out
+    assert ["0 of 15", "100%"] in [row[3:5] for row in done.table()]
     assert "no vote could be read for" in done.out
     assert "they are missing above" in done.out
     run_judge(here, server)
@@ -568,8 +568,8 @@ def test_transformers_serve_is_asked_each_vote_once(here, served_by_transformers
     assert (served(), len(kept(here))) == (total, total)
     third = run_it()
     assert served() == total
-    assert "asked 127.0.0.1" in third.out
-    assert "reference 0 of 15 100%" in third.out
+    assert "asked for 0" in third.out
+    assert ["reference", "0 of 15", "100%"] in [[row[0], *row[3:5]] for row in third.table()]
     table = written(here)
     assert table[["prosody", "fluency"]].isna().all(axis=None)
     assert set(table["votes"]) == {2}
