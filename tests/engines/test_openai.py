@@ -227,7 +227,8 @@ def test_a_study_runs_from_a_notebook_whose_own_loop_is_running(serve, tmp_path)
     (tmp_path / "served.yaml").write_text(STUDY.format(url=serve().url))
 
     async def cell():
-        return package.run(tmp_path / "served.yaml", *SMALL, out=tmp_path / "out", assume_unseen=True)
+        options = package.Options(out=tmp_path / "out", assume_unseen=True)
+        return package.run(tmp_path / "served.yaml", *SMALL, options=options)
 
     assert len(asyncio.run(cell()).generations) == POEMS * SAMPLES
 
