@@ -45,7 +45,7 @@ TURN = """async (place) => {
     document.querySelector(place).scrollIntoView();
     await new Promise((done) => setTimeout(done, 1500));
     const times = [], painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-    for (const slider of document.querySelectorAll("#knobs input:enabled"))
+    for (const slider of document.querySelectorAll("#knobs input[type=range]:enabled"))
         for (let step = 0; step <= Number(slider.max); step++) {
             const began = performance.now();
             slider.value = step;
@@ -97,7 +97,9 @@ def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path)
     letters = "".join(han(e.reference) for e in data.split("train"))
     batches, scores = [], []
     for name, sample in product(names, samples):
-        batch = Batch(f"{name}-{sample}", name, "", tuple(e.id for e in examples), (sample,), settings)
+        batch = Batch(
+            f"b{names.index(name)}_{sample}", name, "", tuple(e.id for e in examples), (sample,), settings
+        )
         keys = pd.DataFrame(
             [
                 (e.split, e.id, c.temperature, c.top_k, c.top_p, c.max_length)
@@ -176,7 +178,7 @@ def turn_sliders(page: Path) -> None:
             tab.goto(f"{page.resolve().as_uri()}#tab=explore")
             tab.wait_for_selector("[data-ready]", state="attached")
             opened = time.perf_counter() - began
-            moved = {place: tab.evaluate(TURN, place) for place in ("#knobs-title", "#curves", "#heat")}
+            moved = {place: tab.evaluate(TURN, place) for place in ("#knobs", "#curves", "#heat")}
     except NoBrowserError as error:
         print(f"sliders not measured: {error}")
         return
