@@ -94,11 +94,7 @@ def halve(resolved: ResolvedStudy, folder: Path, watch: Watch) -> dict[str, Any]
 
 
 def _best_checkpoint(
-    resolved: ResolvedStudy,
-    run: RunFolder,
-    rule: Selection,
-    engine: Engine,
-    watch: Watch,
+    resolved: ResolvedStudy, run: RunFolder, rule: Selection, engine: Engine, watch: Watch
 ) -> Checkpoint:
     """The checkpoint that the rule chooses, of those that did not see the split."""
     unseen = tuple(c for c in resolved.checkpoints if not (resolved.seen(c) or {}).get(rule.split))

@@ -245,6 +245,16 @@ def read_columns(
     return frame.astype(dict.fromkeys(words, "category"))
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the columns of a Parquet file.
+
+    Raises:
+        TangevalError: the file is damaged.
+    """
+    with _reading(path):
+        return list(pq.read_schema(path).names)
+
+
 def read_row_groups(path: Path, wanted: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
     """Yield the rows that have every ``wanted`` column's value, a row group at a time.
 

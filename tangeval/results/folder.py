@@ -157,6 +157,11 @@ class RunFolder:
         said = files.read_json(self.manifest_file)
         return isinstance(said, dict) and said.get("schema") == schema2.SCHEMA
 
+    @property
+    def _old_scores(self) -> bool:
+        """Whether its scores are as schema 2 had them: `tangeval summarize` writes them anew."""
+        return self._old and schema2.scores(files.column_names(self._scores()))
+
     def read_json(self, file: Path) -> Any:
         """Return what one of its JSON files says, or None where there is no such file."""
         content = files.read_json(file)
@@ -196,7 +201,7 @@ class RunFolder:
 
     def scores(self, checkpoint: str | None = None, split: str | None = None) -> Iterator[pd.DataFrame]:
         """Return the scores, or those of one checkpoint or split, in parts of whole examples, in their order."""
-        if checkpoint == RANDOM and self._old:
+        if checkpoint == RANDOM and self._old_scores:
             checkpoint = schema2.FLOOR
         wanted = {"checkpoint": checkpoint, "split": split}
         some = {column: value for column, value in wanted.items() if value is not None}
@@ -204,7 +209,7 @@ class RunFolder:
 
     def columns(self, names: Sequence[str], **wanted: Any) -> pd.DataFrame:
         """Return some columns of the scores that have each ``wanted`` column's value; text as categories."""
-        names = schema2.columns(names) if self._old else names
+        names = schema2.columns(names) if self._old_scores else names
         return self._frame(files.read_columns(self._scores(), names, _EXAMPLE, wanted))
 
     def _scores(self) -> Path:

@@ -86,15 +86,9 @@ def read_plan(run: RunFolder) -> list[Batch]:
             for grid in content["grids"]
         ]
         batches = [
-            Batch(
-                b["id"],
-                b["checkpoint"],
-                b["cache_key"],
-                tuple(b["examples"]),
-                tuple(b["samples"]),
-                grids[b["grid"]],
-            )
+            Batch(name, checkpoint, key, tuple(b["examples"]), tuple(b["samples"]), grids[b["grid"]])
             for b in content["batches"]
+            for name, checkpoint, key in [(b["id"], b["checkpoint"], b["cache_key"])]
         ]
         strange = [batch.id for batch in batches if not _BATCH_ID.fullmatch(batch.id)]
     except (LookupError, TypeError, AttributeError, ValueError) as error:
@@ -149,12 +143,10 @@ def build_manifest(
     hardware: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the manifest: what was run, on what, by which versions."""
-    asked = resolved.study.content()
-    for key in (
-        "engine",
-        "cache_dir",
-    ):  # where and by whom it is made: what of it counts is in the cache keys
-        asked.pop(key, None)
+    # Where and by whom it is made is left out: what of it counts is in the cache keys.
+    asked = {
+        key: value for key, value in resolved.study.content().items() if key not in ("engine", "cache_dir")
+    }
     return {
         "schema": SCHEMA,
         "tangeval": __version__,

@@ -55,6 +55,11 @@ def columns(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(old.get(name, name) for name in names))
 
 
+def scores(columns: Sequence[str]) -> bool:
+    """Return whether these are the columns of its scores."""
+    return not set(_FEWER) <= set(columns)
+
+
 def csv(data: bytes) -> bytes:
     """Return a CSV file, its numbers as they are written."""
     table = frame(pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tangeval import api
 from tangeval.analysis import compare, select, summarize
 from tangeval.results.files import read_json
 from tangeval.results.folder import RunFolder
@@ -64,6 +65,21 @@ def test_the_same_is_chosen_again(folder):
     assert after["checkpoint"].pop("corrected") == pytest.approx(before["checkpoint"].pop("corrected"))
     assert after["checkpoint"] == before["checkpoint"]
     assert after["validation"]["bleu"] == pytest.approx(before["validation"]["bleu"])
+
+
+def test_it_is_scored_summarised_and_shown_again(folder, monkeypatch):
+    """`tangeval summarize` writes scores in today's words into a folder whose manifest is of schema 2."""
+    monkeypatch.chdir(OLD.parents[2])
+    before = folder.read_table("checkpoints").set_index(["checkpoint", "split"])
+    api.summarize(folder.path)
+    after = folder.read_table("checkpoints").set_index(["checkpoint", "split"])
+    pd.testing.assert_frame_equal(
+        after.loc[["base", "checkpoint-24"]], before.loc[["base", "checkpoint-24"]], rtol=1e-6
+    )
+    assert len(folder.read_table("variance")) > 20
+    page, _ = api.report(folder.path)
+    assert page.is_file()
+    assert next(folder.scores("random", "test"))["checkpoint"].eq("random").all()
 
 
 def test_its_checkpoints_and_baselines_are_compared(folder):
