@@ -35,7 +35,6 @@ from tangeval.core.knobs import Setting
 from tangeval.core.types import Checkpoint, Example, Load
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
-from tangeval.decoding.memory import measure as measure_rows
 from tangeval.decoding.noise import noise_key
 from tangeval.decoding.shared_prefix import bare
 from tangeval.models import loading as models
@@ -94,6 +93,7 @@ def main() -> None:
     add("--loop", type=int, default=12, help="outputs that (a) is timed on; 0 leaves it out")
     add("--batches", type=int, default=4, help="settings that (b) is timed on; 0 leaves it out")
     add("--only-d", action="store_true", help="leave (c) out")
+    add("--batch", type=int, help="sequences a batch; by default all on a GPU, halved until they fit")
     add("--memory-gib", type=float, help="the GPU memory that (c) and (d) may take")
     add("--growth", action="store_true", help="time (d) for 1, 4, 16 times as much")
     add("--texts", action="store_true", help="compare the texts of other ways to compute the same")
@@ -138,9 +138,13 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.memory_gib:
         total = torch.cuda.get_device_properties(model.device).total_memory
         torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
-    batches, report["planned"] = plan(model, task, sequences, options.memory_gib)
     workspace = Workspace(compile=fast.compile)
     with models.with_checkpoint(model, checkpoint, fast) as adapted:
+        few = sequences[:: max(1, len(sequences) // 20)]  # libraries and kernels wake up
+        decode(adapted, task.prompts, few, eos=task.eos, no_repeat_ngram_size=3)
+        first, batches = plan(adapted, task, sequences, workspace, options.batch)
+        say(f"(d) {first:.1f} s the first time, in {len(batches)} batches")
+        report |= {"first_seconds": first, "sequences_a_batch": len(batches[0])}
         texts = time_engine(adapted, task, batches, workspace, report, options)
         yield report
         if options.profile:
@@ -150,7 +154,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield report
     if options.growth:
         report["growth"] = {}
-        for kind, row in grow(model, checkpoint, fast, task, options):
+        for kind, row in grow(model, checkpoint, fast, task, options, len(batches[0])):
             report["growth"].setdefault(kind, []).append(row)
             yield report
     if options.texts:
@@ -201,12 +205,7 @@ def time_engine(
     report: dict[str, Any],
     options: argparse.Namespace,
 ) -> list[list[int]]:
-    """(d) twice, (c), and a profile of (d), into ``report``; returns (d)'s tokens, sequence by stream."""
-    sequences = [sequence for batch in batches for sequence in batch]
-    few = sequences[:: max(1, len(sequences) // 20)]
-    decode(model, task.prompts, few, eos=task.eos, no_repeat_ngram_size=3)  # warm-up: libraries, kernels
-    first, _ = timed(run, model, task, batches, workspace, told=True)
-    say(f"(d) {first:.1f} s the first time, in {len(batches)} batches")
+    """(d) and (c), into ``report``; returns (d)'s tokens, sequence by sequence."""
     ways, texts = report["ways"], []
     for name in ("d",) if options.only_d else ("d", "c"):
         reset_peak()
@@ -218,28 +217,34 @@ def time_engine(
         say(f"({name}) {seconds:.1f} s")
         if name == "d":
             floor = roofline(model, task.prompts, rows)
-            ways["d"] |= {
-                "first_seconds": first, "roofline_seconds": floor, "roofline_share": floor / seconds
-            }  # fmt: skip
+            ways["d"] |= {"roofline_seconds": floor, "roofline_share": floor / seconds}
             texts = tokens
     return texts
 
 
-def plan(
-    model: Any, task: Task, sequences: list[TokenSequence], memory_gib: float | None
-) -> tuple[list[list[TokenSequence]], dict[str, float]]:
-    """Cut the sequences into batches that fit, as a study is: on a GPU by what a row was measured to cost."""
-    most: int = _CPU_BATCH
-    said: dict[str, float] = {}
-    if torch.cuda.is_available():
-        cost, free = measure_rows(model, max(task.prompts, key=len))
-        if memory_gib:
-            free = min(free, memory_gib * 2**30 - torch.cuda.memory_allocated())
-        most = cost.sequences(task.max_length, free)
-        said = {"row_bytes": cost.fixed, "token_bytes": cost.token, "free_gib": free / 2**30}
+def cut(sequences: Sequence[TokenSequence], most: int) -> list[Sequence[TokenSequence]]:
+    """Return the sequences in as few batches of equal size as have at most ``most``."""
     size = -(-len(sequences) // -(-len(sequences) // most))
-    said["sequences_a_batch"] = size
-    return [sequences[i : i + size] for i in range(0, len(sequences), size)], said
+    return [sequences[i : i + size] for i in range(0, len(sequences), size)]
+
+
+def plan(
+    model: Any, task: Task, sequences: Sequence[TokenSequence], workspace: Workspace, most: int | None
+) -> tuple[float, list[Sequence[TokenSequence]]]:
+    """Decode once in batches of ``most``, halved until they fit; return the seconds and the batches that did."""
+    most = most or (len(sequences) if torch.cuda.is_available() else _CPU_BATCH)
+    while True:
+        batches = cut(sequences, most)
+        try:
+            return timed(run, model, task, batches, workspace, told=True)[0], batches
+        except torch.OutOfMemoryError:
+            if most == 1:
+                raise
+        # Outside of the handler: the traceback would keep what was allocated.
+        say(f"{most:,} sequences do not fit")
+        most = -(-most // 2)
+        workspace.clear()
+        torch.cuda.empty_cache()
 
 
 def run(
@@ -282,7 +287,7 @@ def generated(
 
 
 def grow(
-    model: Any, checkpoint: Checkpoint, load: Load, task: Task, options: argparse.Namespace
+    model: Any, checkpoint: Checkpoint, load: Load, task: Task, options: argparse.Namespace, most: int
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Seconds and rows of (d) for 1, 4 and 16 times as many settings, samples, checkpoints, each loaded anew."""
     for kind, times in product(("settings", "samples", "checkpoints"), (1, 4, 16)):
@@ -290,7 +295,7 @@ def grow(
         # 16 times the samples would be more than anyone asks for: it begins at a quarter.
         samples = max(1, options.samples // 4) * times if kind == "samples" else options.samples
         sequences, workspace, rows = task.sequences(settings, samples), Workspace(compile=load.compile), 0
-        batches, _ = plan(model, task, sequences, options.memory_gib)
+        batches = cut(sequences, most)
         began = time.perf_counter()
         for _ in range(times if kind == "checkpoints" else 1):
             with models.with_checkpoint(model, checkpoint, load) as adapted:
@@ -310,7 +315,7 @@ def compare_texts(
     checkpoint: Checkpoint,
     load: Load,
     task: Task,
-    batches: list[list[TokenSequence]],
+    batches: Sequence[Sequence[TokenSequence]],
     texts: Sequence[Sequence[int]],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The share of outputs that other ways to compute the same leave as they are, and where the others part."""
@@ -447,7 +452,7 @@ def show(report: dict[str, Any]) -> None:
     d = ways["d"]
     console.print(
         f"(d): {d['tokens']:,} tokens in {d['steps']} steps of {d['batches']} batches; the first time "
-        f"{d['first_seconds']:.1f} s; {d['roofline_share']:.0%} of the roofline floor",
+        f"{report['first_seconds']:.1f} s; {d['roofline_share']:.0%} of the roofline floor",
         highlight=False,
     )
     for name, found in report.get("texts", {}).items():

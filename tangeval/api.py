@@ -8,7 +8,6 @@ In: study files and results folders. Out: files in the folder, and what was foun
 Prints nothing. Slow libraries are imported by the functions that use them.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -36,16 +35,17 @@ from tangeval.generation import Pending
 from tangeval.models.checkpoints import Skipped, discover, trained_on
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
-from tangeval.results import remote
+from tangeval.results import explained, remote
 from tangeval.results.files import exclusive_lock, no_url, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
 from tangeval.tasks.base import Dataset, duplicates, leaks
 
 if TYPE_CHECKING:
-    from tangeval.explain.trace import Asked, Subject
+    from tangeval.explain.subject import Asked, Subject
     from tangeval.judge.asking import Judge
     from tangeval.judge.grading import Graded, Wanted
+    from tangeval.results.explained import Explained
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "compare", "data",
@@ -246,7 +246,7 @@ def explain(
     step: int | None = None,
     options: Options = Options(),
     watch: Watch = Watch(),
-) -> "tuple[Subject, dict[str, Any], Path]":
+) -> "tuple[Subject, Explained, Path]":
     """Run one checkpoint on one example; return what was asked for, what ``explain.json`` says, and its folder.
 
     ``step`` is the token to begin with, from 1 (default: the first character); ``options.out`` the folder
@@ -256,16 +256,16 @@ def explain(
     resolved = _resolved(study, overrides, options)
     needs_logits(resolved, "explain")
     with needs("explaining"):
+        from tangeval.explain import subject as subjects
         from tangeval.explain import trace
     folder = Path("results") / resolved.study.name
-    subject = trace.find(resolved, folder, asked)
+    subject = subjects.find(resolved, folder, asked)
     with watch.working(f"running {subject.checkpoint.name} on {subject.example.id}"):
         content = trace.explain(resolved, subject, step)
-    out = Path(options.out or RunFolder(folder).explain / subject.example.id)
-    write_text(out / "explain.json", json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
-    if (
-        out.parent == RunFolder(folder).explain and RunFolder(folder).page.is_file()
-    ):  # it shows what is explained
+    run = RunFolder(folder)
+    out = Path(options.out or run.explain / subject.example.id)
+    write_text(out / explained.FILE, content.as_json())
+    if out.parent == run.explain and run.page.is_file():  # it shows what is explained
         report(folder, watch=watch)
     return subject, content, out
 

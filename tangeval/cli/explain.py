@@ -40,10 +40,7 @@ def explain(
     """Show one poem's next-character distributions, what each knob leaves of them, and what noise picks."""
     from tangeval import api
     from tangeval.cli import render
-    from tangeval.core.libraries import needs
-
-    with needs("explaining"):
-        from tangeval.explain.trace import Asked
+    from tangeval.explain.subject import Asked
 
     asked = Asked(of.prompt, of.split, of.checkpoint, tuple(of.setting or ()), of.sample, of.reference)
     options = api.Options(out=out, allow_pickle=allow_pickle)

@@ -22,11 +22,12 @@ from tangeval.reporting.tables import rich_table
 if TYPE_CHECKING:
     from tangeval.api import Data, Results, Scored
     from tangeval.core.types import Checkpoint
-    from tangeval.explain.trace import Subject
+    from tangeval.explain.subject import Subject
     from tangeval.generation import Pending
     from tangeval.judge.grading import Graded
     from tangeval.models.checkpoints import Skipped
     from tangeval.resolve import ResolvedStudy
+    from tangeval.results.explained import Explained
 
 _LONG = 24  # characters of a name beyond which a letter stands for it in a table
 
@@ -262,16 +263,14 @@ def show_graded(console: SafeConsole, graded: "Graded", title: str, votes: int) 
     console.say("every output is in judge.csv, every answer in judge.jsonl")
 
 
-def show_explained(
-    console: SafeConsole, subject: "Subject", content: Mapping[str, Any], folder: Path
-) -> None:
+def show_explained(console: SafeConsole, subject: "Subject", content: "Explained", folder: Path) -> None:
     """Whose text it is, the text, and where its steps are."""
     setting = knobs(subject.setting.as_dict())
     console.say(
         f"{subject.example.id} on {subject.checkpoint.name}, {setting}, sample {subject.sample} ({subject.why})"
     )
-    console.say(content["couplet"] + content["text"])
-    console.say(f"{len(content['steps'])} steps: {folder / 'explain.json'}")
+    console.say(content.input + content.text)
+    console.say(f"{len(content.steps)} steps: {folder / 'explain.json'}")
 
 
 # What is there

@@ -13,6 +13,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -153,6 +154,30 @@ def prefill(
     return logits, Copied(model, history, name, cache, room, sum(most))
 
 
+@dataclass
+class Limit:
+    """How many sequences memory holds at once, as far as it ran out.
+
+    What was too many is tried again after 2, 4, 8 … calls in which nothing failed: another process
+    may have held the memory.
+    """
+
+    too_many: int | None = None  #: the smallest number that memory did not hold
+    fitted: int | None = None  #: the largest number that it held since
+    failures: int = 0
+    wait: int = 0
+
+    def begin(self) -> None:
+        """Count a call."""
+        self.wait -= 1
+        if self.wait < 0:
+            self.too_many = self.fitted = None
+
+    def failed(self, sequences: int) -> None:
+        self.failures += self.too_many is None
+        self.too_many, self.fitted, self.wait = sequences, None, 2**self.failures
+
+
 class Workspace:
     """Buffers and recorded steps that one decode leaves for the next of its shape.
 
@@ -162,7 +187,7 @@ class Workspace:
     def __init__(self, *, compile: bool = False) -> None:
         self.compile = compile
         self._buffers: _Buffers | None = None
-        self.too_many: int | None = None  #: sequences that memory did not hold
+        self.limit = Limit()
 
     def take(self, model: Any, cache: Any, shape: Shape) -> "_Buffers":
         """Return buffers that hold at least this much: the last decode's, or new ones."""

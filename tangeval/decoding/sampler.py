@@ -102,7 +102,7 @@ def choose(
     if logits.is_cuda and draw and logits.shape[1] >= CANDIDATES[0]:
         cutting, mass = len(token) - other, 0
         part = slice(greedy, cutting)
-        values, ids = _descending(logits, CANDIDATES[0])
+        values, ids = descending(logits, CANDIDATES[0])
         draw(logits, values, ids, sequences[part], temperatures, step_seeds(keys, step), token[part])
     elif whole:
         part = slice(greedy, cutting)
@@ -182,7 +182,7 @@ def _choose_from_top(
 ) -> tuple[Tensor, Tensor]:
     """The winner among each row's largest logits, and whether those were enough to tell."""
     rows, row_of = sequences.row.unique(return_inverse=True)
-    values, ids = _descending(logits[rows], candidates)
+    values, ids = descending(logits[rows], candidates)
     sequences = replace(sequences, row=row_of)
 
     # One warped, cumulated distribution for each row and temperature.
@@ -204,8 +204,8 @@ def _choose_from_top(
     return ids[row_of, leader[member, top.kept - 1]], sure
 
 
-def _descending(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest of each row and their ids, ties by falling id.
+def descending(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the ``count`` largest of each row and their ids, ties by falling id.
 
     Transformers' top-p sorts ascending and drops from the front, so of tied tokens it
     drops those with the smallest ids first.

@@ -127,7 +127,7 @@ class LocalEngine:
     def do(self, job: Job, on_progress: OnProgress) -> Done:
         """Return one job done; its checkpoint stays on the model."""
         made: pd.DataFrame | list[ReferenceNLL] | UnusableError
-        began, before = time.perf_counter(), self.workspace.too_many
+        began, before = time.perf_counter(), self.workspace.limit.too_many
         try:
             model = self._with(job.checkpoint)
             began = time.perf_counter()
@@ -136,8 +136,8 @@ class LocalEngine:
             self._drop_base()  # peft leaves on the model what it had loaded before it failed
             made = UnusableError(str(error))  # the error's own traceback would keep the model
         loading, self._loading = self._loading, None
-        too_many = self.workspace.too_many
-        fitted = (too_many + 1) // 2 if too_many and too_many != before else None
+        limit = self.workspace.limit
+        fitted = limit.fitted if limit.too_many not in (None, before) else None
         return Done(job, made, time.perf_counter() - began, loading, fitted)
 
     def _with(self, checkpoint: Checkpoint) -> Any:

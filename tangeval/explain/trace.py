@@ -1,369 +1,281 @@
-"""One poem, token by token: what the model offers, what the knobs leave of it, what noise picks.
+"""One text, token by token: what the model offers, what each knob leaves of it, what noise picks.
 
-In: a resolved study and what to look at (checkpoint, poem, setting, sample). Out: the content of
-``explain.json`` (docs/explain.md), in plain values: the pictures and the page are drawn from it
-without a model. Knows nothing of pictures.
+In: a resolved study and what to look at (checkpoint, example, setting, sample). Out: the content of
+``explain.json`` (``results/explained.py``). Knows nothing of the page that shows it.
 
-Texts are the engine's; the logits of all their steps come from one pass over prompt and text.
+Texts are the engine's; the logits of all their steps come from one pass over prompt and text, and
+go through the engine's own warpers.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tangeval import __version__
-from tangeval.core.config import named_numbers, validated
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES, Setting
+from tangeval.core.knobs import AXES, KNOB, KNOBS, Setting
 from tangeval.core.study import Decoding
-from tangeval.core.types import Checkpoint, Example
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.processors import ban_repeats
-from tangeval.engines import base as engine
-from tangeval.models import loading as models
+from tangeval.decoding.sampler import descending
+from tangeval.decoding.warpers import Candidates, cut
+from tangeval.engines.base import asked
+from tangeval.explain.subject import Subject
+from tangeval.models import loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.folder import RunFolder
-from tangeval.tasks.base import Task
+from tangeval.results.explained import (
+    LIKELIEST,
+    Candidate,
+    Explained,
+    ExplainedSetting,
+    Pick,
+    Source,
+    Stage,
+    Step,
+    Turn,
+)
 
-SCHEMA = 1
-KNOBS = ("temperature", "top_k", "top_p")
-STORED = 200  # logits kept of each step; the rest is summed up
-#: Temperatures at which the rest is summed up beside the settings' own, so that a slider can stand there.
-FINE = tuple(tenths / 10 for tenths in range(1, 21))
+#: The knobs that change a distribution, in the order in which they are applied.
+TURNED = tuple(knob.name for knob in KNOBS if knob.kind in ("scale", "cut"))
 _VALUES = 7  # of a knob that are looked at
-_Floats = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is explained. With ``reference`` the steps follow the poet's text, else what the setting writes."""
-
-    checkpoint: Checkpoint
-    example: Example
-    number: int  #: the poem's place in its split, from 1
-    setting: Setting
-    sample: int = 0
-    reference: bool = False
-    why: str = ""  #: where checkpoint and setting come from
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A subject as a user names it; what is None is taken from the study's selection."""
-
-    prompt: str
-    split: str = "test"
-    checkpoint: str | None = None
-    knobs: tuple[str, ...] = ()
-    sample: int = 0
-    reference: bool = False
-
-
-@dataclass(frozen=True)
-class Written:
-    """What one setting writes: its tokens, EOS among them, and as ``generations`` has them text and finish reason."""
-
-    tokens: list[int]
-    text: str
-    finish: str
-
-
-@dataclass(frozen=True)
-class Rest:
-    """The allowed tokens that are not stored, at one temperature; all of ``logit / temperature``.
-
-    ``log_sum`` is the log of their summed exponentials, ``mean`` the mean under the distribution
-    over them, ``pick`` the one that noise likes best, ``score`` its value with the noise added.
-    """
-
-    log_sum: float
-    mean: float
-    pick: int
-    score: float
-
-
-def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
-    """Return the subject that ``asked`` names.
-
-    Checkpoint and setting are those that ``tangeval select`` chose in ``folder``, if the study has
-    them; else the last checkpoint and the first setting. ``knobs`` (``top_k=5``) change the setting.
-
-    Raises:
-        TangevalError: there is no such poem, checkpoint or knob; it names those there are.
-    """
-    chosen = RunFolder(folder).selection or {}
-    names = {checkpoint.name: checkpoint for checkpoint in resolved.checkpoints}
-    selected = chosen.get("checkpoint", {}).get("checkpoint")
-    name = asked.checkpoint or (selected if selected in names else resolved.checkpoints[-1].name)
-    whence = ["asked for" if asked.checkpoint else "selected" if name == selected else "the last"]
-    if name not in names:
-        raise TangevalError(f"--checkpoint {name}: there is none of that name; there are {', '.join(names)}")
-    number, example = _poem(resolved, asked)
-    settings = resolved.study.decoding.settings()
-    picked = settings[0]
-    if own := chosen.get("setting"):
-        picked = Setting.from_row(own)
-    known = bool(own) and picked in settings
-    setting = _changed(picked if known else settings[0], asked.knobs)
-    whence += ["selected" if known else "the grid's first", *["changed by --setting"] * bool(asked.knobs)]
-    why = f"checkpoint: {whence[0]}; setting: {', '.join(whence[1:])}"
-    return Subject(names[name], example, number, setting, asked.sample, asked.reference, why)
-
-
-def _poem(resolved: ResolvedStudy, asked: Asked) -> tuple[int, Example]:
-    examples = resolved.examples(asked.split)
-    if asked.prompt.isdecimal() and 1 <= int(asked.prompt) <= len(examples):
-        return int(asked.prompt), examples[int(asked.prompt) - 1]
-    for number, example in enumerate(examples, 1):
-        if example.id == asked.prompt:
-            return number, example
-    raise TangevalError(
-        f"--prompt {asked.prompt}: the {asked.split} split has {len(examples)} poems; give a number from 1 to "
-        f"{len(examples)}, or an id such as {examples[0].id}"
-    )
-
-
-def _changed(setting: Setting, knobs: Sequence[str]) -> Setting:
-    """The setting with knobs changed in it (``top_k=5``)."""
-    names = list(AXES)
-    changes = named_numbers(knobs, "--setting", "top_k=5")
-    if unknown := set(changes) - set(names):
-        raise TangevalError(f"--setting {min(unknown)}: there is no such knob; there are {', '.join(names)}")
-    (result,) = validated(Decoding, setting.as_dict() | changes, Path("--setting")).settings()
-    return result
 
 
 def around(setting: Setting, decoding: Decoding) -> dict[str, list[Setting]]:
     """Return, for each knob, ``setting`` with every value of the study's grid (at most seven), what cuts least last."""
     rows = {}
-    for knob in KNOBS:
-        grid = set(getattr(decoding, knob)) - {getattr(setting, knob)}
-        values = sorted(
-            {getattr(setting, knob), *_handful(sorted(grid))}, key=lambda v: (knob == "top_k" and v == 0, v)
-        )
-        rows[knob] = [setting.changed(**{knob: value}) for value in values]
+    for name in TURNED:
+        own = getattr(setting, name)
+        others = sorted(set(decoding.values(name)) - {own})
+        places = np.linspace(0, len(others) - 1, min(len(others), _VALUES - 1)).round().astype(int)
+        values = {own, *(others[place] for place in places)}
+        rows[name] = [setting.changed(**{name: value}) for value in KNOB[name].by_strength(values)]
     return rows
 
 
-def _handful(values: list[float]) -> list[float]:
-    """Some of ``values``, evenly spread, both ends among them."""
-    places = np.linspace(0, len(values) - 1, min(len(values), _VALUES - 1)).round().astype(int)
-    return [values[place] for place in places]
-
-
-def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) -> dict[str, Any]:
-    """Return the content of ``explain.json``; ``step`` (from 1) is the one to draw, by default the first character.
+def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) -> Explained:
+    """Return the content of ``explain.json``; ``step`` (from 1) is the one to show, by default the first character.
 
     Raises:
         TangevalError: the model cannot be loaded, or the text has no such step.
     """
     load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
-    tokenizer = models.load_tokenizer(resolved.base)
-    base = None if subject.checkpoint.kind == "full" else models.load_model(resolved.base, load)
-    with models.with_checkpoint(base, subject.checkpoint, load) as model:
-        return explain_with(model, tokenizer, resolved, subject, step)
+    tokenizer = loading.load_tokenizer(resolved.base)
+    base = None if subject.checkpoint.kind == "full" else loading.load_model(resolved.base, load)
+    with loading.with_checkpoint(base, subject.checkpoint, load) as model:
+        return Trace(model, tokenizer, resolved, subject).content(step)
 
 
-@torch.inference_mode()
-def explain_with(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    resolved: ResolvedStudy,
-    subject: Subject,
-    step: int | None = None,
-) -> dict[str, Any]:
-    """``explain``, with a model that is loaded already."""
-    study, example = resolved.study, subject.example
-    rows = around(subject.setting, study.decoding)
-    settings = list(dict.fromkeys([subject.setting, *(setting for row in rows.values() for setting in row)]))
-    written = _written(model, tokenizer, resolved, subject, settings)
-    tokens, text = written[0].tokens, written[0].text
-    if subject.reference:
-        text = resolved.task.target(example)
-        tokens = encode_completion(tokenizer, engine.asked(resolved, example), text)
-    vocabulary: dict[int, str] = {}
-    steps = _steps(model, tokenizer, resolved, subject, settings, tokens, vocabulary)
-    return {
-        "schema": SCHEMA, "tangeval": __version__, "study": study.name, "seed": study.seed,
-        "base_model": {"name": resolved.base.name, "fingerprint": resolved.base_fingerprint},
-        "checkpoint": {"name": subject.checkpoint.name, "fingerprint": resolved.fingerprints[subject.checkpoint.name]},
-        "example_id": example.id, "split": example.split, "prompt": subject.number, "couplet": example.input,
-        "reference": resolved.task.target(example), "follows": "reference" if subject.reference else "setting",
-        "sample": subject.sample, "text": text, "step": _step(resolved.task, vocabulary, tokens, step),
-        "setting": _knobs(subject.setting) | {"max_length": subject.setting.max_length},
-        "no_repeat_ngram_size": study.decoding.no_repeat_ngram_size,
-        "settings": [_knobs(c) | {"text": w.text, "finish_reason": w.finish} for c, w in zip(settings, written, strict=True)],
-        "knobs": {knob: [settings.index(setting) for setting in row] for knob, row in rows.items()},
-        "temperatures": _temperatures(settings), "steps": steps,
-        "vocabulary": {str(token): vocabulary[token] for token in sorted(vocabulary)},
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Trace:
+    """A subject under every setting that one turn of a knob reaches, by a model that is loaded."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    resolved: ResolvedStudy
+    subject: Subject
+
+    @torch.inference_mode()
+    def content(self, step: int | None = None) -> Explained:
+        """Return what ``explain`` does."""
+        resolved, subject, example = self.resolved, self.subject, self.subject.example
+        study, settings = resolved.study, self._settings
+        written = list(self._written())
+        tokens, text = written[0][0], written[0][1].text
+        if subject.reference:
+            text = resolved.task.target(example)
+            tokens = encode_completion(self.tokenizer, asked(resolved, example), text)
+        steps = list(self._steps(tokens))
+        named = {token for each in steps for token in (each.token, *(one.id for one in each.candidates))}
+        vocabulary = {token: token_text(self.tokenizer, token) for token in sorted(named)}
+        fixed = {knob.name: getattr(study.decoding, knob.name) for knob in KNOBS if not knob.axis}
+        return Explained(
+            tangeval=__version__, study=study.name, seed=study.seed,
+            base_model=Source(name=resolved.base.name, fingerprint=resolved.base_fingerprint),
+            checkpoint=Source(
+                name=subject.checkpoint.name, fingerprint=resolved.fingerprints[subject.checkpoint.name]
+            ),
+            example_id=example.id, split=example.split, number=subject.number, input=example.input,
+            reference=resolved.task.target(example), follows="reference" if subject.reference else "setting",
+            sample=subject.sample, text=text, step=self._first(vocabulary, tokens, step),
+            setting=subject.setting.as_dict() | fixed, settings=[each for _, each in written],
+            knobs=[Turn(name=name, settings=[settings.index(each) for each in row])
+                   for name, row in self._rows.items()],
+            steps=steps, vocabulary=vocabulary,
+        )  # fmt: skip
+
+    def _first(self, vocabulary: dict[int, str], tokens: Sequence[int], step: int | None) -> int:
+        """The step to show first, from 1."""
+        if step is None:
+            characters = self.resolved.task.characters
+            return next((n for n, token in enumerate(tokens, 1) if characters(vocabulary[token])), 1)
+        if not 1 <= step <= len(tokens):
+            raise TangevalError(
+                f"--step {step}: the text has {len(tokens)} steps (tokens); give 1 to {len(tokens)}"
+            )
+        return step
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Setting]]:
+        return around(self.subject.setting, self.resolved.study.decoding)
+
+    @cached_property
+    def _settings(self) -> list[Setting]:
+        """All distinct settings, the subject's own first."""
+        return list(dict.fromkeys([self.subject.setting, *(s for row in self._rows.values() for s in row)]))
+
+    @cached_property
+    def _prompt(self) -> list[int]:
+        return encode_prompt(self.tokenizer, asked(self.resolved, self.subject.example))
+
+    @cached_property
+    def _key(self) -> int:
+        return noise_key(self.resolved.study.seed, self.subject.example.id, self.subject.sample)
+
+    def _written(self) -> Iterator[tuple[list[int], ExplainedSetting]]:
+        """The tokens that each setting writes, as ``tangeval generate`` would, and its record."""
+        eos = loading.eos_ids(self.model, self.tokenizer)
+        size = self.resolved.study.decoding.no_repeat_ngram_size
+        sequences = [TokenSequence(0, setting, self._key) for setting in self._settings]
+        keys = list(dict.fromkeys(key for setting in self._settings for key in _stage_keys(setting)))
+        decoded = decode(self.model, [self._prompt], sequences, eos=eos, no_repeat_ngram_size=size).tokens
+        for setting, ids in zip(self._settings, decoded, strict=True):
+            stopped = ids[-1] in eos
+            yield (
+                ids,
+                ExplainedSetting(
+                    knobs=setting.as_dict(),
+                    stages=[keys.index(key) for key in _stage_keys(setting)],
+                    text=decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped),
+                    finish_reason="stop" if stopped else "length",
+                ),
+            )
+
+    def _steps(self, tokens: list[int]) -> Iterator[Step]:
+        """The record of every step."""
+        history = torch.tensor([self._prompt + tokens], device=self.model.device)
+        whole = self.model(input_ids=history[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits[0]
+        every, key = torch.arange(whole.shape[1])[None], torch.tensor([self._key])
+        for place, token in enumerate(tokens):
+            raw = whole[place].float()
+            allowed = raw[None].clone()
+            size = self.resolved.study.decoding.no_repeat_ngram_size
+            ban_repeats(allowed, history[:, : len(self._prompt) + place], size)
+            row = _Row(raw.cpu(), ~allowed[0].isneginf().cpu(), gumbel(key, place, every)[0])
+            yield row.step(token, self._settings)
 
 
-def _knobs(setting: Setting) -> dict[str, Any]:
-    return {knob: getattr(setting, knob) for knob in KNOBS}
+def _stage_keys(setting: Setting) -> list[tuple[float, ...]]:
+    """What tells each of a setting's stages from others': nothing for the model, then the knobs applied so far."""
+    values = dict(zip(AXES, setting.sequence, strict=True))
+    return [tuple(values[name] for name in TURNED[:place]) for place in range(len(TURNED) + 1)]
 
 
-def _temperatures(settings: Sequence[Setting]) -> list[float]:
-    """Those at which the mass of the rest is stored: 1 first, then the settings' own and ``FINE``."""
-    return list(
-        dict.fromkeys([1.0, *sorted({*FINE, *(setting.temperature for setting in settings)} - {0.0})])
-    )
+@dataclass(frozen=True)
+class _Left:
+    """What a stage leaves: ``kept`` tokens, which held ``mass`` of the stage before; ``p`` (float64) are all or the first."""
+
+    kept: int
+    mass: float
+    p: Tensor
+
+    def record(self, at: Tensor, score: Tensor) -> Stage:
+        """The stage in ``explain.json``; ``at`` ``[C]`` are the candidates' places in ``p``, out of it where removed."""
+        some = self.p[self.p > 0]
+        entropy = max(0.0, float(-(some * some.log()).sum()))
+        inside = (at >= 0) & (at < len(self.p))
+        shown = torch.where(inside, self.p[at.clamp(0, len(self.p) - 1)], 0.0)
+        return Stage(
+            kept=self.kept, mass=_short(min(1.0, self.mass)), entropy=_short(entropy),
+            choices=_short(math.exp(entropy)), p=_shorts(shown.clamp(max=1.0)), score=_shorts(score),
+        )  # fmt: skip
 
 
-def _step(task: Task, vocabulary: dict[int, str], tokens: Sequence[int], asked: int | None) -> int:
-    """The step to draw, from 1."""
-    if asked is None:
-        return next((place for place, token in enumerate(tokens, 1) if task.characters(vocabulary[token])), 1)
-    if not 1 <= asked <= len(tokens):
-        raise TangevalError(
-            f"--step {asked}: the text has {len(tokens)} steps (tokens); give 1 to {len(tokens)}"
-        )
-    return asked
+class _Row:
+    """One step: logits ``[V]`` sorted, ties in the sampler's order, which tokens are allowed, their noise."""
 
+    def __init__(self, logits: Tensor, allowed: Tensor, noise: Tensor) -> None:
+        values, ids = descending(logits[None], len(logits))
+        self.values, self.ids = values[0], ids[0]
+        self.noise, self.free = noise[self.ids], allowed[self.ids]
+        self.rank = torch.where(self.free, self.free.cumsum(0) - 1, -1)
+        self.model = _Left(len(logits), 1.0, self.values.double().softmax(0))
 
-def _written(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    resolved: ResolvedStudy,
-    subject: Subject,
-    settings: Sequence[Setting],
-) -> list[Written]:
-    """The tokens and the text that each setting writes, as ``tangeval generate`` would."""
-    key = noise_key(resolved.study.seed, subject.example.id, subject.sample)
-    sequences = list(dict.fromkeys(_token_sequence(setting, key) for setting in settings))
-    eos = models.eos_ids(model, tokenizer)
-    size = resolved.study.decoding.no_repeat_ngram_size
-    prompt = encode_prompt(tokenizer, engine.asked(resolved, subject.example))
-    decoded = decode(model, [prompt], sequences, eos=eos, no_repeat_ngram_size=size).tokens
-    result = []
-    for setting in settings:
-        ids = decoded[sequences.index(_token_sequence(setting, key))]
-        stopped = ids[-1] in eos
-        text = decode_completion(tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
-        result.append(Written(ids, text, "stop" if stopped else "length"))
-    return result
+    def follow(self, setting: Setting) -> tuple[list[_Left], int, float | None]:
+        """The stages of a setting, and the rank and score of what it picks."""
+        values, noise, model = self.values[self.free], self.noise[self.free], self.model.p[self.free]
+        if setting.temperature == 0:
+            pick = int((values == values[0]).sum()) - 1  # of tied tokens argmax takes the smallest id
+            only = torch.nn.functional.one_hot(torch.tensor(pick)).double()
+            rest = [_Left(1, 1.0, only)] * (len(TURNED) - 1)
+            return [self.model, _Left(1, float(model[pick]), only), *rest], pick, None
+        scaled = values / setting.temperature
+        weights = (scaled - scaled[0]).double().exp()
+        cumulated, every = weights.cumsum(0), torch.tensor([len(values)])
+        row = Candidates(scaled[None], cumulated[None], every, cumulated[-1:], every > 0)
+        knobs = {name: torch.tensor([getattr(setting, name)]) for name in TURNED[1:]}
+        numbers = [len(values), *(int(left.kept) for _, left in cut(row, knobs))]
+        stages, before = [self.model], cumulated[-1] / model.sum()
+        for kept in numbers:
+            total = cumulated[kept - 1]
+            stages.append(_Left(kept, float(total / before), weights[:kept] / total))
+            before = total
+        noisy = scaled[: numbers[-1]] + noise[: numbers[-1]]
+        pick = int(noisy.argmax())
+        return stages, pick, float(noisy[pick])
 
-
-def _token_sequence(setting: Setting, key: int) -> TokenSequence:
-    return TokenSequence(0, setting, key)
-
-
-def _steps(
-    model: Any, tokenizer: Any, resolved: ResolvedStudy, subject: Subject, settings: Sequence[Setting], tokens: list[int],
-    vocabulary: dict[int, str],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The record of every step; the strings of the tokens named in them are added to ``vocabulary``."""
-    prompt = encode_prompt(tokenizer, engine.asked(resolved, subject.example))
-    history = torch.tensor([prompt + tokens], device=model.device)
-    logits = model(input_ids=history[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits[0]
-    key = torch.tensor([noise_key(resolved.study.seed, subject.example.id, subject.sample)])
-    every = torch.arange(logits.shape[1])[None]
-    steps = []
-    for place, token in enumerate(tokens):
-        raw, before = logits[place].float(), history[:, : len(prompt) + place]
-        noise = gumbel(key, place, every)[0].numpy()
-        allowed = _allowed(raw, before, resolved.study.decoding.no_repeat_ngram_size)
-        steps.append(_record(raw.cpu().numpy(), allowed, noise, token, settings))
-        for name in (token, *(entry[0] for entry in steps[-1]["top"]), *steps[-1]["rest"]["pick"]):
-            if name not in vocabulary:
-                vocabulary[name] = token_text(tokenizer, name)
-    return steps
-
-
-def _allowed(logits: Tensor, history: Tensor, size: int) -> NDArray[np.bool_]:
-    """Which tokens would repeat no n-gram: ``[V]``."""
-    kept = logits[None].clone()
-    ban_repeats(kept, history, size)
-    return (~torch.isneginf(kept[0])).cpu().numpy()
-
-
-def _record(
-    logits: _Floats, allowed: NDArray[np.bool_], noise: _Floats, token: int, settings: Sequence[Setting]
-) -> dict[str, Any]:
-    """One step: logits with noise and rank (-1: forbidden), the rest summed up, and what each setting leaves.
-
-    Stored are the largest logits, what is forbidden, and the token that was written.
-    """
-    order = np.argsort(logits, kind="stable")[::-1]  # ties by falling id, as the sampler has them
-    free = allowed[order]
-    rank = np.where(free, free.cumsum() - 1, -1)
-    stored = (np.arange(len(order)) < STORED) | ~free | (order == token)
-    rest = order[~stored]
-    sums = (
-        [_rest(logits, noise, rest, temperature) for temperature in _temperatures(settings)]
-        if len(rest)
-        else []
-    )
-    return {
-        "token": token,
-        "top": [[int(i), _short(logits[i]), _short(noise[i]), int(r)]
-                for i, r in zip(order[stored], rank[stored], strict=True)],
-        "rest": {"count": len(rest)} | {field.name: [getattr(s, field.name) for s in sums] for field in fields(Rest)},
-        "stages": [stages(logits[order], free, setting) for setting in settings],
-    }  # fmt: skip
-
-
-def _rest(logits: _Floats, noise: _Floats, rest: NDArray[np.int64], temperature: float) -> Rest:
-    scaled = logits[rest] / np.float32(temperature)
-    best = int((scaled + noise[rest]).argmax())
-    weights = np.exp(scaled.astype(np.float64) - scaled[0])
-    total = weights.sum()
-    return Rest(
-        _short(np.log(total) + scaled[0]), _short((weights * scaled).sum() / total), int(rest[best]),
-        _short(scaled[best] + noise[rest[best]]),
-    )  # fmt: skip
-
-
-def stages(logits: _Floats, allowed: NDArray[np.bool_], setting: Setting) -> list[list[float]]:
-    """Return how a setting changes one step's distribution, four times ``[kept, mass, entropy, largest]``.
-
-    ``logits`` ``[V]`` fall, ties in the sampler's order. The stages are the model itself,
-    temperature (repeated n-grams taken out before), top-k, top-p. ``kept`` tokens stay, of the
-    stage before they held ``mass``; entropy in nats and largest probability are of what stays.
-    """
-    model = _softmax(logits)
-    warped = logits[allowed]
-    if setting.temperature == 0:
-        return [
-            _stage(model, 1.0),
-            *[_stage(np.ones(1), share) for share in (model[allowed].max(), 1.0, 1.0)],
+    def step(self, token: int, settings: Sequence[Setting]) -> Step:
+        """The record of the step at which ``token`` was written."""
+        left: dict[tuple[float, ...], _Left] = {}
+        picks = []
+        for setting in settings:
+            stages, pick, score = self.follow(setting)
+            left |= dict(zip(_stage_keys(setting), stages, strict=True))
+            picks.append((pick, score))
+        free = int(self.free.sum())
+        edges = [
+            rank for stage in left.values() if stage.kept < free for rank in (stage.kept - 1, stage.kept)
         ]
-    heated = warped / np.float32(setting.temperature)
-    first = _softmax(heated)
-    kept = (
-        int((heated >= heated[setting.top_k - 1]).sum()) if 0 < setting.top_k < len(heated) else len(heated)
-    )
-    second = first[:kept] / first[:kept].sum()
-    before = np.concatenate([[0.0], second.cumsum()[:-1]])
-    nucleus = max(1, int((before < setting.top_p).sum())) if setting.top_p < 1 else kept
-    third = second[:nucleus] / second[:nucleus].sum()
-    shares = (model[allowed].sum(), first[:kept].sum(), second[:nucleus].sum())
-    return [_stage(model, 1.0), *map(_stage, (first, second, third), shares)]
+        wanted = torch.tensor([*edges, *(pick for pick, _ in picks)])
+        shown = (
+            (torch.arange(len(self.ids)) < LIKELIEST) | (self.ids == token) | torch.isin(self.rank, wanted)
+        )
+        (place,) = shown.nonzero(as_tuple=True)
+        ids, rank, logit, noise = (each[place] for each in (self.ids, self.rank, self.values, self.noise))
+        allowed = self.ids[self.free]
+        return Step(
+            token=token,
+            candidates=[
+                Candidate(id=i, rank=r, logit=x, noise=n)
+                for i, r, x, n in zip(
+                    ids.tolist(), rank.tolist(), _shorts(logit, 9), _shorts(noise, 9), strict=True
+                )
+            ],
+            stages=[
+                stage.record(
+                    rank if key else place, logit / key[0] + noise if len(key) == 1 and key[0] else logit[:0]
+                )
+                for key, stage in left.items()
+            ],
+            picks=[Pick(id=int(allowed[pick]), score=score and _short(score)) for pick, score in picks],
+        )
 
 
-def _stage(p: _Floats, mass: float) -> list[float]:
-    some = p[p > 0]
-    return [len(p), _short(mass), _short(max(0.0, -(some * np.log(some)).sum())), _short(p[0])]
+def _shorts(values: Tensor, digits: int = 6) -> list[float]:
+    return [_short(value, digits) for value in values.tolist()]
 
 
-def _softmax(logits: _Floats) -> _Floats:
-    weights: _Floats = np.exp(logits.astype(np.float64) - logits[0])
-    weights /= weights.sum()
-    return weights
-
-
-def _short(value: Any) -> float:
-    """Nine significant digits: a float32 comes back as it was."""
-    return float(f"{value:.9g}")
+def _short(value: float, digits: int = 6) -> float:
+    """With that many significant digits; a float32 comes back as it was from nine."""
+    return float(f"{value:.{digits}g}")
 
 
 def token_text(tokenizer: Any, token: int) -> str:

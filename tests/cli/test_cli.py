@@ -223,7 +223,7 @@ def test_explain_follows_the_selected_setting_and_the_page_shows_it(finished):
     assert content["setting"] == {knob: chosen["setting"][knob] for knob in content["setting"]}
     assert done.out.endswith(f"{len(content['steps'])} steps: {folder}/explain.json")
     packed = report.packed((finished / folder / "explain.json").read_bytes())
-    assert packed in (finished / RESULTS / report.PAGE).read_text("utf-8")
+    assert packed in (finished / RESULTS / "report.html").read_text("utf-8")
     batch_files = pd.concat(map(pd.read_parquet, (finished / RESULTS / "generations").glob("*.parquet")))
     made = batch_files[
         (batch_files["checkpoint"] == content["checkpoint"]["name"]) & (batch_files["example_id"] == "test-2")

@@ -1,5 +1,6 @@
 """The shared decode against Hugging Face's generate and against itself, setting by setting."""
 
+import copy
 import itertools
 
 import pytest
@@ -20,11 +21,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from tangeval.core.errors import TangevalError
+from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.decoding import batch as rows
-from tangeval.decoding import memory
 from tangeval.decoding.batch import Shared, Workspace, prefill
 from tangeval.decoding.decoder import decode
+from tangeval.decoding.memory import decode_in_memory
 from tangeval.decoding.noise import noise_key
 from tangeval.models.tokens import encode_prompt
 from tangeval.tasks.tang import data as dataset
@@ -147,28 +148,48 @@ def test_a_used_workspace_changes_no_token(model, prompts, sizes, monkeypatch):
     assert workspace._buffers is buffers
 
 
-def test_memory_that_is_short_is_tried_once_and_not_counted_twice(model, prompts, monkeypatch):
-    """The GPU's error in the midst of a decode of more than 40 sequences."""
-    whole, tried, ended = decode(model, prompts, grid(prompts), eos=[EOS]).tokens, [], []
+def test_memory_that_is_short_halves_the_batch_and_is_tried_again_later(model, prompts):
+    """A GPU's error at the second step of a decode of more than 40 rows; later the memory is there again."""
+    sequences, options = grid(prompts, 6), {"eos": [], "share": False}
+    whole, ended, tried, most = decode(model, prompts, sequences, **options).tokens, [], [], [40]
 
-    def small(model, prompts, sequences, *, on_step, **options):
-        tried.append(len(sequences))
-        if len(sequences) > 40:
-            on_step(7)
+    def runs_out(module, arguments, inputs):
+        rows, length = inputs["input_ids"].shape
+        lengths.append(length)
+        if length == 1 < lengths[-2]:
+            tried.append(rows)
+        elif length == 1 and rows > most[0]:
             raise torch.OutOfMemoryError("no room")
-        return decode(model, prompts, sequences, on_step=on_step, **options)
 
-    monkeypatch.setattr(memory, "decode", small)
-    workspace = Workspace()
-    for sizes in ([120, 60, 30, 30, 30, 30], [30, 30, 30, 30]):
-        tokens = memory.decode_in_memory(
-            model, prompts, grid(prompts), eos=[EOS], workspace=workspace, on_step=ended.append
-        )
-        assert tokens == whole
-        assert tried == sizes
-        assert sum(ended) == len(whole)
-        tried.clear()
-        ended.clear()
+    lengths, calls, workspace = [1], [], Workspace()
+    hook = model.register_forward_pre_hook(runs_out, with_kwargs=True)
+    try:
+        for most[0] in (40, 40, 1000, 1000):
+            tokens = decode_in_memory(
+                model, prompts, sequences, workspace=workspace, on_step=ended.append, **options
+            )
+            assert tokens == whole
+            assert sum(ended) == len(whole)
+            calls.append((tried[:], workspace.limit.too_many, workspace.limit.fitted))
+            tried.clear()
+            ended.clear()
+    finally:
+        hook.remove()
+    halves = [30, 30, 30, 30]
+    assert calls == [([120, 60, *halves], 60, 30), (halves, 60, 30), (halves, 60, 30), ([120], None, 120)]
+
+
+def test_memory_that_does_not_hold_one_sequence_says_so(model, prompts):
+    def runs_out(module, arguments, inputs):
+        if inputs["input_ids"].shape[1] == 1:
+            raise torch.OutOfMemoryError("no room")
+
+    hook = model.register_forward_pre_hook(runs_out, with_kwargs=True)
+    try:
+        with pytest.raises(TangevalError, match="does not hold one output of max_length 24"):
+            decode_in_memory(model, prompts, grid(prompts)[:4], eos=[], workspace=Workspace())
+    finally:
+        hook.remove()
 
 
 def test_order_of_sequences_changes_no_token(model, prompts):
@@ -248,6 +269,24 @@ def test_rows_that_share_a_prompt_have_the_logits_of_the_whole_text(config, shar
         for row, (prompt, tokens) in zip(logits, written, strict=True):
             alone = model(torch.tensor([prompts[prompt] + tokens])).logits[0, -1]
             assert torch.allclose(row, alone, atol=1e-4)
+
+
+def test_logits_that_are_no_numbers_after_the_first_step_are_refused():
+    """The third token's embedding is damaged: what is decoded after it is not drawn from NaN."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL)).eval()
+    greedy, drawn = (sequence_of(0, t, 0, 1.0, 8, key=5) for t in (0.0, 1.3))
+    for sequence in (greedy, drawn):
+        first = decode(model, [[5, 6, 7]], [sequence], eos=[], no_repeat_ngram_size=1).tokens[0][:3]
+        assert len({*first, 5, 6, 7}) == 6
+        damaged = copy.deepcopy(model)
+        with torch.no_grad():
+            damaged.model.embed_tokens.weight[first[2]] = torch.nan
+        with pytest.raises(UnusableError, match="not numbers"):
+            decode(damaged, [[5, 6, 7]], [sequence], eos=[], no_repeat_ngram_size=1)
+        assert decode(damaged, [[5, 6, 7]], [sequence], eos=[first[2]], no_repeat_ngram_size=1).tokens == [
+            first
+        ]
 
 
 def test_a_model_with_a_state_for_a_cache_is_refused():

@@ -10,16 +10,12 @@ from tangeval.core.knobs import Setting
 from tangeval.decoding import sampler
 from tangeval.decoding.batch import Shared, Workspace, prefill
 from tangeval.decoding.decoder import decode
-from tangeval.decoding.memory import measure
 from tangeval.decoding.noise import noise_key
 from tangeval.decoding.sampler import Kind, SequenceBatch, kind_of
 from tangeval.decoding.shared_prefix import FlashStore
 from tests.support.plain_decoder import sequence_of
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 SMALL = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": 0,
@@ -174,27 +170,3 @@ def test_float32_on_a_gpu_equals_the_cpu():
     there = decode(model, PROMPTS, grid(), **options).tokens
     here = decode(model.cpu(), PROMPTS, grid(), **options).tokens
     assert sum(a == b for a, b in zip(there, here, strict=True)) > 0.9 * len(here)
-
-
-def test_what_a_row_costs_is_measured_beside_what_lies_around():
-    # Wide enough that the 20 MiB by which memory is set aside are little beside what a trial takes.
-    wide = SMALL | {"num_attention_heads": 8, "num_key_value_heads": 8, "num_hidden_layers": 4}
-    config = MistralConfig(**wide, head_dim=128, sliding_window=None)
-    model = on_gpu(config)
-    token = 2 * 2 * 128 * config.num_hidden_layers * config.num_key_value_heads  # keys and values of 2 bytes
-    clean, _ = measure(model, PROMPTS[1])
-    rubbish: list = [torch.empty(2**28, device="cuda", dtype=torch.uint8)]
-    rubbish.append(rubbish)  # a cycle: gone when the collector comes by
-    del rubbish
-    # 252 MiB that are set aside and free, beside 4 that are used: an emptied cache keeps them.
-    whole = torch.empty(2**28, device="cuda", dtype=torch.uint8)
-    del whole
-    hole, used = (torch.empty(n * 2**20, device="cuda", dtype=torch.uint8) for n in (252, 4))
-    del hole
-    again, _ = measure(model, PROMPTS[1])
-    assert clean.token == pytest.approx(token, rel=0.1)
-    assert again.token == pytest.approx(token, rel=0.1)
-    assert again.fixed == pytest.approx(
-        clean.fixed, abs=2**16
-    )  # 512 rows, and memory is set aside by 2 to 20 MiB
-    del used

@@ -13,7 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from tangeval.core.knobs import Setting
+from tangeval.core.knobs import KNOB, Setting
 from tangeval.decoding import sampler
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.processors import ban_repeats
@@ -180,3 +180,17 @@ def test_banned_tokens_are_those_of_hugging_faces_processor(history, size):
     for row, tokens in enumerate(history):
         expected = NoRepeatNGramLogitsProcessor(size)(torch.tensor([tokens]), torch.zeros(1, 5))
         assert (expected[0].isinf() == banned[row]).all()
+
+
+def test_the_lowest_temperature_that_a_study_may_ask_for_takes_the_largest_logit():
+    """Below it, quotients of large logits are infinite in float32, and the smallest id would win."""
+    lowest, logits = KNOB["temperature"].low, torch.zeros(1, 100)
+    logits[0, 70], logits[0, 71] = 30_000.0, 29_000.0
+    assert not KNOB["temperature"].allows(lowest / 10)
+    for knobs in (
+        {"top_k": [0], "top_p": [1.0]},
+        {"top_k": [9], "top_p": [1.0]},
+        {"top_k": [0], "top_p": [0.5]},
+    ):
+        chosen = choose(logits, batch([0], [0], [0], **knobs), torch.tensor([lowest]), torch.tensor([3]), 0)
+        assert chosen.tolist() == [70]

@@ -66,13 +66,7 @@ def _values(sequences: Any, name: str) -> Tensor:
 
 
 def attend_own(
-    query: Tensor,
-    own: Tensor,
-    position: Tensor,
-    prompt: Tensor,
-    mass: Tensor,
-    back: Tensor,
-    scaling: float,
+    query: Tensor, own: Tensor, position: Tensor, prompt: Tensor, mass: Tensor, back: Tensor, scaling: float
 ) -> Tensor:
     """Attention over a row's own tokens and its prompt: ``[R, H, D]``.
 
