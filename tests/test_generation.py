@@ -215,6 +215,21 @@ def test_what_a_changed_setting_invalidates_is_made_again(study_file, tmp_path, 
     assert len(list((tmp_path / "out" / "generations").iterdir())) == first
 
 
+@pytest.mark.parametrize("change", ["seed=7", "decoding.no_repeat_ngram_size=2"])
+def test_likelihoods_are_not_made_again_for_what_has_no_part_in_them(
+    study_file, tmp_path, monkeypatch, change
+):
+    small = ["checkpoints=[]", "decoding.temperature=0.7"]
+    evaluate(study_file, tmp_path / "out", *small)
+    before = RunFolder(tmp_path / "out").likelihood()
+    asked, original = [], LocalEngine.do
+    monkeypatch.setattr(LocalEngine, "do", lambda e, job, p: asked.append(job) or original(e, job, p))
+    evaluate(study_file, tmp_path / "out", *small, change)
+    assert asked
+    assert not [job for job in asked if job.examples]
+    assert RunFolder(tmp_path / "out").likelihood().equals(before)
+
+
 def test_changed_weights_are_made_again_and_others_kept(study_file, tiny_run, tmp_path, batches_made):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     evaluate(study_file, tmp_path / "out", f"checkpoints={run}")
