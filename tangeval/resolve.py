@@ -33,6 +33,11 @@ class ResolvedStudy:
     def task(self) -> Task:
         return tasks.load(self.study.task)
 
+    @property
+    def template(self) -> str:
+        """The name of the prompt's template: the study's, else the task's first."""
+        return self.study.prompt or self.task.templates[0]
+
     def examples(self, split: str) -> tuple[Example, ...]:
         return tuple(e for e in self.dataset.examples if e.split == split)
 
@@ -88,7 +93,7 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
         TangevalError: one of them does not exist or cannot be used.
     """
     task = tasks.load(study.task)
-    if study.prompt not in task.templates:
+    if study.prompt not in (None, *task.templates):
         raise TangevalError(
             f"prompt: {study.prompt} is no template of {study.task}; there are {', '.join(task.templates)}"
         )

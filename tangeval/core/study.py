@@ -170,7 +170,7 @@ class Study(Section):
     include_base: bool = True
     load: LoadSection = LoadSection()
     task: str = "tang"
-    prompt: str = "hw5"
+    prompt: str | None = None
     data: str | DataSection = "sample"
     splits: Several[Literal["validation", "test"]] = Field(default=["validation", "test"])
     decoding: Decoding = Decoding()

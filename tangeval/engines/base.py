@@ -145,7 +145,7 @@ class Engine(Protocol):
 
 def asked(resolved: ResolvedStudy, example: Example) -> Prompt:
     """Return an example's prompt, as ``models.tokens`` takes it."""
-    return resolved.task.prompt(example, resolved.study.prompt)
+    return resolved.task.prompt(example, resolved.template)
 
 
 def wording(resolved: ResolvedStudy) -> Prompt:
