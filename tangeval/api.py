@@ -250,7 +250,7 @@ def explain(
     """Run one checkpoint on one example; return what was asked for, what ``explain.json`` says, and its folder.
 
     ``step`` is the token to begin with, from 1 (default: the first character); ``options.out`` the folder
-    (default ``results/NAME/explain/ID``).
+    (default ``results/NAME/explain/ID``). The study's page is written again where there is one, else a page of this text.
     """
     check_split(asked.split)
     resolved = _resolved(study, overrides, options)
@@ -267,6 +267,10 @@ def explain(
     write_text(out / explained.FILE, content.as_json())
     if out.parent == run.explain and run.page.is_file():  # it shows what is explained
         report(folder, watch=watch)
+    else:
+        from tangeval.reporting.page import build
+
+        build.write_explained([out / explained.FILE], out / run.page.name)
     return subject, content, out
 
 
