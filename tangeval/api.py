@@ -17,21 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tangeval import engines, generation, tasks
+from tangeval import engines, generation
 from tangeval.analysis import scoring, variance
 from tangeval.analysis import summarize as summaries
 from tangeval.analysis.compare import compare as compare_items
 from tangeval.analysis.compare import measure_all
-from tangeval.analysis.external import Scored, calibrate, score_files
+from tangeval.analysis.external import Data, Scored, calibrate, data, score_files
 from tangeval.analysis.select import check_selection, chosen_outputs
 from tangeval.analysis.select import select as choose
 from tangeval.analysis.successive_halving import halve
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import Study, load_study
-from tangeval.core.types import SPLITS, Checkpoint, Split, check_split
+from tangeval.core.types import Checkpoint, check_split
 from tangeval.engines.base import OnProgress, needs_logits
 from tangeval.generation import Pending
+from tangeval.judge.asking import Judge
+from tangeval.judge.grading import Graded, Wanted, grade
 from tangeval.models.checkpoints import Skipped, discover, trained_on
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
@@ -39,12 +41,11 @@ from tangeval.results import explained, remote
 from tangeval.results.files import exclusive_lock, no_url, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
-from tangeval.tasks.base import Dataset, duplicates, leaks
+from tangeval.results.remote import break_lock as unlock
+from tangeval.tasks.tang.data import fetch
 
 if TYPE_CHECKING:
     from tangeval.explain.subject import Asked, Subject
-    from tangeval.judge.asking import Judge
-    from tangeval.judge.grading import Graded, Wanted
     from tangeval.results.explained import Explained
 
 __all__ = [
@@ -52,8 +53,6 @@ __all__ = [
     "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "report", "run", "score_files",
     "select", "summarize", "unlock",
 ]  # fmt: skip
-
-
 #: A study, or the file of one.
 AnyStudy = str | Path | Study
 
@@ -91,15 +90,6 @@ class Watch:
         lambda done, total: None
     )
     working: Callable[[str], AbstractContextManager[Any]] = lambda what: nullcontext()
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set, the ids of equal texts in it, and for each split the parts that training has too, by id."""
-
-    dataset: Dataset
-    duplicates: Sequence[Sequence[str]]
-    leaks: Mapping[Split, Mapping[str, Sequence[str]]]
 
 
 def run(study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()) -> Results:
@@ -221,16 +211,14 @@ def compare(
 
 def judge(
     place: str | Path,
-    judge: "Judge",
-    wanted: "Wanted",
+    judge: Judge,
+    wanted: Wanted,
     *,
     limit: int = 500,
     parallel: int = 8,
     watch: Watch = Watch(),
-) -> "Graded":
+) -> Graded:
     """Let a language model grade outputs, with at most ``limit`` calls, ``parallel`` of them in flight."""
-    from tangeval.judge.grading import grade
-
     results = load_results(place)
     check_data(results.dataset, results.run)
     with exclusive_lock(results.folder), watch.counting(f"asking {judge.host}") as on_answer:
@@ -274,24 +262,6 @@ def explain(
     return subject, content, out
 
 
-def data(spec: str, validation: int | None = None, *, task: str = "tang") -> Data:
-    """Return what is found of a data set: ``sample``, ``hw5``, or a folder.
-
-    Raises:
-        TangevalError: it is not there, or cannot be read.
-    """
-    asked = tasks.load(task)
-    dataset = asked.load(spec, validation)
-    return Data(dataset, duplicates(asked, dataset), {s: leaks(asked, dataset, s) for s in SPLITS[1:]})
-
-
-def fetch() -> Path:
-    """Clone HW5's data into ``data/GenAI-Hw5`` with git; return the folder."""
-    from tangeval.tasks.tang.data import fetch
-
-    return fetch()
-
-
 def checkpoints(
     folder: str | Path, *, allow_pickle: bool = False
 ) -> tuple[list[tuple[Checkpoint, int | None]], tuple[Skipped, ...]]:
@@ -301,18 +271,14 @@ def checkpoints(
     return [(c, None if r is None else len(r.texts)) for c, r in zip(found, records, strict=True)], skipped
 
 
-def unlock(url: str) -> str:
-    """Remove the lock that a killed run left at a URL; return whose it was, "" where there is none."""
-    return remote.break_lock(url)
-
-
 def _resolved(study: AnyStudy, overrides: Sequence[str], options: Options) -> ResolvedStudy:
     """The study with its names resolved; warns of checkpoints that are left out."""
     quieten()
     if isinstance(study, Study) and overrides:
         raise TangevalError("overrides go with a study's file; use study.model_copy(update=…) instead")
     read = study if isinstance(study, Study) else load_study(study, overrides)
-    resolved = resolve(read, allow_pickle=options.allow_pickle)
+    with needs("decoding"):
+        resolved = resolve(read, allow_pickle=options.allow_pickle)
     for skipped in resolved.skipped:
         warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
     return resolved
@@ -335,7 +301,6 @@ def _place(resolved: ResolvedStudy, options: Options) -> str:
 def _decode(
     resolved: ResolvedStudy, folder: Path, options: Options, send: Callable[[], None], watch: Watch
 ) -> None:
-
     with engines.make(resolved, on=options.on) as engine:
         pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
         if pending.stale:

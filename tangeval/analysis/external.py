@@ -1,11 +1,11 @@
-"""Texts that no checkpoint wrote → scores: files of outputs, and the training references.
+"""Texts that no checkpoint wrote: files of outputs scored, data sets measured and inspected.
 
-In: files of outputs, or a data set. Out: frames, a row each beside random baseline and reference. Knows
-nothing of results folders.
+In: files of outputs, or a data set. Out: frames, a row each beside random baseline and reference; copies and
+leaks. Knows nothing of results folders.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from tangeval import tasks
 from tangeval.analysis import compare, scoring, summarize
 from tangeval.analysis.aggregate import Part, groups
 from tangeval.core.errors import TangevalError
-from tangeval.core.types import RANDOM, REFERENCE, Split, check_split
+from tangeval.core.types import RANDOM, REFERENCE, SPLITS, Split, check_split
 from tangeval.results.folder import NO_LIKELIHOOD
-from tangeval.tasks.base import Dataset, Outputs, Task
+from tangeval.tasks.base import Dataset, Outputs, Task, duplicates, leaks
 
 _SEED = 42  # of the random baseline and the bootstrap
 
@@ -32,6 +32,15 @@ class Scored:
     table: pd.DataFrame
     differences: pd.DataFrame
     task: Task
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, the ids of equal texts in it, and for each split the parts that training has too, by id."""
+
+    dataset: Dataset
+    duplicates: Sequence[Sequence[str]]
+    leaks: Mapping[Split, Mapping[str, Sequence[str]]]
 
 
 def score_files(
@@ -95,3 +104,14 @@ def calibrate(spec: str, validation: int | None = None, *, task: str = "tang") -
     scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
     frame = summarize.overall(groups(scores, NO_LIKELIHOOD, asked.metrics, _SEED))
     return frame.set_index("checkpoint").loc[[REFERENCE, RANDOM]]
+
+
+def data(spec: str, validation: int | None = None, *, task: str = "tang") -> Data:
+    """Return what is found of a data set: ``sample``, ``hw5``, or a folder.
+
+    Raises:
+        TangevalError: it is not there, or cannot be read.
+    """
+    asked = tasks.load(task)
+    dataset = asked.load(spec, validation)
+    return Data(dataset, duplicates(asked, dataset), {s: leaks(asked, dataset, s) for s in SPLITS[1:]})

@@ -17,22 +17,15 @@ from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import SAMPLE, TRAINING
 from tangeval.tasks.tang.text import clauses, fold, han
 from tests.support.command import EXTRAS, Done, tangeval, without
+from tests.support.study import write_study
 
-STUDY = """
-name: tiny
-base_model: {base}
-checkpoints: {run}
-data: sample
-decoding:
-  temperature: [0.0, 0.7]
-  top_k: [0, 5]
-  top_p: [0.6, 1.0]
-  max_length: [6, 18]
-  no_repeat_ngram_size: 0
-samples: {{validation: 1, test: 2}}
-batch_size: 160
-select: {{setting: {{by: bleu, require: {{han_only: ">= 0.0"}}}}}}
-"""
+#: Sixteen settings on both splits.
+STUDY = {
+    "splits": ["validation", "test"], "samples": {"validation": 1, "test": 2}, "batch_size": 160,
+    "decoding": {"temperature": [0.0, 0.7], "top_k": [0, 5], "top_p": [0.6, 1.0], "max_length": [6, 18],
+                 "no_repeat_ngram_size": 0},
+    "select": {"setting": {"by": "bleu", "require": {"han_only": ">= 0.0"}}},
+}  # fmt: skip
 RESULTS = Path("results") / "tiny"
 
 
@@ -45,16 +38,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def write_study(folder: Path, base: Path, run: Path) -> Path:
-    file = folder / "tiny.yaml"
-    file.write_text(STUDY.format(base=base, run=run))
-    return file
-
-
 @pytest.fixture
 def here(tiny_model, tiny_run, tmp_path):
     """A folder with ``tiny.yaml`` and no results."""
-    write_study(tmp_path, tiny_model, tiny_run)
+    write_study(tmp_path, tiny_model, tiny_run, **STUDY)
     return tmp_path
 
 
@@ -62,7 +49,7 @@ def here(tiny_model, tiny_run, tmp_path):
 def planned_and_run(tiny_model, tiny_run, tmp_path_factory):
     """A folder where the study was planned, then run, with what both printed; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
-    write_study(folder, tiny_model, tiny_run)
+    write_study(folder, tiny_model, tiny_run, **STUDY)
     planned = tangeval(folder, "run", "tiny.yaml", "--dry-run")
     left = [path.name for path in folder.iterdir()]
     return folder, planned, left, tangeval(folder, "run", "tiny.yaml")

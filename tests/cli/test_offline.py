@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny import SMALL_STUDY
+from tests.support.study import write_study
 
 #: Run a module as ``python -m`` does; sockets between processes of this machine (AF_UNIX) are no network.
 WATCHED = """
@@ -68,7 +68,7 @@ def test_a_study_runs_without_a_network_and_asks_for_none(no_route, tiny_model, 
     for file in run.glob("*/adapter_config.json"):
         content = json.loads(file.read_text()) | {"base_model_name_or_path": "owner/model"}
         file.write_text(json.dumps(content))
-    (tmp_path / "tiny.yaml").write_text(SMALL_STUDY.format(base=tiny_model, run=run))
+    write_study(tmp_path, tiny_model, run)
     done = watched(
         no_route, tmp_path / "log", "tangeval", "run", tmp_path / "tiny.yaml", "--out", tmp_path / "out"
     )

@@ -17,7 +17,7 @@ from tangeval.resolve import resolve
 from tangeval.results import plan
 from tangeval.results.folder import RunFolder
 from tests.results.test_faults import spoil
-from tests.support.tiny import SMALL_STUDY
+from tests.support.study import write_study
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -48,10 +48,10 @@ def three_nodes():
 @pytest.fixture(scope="module")
 def study(tiny_model, tiny_run, tmp_path_factory):
     """Some thirty jobs; the base model and two checkpoints."""
-    file = tmp_path_factory.mktemp("study") / "tiny.yaml"
-    text = SMALL_STUDY.format(base=tiny_model, run=tiny_run) + "batch_size: 6\n"
-    file.write_text(text.replace("max_length: 12", "max_length: 60"))
-    return file
+    decoding = {"temperature": [0.4, 1.0], "max_length": 60, "no_repeat_ngram_size": 0}
+    return write_study(
+        tmp_path_factory.mktemp("study"), tiny_model, tiny_run, batch_size=6, decoding=decoding
+    )
 
 
 @pytest.fixture(scope="module")

@@ -13,25 +13,23 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from tangeval import generation
 from tangeval.analysis import scoring as score
-from tangeval.cli.app import app
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.resolve import resolve
 from tangeval.results.files import exclusive_lock, write_text
 from tangeval.results.folder import RunFolder
-from tests.support.tiny import SMALL_STUDY, make_adapter, make_tiny_model
+from tests.support import command
+from tests.support.study import write_study
+from tests.support.tiny import make_adapter, make_tiny_model
 
 
 @pytest.fixture
 def study(tiny_model, tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
-    file = tmp_path / "tiny.yaml"
-    file.write_text(SMALL_STUDY.format(base=tiny_model, run=tmp_path / "run") + "batch_size: 60\n")
-    return file
+    return write_study(tmp_path, tiny_model, tmp_path / "run", batch_size=60)
 
 
 @pytest.fixture
@@ -50,9 +48,9 @@ def batch_files(folder: Path) -> dict[str, bytes]:
 
 
 def tangeval(*arguments: object) -> tuple[int, str]:
-    """The command line's exit code and all it printed; ``main`` turns what a user can mend into a message."""
-    told = CliRunner().invoke(app, list(map(str, arguments)))
-    return told.exit_code, told.output + (str(told.exception) if told.exception else "")
+    """The command line's exit code, and all it printed."""
+    done = command.tangeval(Path.cwd(), *arguments)
+    return done.code, done.raw + done.err
 
 
 # Files

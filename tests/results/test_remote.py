@@ -9,7 +9,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.results import remote
 from tangeval.results.files import exclusive_lock
 from tests.results.test_faults import batch_files, tangeval
-from tests.support.tiny import SMALL_STUDY
+from tests.support.study import write_study
 
 
 @pytest.fixture
@@ -31,8 +31,7 @@ def put(url: str, name: str, content: bytes) -> None:
 def test_a_run_ends_in_the_same_files_as_in_a_folder_and_goes_on_from_them(
     url, tiny_model, tiny_run, tmp_path
 ):
-    study = tmp_path / "tiny.yaml"
-    study.write_text(SMALL_STUDY.format(base=tiny_model, run=tiny_run) + "batch_size: 60\n")
+    study = write_study(tmp_path, tiny_model, tiny_run, batch_size=60)
     assert tangeval("generate", study, "--out", tmp_path / "folder")[0] == 0
     code, said = tangeval("generate", study, "--out", url)
     assert code == 0, said
@@ -55,8 +54,7 @@ def test_each_batch_is_sent_when_it_is_written(url, tiny_model, tiny_run, tmp_pa
     sent = []
     push = remote._Remote.push
     monkeypatch.setattr(remote._Remote, "push", lambda self: push(self) or sent.append(len(stored(url))))
-    study = tmp_path / "tiny.yaml"
-    study.write_text(SMALL_STUDY.format(base=tiny_model, run=tiny_run) + "batch_size: 60\n")
+    study = write_study(tmp_path, tiny_model, tiny_run, batch_size=60)
     assert tangeval("generate", study, "--out", url)[0] == 0
     batches = sum(name.startswith("generations/") for name in stored(url))
     assert len(sent) > batches > 1

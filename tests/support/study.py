@@ -16,5 +16,5 @@ def write_study(folder: Path, base: Path, run: Path, **changes: Any) -> Path:
     """Write ``tiny.yaml``: the small study of a base model and a Trainer's folder, with some keys otherwise."""
     file = folder / "tiny.yaml"
     study = SMALL | {"base_model": str(base), "checkpoints": str(run)} | changes
-    file.write_text(yaml.safe_dump(study, sort_keys=False), "utf-8")
+    file.write_text(yaml.safe_dump(study, sort_keys=False, default_flow_style=None), "utf-8")
     return file

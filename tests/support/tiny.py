@@ -9,17 +9,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tangeval.tasks.tang.data import SAMPLE
 from tangeval.tasks.tang.prompt import SYSTEM
 
-#: A study of few outputs; ``base`` and ``run`` are filled in.
-SMALL_STUDY = """
-name: tiny
-base_model: {base}
-checkpoints: {run}
-data: sample
-splits: [test]
-decoding: {{temperature: [0.4, 1.0], max_length: 12, no_repeat_ngram_size: 0}}
-samples: 2
-select: {{split: test, setting: {{by: bleu}}}}
-"""
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 
 
