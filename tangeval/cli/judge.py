@@ -53,5 +53,4 @@ def judge(place: Place, by: Judging, of: Outputs) -> None:
     judge = Judge(by.endpoint, by.model, prompt, by.votes, by.temperature, by.max_tokens, by.retries)
     wanted = Wanted(tuple(of.checkpoint or ()), of.base, tuple(of.setting or ()), of.split, of.samples)
     graded = api.judge(place, judge, wanted, limit=by.limit, parallel=by.parallel, watch=watch(console))
-    title = f"Judged by {by.model} on the {of.split} split, {by.votes} votes an output"
-    render.show_graded(console, graded, title, by.votes)
+    render.show_graded(console, graded, judge, of.split)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tangeval.core.types import Checkpoint
     from tangeval.explain.subject import Subject
     from tangeval.generation import Pending
+    from tangeval.judge.asking import Judge
     from tangeval.judge.grading import Graded
     from tangeval.models.checkpoints import Skipped
     from tangeval.resolve import ResolvedStudy
@@ -237,9 +238,10 @@ def show_calibration(console: SafeConsole, measured: pd.DataFrame) -> None:
 # A judge, one text
 
 
-def show_graded(console: SafeConsole, graded: "Graded", title: str, votes: int) -> None:
+def show_graded(console: SafeConsole, graded: "Graded", judge: "Judge", split: str) -> None:
     """Each checkpoint's mean grades, and what they leave out."""
-    console.say(f"{graded.wanted:,} votes are wanted, {graded.kept:,} were there; asked for {graded.asked:,}")
+    there = f"{graded.wanted:,} votes are wanted, {graded.kept:,} were there"
+    console.say(f"{there}; asked {judge.host} for {graded.asked:,}")
     rows = []
     for row in graded.summary.to_dict("records"):
         grades = [interval(row, name) if row["poems"] else "" for name in ("prosody", "fluency")]
@@ -248,8 +250,9 @@ def show_graded(console: SafeConsole, graded: "Graded", title: str, votes: int) 
             (row["checkpoint"], *grades, f"{row['poems']} of {row['poems'] + row['missing']}", *shares)
         )
     columns = ("checkpoint", "prosody 格律", "fluency 語意通順", "poems", "unparsable", "votes agree")
+    title = f"Judged by {judge.model} on the {split} split, {judge.votes} votes an output"
     show_table(console, title, columns, rows, right=5)
-    unread = graded.outputs[(graded.outputs["parsed"] == 0) & (graded.outputs["votes"] == votes)]
+    unread = graded.outputs[(graded.outputs["parsed"] == 0) & (graded.outputs["votes"] == judge.votes)]
     if len(unread):
         some = ", ".join(f"{row.example_id} of {row.checkpoint}" for row in unread.head(5).itertuples())
         some += f" and {len(unread) - 5} more" * (len(unread) > 5)
@@ -259,7 +262,10 @@ def show_graded(console: SafeConsole, graded: "Graded", title: str, votes: int) 
             f"{graded.cut_off} answers were cut off before their scores; give more --max-tokens", "yellow"
         )
     if graded.left:
-        console.say(f"{graded.left:,} votes are left beyond --limit; the same command goes on", "yellow")
+        console.say(
+            f"{graded.left:,} votes are left beyond --limit {graded.asked}; the same command goes on",
+            "yellow",
+        )
     console.say("every output is in judge.csv, every answer in judge.jsonl")
 
 

@@ -37,8 +37,8 @@ class Done(NamedTuple):
 
     @property
     def out(self) -> str:
-        """What was printed, white space made one, since lines are wrapped."""
-        return " ".join(self.raw.split())
+        """What was printed, without the lines of tables and white space made one, since lines are wrapped."""
+        return " ".join(self.raw.replace("│", " ").split())
 
     def table(self) -> list[list[str]]:
         """The cells of the rows of every table printed."""
