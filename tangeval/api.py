@@ -5,7 +5,7 @@
     results.checkpoints
 
 In: study files and results folders. Out: files in the folder, and what was found, as frames and records.
-Prints nothing. Slow libraries are imported by the functions that use them.
+Prints nothing. What is slow is imported where it is used.
 """
 
 import warnings
