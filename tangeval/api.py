@@ -93,11 +93,7 @@ class Watch:
 
 
 def run(study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()) -> Results:
-    """Decode what the folder lacks, score, summarise, draw and select; return the results.
-
-    Raises:
-        TangevalError: study or folder cannot be used. What can be told before decoding is told then.
-    """
+    """Decode what the folder lacks, score, summarise, draw and select; return the results."""
     resolved = _resolved(study, overrides, options)
     _check(resolved, options)
     with remote.at(_place(resolved, options)) as (folder, send):
@@ -135,11 +131,7 @@ def plan(
 
 
 def load_results(place: str | Path) -> Results:
-    """Return the results in a folder, or of a study that was run before, whose file may select anew.
-
-    Raises:
-        TangevalError: the study has no results yet, or selects by a split that they lack.
-    """
+    """Return the results in a folder, or of a study that was run before, whose file may select anew."""
     place = Path(place)
     no_url(place)
     if place.is_dir():
