@@ -179,6 +179,10 @@ class RayEngine:
                 for answer in self.ray.wait(list(asked), timeout=_TICK)[0]:
                     worker, job = asked.pop(answer)
                     done = self._value(answer, job)
+                    if done is None:  # its node does not answer: no fault of the job's, which goes elsewhere
+                        waiting = [job, *waiting] if job else waiting
+                        self._dismiss([worker])
+                        continue
                     if job and job.checkpoint.name not in lost:
                         yield self._shown(replace(done, job=job), on_progress)
                     if job and isinstance(done.made, UnusableError):
@@ -208,9 +212,11 @@ class RayEngine:
     @cached_property
     def _survey(self) -> _Survey:
         """What the first node that answers computes on, and what all others must have too."""
-        worker = self._start()
-        found: _Survey = self._value(worker.survey.remote(), None)
-        self._dismiss([worker])
+        found: _Survey | None = None
+        while found is None:
+            worker = self._start()
+            found = self._value(worker.survey.remote(), None)
+            self._dismiss([worker])
         differ(installed() | {"base model": self.resolved.base_fingerprint}, found.facts)
         return found
 
@@ -230,13 +236,15 @@ class RayEngine:
         return self.workers[-1]
 
     def _value(self, answer: Any, job: Job | None) -> Any:
-        """What a worker returned.
+        """What a worker returned; None if its node does not answer.
 
         Raises:
             TangevalError: what it raised; or it died as often as Ray tries, or cannot be started.
         """
         try:
             return self.ray.get(answer)
+        except self.ray.exceptions.ActorUnavailableError:
+            return None
         except self.ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, TangevalError):
                 raise error.cause from None
