@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -170,6 +171,7 @@ class RayEngine:
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         waiting, lost = list(jobs), set()
         asked: dict[Any, tuple[Any, Job | None]] = {}  # what is under way, and by which worker
+        gone: Counter[tuple[str, str]] = Counter()  # how often a job's worker stopped to answer
         on: dict[Any, str] = {}  # the checkpoint that a worker has loaded
         try:
             while waiting or any(job for _, job in asked.values()):
@@ -179,9 +181,13 @@ class RayEngine:
                 for answer in self.ray.wait(list(asked), timeout=_TICK)[0]:
                     worker, job = asked.pop(answer)
                     done = self._value(answer, job)
-                    if done is None:  # its node does not answer: no fault of the job's, which goes elsewhere
-                        waiting = [job, *waiting] if job else waiting
+                    if done is None:  # its node does not answer: the job goes elsewhere
                         self._dismiss([worker])
+                        if job:
+                            waiting.insert(0, job)
+                            gone[job.checkpoint.name, job.key] += 1
+                            if gone[job.checkpoint.name, job.key] > _RETRIES:
+                                raise _died(job, "no answer")
                         continue
                     if job and job.checkpoint.name not in lost:
                         yield self._shown(replace(done, job=job), on_progress)
@@ -250,12 +256,7 @@ class RayEngine:
                 raise error.cause from None
             raise
         except self.ray.exceptions.RayError as error:
-            what = f"{job.checkpoint.name}, {job.key}" if job else "a first look at a node"
-            raise TangevalError(
-                f"{what}: its process died {_RETRIES + 1} times or cannot be started; mostly memory ran out, or another "
-                "version of tangeval is installed on a node: give a smaller batch_size, or fewer jobs a node "
-                f"(engine.cpus_per_job) ({str(error).strip().splitlines()[0]})"
-            ) from error
+            raise _died(job, str(error).strip().splitlines()[0]) from error
 
     def _dismiss(self, workers: Sequence[Any]) -> None:
         for worker in list(workers):
@@ -270,6 +271,14 @@ class RayEngine:
         """How many jobs the cluster has room for at a time."""
         needs = [(kind, number) for kind, number in self.needs.items() if number]
         return sum(min(int(r.get(kind, 0) // n) for kind, n in needs) for r in self._resources())
+
+
+def _died(job: Job | None, why: str) -> TangevalError:
+    what = f"{job.checkpoint.name}, {job.key}" if job else "a first look at a node"
+    return TangevalError(
+        f"{what}: its process died {_RETRIES + 1} times or cannot be started; mostly memory ran out, or another version "
+        f"of tangeval is installed on a node: give a smaller batch_size, or fewer jobs a node (engine.cpus_per_job) ({why})"
+    )
 
 
 def connect(address: str) -> Any:
