@@ -1,7 +1,8 @@
 """docs/extending.md, done to a copy of the project: files written, lines typed into files, commands run.
 
-A fence of the page says what its block is: ``file=PATH`` a new file; ``file=PATH after="LINE"`` lines typed
-after the one line that contains LINE; ``sh`` commands. Everything else is for the reader alone.
+A fence of the page says what its block is: ``file=PATH`` a new file; ``file=PATH after="LINE"`` (or ``before``)
+lines typed beside the one line that begins with LINE (``^LINE``) or contains it; ``sh`` commands. Everything else
+is for the reader alone.
 """
 
 import os
@@ -16,18 +17,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
 _FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.S | re.M)
-_FILE = re.compile(r'file=(\S+)(?: after="([^"]+)")?')
+_FILE = re.compile(r'file=(\S+)(?: (after|before)="((?:[^"\\]|\\.)+)")?')
 #: What of the project a copy has.
 PARTS = ("tangeval", "studies", "tests", "docs", "pyproject.toml")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A block of the page: ``file`` and, where lines are typed into it, ``after``; or commands."""
+    """A block of the page: a file, or lines to type on one ``side`` of a ``line`` of it; or commands."""
 
     text: str
     file: str | None = None
-    after: str | None = None
+    side: str | None = None
+    line: str | None = None
 
 
 def sections() -> list[str]:
@@ -71,17 +73,21 @@ class Copy:
         if step.file is None:
             return self.run(step.text)
         file = self.place / step.file
-        if step.after is None:
+        if step.line is None:
             assert not file.exists(), f"{step.file} is there already"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(step.text, "utf-8")
             return ""
         lines = file.read_text("utf-8").splitlines(keepends=True)
-        (place,) = [number for number, line in enumerate(lines) if step.after in line]
-        own = re.match(" *", lines[place])
-        file.write_text(
-            "".join([*lines[: place + 1], textwrap.indent(step.text, own[0]), *lines[place + 1 :]]), "utf-8"
+        anchor = step.line.replace('\\"', '"')
+        found = (
+            (lambda line: line.startswith(anchor[1:])) if anchor[0] == "^" else (lambda line: anchor in line)
         )
+        (place,) = [number for number, line in enumerate(lines) if found(line)]
+        opens = lines[place].rstrip().endswith(("(", "[", "{"))
+        own = len(lines[place]) - len(lines[place].lstrip()) + 4 * (opens and step.side == "after")
+        lines.insert(place + (step.side == "after"), textwrap.indent(step.text, " " * own))
+        file.write_text("".join(lines), "utf-8")
         return ""
 
     def run(self, commands: str) -> str:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 def block(page: str, mark: str) -> str:
     """Return the one block of code of ``page`` that ``mark`` stands in."""
-    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```$", (ROOT / page).read_text("utf-8"), flags=re.S | re.M)
+    blocks = re.findall(r"^ *```\w*[^\n]*\n(.*?)^ *```$", (ROOT / page).read_text("utf-8"), flags=re.S | re.M)
     (found,) = [textwrap.dedent(text) for text in blocks if mark in text]
     return found
 
