@@ -71,6 +71,7 @@ KNOBS: tuple[Knob, ...] = (
         "top_p", "cut", float, off=1.0, default=1.0, low=1e-6, high=1.0,
         label={"en": "top-p", "zh": "top-p"}, letter="p", hf="top_p", openai="top_p",
     ),
+    # Counts output tokens, EOS among them; the prompt does not count.
     Knob(
         "max_length", "length", int, off=math.inf, default=128, low=1, high=4096,
         label={"en": "max_length", "zh": "最大長度"}, letter="L", hf="max_new_tokens", openai="max_tokens",
