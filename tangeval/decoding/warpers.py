@@ -60,7 +60,10 @@ def top_p(row: Candidates, value: Tensor) -> Tensor:
 
 
 #: The cuts in the order in which they are applied, by the name of their knob.
-WARPERS: dict[str, Warper] = {"top_k": Warper(top_k), "top_p": Warper(top_p, of_mass=True)}
+WARPERS: dict[str, Warper] = {
+    "top_k": Warper(top_k),
+    "top_p": Warper(top_p, of_mass=True),
+}  # fmt: skip
 
 
 def cuts_on(knobs: Mapping[str, Any]) -> list[str]:
