@@ -200,7 +200,7 @@ class LikelihoodTable:
         rows = [
             {
                 "checkpoint": checkpoint.name, "step": checkpoint.step, "split": e.split, "example_id": e.id,
-                "line_length": task.group(e), "nll_sum": value.nats, "chars": chars, "tokens": value.tokens,
+                "group": str(task.group(e)), "nll_sum": value.nats, "chars": chars, "tokens": value.tokens,
                 "reference_nll": value.nats / chars, "by_character": value.characters,
                 "key": self._key(checkpoint, e),
             }

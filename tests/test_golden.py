@@ -55,6 +55,8 @@ def kept(name: str) -> pd.DataFrame:
     frame = pd.read_parquet(make.EXPECTED / f"{name}.parquet")
     for column in frame.columns[frame.map(lambda value: isinstance(value, str)).any()]:
         frame[column] = frame[column].map(renamed)
+    if name.startswith("likelihood"):  # a poem's metre is what groups it with others
+        frame = frame.rename(columns={"metre": "group"}).astype({"group": str})
     return frame.rename(columns=renamed)
 
 

@@ -72,19 +72,17 @@ def summarize(run: RunFolder, seed: int) -> Summary:
 
 
 def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
-    """Return how surprising the poets' characters are by their place in the poem.
+    """Return the references' negative log-likelihood, character by character.
 
-    A row for each checkpoint × split × metre × ``position`` (1 is the first character after
-    the couplet): ``nll`` in nats, its interval over poems, and how many poems reach so far;
+    A row for each checkpoint × split × group (``Task.group``) × ``position`` (1 is the first character
+    of the reference): ``nll`` in nats, its interval over poems, and how many poems reach so far;
     places that fewer than half of them reach are left out.
     """
-    names = ["checkpoint", "step", "split", "line_length", "position", "poems", "nll", "nll_low", "nll_high"]
+    names = ["checkpoint", "step", "split", "group", "position", "poems", "nll", "nll_low", "nll_high"]
     rows = []
     if "by_character" in likelihood:
         spelt = likelihood[likelihood["by_character"].map(len) > 0]
-        for keys, part in spelt.groupby(
-            ["checkpoint", "step", "split", "line_length"], sort=False, dropna=False
-        ):
+        for keys, part in spelt.groupby(["checkpoint", "step", "split", "group"], sort=False, dropna=False):
             places = pd.DataFrame(part["by_character"].tolist()).to_numpy(float)  # [poems, positions]
             for place, column in enumerate(places.T, 1):
                 reached = column[~np.isnan(column)]

@@ -227,22 +227,27 @@ def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> 
 
 
 def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
-    """Return nats of the reference's characters against their place, a panel for each length of a line."""
+    """Return nats of the reference's characters against their place, a panel for each group of examples.
+
+    A group that is a number is the length of its lines.
+    """
     part = style.of_checkpoints(curve, split)
-    lengths = sorted(part["line_length"].unique())
-    counts = part[part["position"] == 1].drop_duplicates("line_length").set_index("line_length")["poems"]
+    groups = sorted(part["group"].astype(str).unique())
+    counts = part[part["position"] == 1].drop_duplicates("group").set_index("group")["poems"]
     title = f"Negative log-likelihood of the reference, character by character, on {split}"
     note = (
         "Nats of each character, given all before it; marks left out. A gap stands between lines. "
         "Bands are 95 % intervals over examples. Lower is better."
     )
     sizes = Sizes(panel=(7.5, 2.4), right=1.6)
-    figure, axes = style.panels(len(lengths), title, note, sizes, columns=1)
+    figure, axes = style.panels(len(groups), title, note, sizes, columns=1)
     looks = style.looks_of(part)
-    for panel, length in zip(axes, lengths, strict=True):
-        own = part[part["line_length"] == length].sort_values("position")
+    for panel, group in zip(axes, groups, strict=True):
+        own = part[part["group"] == group].sort_values("position")
         longest = int(own["position"].max())
-        panel.set_title(f"{length} characters a line: {counts[length]} examples")
+        length = int(group) if group.isdecimal() else longest
+        shape = f"{group} characters a line" if group.isdecimal() else group
+        panel.set_title(f"{shape}: {counts[group]} examples")
         for name, (colour, _) in looks.items():
             line = own[own["checkpoint"] == name]
             for _, stroke in line.groupby((line["position"] - 1) // length):

@@ -69,6 +69,10 @@ def csv(data: bytes) -> bytes:
 def frame(table: pd.DataFrame) -> pd.DataFrame:
     """Return scores, likelihoods or a table of results."""
     names = {f"{old}{end}": f"{new}{end}" for old, new in _NAMES.items() for end in ("", "_low", "_high")}
+    if {"nll_sum", "position"} & set(
+        table.columns
+    ):  # a likelihood's metre is what its example has in common with others
+        table = table.rename(columns={"metre": "group"}).astype({"group": str})
     table = table.rename(columns=names)
     for column in {"checkpoint", "metric", "term"} & set(table.columns):
         if isinstance(table[column].dtype, pd.CategoricalDtype):

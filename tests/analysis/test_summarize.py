@@ -8,7 +8,7 @@ from tests.reporting.test_figures import likelihood
 
 def test_the_curve_is_the_mean_of_the_examples_that_reach_so_far():
     frame = summarize.curve(likelihood())
-    own = frame[(frame["checkpoint"] == "checkpoint-5") & (frame["line_length"] == 5)].set_index("position")
+    own = frame[(frame["checkpoint"] == "checkpoint-5") & (frame["group"] == "5")].set_index("position")
     assert own.index.tolist() == list(range(1, 31))
     assert own.loc[1, "poems"] == 10
     assert own.loc[30, "poems"] == 6
@@ -16,7 +16,7 @@ def test_the_curve_is_the_mean_of_the_examples_that_reach_so_far():
     assert (own["nll_low"] <= own["nll"]).all()
     assert (own["nll"] <= own["nll_high"]).all()
     # Three of four examples of 7 end after two lines.
-    assert frame[frame["line_length"] == 7]["position"].max() == 14
+    assert frame[frame["group"] == "7"]["position"].max() == 14
 
 
 def test_likelihoods_without_characters_have_no_curve():

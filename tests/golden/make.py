@@ -29,7 +29,7 @@ KEYS = {
     "summary": ["checkpoint", *_SETTING, "split"],
     "effects": ["checkpoint", "split", "knob", "value"],
     "checkpoints": ["checkpoint", "split"],
-    "likelihood_curve": ["checkpoint", "split", "line_length", "position"],
+    "likelihood_curve": ["checkpoint", "split", "group", "position"],
     "variance": ["split", "metric", "term"],
     "comparisons": ["family", "split", "metric", "a", "b"],
 }

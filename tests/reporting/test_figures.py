@@ -310,7 +310,7 @@ def likelihood() -> pd.DataFrame:
     """Ten examples of 5 and four of 7 characters a line; the character at place i costs i nats."""
     rows = [
         {
-            "checkpoint": name, "step": step, "split": "test", "line_length": length,
+            "checkpoint": name, "step": step, "split": "test", "group": str(length),
             "by_character": [float(place) for place in range(1, (2 if example < few else 6) * length + 1)],
         }
         for (name, step) in (("base", pd.NA), ("checkpoint-5", 5))
