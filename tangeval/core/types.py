@@ -1,4 +1,4 @@
-"""The frozen records every layer speaks in, and the one error a user is shown.
+"""The frozen records that every layer speaks in.
 
 Plain values only: no files, no torch, no pandas.
 """
