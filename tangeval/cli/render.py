@@ -113,6 +113,8 @@ def show_selection(console: SafeConsole, results: "Results") -> None:
     selection = results.selection
     rule, best, chosen = (selection[key] for key in ("rule", "checkpoint", "setting"))
     by = rule["setting"]["by"]
+    # The share that readers see first: of Tang poems, form.
+    form = next((m.name for m in results.task.metrics.values() if m.share and m.headline), by)
     value = f"{rule['checkpoint']} {best[rule['checkpoint']]:.3f} on {rule['split']}"
     console.say(f"best checkpoint: {best['checkpoint']} ({value})", "bold")
     if selection["saw_test"]:
@@ -128,7 +130,7 @@ def show_selection(console: SafeConsole, results: "Results") -> None:
     console.say(f"best setting: {knobs(chosen)}", "bold")
     for split in dict.fromkeys((rule["split"], "test")):
         if split in selection:
-            values = ", ".join(f"{m} {estimate(selection[split][m])}" for m in dict.fromkeys((by, "form")))
+            values = ", ".join(f"{m} {estimate(selection[split][m])}" for m in dict.fromkeys((by, form)))
             console.say(f"  on {split}: {values}")
     if selection["corrected"]["value"] is not None:
         console.say(f"  corrected for having been picked: {by} {estimate(selection['corrected'])}")
