@@ -9,19 +9,21 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from tangeval import __version__
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.types import Checkpoint, Example
 from tangeval.engines import make
-from tangeval.engines.base import Done, Engine, Job, OnProgress, ReferenceNLL
+from tangeval.engines.base import Description, Done, Engine, Job, OnProgress, ReferenceNLL
 from tangeval.models.checkpoints import Skipped
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import read_parquet, remove_temp_files, write_parquet
-from tangeval.results.folder import RunFolder
-from tangeval.results.plan import Batch, build_manifest, estimate_duration, make_plan, write_run
+from tangeval.results.folder import SCHEMA, RunFolder
+from tangeval.results.plan import Batch, estimate_duration, make_plan, write_run
 
 STALE = "engine, checkpoints, weights, data, prompt, seed, versions or machine are others"
 
@@ -107,12 +109,7 @@ def _decode(
     remove_temp_files(run.path)
     run.drop_damaged()
     batches, cache_keys = _plan(resolved, run, engine)
-    about = engine.describe()
-    manifest = build_manifest(
-        resolved, cache_keys, engine=about.name, noise=about.noise, noise_shared=about.noise_shared,
-        versions=dict(about.versions), hardware=dict(about.hardware),
-    )  # fmt: skip
-    write_run(resolved, run, batches, manifest | dict(about.more))
+    write_run(resolved, run, batches, _manifest(resolved, cache_keys, engine.describe()))
     table = LikelihoodTable(resolved, run, engine)
     failed: list[Skipped] = []
     for done in engine.run(_jobs(resolved, run, batches, table), on_progress):
@@ -129,6 +126,40 @@ def _decode(
     if not failed:
         table.finish()
     return tuple(failed)
+
+
+def _manifest(resolved: ResolvedStudy, cache_keys: dict[str, str], engine: Description) -> dict[str, Any]:
+    """What was run, on what, by which versions."""
+    study, data, base = resolved.study, resolved.dataset, resolved.base
+    # Where and by whom it is made is left out: what of it counts is in the cache keys.
+    asked = {key: value for key, value in study.content().items() if key not in ("engine", "cache_dir")}
+    checkpoints = [
+        {
+            "name": c.name,
+            "step": c.step,
+            "kind": c.kind,
+            "path": str(c.path) if c.path else None,
+            "fingerprint": resolved.fingerprints[c.name],
+            "seen": resolved.seen(c),
+        }
+        for c in resolved.checkpoints
+    ]
+    return {
+        "schema": SCHEMA,
+        "tangeval": __version__,
+        "study": study.name,
+        "seed": study.seed,
+        "signature": digest([asked, cache_keys, data.digest]),
+        "engine": engine.name,
+        "noise": engine.noise,
+        "noise_shared": engine.noise_shared,
+        "data": {"name": data.name, "digest": data.digest},
+        "base_model": {"name": base.name, "fingerprint": resolved.base_fingerprint},
+        "checkpoints": checkpoints,
+        "left_out": [{"path": str(s.path), "reason": s.reason} for s in resolved.skipped],
+        "versions": dict(engine.versions),
+        "hardware": dict(engine.hardware),
+    } | dict(engine.more)
 
 
 def _plan(resolved: ResolvedStudy, run: RunFolder, engine: Engine) -> tuple[list[Batch], dict[str, str]]:
@@ -187,7 +218,7 @@ class LikelihoodTable:
 
     def lacking(self, checkpoint: Checkpoint) -> list[Example]:
         """Return the examples that have no row under the checkpoint's key; none where no engine gives any."""
-        have = set(self.frame["key"]) if len(self.frame) else set()
+        have = set(self.frame.get("key", ()))
         wanted = self.examples if checkpoint.name in self.keys else []
         return [e for e in wanted if self._key(checkpoint, e) not in have]
 

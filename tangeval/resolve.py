@@ -46,11 +46,6 @@ class ResolvedStudy:
         """Whether another process holds the weights."""
         return bool(self.study.engine and self.study.engine.models)
 
-    @property
-    def names(self) -> list[str]:
-        """The checkpoints' names, in the order they are run."""
-        return [checkpoint.name for checkpoint in self.checkpoints]
-
     def without(self, failed: Sequence[Skipped]) -> "ResolvedStudy":
         """The same without checkpoints that could not be used, which are then among those skipped.
 

@@ -1,7 +1,7 @@
 """Configuration files: YAML and ``key=value`` overrides → a validated model.
 
 In: a file of anybody's making. Out: an instance of a pydantic model, or one ``TangevalError`` that names
-file, key and what would be right. Knows nothing of studies.
+file, key and what would be right, each problem on a line. Knows nothing of studies.
 """
 
 import difflib
@@ -41,9 +41,6 @@ def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, 
 
     ``shipped`` is the folder of such files that comes with the installation: where ``path`` is
     missing, the error says what it holds.
-
-    Raises:
-        TangevalError: the file or an override cannot be read.
     """
     try:
         content = yaml.load(read_bytes(path, _LARGEST).decode("utf-8"), _Loader)
@@ -62,11 +59,7 @@ def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, 
 
 
 def validated(model: type[_Model], content: dict[str, Any], path: Path | str, section: str = "") -> _Model:
-    """Return ``content`` as ``model``; ``section`` is where it stands in the file.
-
-    Raises:
-        TangevalError: every problem on a line, with file, key, and what would be right.
-    """
+    """Return ``content`` as ``model``; ``section`` is where it stands in the file."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -75,11 +68,7 @@ def validated(model: type[_Model], content: dict[str, Any], path: Path | str, se
 
 
 def named_numbers(texts: Iterable[str], where: str, example: str) -> dict[str, float]:
-    """Return what ``name=number`` texts of a command line say; ``where`` is what they stand at.
-
-    Raises:
-        TangevalError: one of them is not of that form.
-    """
+    """Return what ``name=number`` texts of a command line say; ``where`` is what they stand at."""
     numbers = {}
     for text in texts:
         name, _, number = text.partition("=")

@@ -105,7 +105,9 @@ class Setting:
     @classmethod
     def of(cls, **knobs: float) -> "Setting":
         """Return the setting of the knobs that are given; the others have their defaults."""
-        return cls(tuple(KNOB[name].type(knobs.pop(name, KNOB[name].default)) for name in AXES))._whole(knobs)
+        if unknown := knobs.keys() - _PLACE:
+            raise TypeError(f"no axis of the grid: {', '.join(sorted(unknown))}")
+        return cls(tuple(KNOB[name].type(knobs.get(name, KNOB[name].default)) for name in AXES))
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> "Setting":
@@ -115,11 +117,6 @@ class Setting:
     def changed(self, **knobs: float) -> "Setting":
         """Return this setting with other values for ``knobs``."""
         return Setting.of(**(self.as_dict() | knobs))
-
-    def _whole(self, unknown: Mapping[str, float]) -> "Setting":
-        if unknown:
-            raise TypeError(f"no axis of the grid: {', '.join(unknown)}")
-        return self
 
     def __getattr__(self, name: str) -> Any:
         if name not in _PLACE:
@@ -142,8 +139,3 @@ class Setting:
 def knobs_of(row: Mapping[Any, Any]) -> dict[str, float]:
     """Return every knob's value in a row of a table, as JSON has them."""
     return {name: KNOB[name].type(row[name]) for name in COLUMNS}
-
-
-def settings_of(rows: Iterable[Mapping[Any, Any]]) -> list[Setting]:
-    """Return the distinct settings that rows of a table name, in the order of their first rows."""
-    return list(dict.fromkeys(map(Setting.from_row, rows)))

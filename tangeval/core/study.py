@@ -10,17 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import pydantic
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    create_model,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tangeval.core.config import Section, read_yaml, validated
 from tangeval.core.knobs import AXES, KNOBS, Knob, Setting
@@ -40,6 +32,9 @@ def _listed(value: Any) -> Any:
 
 #: A scalar stands for a list of one; an empty list is refused.
 Several = Annotated[list[_Item], BeforeValidator(_listed), Field(min_length=1)]
+_Count = Annotated[int, Field(ge=1)]
+#: The splits that a study may run.
+_Held = Literal["validation", "test"]
 
 
 class LoadSection(Section):
@@ -61,7 +56,7 @@ class DataSection(Section):
     """A folder with HW5's three files, and how many of its poems are for validation."""
 
     path: str
-    validation: Annotated[int, Field(ge=1)] = 200
+    validation: _Count = 200
 
 
 class _Grid(Section):
@@ -117,17 +112,17 @@ if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: ...
 
 else:
-    Decoding = create_model("Decoding", __base__=_Grid, **{knob.name: _field(knob) for knob in KNOBS})
+    Decoding = pydantic.create_model(
+        "Decoding", __base__=_Grid, **{knob.name: _field(knob) for knob in KNOBS}
+    )
 
 
-class EngineSection(BaseModel):
+class EngineSection(Section, extra="allow"):
     """Who writes the texts: ``kind``, and that engine's own keys, which ``engines.make`` checks.
 
     ``models`` are the checkpoints that another process holds, by name, and what it calls them; with
     them the study has no weights of its own.
     """
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     kind: str | None = None
     models: Annotated[dict[str, str], Field(min_length=1)] | None = None
@@ -148,14 +143,14 @@ class SettingRule(Section):
 
     def requirements(self) -> tuple[tuple[str, str, float], ...]:
         """Return each requirement as (metric, comparison, bound)."""
-        parsed = ((metric, _COMPARISON.fullmatch(text)) for metric, text in self.require.items())
-        return tuple((metric, m.group(1), float(m.group(2))) for metric, m in parsed if m)
+        parsed = {metric: _COMPARISON.findall(text) for metric, text in self.require.items()}
+        return tuple((metric, sign, float(bound)) for metric, [(sign, bound)] in parsed.items())
 
 
 class Selection(Section):
     """How the best checkpoint and setting are chosen."""
 
-    split: Literal["validation", "test"] = "validation"
+    split: _Held = "validation"
     checkpoint: str = "reference_nll"
     setting: SettingRule = SettingRule()
 
@@ -172,16 +167,14 @@ class Study(Section):
     task: str = "tang"
     prompt: str | None = None
     data: str | DataSection = "sample"
-    splits: Several[Literal["validation", "test"]] = Field(default=["validation", "test"])
+    splits: Several[_Held] = Field(default=["validation", "test"])
     decoding: Decoding = Decoding()
-    samples: (
-        Annotated[int, Field(ge=1)] | dict[Literal["validation", "test"], Annotated[int, Field(ge=1)]]
-    ) = 1
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    samples: _Count | dict[_Held, _Count] = 1
+    batch_size: Literal["auto"] | _Count = "auto"
     seed: Annotated[int, Field(ge=0)] = 42
     engine: EngineSection | None = None
     select: Selection | None = Selection()
-    _file: str = PrivateAttr("study")
+    _file: str = pydantic.PrivateAttr("study")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":

@@ -12,8 +12,9 @@ own; after ``temperature``, repeated n-grams taken out; and after each cut, in t
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError
 from tangeval.results.files import read_json
 
@@ -24,25 +25,21 @@ LIKELIEST = 20
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Source(_Record):
+class Source(Section):
     """A base model or a checkpoint."""
 
     name: str
     fingerprint: str
 
 
-class Turn(_Record):
+class Turn(Section):
     """A knob that is turned: its values' places in ``settings``, the value that cuts least last."""
 
     name: str
     settings: list[int]
 
 
-class ExplainedSetting(_Record):
+class ExplainedSetting(Section):
     """The poem's own setting, or it with one knob turned: what it writes by the same noise.
 
     ``knobs`` has every axis of the grid, ``max_length`` too. ``stages`` are places in the
@@ -55,7 +52,7 @@ class ExplainedSetting(_Record):
     finish_reason: Literal["stop", "length"]
 
 
-class Candidate(_Record):
+class Candidate(Section):
     """A token that is shown of a step: raw logit, and the Gumbel noise of this sample, step and token.
 
     ``rank`` counts from 0 among the allowed tokens by falling logit; -1 would repeat an n-gram.
@@ -67,7 +64,7 @@ class Candidate(_Record):
     noise: float
 
 
-class Stage(_Record):
+class Stage(Section):
     """A distribution over the next token.
 
     ``kept`` tokens stay; they held ``mass`` of the stage before. ``entropy`` is in nats, and
@@ -81,17 +78,17 @@ class Stage(_Record):
     entropy: Annotated[float, Field(ge=0)]
     choices: Annotated[float, Field(ge=1)]
     p: list[Share]
-    score: list[float] = []
+    score: list[float] = Field(default=[])
 
 
-class Pick(_Record):
+class Pick(Section):
     """The token that a setting chooses here, a candidate's id, and its score; None at temperature 0."""
 
     id: int
     score: float | None
 
 
-class Step(_Record):
+class Step(Section):
     """One token of the text.
 
     ``candidates`` fall by raw logit, ties in the sampler's order: the ``LIKELIEST``, and wherever
@@ -106,7 +103,7 @@ class Step(_Record):
     picks: list[Pick]
 
 
-class Explained(_Record):
+class Explained(Section):
     """The content of ``explain.json``.
 
     ``number`` is the example's place in its split, from 1. ``follows`` says whose ``text`` the

@@ -3,6 +3,10 @@
 In: bytes, text, frames. Out: files written under a temporary name in the same folder, synced, then
 renamed, so that a process killed anywhere leaves the old file or the new one. Parquet files are
 measured before they are read. Knows nothing of what a file is for: ``folder.py`` does.
+
+Raises (all of them):
+    TangevalError: a file cannot be written, or is damaged, or larger than any that tangeval writes;
+        the message names the file and the remedy.
 """
 
 import json
@@ -70,21 +74,13 @@ def _sync(stream: IO[bytes]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, making its folder; whole, or not at all.
-
-    Raises:
-        TangevalError: the disk is full, or the folder cannot be written.
-    """
+    """Write ``data`` to ``path``, making its folder; whole, or not at all."""
     with _whole(path) as stream:
         stream.write(data)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file. A process killed meanwhile leaves a part of the line, which readers skip.
-
-    Raises:
-        TangevalError: as ``write_bytes``.
-    """
+    """Add a line to a text file. A process killed meanwhile leaves a part of the line, which readers skip."""
     with _writing(path), path.open("ab") as stream:
         stream.write(f"{line}\n".encode())
         _sync(stream)
@@ -134,11 +130,7 @@ def remove_temp_files(folder: Path) -> None:
 
 
 def no_url(place: Path) -> None:
-    """Refuse a URL where only a folder or file will do.
-
-    Raises:
-        TangevalError: it is one.
-    """
+    """Refuse a URL where only a folder or file will do."""
     if re.match(r"[a-z0-9+.-]{2,}:/", str(place)):  # a path has lost the second stroke
         raise TangevalError(
             f"{place}: only `tangeval run` and `generate` take a URL, as --out; give a folder or file here. What is at a URL "
@@ -147,6 +139,11 @@ def no_url(place: Path) -> None:
 
 
 # The lock
+
+
+def this_process() -> str:
+    """Return what a lock file says of its owner."""
+    return f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
 @contextmanager
@@ -165,9 +162,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         raise TangevalError(f"{folder} cannot be written ({error.strerror}); give another folder") from error
     with stream:
         stream.truncate(0)
-        stream.write(
-            f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-        )
+        stream.write(f"{this_process()}\n")
         stream.flush()
         try:
             yield
@@ -201,11 +196,7 @@ def _locked(path: Path) -> IO[str]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file says, or None where there is no such file.
-
-    Raises:
-        TangevalError: it is no JSON, or larger than any that tangeval writes.
-    """
+    """Return what a JSON file says, or None where there is no such file."""
     if not path.is_file():
         return None
     try:
@@ -217,11 +208,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_parquet(path: Path, filters: list[Any] | None = None) -> pd.DataFrame:
-    """Return a Parquet file, or the rows that ``pandas.read_parquet``'s ``filters`` keep.
-
-    Raises:
-        TangevalError: the file is damaged, or holds more than any that tangeval writes.
-    """
+    """Return a Parquet file, or the rows that ``pandas.read_parquet``'s ``filters`` keep."""
     with _reading(path):
         _check_size(path)
         return pd.read_parquet(path, filters=filters)
@@ -233,9 +220,6 @@ def read_columns(
     """Return some columns of the rows that have every ``wanted`` column's value.
 
     Those in ``categories`` come as such, which take a byte or two a row.
-
-    Raises:
-        TangevalError: as ``read_parquet``.
     """
     words = [name for name in names if name in categories]
     with _reading(path):
@@ -246,11 +230,7 @@ def read_columns(
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the columns of a Parquet file.
-
-    Raises:
-        TangevalError: the file is damaged.
-    """
+    """Return the columns of a Parquet file."""
     with _reading(path):
         return list(pq.read_schema(path).names)
 
@@ -259,9 +239,6 @@ def read_row_groups(path: Path, wanted: Mapping[str, Any]) -> Iterator[pd.DataFr
     """Yield the rows that have every ``wanted`` column's value, a row group at a time.
 
     Row groups whose statistics exclude a value are not read.
-
-    Raises:
-        TangevalError: as ``read_parquet``.
     """
     condition = _condition(wanted)
     with _reading(path):

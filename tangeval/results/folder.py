@@ -107,10 +107,8 @@ class RunFolder:
         for path in broken:
             path.unlink()
         if broken:
-            warnings.warn(
-                f"{self.path}: {len(broken)} batch files of generations were cut short or altered, and are made again",
-                stacklevel=2,
-            )
+            count = f"{len(broken)} batch files of generations"
+            warnings.warn(f"{self.path}: {count} were cut short or altered, and are made again", stacklevel=2)
 
     def tidy_checksums(self) -> None:
         """Write the checksums of the batch files that are there, in the order of their names."""
@@ -160,12 +158,17 @@ class RunFolder:
     @property
     def _old_scores(self) -> bool:
         """Whether its scores are as schema 2 had them: `tangeval summarize` writes them anew."""
-        return self._old and schema2.scores(files.column_names(self._scores()))
+        return self._old and schema2.scores(files.column_names(self._made(self.scores_file)))
 
     def read_json(self, file: Path) -> Any:
         """Return what one of its JSON files says, or None where there is no such file."""
         content = files.read_json(file)
         return schema2.renamed(content) if self._old else content
+
+    def _made(self, file: Path, command: str = "run STUDY") -> Path:
+        if not file.is_file():
+            raise TangevalError(f"{file} is missing; `tangeval {command}` makes it")
+        return file
 
     def _frame(self, frame: pd.DataFrame) -> pd.DataFrame:
         return schema2.frame(frame) if self._old else frame
@@ -205,17 +208,12 @@ class RunFolder:
             checkpoint = schema2.FLOOR
         wanted = {"checkpoint": checkpoint, "split": split}
         some = {column: value for column, value in wanted.items() if value is not None}
-        return map(self._frame, _whole_examples(files.read_row_groups(self._scores(), some)))
+        return map(self._frame, _whole_examples(files.read_row_groups(self._made(self.scores_file), some)))
 
     def columns(self, names: Sequence[str], **wanted: Any) -> pd.DataFrame:
         """Return some columns of the scores that have each ``wanted`` column's value; text as categories."""
         names = schema2.columns(names) if self._old_scores else names
-        return self._frame(files.read_columns(self._scores(), names, _EXAMPLE, wanted))
-
-    def _scores(self) -> Path:
-        if not self.scores_file.is_file():
-            raise TangevalError(f"{self.scores_file} is missing; `tangeval run STUDY` makes it")
-        return self.scores_file
+        return self._frame(files.read_columns(self._made(self.scores_file), names, _EXAMPLE, wanted))
 
     def likelihood(self) -> pd.DataFrame:
         """Return the references' likelihoods; no rows where no checkpoint gave one."""
@@ -224,9 +222,7 @@ class RunFolder:
         return self._frame(files.read_parquet(self.likelihood_file))
 
     def read_table(self, name: str) -> pd.DataFrame:
-        if not self.table(name).is_file():
-            raise TangevalError(f"{self.table(name)} is missing; `tangeval summarize` makes it")
-        return self._frame(pd.read_csv(self.table(name)))
+        return self._frame(pd.read_csv(self._made(self.table(name), "summarize")))
 
     def csv_bytes(self, file: Path) -> bytes:
         """Return a table as it stands in its file."""

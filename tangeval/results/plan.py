@@ -17,7 +17,6 @@ from typing import Any
 
 import psutil
 
-from tangeval import __version__
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COLUMNS, Setting
@@ -56,11 +55,7 @@ class Batch:
 
 
 def check_data(dataset: Dataset, run: RunFolder) -> None:
-    """Refuse data that are not those that a results folder was made of.
-
-    Raises:
-        TangevalError: naming both.
-    """
+    """Raise a TangevalError if the data are not those that a results folder was made of."""
     if run.manifest["data"]["digest"] != dataset.digest:
         raise TangevalError(
             f"{run.path} was made of other data than {dataset.folder} holds now; give back the data it was made of, "
@@ -80,9 +75,8 @@ def read_plan(run: RunFolder) -> list[Batch]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TangevalError(f"{run.plan}: made by another version of tangeval; use another folder")
     try:
-        axes: list[str] = content["axes"]
         grids = [
-            tuple(Setting.of(**dict(zip(axes, values, strict=True))) for values in grid)
+            tuple(Setting.of(**dict(zip(content["axes"], values, strict=True))) for values in grid)
             for grid in content["grids"]
         ]
         batches = [
@@ -90,15 +84,13 @@ def read_plan(run: RunFolder) -> list[Batch]:
             for b in content["batches"]
             for name, checkpoint, key in [(b["id"], b["checkpoint"], b["cache_key"])]
         ]
-        strange = [batch.id for batch in batches if not _BATCH_ID.fullmatch(batch.id)]
+        for batch in batches:  # the name of its file, which lies in the folder and nowhere else
+            if not _BATCH_ID.fullmatch(batch.id):
+                raise ValueError(f"{batch.id!r} is no batch's id")
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise TangevalError(
             f"{run.plan}: not a plan ({error!r}); delete it, and run the study again"
         ) from None
-    if strange:  # the name of its batch file, which lies in the folder and nowhere else
-        raise TangevalError(
-            f"{run.plan}: {strange[0]!r} is no batch's id; delete the file, and run the study again"
-        )
     return batches
 
 
@@ -106,16 +98,10 @@ def write_plan(run: RunFolder, batches: Sequence[Batch]) -> None:
     """Record the batches. They have few lists of settings among them, so those stand apart, once each."""
     grids = list(dict.fromkeys(batch.settings for batch in batches))
     place = {grid: number for number, grid in enumerate(grids)}
-    content = {
-        "schema": SCHEMA,
-        "axes": AXES,
-        "grids": [[setting.values for setting in grid] for grid in grids],
-        "batches": [
-            {"id": b.id, "checkpoint": b.checkpoint, "cache_key": b.cache_key, "examples": b.examples,
-             "samples": b.samples, "grid": place[b.settings]}
-            for b in batches
-        ],
-    }  # fmt: skip
+    kept = ("id", "checkpoint", "cache_key", "examples", "samples")
+    listed = [{key: getattr(b, key) for key in kept} | {"grid": place[b.settings]} for b in batches]
+    spelt = [[setting.values for setting in grid] for grid in grids]
+    content = {"schema": SCHEMA, "axes": AXES, "grids": spelt, "batches": listed}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n"
     if len(text) > LARGEST:
         raise TangevalError(
@@ -136,43 +122,6 @@ def write_run(
     for stale in set(run.generations.glob("*.parquet")) - {run.batch_file(batch.id) for batch in batches}:
         stale.unlink()
     run.tidy_checksums()
-
-
-def build_manifest(
-    resolved: ResolvedStudy, cache_keys: dict[str, str], *, engine: str, noise: str, noise_shared: bool, versions: dict[str, str],
-    hardware: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Return the manifest: what was run, on what, by which versions."""
-    # Where and by whom it is made is left out: what of it counts is in the cache keys.
-    asked = {
-        key: value for key, value in resolved.study.content().items() if key not in ("engine", "cache_dir")
-    }
-    return {
-        "schema": SCHEMA,
-        "tangeval": __version__,
-        "study": resolved.study.name,
-        "seed": resolved.study.seed,
-        "signature": digest([asked, cache_keys, resolved.dataset.digest]),
-        "engine": engine,
-        "noise": noise,
-        "noise_shared": noise_shared,
-        "data": {"name": resolved.dataset.name, "digest": resolved.dataset.digest},
-        "base_model": {"name": resolved.base.name, "fingerprint": resolved.base_fingerprint},
-        "checkpoints": [
-            {
-                "name": c.name,
-                "step": c.step,
-                "kind": c.kind,
-                "path": str(c.path) if c.path else None,
-                "fingerprint": resolved.fingerprints[c.name],
-                "seen": resolved.seen(c),
-            }
-            for c in resolved.checkpoints
-        ],
-        "left_out": [{"path": str(s.path), "reason": s.reason} for s in resolved.skipped],
-        "versions": versions,
-        "hardware": hardware,
-    }
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -226,24 +175,18 @@ def make_plan(
     def holds(batch: Batch) -> bool:
         if cache_keys.get(batch.checkpoint) != batch.cache_key or batch.id != _batch_id(resolved, batch):
             return False
-        whole = wanted.issuperset(product(batch.examples, batch.samples)) and set(settings).issuperset(
-            batch.settings
-        )
+        outputs = product(batch.examples, batch.samples)
+        whole = wanted.issuperset(outputs) and set(settings).issuperset(batch.settings)
         return whole or run.batch_file(batch.id).is_file()
 
     kept = list(filter(holds, read_plan(run)))
     lengths = dict.fromkeys(setting.max_length for setting in settings)
     parts = [settings] if prefixes else [tuple(s for s in settings if s.max_length == one) for one in lengths]
-    new = [
-        replace(batch, id=_batch_id(resolved, batch))
-        for checkpoint in resolved.checkpoints
-        for part in parts
-        for whole in _missing(
-            resolved, Batch("", checkpoint.name, cache_keys[checkpoint.name], (), (), part), kept
-        )
-        for batch in _cut(whole, rows)
+    asked = [
+        Batch("", c.name, cache_keys[c.name], (), (), part) for c in resolved.checkpoints for part in parts
     ]
-    return kept + new
+    new = [cut for each in asked for whole in _missing(resolved, each, kept) for cut in _cut(whole, rows)]
+    return kept + [replace(batch, id=_batch_id(resolved, batch)) for batch in new]
 
 
 def _missing(resolved: ResolvedStudy, wanted: Batch, kept: Sequence[Batch]) -> Iterator[Batch]:
@@ -289,7 +232,7 @@ def _cut(batch: Batch, rows: int) -> Iterator[Batch]:
 def _batch_id(resolved: ResolvedStudy, batch: Batch) -> str:
     """The digest of a batch's content, its examples' texts included; "" if an example is gone."""
     known = resolved.dataset.by_id
-    if not all(example in known for example in batch.examples):
+    if not known.keys() >= set(batch.examples):
         return ""
     texts = [[e, known[e].instruction, known[e].input, known[e].split] for e in batch.examples]
     settings = [setting.values for setting in batch.settings]

@@ -5,8 +5,6 @@ sends what is new in it. Knows nothing of what the files say.
 """
 
 import os
-import platform
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +16,7 @@ import fsspec
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import user_cache
-from tangeval.results.files import exclusive_lock
+from tangeval.results.files import exclusive_lock, this_process
 
 _SENT = 1_000_000_000  # the modification time of a local file that is at the URL as it is here
 
@@ -83,7 +81,7 @@ class _Remote:
             raise TangevalError(f"--out {url}: {error}") from error
         self.url, self.root, self.folder = url, str(root).rstrip("/"), user_cache() / "remote" / digest(url)
         self.lock = f"{self.root}/.lock"
-        self.owner = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        self.owner = this_process()
 
     def do(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call the file system; each store's library has errors of its own, which become one."""
