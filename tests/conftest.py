@@ -1,13 +1,17 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 # Models are tiny: a second thread costs more than it brings, and on a busy machine very much more.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from tangeval.core.errors import TangevalError
 from tangeval.tasks.tang import data as dataset
+from tests.support.study import GRID, evaluate, write_study
 from tests.support.tiny import make_adapter, make_tiny_model
 
 
@@ -26,6 +30,30 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         (save / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
     (folder / "train_ids.json").write_text('{"data": "x", "ids": [], "hashes": []}')
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Path) -> Any:
+    """``tiny_model`` as transformers loads it; not to be changed."""
+    return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+@pytest.fixture
+def grid_study(tiny_model: Path, tiny_run: Path, tmp_path: Path) -> Path:
+    """The study of twenty-four settings."""
+    return write_study(tmp_path, tiny_model, tiny_run, **GRID)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_model: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """That study resolved, and its results folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return evaluate(write_study(folder, tiny_model, tiny_run, **GRID), folder / "out"), folder / "out"
 
 
 @pytest.fixture(scope="session")

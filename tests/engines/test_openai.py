@@ -7,11 +7,8 @@ texts must be those of the local engine.
 import asyncio
 import itertools
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -32,22 +29,18 @@ from tangeval.resolve import resolve
 from tangeval.results.files import read_json
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import GENERATIONS, read_plan
-from tests.support.command import EXTRAS, tangeval, without
+from tests.support.command import EXTRAS, refusal, start, succeeds, tangeval, wait, without
 from tests.support.stub_server import StubServer, transformers_serve
+from tests.support.study import write_study
 
 pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
 
 TANG_MINI = ASSETS / "tang-mini"
-STUDY = """
-name: served
-data: sample
-engine: {{server: "{url}", models: {{checkpoint-20: second, base: stub, checkpoint-10: first}}, concurrency: 6}}
-splits: [test]
-decoding: {{temperature: [0.0, 0.8], top_k: [0, 5], top_p: [0.9, 1.0], max_length: [6, 30], no_repeat_ngram_size: 0}}
-samples: 3
-batch_size: 40
-select: {{split: test, checkpoint: bleu, setting: {{by: bleu}}}}
-"""
+STUDY = {
+    "decoding": {"temperature": [0.0, 0.8], "top_k": [0, 5], "top_p": [0.9, 1.0], "max_length": [6, 30],
+                 "no_repeat_ngram_size": 0},
+    "samples": 3, "batch_size": 40, "select": {"split": "test", "checkpoint": "bleu", "setting": {"by": "bleu"}},
+}  # fmt: skip
 MODELS = ("stub", "first", "second")
 POEMS, SAMPLES = 15, 3
 #: For each poem: two lengths at temperature 0; four settings × two lengths drawn.
@@ -57,7 +50,7 @@ SMALL = (
     "engine.models={base: stub}", "decoding.temperature=0.8", "decoding.top_k=0", "decoding.top_p=1.0",
     "decoding.max_length=6",
 )  # fmt: skip
-FOLDER = "results/served"
+FOLDER = "results/tiny"
 
 
 @pytest.fixture
@@ -74,10 +67,15 @@ def serve():
         stub.close()
 
 
-def generate(folder: Path, stub: StubServer | str, *overrides: str, command: str = "generate"):
+def study_of(folder: Path, stub: StubServer) -> Path:
+    models = {"checkpoint-20": "second", "base": "stub", "checkpoint-10": "first"}
+    return write_study(folder, engine={"server": stub.url, "models": models, "concurrency": 6}, **STUDY)
+
+
+def generate(folder: Path, stub: StubServer, *overrides: str, command: str = "generate"):
     """Run ``tangeval generate`` on the study in ``folder``."""
-    (folder / "served.yaml").write_text(STUDY.format(url=stub if isinstance(stub, str) else stub.url))
-    return tangeval(folder, command, "served.yaml", *overrides, "--assume-unseen" if command == "run" else "--quiet")  # fmt: skip
+    options = ["--assume-unseen" if command == "run" else "--quiet"]
+    return tangeval(folder, command, study_of(folder, stub).name, *overrides, *options)
 
 
 def texts(folder: Path) -> pd.DataFrame:
@@ -116,20 +114,12 @@ def test_every_setting_is_asked_with_its_knobs_and_what_is_off_is_said_to_be_off
         assert (work[field] == off).all()
 
 
-def test_all_samples_of_a_setting_are_one_request_and_greedy_ones_one_text(made):
-    _, stub, _ = made
-    work = pd.DataFrame(stub.work)
+def test_samples_are_one_request_of_its_own_seed_and_several_are_in_flight(made):
+    work = pd.DataFrame(made[1].work)
     assert set(work.loc[work["temperature"] > 0, "n"]) == {SAMPLES}
     assert work.loc[work["temperature"] == 0, "n"].isna().all()
-
-
-def test_no_two_requests_have_one_seed(made):
-    seeds = [body["seed"] for body in made[1].work]
-    assert len(set(seeds)) == len(seeds)
-    assert max(seeds) < 2**31
-
-
-def test_many_requests_are_in_flight_and_never_more_than_asked_for(made):
+    assert work["seed"].is_unique
+    assert work["seed"].max() < 2**31
     assert 3 <= made[1].most <= 6
 
 
@@ -198,9 +188,8 @@ def test_what_is_there_is_not_asked_again_and_a_new_setting_alone_is(made, tmp_p
 
 def test_a_length_that_is_named_twice_is_asked_for_once(serve, tmp_path):
     stub = serve()
-    assert (
-        generate(tmp_path, stub, *SMALL, "decoding.max_length=[6, 6]", "samples=1", command="run").code == 0
-    )
+    several = [*SMALL, "decoding.max_length=[6, 6]", "samples=1"]
+    assert generate(tmp_path, stub, *several, command="run").code == 0
     assert len(stub.work) == POEMS
     summary = pd.read_csv(tmp_path / FOLDER / "summary.csv")
     assert set(summary.loc[summary["checkpoint"] == "base", "samples"]) == {1}
@@ -208,27 +197,26 @@ def test_a_length_that_is_named_twice_is_asked_for_once(serve, tmp_path):
 
 def test_a_dry_run_asks_for_no_text(serve, tmp_path):
     stub = serve()
-    (tmp_path / "served.yaml").write_text(STUDY.format(url=stub.url))
-    done = tangeval(tmp_path, "run", "served.yaml", "--dry-run", "--assume-unseen")
-    assert done.code == 0, done.err
+    study_of(tmp_path, stub)
+    done = succeeds(tmp_path, "run", "tiny.yaml", "--dry-run", "--assume-unseen")
     assert stub.asked == []
     assert {row[4] for row in done.table()[-3:]} == {f"{GREEDY + DRAWN * SAMPLES:,}"}
     assert "6 requests in flight to 127.0.0.1" in done.out
 
 
 def test_a_server_study_needs_no_torch(serve, tmp_path):
-    (tmp_path / "served.yaml").write_text(STUDY.format(url=serve().url))
+    study_of(tmp_path, serve())
     libraries = [name for name in EXTRAS if name != "openai"]
-    done = without(libraries, tmp_path, ["run", "served.yaml", *SMALL])
+    done = without(libraries, tmp_path, ["run", "tiny.yaml", *SMALL])
     assert done.returncode == 0, done.stderr
 
 
 def test_a_study_runs_from_a_notebook_whose_own_loop_is_running(serve, tmp_path):
-    (tmp_path / "served.yaml").write_text(STUDY.format(url=serve().url))
+    study_of(tmp_path, serve())
 
     async def cell():
         options = package.Options(out=tmp_path / "out", assume_unseen=True)
-        return package.run(tmp_path / "served.yaml", *SMALL, options=options)
+        return package.run(tmp_path / "tiny.yaml", *SMALL, options=options)
 
     assert len(asyncio.run(cell()).generations) == POEMS * SAMPLES
 
@@ -241,8 +229,7 @@ def test_a_chat_prompt_is_sent_as_messages_and_a_bos_where_it_is_given(serve, tm
     assert stub.work[0]["logprobs"] is True
     assert len(texts(tmp_path)) == POEMS * SAMPLES
     stub.asked.clear()
-    done = tangeval(tmp_path, "generate", "served.yaml", *SMALL, "engine.bos=<s>", "--out", "bos")
-    assert done.code == 0, done.err
+    succeeds(tmp_path, "generate", "tiny.yaml", *SMALL, "engine.bos=<s>", "--out", "bos")
     assert {body["prompt"][:9] for body in stub.asked} == {"<s>[INST]"}
 
 
@@ -272,10 +259,8 @@ def test_a_dialect_is_told_by_the_list_of_models(serve, tmp_path, dialect):
 
 def test_a_server_whose_dialect_cannot_be_told_wants_it_named(serve, tmp_path):
     stub = serve(dialect="unknown")
-    assert (
-        "engine.dialect: " + stub.url + " does not say what kind of server"
-        in generate(tmp_path, stub, *SMALL).err
-    )
+    told = generate(tmp_path, stub, *SMALL).err
+    assert f"engine.dialect: {stub.url} does not say what kind of server" in told
     assert stub.asked == []
     assert generate(tmp_path, stub, *SMALL, "engine.dialect=openai").code == 0
     assert generate(tmp_path, serve("unlisted"), *SMALL, "engine.dialect=vllm", "--overwrite").code == 0
@@ -420,28 +405,17 @@ def test_no_server_and_an_unknown_model_are_said_at_once(serve, tmp_path):
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_killed_goes_on_and_ends_in_the_bytes_of_a_whole_one(serve, tmp_path, blow):
     several = [*SMALL, "decoding.temperature=[0.7, 0.8, 0.9, 1.0]", "engine.n=1"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole, cut, stub = tmp_path / "whole", tmp_path / "cut", serve()
     whole.mkdir()
     cut.mkdir()
-    stub = serve()
     assert generate(whole, stub, *several).code == 0
-    stub.delay = 0.05
-    (cut / "served.yaml").write_text(STUDY.format(url=stub.url))
-    script = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from tangeval.cli.app import main\nmain()\n"
-    )
-    command = [sys.executable, "-c", script, "generate", "served.yaml", *several]
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    batch_files = cut / FOLDER / "generations"
-    with subprocess.Popen(command, cwd=cut, env=environment, stderr=subprocess.PIPE) as process:
-        until = time.monotonic() + 60
-        while not list(batch_files.glob("*.parquet")) and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.02)
-        process.send_signal(blow)
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), err.decode()
-    assert blow == signal.SIGKILL or "the same command goes on from here" in err.decode()
+    stub.delay, batch_files = 0.05, cut / FOLDER / "generations"
+    process = start(cut, "generate", study_of(cut, stub).name, *several)
+    wait(process, lambda: list(batch_files.glob("*.parquet")))
+    process.send_signal(blow)
+    told, _ = process.communicate(timeout=20)
+    assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), told
+    assert blow == signal.SIGKILL or "the same command goes on from here" in told
     kept, stub.delay = {file.name for file in batch_files.glob("*.parquet")}, 0
     assert 0 < len(kept) < len(read_plan(RunFolder(cut / FOLDER)))
     time.sleep(0.2)  # what was in flight
@@ -493,30 +467,25 @@ def test_the_likelihood_of_an_engine_with_weights_does_not_stay(serve, tmp_path)
     ],
 )
 def test_a_study_that_a_server_cannot_run_is_refused_with_key_and_remedy(tmp_path, change, problem):
-    file = tmp_path / "study.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(STUDY.format(url="http://localhost:1/v1")) | change))
+    engine = {"server": "http://h/v1", "models": {"base": "x"}}
     with pytest.raises(TangevalError) as error:
-        make(resolve(load_study(file)))
+        make(resolve(load_study(write_study(tmp_path, **STUDY | {"engine": engine} | change))))
     assert problem in str(error.value)
 
 
 def test_how_a_server_is_asked_is_no_part_of_the_cache_key(serve, tmp_path):
     stub = serve()
-    (tmp_path / "served.yaml").write_text(STUDY.format(url=stub.url))
+    study_of(tmp_path, stub)
 
     def key(*overrides):
-        resolved = resolve(load_study(tmp_path / "served.yaml", overrides))
+        resolved = resolve(load_study(tmp_path / "tiny.yaml", overrides))
         with make(resolved) as engine:
             return engine.cache_key(resolved.checkpoints[0])
 
-    assert (
-        key("engine.concurrency=3", "engine.timeout=5", "engine.retries=1", f"engine.server={serve().url}")
-        == key()
-    )
-    assert (
-        len({key(), key("engine.bos=<s>"), key("prompt=chat"), key("seed=1"), key("engine.dialect=openai")})
-        == 5
-    )
+    how = ("engine.concurrency=3", "engine.timeout=5", "engine.retries=1", f"engine.server={serve().url}")
+    assert key(*how) == key()
+    changes = ("engine.bos=<s>", "prompt=chat", "seed=1", "engine.dialect=openai")
+    assert len({key(), *map(key, changes)}) == 5
 
 
 @pytest.mark.parametrize(
@@ -541,32 +510,26 @@ def test_what_is_no_text_and_no_count_is_no_answer(choice, usage):
 # A real server
 
 
-REAL = """
-name: real
-data: sample
-{engine}
-splits: [test]
-decoding: {{temperature: [0.0, 0.9], top_k: [5], top_p: [0.95], max_length: [20], no_repeat_ngram_size: 3}}
-samples: {{test: 2}}
-select: {{split: test, checkpoint: bleu, setting: {{by: bleu}}}}
-"""
-
-
 def test_transformers_serve_writes_greedily_what_the_local_engine_writes(tmp_path):
     for needed in ("fastapi", "uvicorn"):
         pytest.importorskip(needed, reason=f"the package {needed} of the dev extra is not installed")
-    made = {}
+    decoding = {
+        "temperature": [0.0, 0.9],
+        "top_k": [5],
+        "top_p": [0.95],
+        "max_length": [20],
+        "no_repeat_ngram_size": 3,
+    }
+    study = {"decoding": decoding, "select": STUDY["select"]}
     with transformers_serve(tmp_path, TANG_MINI, "--dtype", "float32") as (url, _):
-        engine = f"engine: {{server: '{url}', models: {{base: '{TANG_MINI}'}}, bos: <s>, concurrency: 4}}"
-        for name, how in (("server", engine), ("here", "load: {dtype: float32}")):
-            (tmp_path / f"{name}.yaml").write_text(REAL.format(engine=how))
-            done = tangeval(
-                tmp_path, "run" if name == "server" else "generate", f"{name}.yaml", "--out", name
-            )
-            assert done.code == 0, done.err
-            made[name] = rows_of(tmp_path / name)
-        (tmp_path / "real.yaml").write_text(REAL.format(engine=engine.replace(f"'{TANG_MINI}'", "other")))
-        assert f"serves no other; it serves {TANG_MINI}" in tangeval(tmp_path, "run", "real.yaml").err
+        engine = {"server": url, "models": {"base": str(TANG_MINI)}, "bos": "<s>", "concurrency": 4}
+        succeeds(tmp_path, "run", write_study(tmp_path, engine=engine, **study), "--out", "server")
+        succeeds(
+            tmp_path, "generate", write_study(tmp_path, load={"dtype": "float32"}, **study), "--out", "here"
+        )
+        write_study(tmp_path, engine=engine | {"models": {"base": "other"}}, **study)
+        assert f"serves no other; it serves {TANG_MINI}" in refusal(tmp_path, "run", "tiny.yaml")
+    made = {name: rows_of(tmp_path / name) for name in ("server", "here")}
     keys = ["temperature", "max_length", "example_id", "sample"]
     both = made["server"].merge(made["here"], on=keys, suffixes=("", "_here"))
     greedy, drawn = both[both["temperature"] == 0], both[both["temperature"] > 0]

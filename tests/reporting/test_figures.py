@@ -4,12 +4,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 from tangeval.analysis import summarize
 from tangeval.analysis.variance import decompose
 from tangeval.core.knobs import AXES
 from tangeval.reporting import figures, style
 from tests.reporting.test_tables import METRICS, frames
+from tests.support.pages import luminance
 
 SHOWN = [metric for metric in METRICS.values() if metric.headline]
 HEAT = ("temperature", "top_p")
@@ -30,6 +32,10 @@ def draw(summary, folder, variance=NO_VARIANCE, by="bleu"):
 
 def panel(figure, title):
     return next(axes for axes in figure.axes if axes.get_title("left") == title or axes.get_title() == title)
+
+
+def titles_of(figure):
+    return [axes.get_title("left") or axes.get_title() for axes in figure.axes]
 
 
 def lines(axes):
@@ -65,28 +71,19 @@ def names(**grid):
     return [name for name, _ in figures.figures_of(frames(**grid), NO_VARIANCE, SHOWN, METRICS["chrf"])]
 
 
-def test_a_knob_with_one_value_has_no_picture():
-    assert names(**SMALL) == [
-        f"{kind}_{split}"
-        for split in ("validation", "test")
-        for kind in ("temperature", "top_p", "heatmap_chrf", "training")
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ({}, ["temperature", "top_p", "heatmap_chrf", "training"]),
+        ({"temperature": (0.7,), "top_p": (0.6,)}, ["training"]),
+        ({"temperature": (0.7,), "max_length": (16, 96), "steps": (50,)}, ["top_p", "max_length"]),
+    ],
+    ids=["a knob of one value has none", "one setting", "one checkpoint"],
+)
+def test_pictures_are_of_what_varies(grid, expected):
+    assert names(**SMALL | grid) == [
+        f"{kind}_{split}" for split in ("validation", "test") for kind in expected
     ]
-
-
-def test_a_single_setting_shows_training_alone():
-    one = {"temperature": (0.7,), "top_k": (5,), "top_p": (0.6,), "max_length": (96,)}
-    assert names(**one) == ["training_validation", "training_test"]
-
-
-def test_a_single_checkpoint_shows_no_training():
-    drawn = names(steps=(50,), **(SMALL | {"temperature": (0.7,), "max_length": (16, 96)}))
-    assert not any(name.startswith("training") for name in drawn)
-    assert "max_length_test" in drawn
-
-
-def test_an_unknown_metric_is_refused(tmp_path):
-    with pytest.raises(KeyError, match="rouge"):
-        draw(frames(**SMALL), tmp_path, by="rouge")
 
 
 def test_lines_go_through_the_effects_and_bands_are_their_intervals():
@@ -146,16 +143,12 @@ def test_what_does_not_depend_on_decoding_or_was_not_measured_has_no_panel():
     made = frames()
     effects, checkpoints = made.effects, made.checkpoints
     effects["complete"] = np.nan
-    titles = [
-        axes.get_title("left") or axes.get_title()
-        for axes in figures.knob_figure(effects, "top_p", "test", SHOWN).axes
-    ]
+    titles = titles_of(figures.knob_figure(effects, "top_p", "test", SHOWN))
     assert "character BLEU" in titles
     assert not any("NLL" in title or title == "ended by itself" for title in titles)
-    titles = [
-        a.get_title("left") or a.get_title() for a in figures.training_figure(checkpoints, "test", SHOWN).axes
-    ]
-    assert "reference NLL (nats per character)" in titles
+    assert "reference NLL (nats per character)" in titles_of(
+        figures.training_figure(checkpoints, "test", SHOWN)
+    )
 
 
 def test_base_stands_apart_at_step_0():
@@ -187,19 +180,12 @@ def test_a_heat_maps_colours_grow_lighter_with_the_value_and_its_numbers_can_be_
     contrasts = []
     for axes in figure.axes[:3]:
         mesh, values = axes.collections[0], np.asarray(axes.collections[0].get_array())
-        light = [luminance(colour) for colour in mesh.to_rgba(np.sort(values, axis=None))]
+        light = [luminance(to_rgb(colour)) for colour in mesh.to_rgba(np.sort(values, axis=None))]
         assert light == sorted(light)
         for text, value in zip(axes.texts, values.flat, strict=True):
-            low, high = sorted((luminance(text.get_color()), luminance(mesh.to_rgba(value))))
+            low, high = sorted((luminance(to_rgb(text.get_color())), luminance(to_rgb(mesh.to_rgba(value)))))
             contrasts.append((high + 0.05) / (low + 0.05))
     assert min(contrasts) > 4.5
-
-
-def luminance(colour) -> float:
-    """Relative luminance by WCAG 2.2."""
-    rgb = matplotlib.colors.to_rgb(colour)
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_a_large_grid_is_not_written_into_its_settings():
@@ -290,7 +276,8 @@ def test_long_names_keep_their_folder_and_step(name, written):
 def variance() -> pd.DataFrame:
     generator = np.random.default_rng(0)
     shape = (2, 3, 1, 2, 1, 6, 4)
-    rows = [row for m in ("bleu", "form") for row in decompose(generator.normal(size=shape), m)]
+    factors = ["checkpoint", *AXES]
+    rows = [row for m in ("bleu", "form") for row in decompose(generator.normal(size=shape), factors, m)]
     return pd.DataFrame(rows).assign(split="validation")
 
 

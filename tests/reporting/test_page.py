@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 from tangeval import tasks
 from tangeval.analysis import scoring
@@ -21,6 +22,7 @@ from tangeval.results import explained
 from tangeval.results.folder import RunFolder
 from tests.support.explained import make_explained
 from tests.support.folders import HOSTILE, NAME, make_results
+from tests.support.pages import luminance
 
 STATIC = Path(report.__file__).parent / "static"
 
@@ -273,13 +275,6 @@ def test_scores_of_other_generations_are_an_error(results, tmp_path):
         report.write(study, data, copy)
 
 
-def luminance(colour: str) -> float:
-    """Relative luminance by WCAG 2.2."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def test_words_and_marks_stand_out_from_every_ground_in_both_themes():
     style = (STATIC / "report.css").read_text("utf-8")
     themes = re.findall(r"color-scheme: (\w+);(.*?)}", style, re.S)
@@ -287,7 +282,7 @@ def test_words_and_marks_stand_out_from_every_ground_in_both_themes():
     colours = [dict(re.findall(r"--([\w-]+): (#\w{6})", text)) for _, text in themes]
 
     def contrast(theme: dict[str, str], one: str, other: str) -> float:
-        low, high = sorted(luminance(theme[name]) for name in (one, other))
+        low, high = sorted(luminance(to_rgb(theme[name])) for name in (one, other))
         return (high + 0.05) / (low + 0.05)
 
     for theme in colours:

@@ -186,12 +186,16 @@ def test_a_grid_of_one_setting_has_no_effects_to_show(tmp_path):
     assert set(pd.read_csv(tmp_path / "effects.csv")["checkpoint"]) == {"random", "reference"}
 
 
-def test_names_cannot_break_markdown_or_latex(tmp_path):
+@pytest.fixture
+def written(tmp_path):
+    """The files of tables with a name that would like to be markup."""
     made = frames()
-    settings, effects, checkpoints = made.settings, made.effects, made.checkpoints
-    for frame in (settings, effects, checkpoints):
+    for frame in (made.settings, made.effects, made.checkpoints):
         frame["checkpoint"] = frame["checkpoint"].replace("checkpoint-50", r"[a]|b_c&50%{d}\e#$~^")
-    write(made, tmp_path)
+    return write(made, tmp_path)
+
+
+def test_names_cannot_break_markdown_or_latex(written, tmp_path):
     assert r"[a]\|b_c&50%" in (tmp_path / "checkpoints.md").read_text()
     latex = (tmp_path / "checkpoints.tex").read_text()
     assert r"{[}a]|b\_c\&50\%\{d\}\textbackslash e\#\$\textasciitilde \textasciicircum " in latex
@@ -200,12 +204,7 @@ def test_names_cannot_break_markdown_or_latex(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
-def test_latex_compiles_inside_a_document(tmp_path):
-    made = frames()
-    settings, effects, checkpoints = made.settings, made.effects, made.checkpoints
-    for frame in (settings, effects, checkpoints):
-        frame["checkpoint"] = frame["checkpoint"].replace("checkpoint-50", r"[a]|b_c&50%{d}\e#$~^")
-    written = write(made, tmp_path)
+def test_latex_compiles_inside_a_document(written, tmp_path):
     inputs = "\n".join(rf"\input{{{path.stem}}}" for path in written if path.suffix == ".tex")
     document = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{inputs}\end{{document}}"
     (tmp_path / "all.tex").write_text(document)

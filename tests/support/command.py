@@ -5,9 +5,10 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,7 +16,7 @@ from tangeval.cli.app import main
 
 ROOT = Path(__file__).parents[2]
 #: What only the extras install.
-EXTRAS = (
+EXTRAS = [
     "torch",
     "transformers",
     "peft",
@@ -25,7 +26,7 @@ EXTRAS = (
     "safetensors",
     "openai",
     "ray",
-)
+]
 
 
 class Done(NamedTuple):
@@ -60,28 +61,54 @@ def tangeval(folder: Path, *arguments: object) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def without(
-    libraries: Sequence[str], folder: Path, *commands: Sequence[str]
-) -> subprocess.CompletedProcess[str]:
-    """Run commands, one after another, where importing one of ``libraries`` is an error; stop at the first that fails."""
+def succeeds(folder: Path, *arguments: object) -> Done:
+    """The same of a command that must end well."""
+    done = tangeval(folder, *arguments)
+    assert done.code == 0, done.err
+    return done
+
+
+def refusal(folder: Path, *arguments: object) -> str:
+    """The message of a command that must be refused."""
+    done = tangeval(folder, *arguments)
+    assert done.code == 2, done
+    assert "Traceback" not in done.err
+    return done.err
+
+
+def _process(libraries: Sequence[str], folder: Path, commands: Sequence[Sequence[object]]) -> dict[str, Any]:
+    """The arguments of ``Popen`` for commands one after another; Ctrl-C is heard, where importing ``libraries`` is an error."""
     script = (
-        "import sys\n"
-        f"for name in {libraries!r}: sys.modules[name] = None\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"for name in {list(libraries)!r}: sys.modules[name] = None\n"
         "from tangeval.cli.app import main\n"
-        f"for command in {[list(command) for command in commands]!r}:\n"
+        f"for command in {[list(map(str, command)) for command in commands]!r}:\n"
         "    sys.argv = ['tangeval', *command]\n"
         "    try: main()\n"
         "    except SystemExit as stop:\n"
         "        if stop.code: raise\n"
     )
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT)
-    }  # tests may run from a checkout that is not installed
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    # Tests may run from a checkout that is not installed.
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return {"args": [sys.executable, "-c", script], "cwd": folder, "env": environment, "text": True}
+
+
+def without(
+    libraries: Sequence[str], folder: Path, *commands: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
+    """Run commands where importing one of ``libraries`` is an error; stop at the first that fails."""
+    return subprocess.run(**_process(libraries, folder, commands), capture_output=True, timeout=200)
+
+
+def start(folder: Path, *arguments: object, without: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """``tangeval`` as a process of its own, for tests that end it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(**_process(without, folder, [arguments]), **pipes)
+
+
+def wait(process: subprocess.Popen[str], moment: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is so, or the process has ended."""
+    limit = time.monotonic() + seconds
+    while not moment() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.002)

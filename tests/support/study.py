@@ -1,4 +1,4 @@
-"""One small study; tests change what they are about."""
+"""Small studies; tests change what they are about."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,39 @@ SMALL: dict[str, Any] = {
     "decoding": {"temperature": [0.4, 1.0], "max_length": 12, "no_repeat_ngram_size": 0},
     "select": {"split": "test", "setting": {"by": "bleu"}},
 }  # fmt: skip
+#: Twenty-four settings on both splits.
+GRID: dict[str, Any] = {
+    "splits": ["validation", "test"], "samples": {"validation": 1, "test": 2}, "batch_size": 160,
+    "decoding": {"temperature": [0.0, 0.7, 1.0], "top_k": [0, 5], "top_p": [0.6, 1.0], "max_length": [6, 18]},
+    "select": {"setting": {"by": "bleu", "require": {"han_only": ">= 0.0"}}},
+}  # fmt: skip
 
 
-def write_study(folder: Path, base: Path, run: Path, **changes: Any) -> Path:
+def write_study(folder: Path, base: object = None, run: object = None, **changes: Any) -> Path:
     """Write ``tiny.yaml``: the small study of a base model and a Trainer's folder, with some keys otherwise."""
     file = folder / "tiny.yaml"
-    study = SMALL | {"base_model": str(base), "checkpoints": str(run)} | changes
+    weights = {"base_model": str(base)} if base else {}
+    study = SMALL | weights | ({"checkpoints": str(run)} if run else {}) | changes
     file.write_text(yaml.safe_dump(study, sort_keys=False, default_flow_style=None), "utf-8")
     return file
+
+
+def evaluate(file: Path, folder: Path, *overrides: str) -> Any:
+    """What ``tangeval run`` does, without pictures; the resolved study."""
+    from tangeval import generation
+    from tangeval.analysis import scoring, summarize
+    from tangeval.core.study import load_study
+    from tangeval.resolve import resolve
+    from tangeval.results.folder import RunFolder
+
+    resolved = resolve(load_study(file, overrides))
+    generation.decode(resolved, folder)
+    scoring.score(resolved.study, resolved.dataset, folder)
+    summarize.summarize(RunFolder(folder), resolved.study.seed)
+    return resolved
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the times, by its path."""
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "timings.jsonl"]
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
