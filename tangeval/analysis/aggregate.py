@@ -5,7 +5,6 @@ task's metrics. Out: arrays over settings. What is kept of a part is what the ar
 counts of corpus metrics and each example's means. Knows nothing of files or pictures.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -16,15 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tangeval.analysis import intervals
 from tangeval.analysis.grid import grid
-from tangeval.analysis.intervals import (
-    LEVEL,
-    Floats,
-    bca_interval,
-    mean_interval,
-    rate_interval,
-    resample_weights,
-)
+from tangeval.analysis.intervals import LEVEL, Floats
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import COLUMNS
 from tangeval.metrics.base import Metric, Metrics
@@ -40,9 +33,8 @@ class Measured:
     ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over examples is the value. ``resampled[metric]``
     is ``[B, C]``, of a corpus metric.
 
-    An example's part in a corpus metric, which is no mean, is its jackknife pseudo-value (Tukey, Annals
-    of Mathematical Statistics 29, 1958): P times the value less P − 1 times the value without the
-    example. These average to the value but for its bias, and vary as it does.
+    An example's part in a corpus metric, which is no mean, is its jackknife pseudo-value (Tukey, Annals of
+    Mathematical Statistics 29, 1958): P times the value less P − 1 times the value without the example.
     """
 
     metrics: Metrics
@@ -74,41 +66,37 @@ class Part:
 
     def interval(self, metric: str, level: float = LEVEL) -> tuple[float, float]:
         """Return the value's interval: BCa of a corpus metric, Wilson's of a share, else t by Hall's transformation."""
-        by_poem = self.by_poem(metric)
-        if metric in self.measured.resampled:
-            resampled = self._over(self.measured.resampled[metric])
-            return _corpus_interval(self.value(metric), resampled, by_poem, level)
-        if self.measured.metrics[metric].share:
-            low, high = rate_interval(by_poem, self.measured.samples * len(self.places), level)
-        else:
-            low, high = mean_interval(by_poem, level)
-        return float(low), float(high)
+        measured, by_poem, resampled = self.measured, self.by_poem(metric), self._resampled(metric)
+        if resampled is None and measured.metrics[metric].share:
+            low, high = intervals.rate_interval(by_poem, measured.samples * len(self.places), level)
+            return float(low), float(high)
+        return _interval(self.value(metric), by_poem, resampled, level)
 
     def difference_interval(self, other: "Part", metric: str) -> tuple[float, float]:
-        """Return the 95 % interval of the value less that of ``other``.
-
-        Paired: both must have been measured on the same examples with the same seed.
-        """
+        """Return the 95 % interval of the value less that of ``other``, of the same examples and seed."""
+        ours, theirs = self._resampled(metric), other._resampled(metric)
+        resampled = None if ours is None or theirs is None else ours - theirs
         by_poem = self.by_poem(metric) - other.by_poem(metric)
-        if metric in self.measured.resampled:
-            resampled, theirs = (x._over(x.measured.resampled[metric]) for x in (self, other))
-            return _corpus_interval(self.value(metric) - other.value(metric), resampled - theirs, by_poem)
-        low, high = mean_interval(by_poem)
-        return float(low), float(high)
+        return _interval(self.value(metric) - other.value(metric), by_poem, resampled)
+
+    def _resampled(self, metric: str) -> Floats | None:
+        return self._over(self.measured.resampled[metric]) if metric in self.measured.resampled else None
 
     def _over(self, array: Floats) -> Floats:
         mean: Floats = array[..., list(self.places)].mean(axis=-1)
         return mean
 
 
-def _corpus_interval(
-    value: float, resampled: Floats, by_poem: Floats, level: float = LEVEL
+def _interval(
+    value: float, by_poem: Floats, resampled: Floats | None, level: float = LEVEL
 ) -> tuple[float, float]:
-    """BCa; pseudo-values give back the values without each example."""
+    """BCa where there are resamples; pseudo-values give back the values without each example."""
     poems = len(by_poem)
-    if poems < 2:
-        return math.nan, math.nan
-    low, high = bca_interval(np.array(value), resampled, (poems * value - by_poem) / (poems - 1), level)
+    if resampled is None or poems < 2:
+        low, high = intervals.mean_interval(by_poem, level)
+    else:
+        without = (poems * value - by_poem) / (poems - 1)
+        low, high = intervals.bca_interval(np.array(value), resampled, without, level)
     return float(low), float(high)
 
 
@@ -127,9 +115,9 @@ def groups(
 ) -> Iterator[Group]:
     """Yield each checkpoint × split, measured, in the order of ``scores``.
 
-    ``scores`` may come in parts of whole examples, a checkpoint × split in parts one after another; then
-    no more than one of these is held at a time. All groups of a split are resampled with the same
-    draws of examples, so they are paired.
+    ``scores`` may come in parts of whole examples, a checkpoint × split in parts one after another, of which
+    one is held at a time. All groups of a split are resampled with the same draws of examples, so they are
+    paired.
 
     Raises:
         TangevalError: a checkpoint × split comes again after others, or its rows are no whole grid.
@@ -146,7 +134,7 @@ def groups(
         parts = (part for _, part in same)
         first = next(parts)
         measured = measure(chain([first], parts), nll, metrics, seed, where)
-        yield Group(str(checkpoint), first["step"].iloc[0], str(split), measured)
+        yield Group(checkpoint, first["step"].iloc[0], split, measured)
 
 
 @dataclass(frozen=True)
@@ -165,8 +153,8 @@ def measure(
 ) -> Measured:
     """Measure every setting of one checkpoint's scores on one split.
 
-    ``scores`` hold, in parts of whole examples, every setting × example × sample once; ``likelihood`` has
-    no rows or one an example; ``seed`` draws the resamples of the examples. ``where`` is for messages.
+    ``scores`` hold, in parts of whole examples, every setting × example × sample once; ``likelihood`` has no
+    rows or one an example; ``seed`` draws the resamples of the examples. ``where`` is for messages.
 
     Raises:
         TangevalError: the rows are no whole grid of settings × examples × samples, or a likelihood is missing.
@@ -180,9 +168,8 @@ def measure(
     counts = {name: np.concatenate([p.counts[name] for p in parts], axis=1) for name in first.counts}
     by_poem = {name: np.concatenate([p.means[name] for p in parts], axis=1).T for name in first.means}
     del parts
-    value: dict[str, Floats] = {}
-    resampled: dict[str, Floats] = {}
-    weights = resample_weights(poems, seed)
+    value, resampled = dict[str, Floats](), dict[str, Floats]()
+    weights = intervals.resample_weights(poems, seed)
     for metric in _of_level(metrics, "corpus"):
         own = [counts[name] for name in metric.counts]
         value[metric.name] = corpus_scores(metric, own, np.ones((1, poems)))[0]
@@ -190,9 +177,8 @@ def measure(
         by_poem[metric.name] = poems * value[metric.name] - (poems - 1) * without
         resampled[metric.name] = corpus_scores(metric, own, weights)
     for metric in _of_level(metrics, "reference"):
-        by_poem[metric.name] = np.repeat(
-            _of_references(likelihood, metric.name, order, where), settings, axis=1
-        )
+        of_references = _of_references(likelihood, metric.name, order, where)
+        by_poem[metric.name] = np.repeat(of_references, settings, axis=1)
     value |= {name: each.mean(axis=0) for name, each in by_poem.items() if name not in value}
     return Measured(metrics, first.knobs, order, len(first.samples), value, by_poem, resampled)
 
@@ -205,45 +191,36 @@ def _of_references(likelihood: pd.DataFrame, name: str, order: Sequence[str], wh
     """A reference's value of each example ``[P, 1]``; NaN where the checkpoint was not asked."""
     if not len(likelihood):
         return np.full((len(order), 1), np.nan)
-    by_id = likelihood.set_index("example_id")[name]
-    lacking = [example for example in order if example not in by_id.index]
-    if lacking or by_id.index.has_duplicates:
-        what = (
-            f"{lacking[0]} has no"
-            if lacking
-            else f"{by_id.index[by_id.index.duplicated()][0]} has more than one"
-        )
-        raise TangevalError(f"{where}: {what} likelihood; run the study again")
-    return by_id.loc[list(order)].to_numpy(float)[:, None]
+    count = likelihood["example_id"].value_counts()
+    for example in order:
+        if (found := count.get(example, 0)) != 1:
+            what = "more than one" if found else "no"
+            raise TangevalError(f"{where}: {example} has {what} likelihood; run the study again")
+    return likelihood.set_index("example_id")[name].loc[list(order)].to_numpy(float)[:, None]
 
 
 def _summed(scores: pd.DataFrame, metrics: Metrics, where: str) -> _Sums:
     """What is kept of the rows of whole examples."""
     setting = scores.groupby(list(COLUMNS), dropna=False, sort=True).ngroup()
     knobs = scores.loc[setting.drop_duplicates().sort_values().index, list(COLUMNS)].reset_index(drop=True)
-    names = [", ".join(f"{name} {row[name]}" for name in COLUMNS) for row in knobs.to_dict("records")]
+    names = [", ".join(f"{name} {value}" for name, value in row.items()) for row in knobs.to_dict("records")]
     keys: dict[str, Any] = {
         "": pd.Categorical.from_codes(setting, pd.Index(names)),
         "example": pd.Categorical(scores["example_id"], scores["example_id"].unique()),
         "sample": scores["sample"],
     }
     whole = grid(keys, where)
-    counts = dict.fromkeys(name for metric in _of_level(metrics, "corpus") for name in metric.counts)
-    means = [metric.name for metric in _of_level(metrics, "text", "samples")]
-    return _Sums(
-        knobs,
-        whole.levels["example"],
-        whole.levels["sample"],
-        {name: whole.array(scores[name], np.int32) for name in counts},
-        {name: whole.array(scores[name], float).mean(axis=2) for name in (*means, "n_tokens")},
-    )
+    of_corpus = {name for metric in _of_level(metrics, "corpus") for name in metric.counts}
+    of_texts = (*(metric.name for metric in _of_level(metrics, "text", "samples")), "n_tokens")
+    counts = {name: whole.array(scores[name], np.int32) for name in of_corpus}
+    means = {name: whole.array(scores[name], float).mean(axis=2) for name in of_texts}
+    return _Sums(knobs, whole.levels["example"], whole.levels["sample"], counts, means)
 
 
 def corpus_scores(metric: Metric, counts: Sequence[NDArray[np.int32]], weights: Floats | None) -> Floats:
     """Return each setting's value ``[B, C]``: of a corpus for each sample index, then their mean.
 
-    ``counts`` are ``[C, P, S]``, one for each of ``metric.counts``. Without ``weights`` ``[B, P]``, each
-    example is left out once: ``[P, C]``.
+    ``counts`` are ``[C, P, S]``. Without ``weights`` ``[B, P]``, each example is left out once: ``[P, C]``.
     """
     settings, poems, samples = counts[0].shape
     chunk = max(1, _CHUNK // samples)

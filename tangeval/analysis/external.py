@@ -24,7 +24,7 @@ _SEED = 42  # of the random baseline and the bootstrap
 
 @dataclass(frozen=True)
 class Scored:
-    """Files of outputs, a row of ``table`` each beside random baseline and reference, and their differences."""
+    """Files of outputs, a row of ``table`` each beside random baseline and reference, and differences."""
 
     outputs: Sequence[Outputs]
     dataset: Dataset
@@ -54,12 +54,12 @@ def score_files(
     """
     on, asked = check_split(split), tasks.load(task)
     dataset = asked.load(data, validation)
-    others = [example for example in dataset.examples if example.split != on]
     if asked.read_outputs is None:
         raise TangevalError(f"task {task} reads no files of outputs")
+    others = [example for example in dataset.examples if example.split != on]
     paths = list(map(Path, files))
-    named = zip(paths, output_names(paths), strict=True)
-    read = [asked.read_outputs(file, name, dataset.split(on), others) for file, name in named]
+    names = output_names(paths)
+    read = [asked.read_outputs(*n, dataset.split(on), others) for n in zip(paths, names, strict=True)]
     rows = [scoring.outputs_frame(each.name, dataset.split(on), each.texts) for each in read]
     rows += [scoring.random_rows(asked, dataset, on, _SEED, 1), scoring.reference_rows(asked, dataset, on)]
     scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
@@ -77,10 +77,9 @@ def output_names(files: Sequence[Path]) -> list[str]:
     Raises:
         TangevalError: a file is given twice.
     """
-    count = Counter(file.parent.resolve() / file.name for file in files)
-    for file in files:
-        if count[file.parent.resolve() / file.name] > 1:
-            raise TangevalError(f"{file}: given twice; give each file once")
+    resolved = [file.parent.resolve() / file.name for file in files]
+    if twice := [file for file, place in zip(files, resolved, strict=True) if resolved.count(place) > 1]:
+        raise TangevalError(f"{twice[0]}: given twice; give each file once")
     whole = [[part for part in file.absolute().parts if part != file.anchor] for file in files]
     depth = [1] * len(files)
     while True:
@@ -97,11 +96,9 @@ def calibrate(spec: str, validation: int | None = None, *, task: str = "tang") -
     """Return every metric of the training references, and of random answers of their form: a row each."""
     asked = tasks.load(task)
     dataset = asked.load(spec, validation)
-    rows = [
-        scoring.reference_rows(asked, dataset, "train"),
-        scoring.random_rows(asked, dataset, "train", _SEED, 2, draws=2),
-    ]
-    scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
+    answers = scoring.random_rows(asked, dataset, "train", _SEED, 2, draws=2)
+    rows = pd.concat([scoring.reference_rows(asked, dataset, "train"), answers], ignore_index=True)
+    scores = scoring.score_texts(rows, asked, dataset)
     frame = summarize.overall(groups(scores, NO_LIKELIHOOD, asked.metrics, _SEED))
     return frame.set_index("checkpoint").loc[[REFERENCE, RANDOM]]
 

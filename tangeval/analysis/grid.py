@@ -32,10 +32,7 @@ class Grid:
 
 
 def grid(keys: Mapping[str, pd.Series | pd.Categorical | NDArray[Any]], where: str) -> Grid:
-    """Return the grid of rows, its levels sorted.
-
-    ``keys`` are columns of equal length by their names, which the message has; ``where`` says what the
-    rows are of.
+    """Return the grid of rows by ``keys``, columns of equal length; ``where`` says what the rows are of.
 
     Raises:
         TangevalError: a row is there twice, or is missing; the message names it.

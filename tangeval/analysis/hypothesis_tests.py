@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from tangeval.analysis.intervals import Floats
@@ -22,27 +21,26 @@ _CHUNK = 2048  # rows of signs in one matrix product
 def sign_flip_p(differences: Floats, flips: int, seed: int) -> Floats:
     """Return two-sided p-values ``[...]`` of the mean of ``differences`` ``[P, ...]`` against 0.
 
-    Under the null hypothesis each poem's two values could be swapped, so each difference could
-    have the other sign: p is the share of flips that give a sum at least as far from 0. What was
-    observed counts as one of them, which keeps p above 0 and the test exact (the add-one rule:
-    Phipson & Smyth, *SAGMB* 9, 2010). Where no more than ``flips`` can differ, all are tried and
-    nothing is random. All columns are flipped with the same signs. NaN gives NaN.
+    p is the share of random signs of the differences that give a sum at least as far from 0. What was
+    observed counts as one of them, which keeps p above 0 and the test exact (the add-one rule: Phipson &
+    Smyth, *SAGMB* 9, 2010). Where no more than ``flips`` can differ, all are tried. All columns are flipped
+    with the same signs. NaN gives NaN.
     """
     columns = differences.reshape(len(differences), -1)
     observed, scale = columns.sum(axis=0), np.abs(columns).sum(axis=0)
     extreme, count = np.zeros(columns.shape[1]), 0
     for signs in _sign_chunks(len(columns), flips, seed):
-        extreme += _as_extreme(signs.astype(np.float64) @ columns, observed, scale).sum(axis=0)
+        # Rounding breaks no tie.
+        extreme += (np.abs(signs @ columns) >= np.abs(observed) - 1e-9 * scale).sum(axis=0)
         count += len(signs)
     p = np.where(np.isnan(observed), np.nan, extreme / count)
     return p.reshape(differences.shape[1:])
 
 
 def holm(p: Floats) -> Floats:
-    """Return p-values ``[m]`` adjusted for their number; NaN is left out of it.
+    """Return p-values ``[m]`` adjusted for their number (Holm, *Scandinavian Journal of Statistics* 6, 1979).
 
-    Of all hypotheses that are true, one or more is rejected with probability ``level`` at most,
-    however they depend on each other (Holm, *Scandinavian Journal of Statistics* 6, 1979).
+    NaN is left out of it. They may depend on each other in any way.
     """
     adjusted = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -55,11 +53,9 @@ def holm(p: Floats) -> Floats:
 def flips_for(family: int, level: float = ERROR) -> int:
     """Return how many flips ``family`` comparisons need that Holm's rule adjusts.
 
-    The smallest p is 1/flips, and Holm multiplies it by the family. With 20 × family / level
-    flips it adjusts to level/20, and a p that just passes rests on 20 flips as extreme: its
-    Monte Carlo error is 1/√20, 22 %. At least 20,000, which makes 15 poems exact. At most
-    200,000, for time: beyond 500 comparisons that error grows, and beyond 10,000 nothing could
-    be shown.
+    With 20 × family / level flips the smallest p, 1/flips, adjusts to level/20, and the Monte Carlo error of
+    a p that just passes is 1/√20, 22 %. At least 20,000, which makes 15 poems exact. At most 200,000, for
+    time: beyond 500 comparisons that error grows, and beyond 10,000 nothing could be shown.
     """
     return min(max(FEWEST_FLIPS, math.ceil(20 * family / level)), MOST_FLIPS)
 
@@ -67,13 +63,10 @@ def flips_for(family: int, level: float = ERROR) -> int:
 def poems_needed(sd: float, effect: float, level: float = ERROR, power: float = 0.8, family: int = 1) -> int:
     """Return how many poems show a mean difference of ``effect`` with probability ``power``.
 
-    ``sd`` is the standard deviation of the differences between poems, in the unit of ``effect``;
-    ``family`` how many comparisons share ``level`` (the first step of Holm's rule). The normal
-    formula, its quantiles replaced by t's and solved by iteration; never fewer than allow p to
-    reach level / family by flipping signs.
-
-    Raises:
-        ValueError: ``effect`` or ``sd`` is not positive.
+    ``sd`` is the standard deviation of the differences between poems, in the unit of ``effect``, both above
+    0; ``family`` how many comparisons share ``level`` (the first step of Holm's rule). The normal formula,
+    its quantiles replaced by t's and solved by iteration; never fewer than allow p to reach level / family by
+    flipping signs.
     """
     if not (effect > 0 and sd > 0):
         raise ValueError(f"an effect of {effect} and a deviation of {sd} are not both positive")
@@ -90,7 +83,7 @@ def poems_needed(sd: float, effect: float, level: float = ERROR, power: float = 
     return poems
 
 
-def _sign_chunks(poems: int, flips: int, seed: int) -> Iterator[NDArray[np.int8]]:
+def _sign_chunks(poems: int, flips: int, seed: int) -> Iterator[Floats]:
     """Rows of signs, 1 or −1, some at a time; the first is all 1: what was observed.
 
     A row and its negative give the same two-sided result. So where all are tried the last poem is
@@ -102,13 +95,8 @@ def _sign_chunks(poems: int, flips: int, seed: int) -> Iterator[NDArray[np.int8]
     for begin in range(0, flips, _CHUNK):
         rows = min(_CHUNK, flips - begin)
         if exact:
-            flipped = (np.arange(begin, begin + rows)[:, None] >> np.arange(poems) & 1).astype(np.int8)
+            flipped = np.arange(begin, begin + rows)[:, None] >> np.arange(poems) & 1
         else:
             flipped = generator.integers(0, 2, (rows, poems), dtype=np.int8)
             flipped[: begin == 0] = 0
-        yield 1 - 2 * flipped
-
-
-def _as_extreme(flipped: Floats, observed: Floats, scale: Floats) -> NDArray[np.bool_]:
-    """Which ``[F, ...]`` are at least as far from 0 as ``observed``; rounding breaks no tie."""
-    return np.abs(flipped) >= np.abs(observed) - 1e-9 * scale
+        yield (1 - 2 * flipped).astype(np.float64)

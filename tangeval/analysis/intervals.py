@@ -20,8 +20,7 @@ LEVEL = 0.95
 def resample_weights(poems: int, seed: int, resamples: int = RESAMPLES) -> Floats:
     """Return how often each poem is drawn in each resample: ``[resamples, poems]``.
 
-    The same poems and seed give the same weights, so that two things measured on the same
-    poems are resampled together and their difference is paired.
+    The same poems and seed give the same weights: things measured on the same poems are paired.
     """
     generator = np.random.default_rng([seed, poems])
     return generator.multinomial(poems, np.full(poems, 1 / poems), size=resamples).astype(np.float64)
@@ -32,10 +31,10 @@ def bca_interval(
 ) -> tuple[Floats, Floats]:
     """Return the BCa interval: percentiles, corrected for bias and for skewness.
 
-    ``value`` is ``[...]``, ``resampled`` ``[B, ...]``, ``jackknife`` ``[P, ...]`` the value
-    without each poem in turn. Where the resamples are all equal, both ends are ``value``.
-    Efron, "Better bootstrap confidence intervals", JASA 82, 1987; of resamples that equal the
-    value one half lies below it, as in scipy.stats.bootstrap.
+    ``value`` is ``[...]``, ``resampled`` ``[B, ...]``, ``jackknife`` ``[P, ...]`` the value without each poem
+    in turn. Where the resamples are all equal, both ends are ``value``. Efron, "Better bootstrap confidence
+    intervals", JASA 82, 1987; of resamples that equal the value one half lies below it, as in
+    scipy.stats.bootstrap.
     """
     value = np.asarray(value, dtype=np.float64)
     count = len(resampled)
@@ -59,10 +58,9 @@ def bca_interval(
 def mean_interval(by_poem: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     """Return an interval of the mean of ``by_poem`` ``[P, ...]`` over its poems, of any range.
 
-    Student's t with its skewness transformed away: Hall, "On the removal of skewness by
-    transformation", JRSS B 54, 1992 (the cubic, which is monotone and has an inverse); t with
-    P − 1 degrees of freedom instead of the normal. Without variation both ends are the mean;
-    of one poem they are NaN.
+    Student's t with its skewness transformed away: Hall, "On the removal of skewness by transformation", JRSS
+    B 54, 1992 (the cubic); t with P − 1 degrees of freedom instead of the normal. Without variation both ends
+    are the mean; of one poem they are NaN.
     """
     poems = len(by_poem)
     mean = by_poem.mean(axis=0)
@@ -79,13 +77,12 @@ def mean_interval(by_poem: Floats, level: float = LEVEL) -> tuple[Floats, Floats
 def rate_interval(by_poem: Floats, samples: int, level: float = LEVEL) -> tuple[Floats, Floats]:
     """Return an interval of a share's mean over poems, which does not collapse at 0 and 1.
 
-    ``by_poem`` ``[P, ...]``, between 0 and 1, is each poem's mean over its ``samples``. Wilson's
-    score interval (JASA 22, 1927) with the number of independent outputs that has the same
-    variance (Korn & Graubard, *Survey Methodology* 24, 1998). That number is an estimate: t
-    takes the place of the normal, with Satterthwaite's degrees of freedom (*Biometrics
-    Bulletin* 2, 1946) from the fourth moment between poems, P − 1 at most, or just that for one
-    sample, where the mean says the variance. Where all poems are equal, each counts as one
-    independent output. NaN gives NaN.
+    ``by_poem`` ``[P, ...]``, between 0 and 1, is each poem's mean over its ``samples``. Wilson's score
+    interval (JASA 22, 1927) with the number of independent outputs that has the same variance (Korn &
+    Graubard, *Survey Methodology* 24, 1998). That number is an estimate: t takes the place of the normal,
+    with Satterthwaite's degrees of freedom (*Biometrics Bulletin* 2, 1946) from the fourth moment between
+    poems, P − 1 at most, or just that for one sample, where the mean says the variance. Where all poems are
+    equal, each counts as one independent output. NaN gives NaN.
     """
     poems = len(by_poem)
     mean = by_poem.mean(axis=0)
@@ -108,16 +105,11 @@ def rate_interval(by_poem: Floats, samples: int, level: float = LEVEL) -> tuple[
 
 
 def _quantile(ordered: Floats, share: Floats) -> Floats:
-    """The quantile at ``share`` ``[...]`` of each column of ``ordered`` ``[B, ...]``, between
-    neighbours linearly, as numpy's."""
-    place = np.nan_to_num(share) * (len(ordered) - 1)
-    below = np.minimum(place.astype(np.int64), max(len(ordered) - 2, 0))
-    low, high = (
-        np.take_along_axis(ordered, np.minimum(at, len(ordered) - 1)[None], axis=0)[0]
-        for at in (below, below + 1)
-    )
-    between: Floats = low + (place - below) * (high - low)
-    return np.where(np.isnan(share), np.nan, between)
+    """The quantile at ``share`` ``[...]`` of each column of ``ordered`` ``[B, ...]``, linearly interpolated."""
+    places = np.linspace(0, 1, len(ordered))
+    columns = ordered.reshape(len(ordered), -1).T
+    found = [np.interp(at, places, column) for at, column in zip(share.flat, columns, strict=True)]
+    return np.reshape(found, share.shape)
 
 
 def _unskewed(t: float, skew: Floats) -> Floats:

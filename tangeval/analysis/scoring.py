@@ -1,9 +1,9 @@
 """Generations → scores: one row a generation, one column a metric.
 
-In: a results folder's batch files (or texts made elsewhere), the data and the task. Out:
-``scores.parquet``, with the rows ``random`` and ``reference`` scored by the same code. A folder is
-scored in chunks of examples, each a row group of the file, so that memory does not grow with it.
-Knows nothing of torch, and nothing of intervals.
+In: a results folder's batch files (or texts made elsewhere), the data and the task. Out: ``scores.parquet``,
+with the rows ``random`` and ``reference`` scored by the same code. A folder is scored in chunks of examples,
+each a row group of the file, so that memory does not grow with it. Knows nothing of torch, and nothing of
+intervals.
 """
 
 import json
@@ -11,10 +11,9 @@ import math
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -30,7 +29,6 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example, Split
-from tangeval.metrics import copying
 from tangeval.metrics.base import Output
 from tangeval.results.files import read_parquet, write_json, write_parts
 from tangeval.results.folder import RunFolder
@@ -56,11 +54,9 @@ def score(study: Study, dataset: Dataset, folder: Path) -> None:
     Raises:
         TangevalError: a batch file that the plan names is missing, or the data are not the run's.
     """
-    run = RunFolder(folder)
-    batches, names = _whole_run(folder)
+    run, task = RunFolder(folder), tasks.load(study.task)
+    chunks = _chunks(study, dataset, *_whole_run(folder))
     check_data(dataset, run)
-    task = tasks.load(study.task)
-    chunks = _chunks(study, dataset, batches, names)
     write_parts(run.scores_file, _scored(study, task, dataset, folder, chunks))
     write_json(run.signatures, task.signatures())
 
@@ -96,45 +92,33 @@ def _scored(
     study: Study, task: Task, dataset: Dataset, folder: Path, chunks: Sequence[_Chunk]
 ) -> Iterator[pd.DataFrame]:
     """Yield the scores of each chunk, then the baselines'."""
-    with _scores(study, dataset, folder, chunks) as scored:
-        yield from scored
+    yield from _scores(study, dataset, folder, chunks)
     rows = [random_rows(task, dataset, s, study.seed, study.samples_of(s)) for s in study.ordered_splits()]
     rows += [reference_rows(task, dataset, s) for s in study.ordered_splits()]
     yield score_texts(pd.concat(rows, ignore_index=True), task, dataset)
 
 
-@contextmanager
-def _scores(
-    study: Study, dataset: Dataset, folder: Path, chunks: Sequence[_Chunk]
-) -> Iterator[Iterator[pd.DataFrame]]:
-    """The chunks' scores in order, by as many processes as there are cores where that pays."""
+def _scores(study: Study, dataset: Dataset, folder: Path, chunks: Sequence[_Chunk]) -> Iterator[pd.DataFrame]:
+    """Yield the chunks' scores in order, by as many processes as there are cores where that pays."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(cores, MAX_PROCESSES)
     if cores == 1 or sum(chunk.rows for chunk in chunks) < MIN_ROWS_FOR_POOL:
-        yield (_score_chunk(study, dataset, folder, chunk) for chunk in chunks)
+        yield from (_score_chunk(study, dataset, folder, chunk) for chunk in chunks)
         return
     # Not forked: this process may have torch's threads, and a GPU.
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         try:
-            yield _in_order(pool, study, folder, chunks, ahead=2 * cores)
+            pending: deque[Future[pd.DataFrame]] = deque()
+            for chunk in chunks:
+                pending.append(pool.submit(_score_in_process, json.dumps(study.content()), folder, chunk))
+                if len(pending) == 2 * cores:
+                    yield pending.popleft().result()
+            yield from (scored.result() for scored in pending)
         except BrokenProcessPool as error:
             raise TangevalError(
                 f"{folder}: a process that scores was ended, mostly because memory ran out; free some, and give the same "
                 'command again. In a script of your own, call tangeval under if __name__ == "__main__"'
             ) from error
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, study: Study, folder: Path, chunks: Sequence[_Chunk], ahead: int
-) -> Iterator[pd.DataFrame]:
-    """Each chunk's scores, no more than ``ahead`` chunks being scored or waiting to be taken."""
-    pending: deque[Future[pd.DataFrame]] = deque()
-    for chunk in chunks:
-        pending.append(pool.submit(_score_in_process, json.dumps(study.content()), folder, chunk))
-        if len(pending) == ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _score_in_process(study: str, folder: Path, chunk: _Chunk) -> pd.DataFrame:
@@ -161,8 +145,7 @@ def read_generations(
 ) -> pd.DataFrame:
     """Return the study's generations, in the order of checkpoints, splits, examples, settings, samples.
 
-    With ``sample`` only that one of each example and setting is read, with ``checkpoint`` only its own,
-    which takes that much less memory.
+    With ``sample`` only that one of each example and setting is read, with ``checkpoint`` only its own.
 
     Raises:
         TangevalError: there are none, or a batch file is missing.
@@ -180,15 +163,11 @@ def _whole_run(folder: Path, *, check: bool = True) -> tuple[list[Batch], list[s
     if not batches:
         raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
     files = [run.batch_file(batch.id) for batch in batches]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
+    if missing := [file for file in files if not file.is_file()]:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
-    broken = run.damaged() if check else []
-    if broken:
-        raise TangevalError(
-            f"{broken[0]} and {len(broken) - 1} more are not as they were written; run the study again, which makes "
-            "them anew"
-        )
+    if check and (broken := run.damaged()):
+        what = f"{broken[0]} and {len(broken) - 1} more are not as they were written"
+        raise TangevalError(f"{what}; run the study again, which makes them anew")
     return batches, [checkpoint["name"] for checkpoint in run.manifest["checkpoints"]]
 
 
@@ -229,11 +208,10 @@ def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFra
     distinct = frame[what].drop_duplicates().reset_index(drop=True)
     training = _training(task, dataset)
     records = []
-    for example_id, text, finish_reason in distinct.itertuples(index=False):
-        reason = None if pd.isna(finish_reason) else finish_reason
-        records.append(
-            _measure(task, Output(text, dataset.by_id[example_id], reason, task.normalise, training))
-        )
+    for name, text, finish in distinct.itertuples(index=False):
+        reason = None if pd.isna(finish) else finish
+        output = Output(text, dataset.by_id[name], reason, task.normalise, training)
+        records.append(_measure(task, output))
     # Looked up by number: a join on long texts would copy them.
     codes = frame.merge(distinct.reset_index(names="code"), on=what, how="left")["code"].to_numpy()
     left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True).astype({**_TYPES, "n_tokens": float})
@@ -242,9 +220,7 @@ def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFra
     return pd.concat([left, each, _over_samples(task, frame, codes, texts)], axis=1)
 
 
-@lru_cache(maxsize=1)
-def _training(task: Task, dataset: Dataset) -> copying.Index:
-    return training_index(task, dataset)
+_training = lru_cache(maxsize=1)(training_index)
 
 
 def _measure(task: Task, output: Output) -> dict[str, float | None]:
@@ -267,18 +243,13 @@ def _over_samples(
     group = frame.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     order = np.lexsort((codes, group))  # the samples in an order of their own: equal sets are measured once
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))
-    measured: dict[bytes, int] = {}
-    records: list[list[float]] = []
-    which = np.empty(len(begins), np.int64)
-    for number, chosen in enumerate(np.split(codes[order], begins[1:])):
-        key = chosen.tobytes()
-        if key not in measured:
-            measured[key] = len(records)
-            samples = [texts[code] for code in chosen]
-            records.append([metric.compute(samples) for metric in metrics])
-        which[number] = measured[key]
-    found = pd.DataFrame(records, columns=[metric.name for metric in metrics])
-    return found.iloc[which[group]].reset_index(drop=True)
+    sets = [tuple(chosen.tolist()) for chosen in np.split(codes[order], begins[1:])]
+    measured = dict.fromkeys(sets, ())
+    for own in measured:
+        samples = [texts[code] for code in own]
+        measured[own] = tuple(metric.compute(samples) for metric in metrics)
+    found = pd.DataFrame([measured[own] for own in sets], columns=[metric.name for metric in metrics])
+    return found.iloc[group].reset_index(drop=True)
 
 
 def random_rows(
@@ -286,37 +257,30 @@ def random_rows(
 ) -> pd.DataFrame:
     """Return the random baseline's rows for a split, in sets of ``samples`` draws, ``draws`` or a few more in all.
 
-    A larger set of texts is less diverse: the runs' metrics over samples compare with those of sets as large.
+    Sets as large as the runs' own, because a larger set of texts is less diverse.
 
     Raises:
         TangevalError: an example has no baseline.
     """
     draws = math.ceil(draws / samples) * samples
-    rows = [
-        _row(RANDOM, example, draw, text) | {"set": draw // samples}
-        for example in dataset.split(split)
-        for draw, text in enumerate(task.baseline(dataset, example, seed, draws))
-    ]
-    return _frame(rows)
+    drawn = ((e, task.baseline(dataset, e, seed, draws)) for e in dataset.split(split))
+    return _frame(RANDOM, ((e, n, text, n // samples) for e, texts in drawn for n, text in enumerate(texts)))
 
 
 def reference_rows(task: Task, dataset: Dataset, split: Split) -> pd.DataFrame:
     """Return the answers themselves, as a model should write them."""
-    return _frame([_row(REFERENCE, e, 0, task.target(e)) for e in dataset.split(split)])
+    return _frame(REFERENCE, ((e, 0, task.target(e), 0) for e in dataset.split(split)))
 
 
 def outputs_frame(name: str, examples: Sequence[Example], texts: Sequence[str]) -> pd.DataFrame:
     """Return rows as ``score_texts`` takes them for texts made elsewhere, named ``name``."""
-    return _frame([_row(name, e, 0, text) for e, text in zip(examples, texts, strict=True)])
+    return _frame(name, ((e, 0, text, 0) for e, text in zip(examples, texts, strict=True)))
 
 
-def _row(name: str, example: Example, sample: int, text: str) -> dict[str, Any]:
-    keys = {"checkpoint": name, "split": example.split, "example_id": example.id, "sample": sample}
-    return {**keys, "text": text, "set": 0}
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows without knobs, tokens or a finish: nothing here was decoded."""
-    frame = pd.DataFrame(rows).reindex(columns=[*KEYS, "text", "n_tokens", "finish_reason", "set"])
+def _frame(name: str, answers: Iterable[tuple[Example, int, str, int]]) -> pd.DataFrame:
+    """Rows of (example, sample, text, set) without knobs, tokens or a finish: nothing here was decoded."""
+    rows = [(name, e.split, e.id, sample, text, group) for e, sample, text, group in answers]
+    frame = pd.DataFrame(rows, columns=["checkpoint", "split", "example_id", "sample", "text", "set"])
+    frame = frame.reindex(columns=[*KEYS, "text", "n_tokens", "finish_reason", "set"])
     numbers = dict.fromkeys((*(knob.name for knob in KNOBS if knob.type is float), "n_tokens"), "float64")
     return frame.astype({**_TYPES, **numbers})

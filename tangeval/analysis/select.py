@@ -1,8 +1,7 @@
 """Scores → the best checkpoint and setting, and what cannot be told from them.
 
 In: a results folder with scores, and the study's ``select``. Out: ``best/`` with ``selection.json`` and a
-``generation_config.json`` for transformers. Chosen on one split, shown on the test split. Knows nothing of
-torch.
+``generation_config.json`` for transformers. Chosen on one split, shown on the test split. Knows no torch.
 """
 
 import operator
@@ -45,12 +44,10 @@ def check_selection(
     ``seen`` says for each checkpoint how many examples of each split it was fine-tuned on.
 
     Raises:
-        TangevalError: as ``check_metrics``; or every checkpoint saw the split, or one keeps no
-            record and ``assume_unseen`` is not given.
+        TangevalError: as ``check_metrics``; or every checkpoint saw the split, or one keeps no record.
     """
     check_metrics(selection, metrics)
-    unknown = [name for name, counts in seen.items() if counts is None]
-    if unknown and not assume_unseen:
+    if not assume_unseen and (unknown := [name for name, counts in seen.items() if counts is None]):
         raise TangevalError(
             f"select: {', '.join(unknown)} keep no train_ids.json, so they may have been trained on the "
             f"{selection.split} poems; give --assume-unseen if you know that they were not, or select: null"
@@ -77,9 +74,8 @@ def check_metrics(selection: Selection, metrics: Metrics) -> None:
         if name not in metrics:
             raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(metrics)}")
         if key != "select.checkpoint" and not metrics[name].per_setting:
-            raise TangevalError(
-                f"{key}: {name} is the same for every setting of a checkpoint; take another metric"
-            )
+            what = "is the same for every setting of a checkpoint"
+            raise TangevalError(f"{key}: {name} {what}; take another metric")
 
 
 def select(study: Study, run: RunFolder) -> dict[str, Any]:
@@ -115,9 +111,7 @@ def _choose_checkpoint(study: Study, rule: Selection, run: RunFolder, selection:
     refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
     # All that is kept of a checkpoint is what it is chosen by.
     measured = {
-        group.checkpoint: Candidate(
-            _named(group), Part(_alone(group.measured, rule.checkpoint), _places(group.measured))
-        )
+        group.checkpoint: _candidate(group, rule.checkpoint)
         for group in groups(run.scores(split=rule.split), run.likelihood(), run.metrics, study.seed)
         if group.checkpoint not in (RANDOM, REFERENCE)
     }
@@ -157,14 +151,10 @@ def _choose_setting(study: Study, rule: Selection, own: Measured, selection: dic
 def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.DataFrame:
     """Return the chosen checkpoint's and setting's sample 0 of each test example; the nearest setting's if none is chosen."""
     setting = selection["setting"] or selection["nearest"][0]
-    rows: pd.DataFrame = generations[
-        (generations["checkpoint"] == selection["checkpoint"]["checkpoint"])
-        & (generations["split"] == "test")
-        & (generations["sample"] == 0)
-    ]
-    for knob in AXES:
-        rows = rows[rows[knob] == setting[knob]]
-    return rows
+    wanted = {"checkpoint": selection["checkpoint"]["checkpoint"], "split": "test", "sample": 0}
+    for column, value in (wanted | {knob: setting[knob] for knob in AXES}).items():
+        generations = generations[generations[column] == value]
+    return generations
 
 
 def _saw(counts: dict[str, int] | None, split: str) -> bool:
@@ -175,17 +165,12 @@ def _places(measured: Measured) -> list[int]:
     return list(range(len(measured.knobs)))
 
 
-def _alone(measured: Measured, metric: str) -> Measured:
-    """What was measured by one metric."""
-    value, by_poem, resampled = (
-        {metric: values[metric]} if metric in values else {}
-        for values in (measured.value, measured.by_poem, measured.resampled)
-    )
-    return replace(measured, value=value, by_poem=by_poem, resampled=resampled)
-
-
-def _named(group: Group) -> dict[str, Any]:
-    return {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
+def _candidate(group: Group, metric: str) -> Candidate:
+    """A checkpoint over all of its settings, with what was measured by one metric."""
+    measured, tables = group.measured, ("value", "by_poem", "resampled")
+    only: Any = {t: {m: v for m, v in getattr(measured, t).items() if m == metric} for t in tables}
+    labels = {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
+    return Candidate(labels, Part(replace(measured, **only), _places(measured)))
 
 
 def knobs_at(measured: Measured, place: int) -> dict[str, Any]:
@@ -213,10 +198,8 @@ def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[
     """
     if not others:
         return []
-    differences = np.stack(
-        [best.part.by_poem(metric) - other.part.by_poem(metric) for other in others], axis=1
-    )
-    p = sign_flip_p(differences, flips_for(len(others)), seed=0)
+    differences = [best.part.by_poem(metric) - other.part.by_poem(metric) for other in others]
+    p = sign_flip_p(np.stack(differences, axis=1), flips_for(len(others)), seed=0)
     rows = []
     for other, own, corrected in zip(others, p, holm(p), strict=True):
         low, high = best.part.difference_interval(other.part, metric)
@@ -236,8 +219,8 @@ def _corrected(
 ) -> dict[str, float | None]:
     """The winner's value by cross-fitting, and its joint interval, widened where it does not hold the value.
 
-    With a ``rule``, the candidates are the settings of one checkpoint, and what is required is
-    asked of the examples that pick.
+    With a ``rule``, the candidates are settings of one checkpoint, and the examples that pick meet what is
+    required.
     """
     by_poem = np.stack([candidate.part.by_poem(metric) for candidate in candidates])
 
@@ -277,9 +260,7 @@ def shortfalls(values: Mapping[str, Floats], rule: Selection, settings: int | No
 def shown(measured: Measured, place: int) -> dict[str, Any]:
     """Return every metric of one setting that was measured, with its interval."""
     part = Part(measured, [place])
-    content: dict[str, Any] = {
-        **knobs_at(measured, place), "poems": measured.poems, "samples": measured.samples
-    }  # fmt: skip
+    content = knobs_at(measured, place) | {"poems": measured.poems, "samples": measured.samples}
     for metric in measured.metrics:
         value = part.value(metric)
         if not np.isnan(value):  # self_bleu of one sample, say

@@ -25,10 +25,9 @@ class CrossFitted:
     """A winner's value, corrected for its having been picked.
 
     ``value`` is the mean of ``by_poem`` ``[P]``: each poem's value for the setting picked without it,
-    averaged over repeats. ``picked`` ``[R, P]`` is that setting's place. Where no setting was allowed,
-    −1, and NaN if in no repeat; the mean is of the others. The poems differ less than the value
-    does between samples of poems, as one poem sways the picks of the rest: take no interval from
-    ``by_poem``, but the winner's own at ``joint_level``.
+    averaged over repeats. ``picked`` ``[R, P]`` is that setting's place. Where no setting was allowed, −1,
+    and NaN if in no repeat; the mean is of the others. One poem sways the picks of the rest, so ``by_poem``
+    gives no interval.
     """
 
     value: float
@@ -39,9 +38,9 @@ class CrossFitted:
 def folds(poems: int, seed: int, most: int = FOLDS, repeats: int = REPEATS) -> Ints:
     """Return the fold of each poem, drawn anew in each repeat: ``[repeats, poems]``.
 
-    ``most`` folds, or as many as there are poems, of sizes that differ by one at most. More folds
-    take less bias from a winner that is truly best (at most 1 / (2 × (folds − 1)) of what noise
-    added), but vary more; repeats vary less.
+    ``most`` folds, or as many as there are poems, of sizes that differ by one at most. More folds take less
+    bias from a winner that is truly best (at most 1 / (2 × (folds − 1)) of what noise added), but vary more;
+    repeats vary less.
     """
     generator = np.random.default_rng([seed, poems, 1])
     return np.stack([generator.permutation(poems) % min(poems, most) for _ in range(repeats)])
@@ -55,11 +54,9 @@ def cross_fitted(
 ) -> CrossFitted:
     """Return the value of the best of C settings, measured on poems that did not pick it.
 
-    ``by_poem`` is ``[C, P]``, ``fold`` ``[R, P]`` from ``folds``. The largest of many means is too
-    large, because noise helped to pick it. Here each fold is measured with the setting that is best
-    on the other folds (Stone, "Cross-validatory choice", JRSS B 36, 1974). ``allowed`` says which
-    settings ``[C]`` may be picked, given the poems that may be looked at. Of equals, the first.
-    Every value must have been measured.
+    ``by_poem`` is ``[C, P]``, without NaN, ``fold`` ``[R, P]`` from ``folds``. Each fold is measured with the
+    setting that is best on the other folds (Stone, "Cross-validatory choice", JRSS B 36, 1974); of equals,
+    the first. ``allowed`` says which settings ``[C]`` may be picked, given the poems that may be looked at.
     """
     sign = 1 if better == "high" else -1
 
@@ -88,12 +85,11 @@ def cross_fitted(
 def joint_level(by_poem: Floats, seed: int, level: float = LEVEL) -> float:
     """Return the level at which each of C settings' intervals makes all of them hold at once.
 
-    ``by_poem`` is ``[C, P]``. All then hold their truth with probability ``level``, and so does
-    that of the one that was picked, however it was (Berk et al., "Valid post-selection
-    inference", *Annals of Statistics* 41, 2013). The largest of the settings' standardised deviations
-    in a bootstrap, which knows how alike they are, as a level of the normal. The winner's end on
-    the worse side needs this level; noise having helped it, ``level`` is enough for the other.
-    Settings without variation are left out.
+    ``by_poem`` is ``[C, P]``. All then hold their truth with probability ``level``, and so does that of the
+    one that was picked, however it was (Berk et al., "Valid post-selection inference", *Annals of Statistics*
+    41, 2013). The largest of the settings' standardised deviations in a bootstrap, as a level of the normal.
+    The winner's end on the worse side needs this level; noise having helped it, ``level`` is enough for the
+    other.
     """
     poems = by_poem.shape[1]
     resampled = resample_weights(poems, seed) @ by_poem.T / poems

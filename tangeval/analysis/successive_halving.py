@@ -1,9 +1,9 @@
 """Successive halving: the best setting for a fraction of the generations.
 
 In: a study with a selection. Out: generations of ever fewer settings and ever more samples, in a results
-folder of their own, and ``halving.json``: the rounds, what they cost, and the winner, with its values on
-the split that it was chosen by and on the test split. The checkpoint is chosen first, by likelihood,
-without decoding. Knows nothing of how progress is shown.
+folder of their own, and ``halving.json``: the rounds, what they cost, and the winner, with its values on its
+split and on the test split. The checkpoint is chosen first, by likelihood, without decoding. Knows nothing of
+how progress is shown.
 """
 
 import math
@@ -45,10 +45,10 @@ def successive_halving(
 ) -> list[Round]:
     """Return the rounds, the last of which keeps the winner alone.
 
-    One sample of all settings, then twice as many of the best ``keep`` of them, and so on until
-    those left have ``samples``. ``rank`` is given settings and samples and returns the settings, best
-    first. Karnin et al., "Almost optimal exploration in multi-armed bandits", ICML 2013; here the
-    samples that a setting has are kept, and with common random numbers one sample tells much.
+    One sample of all settings, then twice as many of the best ``keep`` of them, and so on until those left
+    have ``samples``. ``rank`` is given settings and samples and returns the settings, best first. Karnin et
+    al., "Almost optimal exploration in multi-armed bandits", ICML 2013; here the samples that a setting has
+    are kept.
     """
     left, have = tuple(range(settings)), 1
     rounds = []
@@ -72,17 +72,17 @@ def halve(resolved: ResolvedStudy, folder: Path, watch: Watch) -> dict[str, Any]
     """Run all rounds, write ``halving.json`` and return what it says; goes on where it was cut off.
 
     Raises:
-        TangevalError: the study selects nothing, or its checkpoint by what takes decoding; every
-            checkpoint was trained on the split; no setting met what is required.
+        TangevalError: the study selects nothing, or its checkpoint by what takes decoding; every checkpoint
+        was
+            trained on the split; no setting met what is required.
     """
     rule, metrics = resolved.study.select, resolved.task.metrics
     if rule is None:
         raise TangevalError("select: the study has none, so there is nothing to look for")
     check_metrics(rule, metrics)
     if metrics[rule.checkpoint].per_setting:
-        raise TangevalError(
-            f"select.checkpoint: {rule.checkpoint} takes every checkpoint's decoding; successive halving wants reference_nll"
-        )
+        what = f"{rule.checkpoint} takes every checkpoint's decoding"
+        raise TangevalError(f"select.checkpoint: {what}; successive halving wants reference_nll")
     with make(resolved) as engine:
         checkpoint = _best_checkpoint(resolved, RunFolder(folder / "checkpoints"), rule, engine, watch)
         rounds = _Rounds(replace(resolved, checkpoints=(checkpoint,)), folder, engine, watch)
@@ -104,8 +104,7 @@ def _best_checkpoint(
         return unseen[0]
     study = resolved.study.model_copy(update={"splits": [rule.split], "select": None})
     table = generation.LikelihoodTable(replace(resolved, study=study, checkpoints=unseen), run, engine)
-    lacking = {c: tuple(table.lacking(c)) for c in unseen}
-    jobs = [Job(checkpoint, examples=examples) for checkpoint, examples in lacking.items() if examples]
+    jobs = [Job(c, examples=tuple(lacking)) for c in unseen if (lacking := table.lacking(c))]
     with watch(f"likelihood of {len(unseen)} checkpoints", generation.Pending((), (), ())) as on_progress:
         for done in engine.run(jobs, on_progress):
             if not isinstance(done.made, list):
@@ -126,27 +125,24 @@ class _Rounds:
     watch: Watch
 
     def run(self, rule: Selection) -> dict[str, Any]:
-        study, metrics = self.resolved.study, self.resolved.task.metrics
+        study = self.resolved.study
         settings, samples = study.decoding.settings(), study.samples_of(rule.split)
-        sign = -1 if metrics[rule.setting.by].better == "high" else 1
+        sign = -1 if self.resolved.task.metrics[rule.setting.by].better == "high" else 1
 
         def rank(places: Sequence[int], have: int) -> list[int]:
             """Settings that meet what is required first, by value; then the others, by how far they are from it."""
             measured = self.measured(rule.split, [settings[place] for place in places], have)
             # Settings are sorted, and so are those measured.
             value = (sign * measured.value[rule.setting.by]).tolist()
-            return [
-                place
-                for *_, place in sorted(zip(shortfalls(measured.value, rule), value, places, strict=True))
-            ]
+            order = sorted(zip(shortfalls(measured.value, rule), value, places, strict=True))
+            return [place for *_, place in order]
 
         rounds = successive_halving(len(settings), samples, rank)
         winner = settings[rounds[-1].kept[0]]
         best = self.measured(rule.split, [winner], samples)
         if shortfalls(best.value, rule)[0] > 0:
-            raise TangevalError(
-                f"select.setting.require: the winner {winner.as_dict()} does not meet {rule.setting.require}; ask for less"
-            )
+            what = f"the winner {winner.as_dict()} does not meet {rule.setting.require}"
+            raise TangevalError(f"select.setting.require: {what}; ask for less")
         result: dict[str, Any] = {
             "rule": rule.model_dump(mode="json"),
             "checkpoint": self.resolved.checkpoints[0].name,

@@ -1,10 +1,9 @@
 """Scores → summary: each checkpoint × setting × split with intervals, and the grid's margins.
 
-In: ``scores.parquet`` and ``likelihood.parquet``. Out: four frames, written as
-``summary.csv`` (a row a setting), ``effects.csv`` (each value of each knob, averaged over the
-other knobs), ``checkpoints.csv`` (averaged over all settings) and ``likelihood_curve.csv`` (the
-reference's likelihood by place in the poem). Intervals are over poems; an average over settings is
-one value a poem. Knows nothing of torch.
+In: ``scores.parquet`` and ``likelihood.parquet``. Out: four frames, written as ``summary.csv`` (a row a
+setting), ``effects.csv`` (each value of each knob, averaged over the other knobs), ``checkpoints.csv``
+(averaged over all settings) and ``likelihood_curve.csv`` (the reference's likelihood by place in the poem).
+Intervals are over poems.
 """
 
 from collections.abc import Iterable
@@ -50,8 +49,7 @@ def summarize(run: RunFolder, seed: int) -> Summary:
         every = np.arange(len(measured.knobs))
         settings += [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
         checkpoints.append(_row(group, every, {}))
-        varied = [knob for knob in AXES if measured.knobs[knob].nunique() > 1]
-        for knob in varied:
+        for knob in (knob for knob in AXES if measured.knobs[knob].nunique() > 1):
             for value, places in measured.knobs.groupby(knob).indices.items():
                 effects.append(_row(group, places, {"knob": knob, "value": value}))
         if measured.knobs["temperature"].isna().all():
@@ -64,10 +62,9 @@ def summarize(run: RunFolder, seed: int) -> Summary:
         _frame(checkpoints, [*first, "split", *counts]),
         curve(likelihood),
     )
-    write_csv(run.table("likelihood_curve"), summary.curve)
-    write_csv(run.table("summary"), summary.settings)
-    write_csv(run.table("effects"), summary.effects)
-    write_csv(run.table("checkpoints"), summary.checkpoints)
+    tables = ("summary", "effects", "checkpoints", "likelihood_curve")
+    for name, frame in zip(tables, vars(summary).values(), strict=True):
+        write_csv(run.table(name), frame)
     return summary
 
 
@@ -78,18 +75,19 @@ def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
     of the reference): ``nll`` in nats, its interval over poems, and how many poems reach so far;
     places that fewer than half of them reach are left out.
     """
-    names = ["checkpoint", "step", "split", "group", "position", "poems", "nll", "nll_low", "nll_high"]
+    keys = ["checkpoint", "step", "split", "group"]
     rows = []
     if "by_character" in likelihood:
         spelt = likelihood[likelihood["by_character"].map(len) > 0]
-        for keys, part in spelt.groupby(["checkpoint", "step", "split", "group"], sort=False, dropna=False):
+        for own, part in spelt.groupby(keys, sort=False, dropna=False):
             places = pd.DataFrame(part["by_character"].tolist()).to_numpy(float)  # [poems, positions]
             for place, column in enumerate(places.T, 1):
                 reached = column[~np.isnan(column)]
                 if 2 * len(reached) >= len(column):
                     low, high = mean_interval(reached)
-                    rows.append((*keys, place, len(reached), reached.mean(), float(low), float(high)))
-    return pd.DataFrame(rows, columns=names).astype({"step": "Int64"})
+                    rows.append((*own, place, len(reached), reached.mean(), float(low), float(high)))
+    columns = [*keys, "position", "poems", "nll", "nll_low", "nll_high"]
+    return pd.DataFrame(rows, columns=columns).astype({"step": "Int64"})
 
 
 def overall(measured: Iterable[Group]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ In: scores of every checkpoint × setting × example × sample. Out: ``variance.
 term its share of the variance. Knows nothing of torch or pictures.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -51,7 +52,7 @@ def write_variance(run: RunFolder) -> pd.DataFrame:
 
 
 def measured(metrics: Metrics) -> list[Metric]:
-    """Return the metrics that one generation has a value of: corpus metrics that readers see, and those of texts."""
+    """Return the metrics that one generation has a value of: of texts, and headline ones of a corpus."""
     return [
         m for m in metrics.values() if m.level in ("text", "samples") or (m.level == "corpus" and m.headline)
     ]
@@ -60,9 +61,9 @@ def measured(metrics: Metrics) -> list[Metric]:
 def _factors(keys: pd.DataFrame) -> dict[str, pd.Series]:
     """The checkpoint and every axis; where ``only`` keeps some points of the grid, the setting as one factor."""
     settings = keys[list(AXES)]
-    if len(settings.drop_duplicates()) == settings.nunique().prod():
-        return {"checkpoint": keys["checkpoint"], **{name: settings[name] for name in AXES}}
-    return {"checkpoint": keys["checkpoint"], "setting": settings.groupby(list(AXES)).ngroup()}
+    whole = len(settings.drop_duplicates()) == settings.nunique().prod()
+    setting = {"setting": settings.groupby(list(AXES)).ngroup()}
+    return {"checkpoint": keys["checkpoint"], **({a: settings[a] for a in AXES} if whole else setting)}
 
 
 def _values(run: RunFolder, metric: Metric, here: NDArray[np.bool_]) -> Floats:
@@ -77,10 +78,9 @@ def _values(run: RunFolder, metric: Metric, here: NDArray[np.bool_]) -> Floats:
 def decompose(y: Floats, factors: Sequence[str], metric: str, shared: bool = True) -> list[dict[str, Any]]:
     """Return the shares of the variance of ``y``, ``[*factors, example, sample]``, that sum to 1.
 
-    Factors crossed with each other and with examples, samples nested in examples and, noise being
-    ``shared``, crossed with the settings; else nested in those too, so that all noise is one term.
-    ``by_chance`` is the share that a term of as many degrees of freedom would have if it did nothing:
-    examples differ in what suits them, so poem × setting is the error term.
+    Factors crossed with each other and with examples, samples nested in examples and, noise being ``shared``,
+    crossed with the settings; else nested in those too, so that all noise is one term. ``by_chance`` is the
+    share of a term of as many degrees of freedom that does nothing, poem × setting being the error term.
     Terms with one level are left out; nothing where the metric never varies or is missing.
     """
     centred = y - y.mean()
@@ -88,29 +88,22 @@ def decompose(y: Floats, factors: Sequence[str], metric: str, shared: bool = Tru
     if not total > 0:
         return []
     sums = _sums_of_squares(centred, factors, shared)
-    settings, examples = int(np.prod(y.shape[:-2])), y.shape[-2]
+    settings, examples = math.prod(y.shape[:-2]), y.shape[-2]
     levels = {name: size - 1 for name, size in zip(factors, y.shape, strict=False)}
-    freedom = {
-        term: int(np.prod([levels[name] for name in term.split(" × ")])) for term in sums if term not in REST
-    }
+    freedom = {term: math.prod(levels[n] for n in term.split(" × ")) for term in sums if term not in REST}
     freedom["higher"] = settings - 1 - sum(freedom.values())
     of_error = (settings - 1) * (examples - 1)
     error = sums["poem × setting"] / of_error if of_error else np.nan
-    return [
-        {
-            "metric": metric,
-            "term": term,
-            "share": max(value, 0.0) / total,  # rounding alone is below 0
-            "by_chance": freedom[term] * error / total if term in freedom else np.nan,
-        }
-        for term, value in sums.items()
-    ]
+    chance = {term: free * error / total for term, free in freedom.items()}
+    shares = {term: max(value, 0.0) / total for term, value in sums.items()}  # rounding alone is below 0
+    names = ("metric", "term", "share", "by_chance")
+    rows = ((metric, term, share, chance.get(term, np.nan)) for term, share in shares.items())
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _sums_of_squares(centred: Floats, factors: Sequence[str], shared: bool) -> dict[str, float]:
     """Each term's sum of squares: factors, their pairs, and ``REST``."""
-    crossed = tuple(range(len(factors)))
-    example, sample = len(factors), len(factors) + 1
+    *crossed, example, sample = range(centred.ndim)
 
     def squares(*kept: int) -> float:
         """Sum of squares of the means over all axes but ``kept``."""

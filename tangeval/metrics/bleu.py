@@ -23,15 +23,11 @@ TOTALS = ("hypothesis_chars", *(f"hypothesis_{n}grams" for n in range(2, ORDERS 
 REFERENCE_LENGTH = "reference_chars"
 
 
-def matches(text: str, reference: str) -> list[int]:
-    """Return the n-grams of each order up to ``LONGEST`` in both texts, clipped at the reference's count."""
-    return list(_matches(text, reference))
-
-
 @lru_cache(maxsize=16)
-def _matches(text: str, reference: str) -> tuple[int, ...]:
+def matches(text: str, reference: str) -> tuple[int, ...]:
+    """Return the n-grams of each order up to ``LONGEST`` in both texts, clipped at the reference's count."""
     found = [0] * LONGEST
-    for n, there in enumerate(_grams(reference), 1):
+    for n, there in enumerate(ngrams(reference), 1):
         common = Counter(g for g in (text[i : i + n] for i in range(len(text) - n + 1)) if g in there)
         if not common:
             break  # nor is there a longer one
@@ -40,32 +36,25 @@ def _matches(text: str, reference: str) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _grams(text: str) -> list[Counter[str]]:
+def ngrams(text: str) -> list[Counter[str]]:
+    """Return the n-grams of ``text`` with their counts, by order up to ``LONGEST``."""
     return [Counter(text[i : i + n] for i in range(len(text) - n + 1)) for n in range(1, LONGEST + 1)]
-
-
-def ngram_totals(lengths: Floats) -> Floats:
-    """Return how many 1- to 4-grams texts of ``lengths`` ``[...]`` characters have: ``[..., 4]``."""
-    return np.maximum(lengths[..., None] - np.arange(ORDERS), 0)
 
 
 def corpus_bleu(
     matched: Floats, totals: Floats, hypothesis_length: Floats, reference_length: Floats
 ) -> Floats:
-    """Return BLEU (0 to 100) of summed counts, many corpora at once.
+    """Return BLEU (0 to 100) of summed counts ``[..., 4]`` and lengths ``[...]``, many corpora at once.
 
-    ``matched`` and ``totals`` are ``[..., 4]``, the lengths ``[...]``. Equal to sacrebleu's
-    ``BLEU.compute_bleu`` with its default exponential smoothing (method 3 of Chen & Cherry,
-    WMT 2014): an order without a match counts as a match of 1/2, 1/4, … of an n-gram; a
-    corpus without a match, or with no n-gram of some order, scores 0.
+    Equal to sacrebleu's with its default exponential smoothing (method 3 of Chen & Cherry, WMT 2014): an
+    order without a match counts as a match of 1/2, 1/4, … of an n-gram; a corpus without a match, or with no
+    n-gram of some order, scores 0.
     """
     missing = (matched == 0) & (totals > 0)
     smoothed = np.where(missing, 0.5 ** np.cumsum(missing, axis=-1), matched)
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(totals > 0, smoothed / totals, 0.0)
-        brevity = np.where(
-            hypothesis_length < reference_length, np.exp(1 - reference_length / hypothesis_length), 1.0
-        )
+        brevity = np.exp(np.minimum(1 - reference_length / hypothesis_length, 0.0))
         score = 100 * brevity * np.exp(np.log(precision).mean(axis=-1))
     hopeless = (matched.sum(axis=-1) == 0) | (totals == 0).any(axis=-1) | (hypothesis_length == 0)
     return np.where(hopeless, 0.0, score)
@@ -85,28 +74,27 @@ def metric(
         if normalise:
             text, reference = normalise(output.text), normalise(output.example.reference)
         totals = (max(len(text) - n, 0) for n in range(ORDERS))
-        return (*_matches(text, reference)[:ORDERS], *totals, len(reference))
+        return (*matches(text, reference)[:ORDERS], *totals, len(reference))
 
-    matched = tuple(f"{name}_match_{n}" for n in range(1, ORDERS + 1))
+    counts = (*(f"{name}_match_{n}" for n in range(1, ORDERS + 1)), *TOTALS, REFERENCE_LENGTH)
     return Metric(
-        name, label, better="high", level="corpus", headline=headline,
-        compute=compute, counts=(*matched, *TOTALS, REFERENCE_LENGTH), score=score,
-    )  # fmt: skip
+        name, label, "high", "corpus", headline=headline, compute=compute, counts=counts, score=score
+    )
 
 
 def score(counts: Floats) -> Floats:
-    """Return BLEU of summed counts ``[..., 9]``: matches, n-grams of the hypotheses, characters of the references."""
+    """Return BLEU of summed counts ``[..., 9]``: matches, n-grams of hypotheses, characters of references."""
     totals = counts[..., ORDERS : 2 * ORDERS]
     return corpus_bleu(counts[..., :ORDERS], totals, totals[..., 0], counts[..., -1])
 
 
-def signature() -> str:
-    """Return sacrebleu's signature of character BLEU."""
-    from sacrebleu import metrics as sacrebleu
+def signature(name: str, **options: str) -> str:
+    """Return the signature of one of sacrebleu's metrics."""
+    from sacrebleu import metrics
 
-    bleu = sacrebleu.BLEU(tokenize="char")
-    bleu.corpus_score(["一"], [["一"]])
-    return str(bleu.get_signature())
+    counted = getattr(metrics, name)(**options)
+    counted.corpus_score(["一"], [["一"]])
+    return str(counted.get_signature())
 
 
 BLEU = metric("bleu", {"en": "character BLEU", "zh": "單字 BLEU"}, headline=True)

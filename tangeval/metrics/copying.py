@@ -1,11 +1,10 @@
 """How much of a text stands verbatim in the texts that were there to be trained on.
 
-In: the training texts, normalised and indexed once, and a normalised text. Out: the length of the
-longest run of characters that also stands in one of them, and the share of the text's parts (lines,
-sentences) that do. Pure; knows nothing of tasks: what is a part is the caller's matter.
+In: the training texts, normalised and indexed once, and a normalised text. Out: the longest run of characters
+that also stands in one of them, and the share of the text's parts (lines, sentences) that do. Pure.
 
-The index is a suffix array (Manber & Myers, 1993): of all suffixes, the one that shares most with
-a string is next to where the string would be.
+The index is a suffix array (Manber & Myers, 1993): of all suffixes, the one that shares most with a string is
+next to where the string would be.
 """
 
 from bisect import bisect_left, bisect_right
@@ -23,17 +22,13 @@ _END = "\0"  # between texts, so that no run crosses from one to the next
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Texts to look for.
+    """Texts to look for."""
 
-    ``text`` is all of them, one after another; ``suffixes`` are the places in it, sorted by what begins
-    there; ``names`` and ``begins`` say whose a place is; ``parts`` which texts hold each part.
-    """
-
-    text: str
-    suffixes: list[int]
+    text: str  #: all of them, one after another
+    suffixes: list[int]  #: places in ``text``, sorted by what begins there
     names: list[str]
-    begins: list[int]
-    parts: dict[str, set[str]]
+    begins: list[int]  #: where the text of each name begins
+    parts: dict[str, set[str]]  #: which texts hold each part
     longest: int  #: characters of the longest text
 
     def owner(self, place: int) -> str:
@@ -42,18 +37,14 @@ class Index:
 
 def index(texts: Iterable[tuple[str, str, Sequence[str]]]) -> Index:
     """Return the index of (id, normalised text, its parts)."""
-    names: list[str] = []
-    whole: list[str] = []
+    texts = list(texts)
     holders: defaultdict[str, set[str]] = defaultdict(set)
-    for name, text, parts in texts:
-        names.append(name)
-        whole.append(text.replace(_END, " ") + _END)
-        for part in parts:
-            holders[part].add(name)
-    joined = "".join(whole)
-    begins = [0, *accumulate(map(len, whole))][: len(whole)]
+    for name, part in ((name, part) for name, _, parts in texts for part in parts):
+        holders[part].add(name)
+    whole = [text.replace(_END, " ") + _END for _, text, _ in texts]
+    joined, begins = "".join(whole), [0, *accumulate(map(len, whole))][: len(whole)]
     longest = max(map(len, whole), default=1) - 1
-    return Index(joined, _suffix_array(joined), names, begins, dict(holders), longest)
+    return Index(joined, _suffix_array(joined), [name for name, *_ in texts], begins, dict(holders), longest)
 
 
 def _suffix_array(text: str) -> list[int]:
@@ -78,12 +69,7 @@ def _suffix_array(text: str) -> list[int]:
 
 def longest_run(index: Index, text: str, own: str | None = None) -> int:
     """Return the length of the longest run of ``text`` that an indexed text has too; that of id ``own`` apart."""
-    longest = 0
-    for begin in range(len(text)):
-        if len(text) - begin <= longest:
-            break
-        longest = max(longest, _at(index, text[begin : begin + index.longest], own, longest))
-    return longest
+    return max((length for _, length in runs(index, text, 1, own)), default=0)
 
 
 def copied_share(index: Index, parts: Sequence[str], own: str | None = None) -> float:
@@ -110,21 +96,18 @@ def runs(index: Index, text: str, least: int, own: str | None = None) -> list[tu
     return found
 
 
-def _at(index: Index, rest: str, own: str | None, longest: int = 0) -> int:
-    """How many of the first characters of ``rest`` stand together in a text; ``longest`` unless more do."""
-    size = len(rest)
+def _at(index: Index, rest: str, own: str | None) -> int:
+    """How many of the first characters of ``rest`` stand together in a text."""
+    size, longest = len(rest), 0
     place = bisect_left(index.suffixes, rest, key=lambda begin: index.text[begin : begin + size])
-    for step in (-1, 1):
-        neighbour = place - 1 if step < 0 else place
-        while 0 <= neighbour < len(index.suffixes):
-            begin = index.suffixes[neighbour]
+    for neighbours in (range(place - 1, -1, -1), range(place, len(index.suffixes))):
+        for begin in (index.suffixes[neighbour] for neighbour in neighbours):
             shared = _shared(index.text, begin, rest)
             if shared <= longest:
                 break
             if index.owner(begin) != own:
                 longest = shared
                 break
-            neighbour += step
     return longest
 
 
@@ -140,9 +123,5 @@ def _compute(output: Output) -> float:
     return float(longest_run(output.training, output.compared, output.example.id))
 
 
-TRAIN_OVERLAP = Metric(
-    "train_overlap",
-    {"en": "longest run from training (characters)", "zh": "最長抄自訓練的字數"},
-    better="low",
-    compute=_compute,
-)
+_LABEL = {"en": "longest run from training (characters)", "zh": "最長抄自訓練的字數"}
+TRAIN_OVERLAP = Metric("train_overlap", _LABEL, better="low", compute=_compute)

@@ -8,28 +8,24 @@ compare them at equal numbers of samples.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from tangeval.metrics.base import Metric
-from tangeval.metrics.bleu import ORDERS, corpus_bleu, ngram_totals
-
-
-def diversity(texts: Sequence[str]) -> Mapping[str, float]:
-    """Return ``distinct_1``, ``distinct_2``, ``self_bleu`` and ``unique`` of one example's samples.
-
-    ``distinct_n`` is distinct n-grams ÷ all n-grams, over all samples together (Li et al.,
-    NAACL 2016), 0 where there is none; ``unique`` distinct texts ÷ texts; for ``self_bleu`` see
-    that function. The last two are NaN for a single sample.
-    """
-    return _diversity(tuple(texts))
+from tangeval.metrics.bleu import ORDERS, corpus_bleu, ngrams
 
 
 @lru_cache(maxsize=1)  # four metrics in a row ask for the same samples
-def _diversity(texts: tuple[str, ...]) -> Mapping[str, float]:
-    grams = [[Counter(ngrams(text, n)) for n in range(1, ORDERS + 1)] for text in texts]
+def diversity(texts: tuple[str, ...]) -> Mapping[str, float]:
+    """Return ``distinct_1``, ``distinct_2``, ``self_bleu`` and ``unique`` of one example's samples.
+
+    ``distinct_n`` is distinct n-grams ÷ all n-grams, over all samples together (Li et al., NAACL 2016), 0
+    where there is none; ``unique`` distinct texts ÷ texts. The last two are NaN for a single sample.
+    """
+    grams = [ngrams(text)[:ORDERS] for text in texts]
     several = len(texts) > 1
     return {
         "distinct_1": _distinct([g[0] for g in grams]),
@@ -39,24 +35,18 @@ def _diversity(texts: tuple[str, ...]) -> Mapping[str, float]:
     }
 
 
-def ngrams(text: str, n: int) -> list[str]:
-    """Return the runs of ``n`` characters in ``text``, in order."""
-    return [text[i : i + n] for i in range(len(text) - n + 1)]
-
-
 def self_bleu(grams: Sequence[Sequence[Counter[str]]], lengths: Sequence[int]) -> float:
     """Return the samples' corpus BLEU, each against all others as its references (Zhu et al., SIGIR 2018).
 
-    ``grams`` holds each sample's 1- to 4-grams. 100 where all samples are one text. As
-    sacrebleu counts: a match is clipped at the most that one reference has; the reference's
-    length is the one nearest to the sample's, the shorter of two equally near.
+    ``grams`` holds each sample's 1- to 4-grams. As sacrebleu counts: a match is clipped at the most that one
+    reference has; the reference's length is the one nearest to the sample's, the shorter of two equally near.
     """
     matches = [_clipped([g[n] for g in grams]) for n in range(ORDERS)]
     closest = [
         min((other for j, other in enumerate(lengths) if j != i), key=lambda other: (abs(other - own), other))
         for i, own in enumerate(lengths)
     ]
-    totals = ngram_totals(np.array(lengths, float)).sum(axis=0)
+    totals = np.array([sum(g[n].total() for g in grams) for n in range(ORDERS)], float)
     own, others = np.array(float(sum(lengths))), np.array(float(sum(closest)))
     return float(corpus_bleu(np.array(matches, float), totals, own, others))
 
@@ -81,23 +71,14 @@ def _distinct(grams: Sequence[Counter[str]]) -> float:
     return len(set().union(*grams)) / every if every else 0.0
 
 
-def _of(name: str) -> Callable[[Sequence[str]], float]:
-    return lambda texts: diversity(texts)[name]
+def _metric(name: str, en: str, zh: str, **kind: Any) -> Metric:
+    def compute(texts: Sequence[str]) -> float:
+        return diversity(tuple(texts))[name]
+
+    return Metric(name, {"en": en, "zh": zh}, level="samples", compute=compute, **kind)
 
 
-DISTINCT_1 = Metric(
-    "distinct_1", {"en": "distinct characters over samples", "zh": "相異單字"},
-    better="high", level="samples", share=True, compute=_of("distinct_1"),
-)  # fmt: skip
-DISTINCT_2 = Metric(
-    "distinct_2", {"en": "distinct pairs over samples", "zh": "相異雙字"},
-    better="high", level="samples", share=True, compute=_of("distinct_2"),
-)  # fmt: skip
-SELF_BLEU = Metric(
-    "self_bleu", {"en": "BLEU against the other samples", "zh": "樣本間 BLEU"},
-    better="low", level="samples", headline=True, compute=_of("self_bleu"),
-)  # fmt: skip
-UNIQUE = Metric(
-    "unique", {"en": "samples that differ", "zh": "相異的樣本"},
-    better="high", level="samples", share=True, compute=_of("unique"),
-)  # fmt: skip
+DISTINCT_1 = _metric("distinct_1", "distinct characters over samples", "相異單字", better="high", share=True)
+DISTINCT_2 = _metric("distinct_2", "distinct pairs over samples", "相異雙字", better="high", share=True)
+SELF_BLEU = _metric("self_bleu", "BLEU against the other samples", "樣本間 BLEU", better="low", headline=True)
+UNIQUE = _metric("unique", "samples that differ", "相異的樣本", better="high", share=True)

@@ -5,10 +5,5 @@ In: nothing; ``engines`` measures it. Out: the metric's name and labels.
 
 from tangeval.metrics.base import Metric
 
-REFERENCE_NLL = Metric(
-    "reference_nll",
-    {"en": "reference NLL (nats per character)", "zh": "原作的負對數似然"},
-    better="low",
-    level="reference",
-    headline=True,
-)
+_LABEL = {"en": "reference NLL (nats per character)", "zh": "原作的負對數似然"}
+REFERENCE_NLL = Metric("reference_nll", _LABEL, better="low", level="reference", headline=True)

@@ -5,8 +5,8 @@ In: what a study gives as ``task``. Out: the ``Task``. A task of one's own is a 
 """
 
 import importlib
-import importlib.util
 import os
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -39,17 +39,8 @@ def load(name: str) -> Task:
         raise TangevalError(
             f"task: {file} is Python code and would be run; look at it, and set {ALLOW_FILES}=1 if you trust it"
         )
-    return _from_file(Path(file), attribute)
-
-
-def _from_file(file: Path, attribute: str) -> Task:
-    spec = importlib.util.spec_from_file_location(f"tangeval_task_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise TangevalError(f"task: {file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        found: Task = getattr(module, attribute)
+        own: Task = runpy.run_path(file, run_name=f"tangeval_task_{Path(file).stem}")[attribute]
     except Exception as error:
         raise TangevalError(f"task: {file}:{attribute} cannot be loaded: {error!r}") from error
-    return found
+    return own

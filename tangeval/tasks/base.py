@@ -46,7 +46,6 @@ class Outputs:
 
     @property
     def summary(self) -> str:
-        """One paragraph: name, how the outputs were matched, and the notes."""
         return "; ".join((f"{self.name}: {self.matched}", *self.notes))
 
 
@@ -87,8 +86,8 @@ class Task:
     load: Callable[[str, int | None], Dataset]
     #: What a model is asked, as one of ``templates`` has it: text without BOS; for ``chat``, messages.
     prompt: Callable[[Example, str], Prompt]
-    #: Texts of random training answers of an example's shape, never from a copy of its own text; arguments are
-    #: the data, the example, a seed, and how many. TangevalError: there is none.
+    #: Texts of random training answers of an example's shape, never from a copy of its own text, given the
+    #: data, the example, a seed, and how many. TangevalError: there is none.
     baseline: Callable[[Dataset, Example, int, int], list[str]]
     #: The normalised parts (lines, sentences) of input and reference, in order; copies of a text share them.
     parts: Callable[[Example], tuple[str, ...]]
@@ -109,7 +108,6 @@ class Task:
     #: Reads a file made elsewhere; arguments are the file, its name for readers, the examples it answers, and the
     #: data's other examples: a file that answers those is refused. TangevalError: it cannot be read as such.
     read_outputs: Callable[[Path, str, Sequence[Example], Sequence[Example]], Outputs] | None = None
-
     #: How these characters are read, where the task is verse: the page marks rhymes and tones.
     verse: Callable[[Iterable[str]], Verse] | None = None
 

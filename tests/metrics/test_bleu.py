@@ -71,5 +71,7 @@ def test_many_corpora_at_once_equal_one_by_one():
 
 
 def test_signatures_are_sacrebleus():
-    assert bleu.signature().startswith("nrefs:1|case:mixed|eff:no|tok:char|smooth:exp|version:")
-    assert chrf.signature().startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+    assert bleu.signature("BLEU", tokenize="char").startswith(
+        "nrefs:1|case:mixed|eff:no|tok:char|smooth:exp|version:"
+    )
+    assert bleu.signature("CHRF").startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")

@@ -36,11 +36,11 @@ def normalise(text: str) -> str:
 
 
 def signatures() -> Mapping[str, str]:
-    counted = f"{bleu.signature()}|text:"
+    counted = f"{bleu.signature('BLEU', tokenize='char')}|text:"
     return {
         "bleu": f"{counted}{_NORMALISED}|mean over sample indices",
         "bleu_strict": f"{counted}Han characters only|mean over sample indices",
-        "chrf": f"{chrf.signature()}|text:{_NORMALISED}|mean of sentence scores",
+        "chrf": f"{bleu.signature('CHRF')}|text:{_NORMALISED}|mean of sentence scores",
     }
 
 

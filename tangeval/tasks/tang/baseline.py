@@ -5,7 +5,6 @@ In: the data and an example. Out: texts of random training poems. Knows nothing 
 
 import random
 from functools import lru_cache
-from typing import NamedTuple
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Example
@@ -16,27 +15,22 @@ from tangeval.tasks.tang.text import as_verse, clauses, fold, han, line_length
 ENOUGH = 32
 
 
-class _Ending(NamedTuple):
-    text: str
-    poem: str  #: folded, to tell a poem from copies of it
-
-
 @lru_cache(maxsize=2)
-def _endings(dataset: Dataset) -> dict[int, dict[int, list[_Ending]]]:
-    """Endings of training poems by characters a clause and number of clauses, in the order of the data."""
-    found: dict[int, dict[int, list[_Ending]]] = {}
+def _endings(dataset: Dataset) -> dict[int, dict[int, list[tuple[str, str]]]]:
+    """Endings of training poems beside the folded poem, by characters a clause and number of clauses."""
+    found: dict[int, dict[int, list[tuple[str, str]]]] = {}
     for e in dataset.split("train"):
         same = found.setdefault(line_length(e.input), {}).setdefault(len(clauses(e.reference)), [])
-        same.append(_Ending(as_verse(e.reference), fold(han(e.input + e.reference))))
+        same.append((as_verse(e.reference), fold(han(e.input + e.reference))))
     return found
 
 
 def baseline(dataset: Dataset, example: Example, seed: int, draws: int) -> list[str]:
     """Return the rest of random training poems of the example's line length and number of clauses.
 
-    Drawn with replacement, seeded by example; copies of the example's own poem are left out. Of the
-    numbers of clauses that at least ``ENOUGH`` poems have, the nearest to the example's is taken (one of
-    HW5's 15 has ten, as no training poem has); where none has so many, the nearest.
+    Drawn with replacement, seeded by example; copies of the example's own poem are left out. Of the numbers
+    of clauses that at least ``ENOUGH`` poems have, the nearest to the example's is taken; where none has so
+    many, the nearest.
 
     Raises:
         TangevalError: no other training poem has the example's line length.
@@ -44,13 +38,9 @@ def baseline(dataset: Dataset, example: Example, seed: int, draws: int) -> list[
     own = fold(han(example.input + example.reference))
     by_count = _endings(dataset).get(line_length(example.input), {})
     wanted = len(clauses(example.reference))
-    nearest: list[str] = []
-    for count in sorted(by_count, key=lambda n: (abs(n - wanted), n)):
-        texts = [ending.text for ending in by_count[count] if ending.poem != own]
-        nearest = nearest or texts
-        if len(texts) >= ENOUGH:
-            nearest = texts
-            break
+    counts = sorted(by_count, key=lambda n: (abs(n - wanted), n))
+    texts = [[text for text, poem in by_count[count] if poem != own] for count in counts]
+    nearest = next((each for each in texts if len(each) >= ENOUGH), next(filter(None, texts), None))
     if not nearest:
         raise TangevalError(
             f"{dataset.folder}: no training poem but itself has {line_length(example.input)} characters a clause, "

@@ -10,10 +10,12 @@ import json
 import os
 import subprocess
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.types import ASSETS, Example
+from tangeval.core.types import ASSETS, Example, Split
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.text import clauses, fold, punctuate
@@ -39,33 +41,28 @@ def parts(example: Example) -> tuple[str, ...]:
 def load(spec: str, validation: int | None = None) -> Dataset:
     """Read a data set: ``sample``, ``hw5``, or the path of a folder with HW5's three files.
 
-    ``validation`` is the size of the validation split (default: 200 for HW5 and for other
-    folders, 30 for the sample). The split takes the last records of the training file whose
-    clauses stand in no other record, so that nothing in training gives one away.
+    ``validation`` is the size of the validation split (default: ``VALIDATION``). It takes the last records of
+    the training file whose clauses stand in no other record, so that nothing in training gives one away.
 
     Raises:
-        TangevalError: a file is missing or malformed (with file and line), or there are not
-            enough such records.
+        TangevalError: a file is missing or malformed (with file and line), or there are not enough such
+        records.
     """
     folder = locate(spec)
     size = VALIDATION.get(spec, VALIDATION["hw5"]) if validation is None else validation
     training = _records(folder / TRAINING, ("instruction", "input", "output"))
     testing = _records(folder / TESTING, ("instruction", "input"))
     truth = _truth(folder / TRUTH, len(testing))
-    records = [
-        Example(f"train-{n}", r["instruction"], r["input"], r["output"], "train")
-        for n, r in enumerate(training, 1)
-    ]
+    answered = (r | {"output": answer} for r, answer in zip(testing, truth, strict=True))
+    records, tests = _examples("train", training), _examples("test", answered)
     held_out = _held_out(records, size, folder / TRAINING)
-    examples = [
-        Example(e.id, e.instruction, e.input, e.reference, "validation") if e.id in held_out else e
-        for e in records
-    ]
-    examples += [
-        Example(f"test-{n}", r["instruction"], r["input"], answer, "test")
-        for n, (r, answer) in enumerate(zip(testing, truth, strict=True), 1)
-    ]
-    return Dataset(spec, folder, tuple(examples), _digest(folder, str(size)))
+    examples = [replace(e, split="validation") if e.id in held_out else e for e in records]
+    return Dataset(spec, folder, (*examples, *tests), _digest(folder, str(size)))
+
+
+def _examples(split: Split, records: Iterable[dict[str, str]]) -> list[Example]:
+    numbered = enumerate(records, 1)
+    return [Example(f"{split}-{n}", r["instruction"], r["input"], r["output"], split) for n, r in numbered]
 
 
 def locate(spec: str) -> Path:
@@ -81,8 +78,8 @@ def locate(spec: str) -> Path:
             raise TangevalError(f"data: there is no folder {spec}; give sample, hw5 or a folder")
         return Path(spec)
     declared = os.environ.get("TANGEVAL_DATA")
-    for place in (Path(declared) if declared else None, CLONE):
-        if place is not None and (place / TRAINING).is_file():
+    for place in (Path(declared or CLONE), CLONE):
+        if (place / TRAINING).is_file():
             return place
     raise TangevalError(
         f"data: hw5 is neither in $TANGEVAL_DATA ({declared or 'not set'}) nor in {CLONE}; "
@@ -159,11 +156,10 @@ def _records(file: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
         missing = [f for f in fields if not isinstance(record, dict) or not isinstance(record.get(f), str)]
         empty = [f for f in fields if f not in missing and f != "instruction" and not clauses(record[f])]
         if missing or empty:
-            problem = (
-                f"has no text field {missing[0]!r}" if missing else f"has no Han character in {empty[0]!r}"
+            problem = f"text field {missing[0]!r}" if missing else f"Han character in {empty[0]!r}"
+            raise TangevalError(
+                f"{file}, line {_line_of(text, number)}: record {number + 1} has no {problem}"
             )
-            line = _line_of(text, number)
-            raise TangevalError(f"{file}, line {line}: record {number + 1} {problem}")
     return records
 
 

@@ -100,8 +100,7 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
     ``others`` are the data's other examples: a file that answers those is refused, and names their split.
 
     Raises:
-        TangevalError: the file cannot be read, an example has no output or two, or an output
-            has no example; with the line (of a JSON list: the number of the record).
+        TangevalError: the file cannot be read, or outputs and examples are no pairs; with the line or record.
     """
     try:
         outputs, poems, strays = _outputs(file, len(examples)), _Poems(examples), _Poems(others)
@@ -239,25 +238,19 @@ def _owners(outputs: Sequence[_Output], poems: _Poems) -> list[int]:
             f"{_listed(loose)}: begins with no poem's couplet, and {total}, not all in order. Give one for each "
             "in the poems' order, or put their couplets before them; an output with line breaks is given in JSON"
         )
+    for at, output in enumerate(outputs if loose else ()):
+        # Markdown allows every number of a list to be 1.
+        first = outputs[0].number
+        if first is not None and output.number not in (None, first, first + at):
+            what = f"numbered {output.number} where {first + at} is due"
+            raise TangevalError(f"{output.place}: {what}; put them in order")
     if loose:
-        return _in_order(outputs)
+        return list(range(len(outputs)))
     missing = [example.input for place, example in enumerate(poems.examples) if place not in owner]
     if missing:
-        raise TangevalError(
-            f"{total}: none for {_listed(missing)}; an empty output is one too, after its couplet"
-        )
+        hint = "an empty output is one too, after its couplet"
+        raise TangevalError(f"{total}: none for {_listed(missing)}; {hint}")
     return sorted(owner, key=lambda place: owner[place])
-
-
-def _in_order(outputs: Sequence[_Output]) -> list[int]:
-    first = outputs[0].number
-    for at, output in enumerate(outputs):
-        # Markdown allows every number of a list to be 1.
-        if first is not None and output.number not in (None, first, first + at):
-            raise TangevalError(
-                f"{output.place}: numbered {output.number} where {first + at} is due; put them in order"
-            )
-    return list(range(len(outputs)))
 
 
 def _listed(words: Sequence[str]) -> str:

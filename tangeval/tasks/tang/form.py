@@ -1,7 +1,7 @@
 """Does the output look like the rest of a Tang poem? Checks of a text beside its couplet.
 
-In: the couplet given and the text written. Out: a metric for each check, 1 or 0. Pure; each check is
-one small function, all are in ``CHECKS``. Characters are compared folded.
+In: the couplet given and the text written. Out: a metric for each check, 1 or 0. Pure. Characters are
+compared folded.
 
 With ``no_repeat_ngram_size: 3`` and one token a character, ``no_echo`` and ``no_repeat``
 can hardly fail: the decoding itself forbids any three characters twice.
@@ -10,6 +10,7 @@ can hardly fail: the decoding itself forbids any three characters twice.
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from tangeval.metrics.base import Metric, Output
 from tangeval.metrics.copying import copied_share
@@ -56,27 +57,18 @@ def no_repeat(couplet: str, text: str) -> bool:
     return len(set(written)) == len(written)
 
 
-def length_match(text: str, reference: str) -> bool:
-    """There are as many clauses as the poet wrote. No part of ``form``: a quatrain's couplet may begin a longer poem."""
-    return len(clauses(text)) == len(clauses(reference))
-
-
 CHECKS: Mapping[str, Check] = {
     "line_length": even_lines,
-    "clause_count": clause_count,
-    "punctuation": punctuation,
-    "han_only": han_only,
-    "no_echo": no_echo,
-    "no_repeat": no_repeat,
+    **{check.__name__: check for check in (clause_count, punctuation, han_only, no_echo, no_repeat)},
 }
 
 
 @lru_cache(maxsize=1)  # eight metrics in a row ask for the same text
 def check(couplet: str, text: str, finish_reason: str | None) -> Mapping[str, float | None]:
-    """Return each check as 1 or 0, ``complete``, and ``form``: 1 if all hold.
+    """Return each check as 1 or 0, ``complete`` (the text ended by itself), and ``form``: 1 if all hold.
 
-    ``complete`` says that the text ended by itself; it is None where ``finish_reason`` is,
-    which is where the text was not generated here, and then has no part in ``form``.
+    Where the text was not generated here and has no ``finish_reason``, ``complete`` is None and no part of
+    ``form``.
     """
     held = {name: float(test(couplet, text)) for name, test in CHECKS.items()}
     complete = None if finish_reason is None else float(finish_reason == "stop")
@@ -84,25 +76,25 @@ def check(couplet: str, text: str, finish_reason: str | None) -> Mapping[str, fl
     return {"form": form, **held, "complete": complete}
 
 
-def _metric(name: str, en: str, zh: str, flaw: tuple[str, str] | None, *, headline: bool = False) -> Metric:
+def _metric(name: str, en: str, zh: str, flaw: tuple[str, str] | None = None, **more: Any) -> Metric:
     def compute(output: Output) -> float | None:
         return check(output.example.input, output.text, output.finish_reason)[name]
 
     said = dict(zip(("en", "zh"), flaw, strict=True)) if flaw else None
-    return Metric(
-        name, {"en": en, "zh": zh}, "high", share=True, headline=headline, flaw=said, compute=compute
-    )
+    kind: dict[str, Any] = {"better": "high", "compute": compute} | more
+    return Metric(name, {"en": en, "zh": zh}, share=True, flaw=said, **kind)
 
 
 def _length_match(output: Output) -> float:
-    return float(length_match(output.text, output.example.reference))
+    """As many clauses as the poet wrote. No part of ``form``: any couplet may begin a longer poem."""
+    return float(len(clauses(output.text)) == len(clauses(output.example.reference)))
 
 
 def _copied_clauses(output: Output) -> float:
     return copied_share(output.training, clauses(fold(output.text)), output.example.id)
 
 
-FORM = _metric("form", "form: all checks hold", "體式全對", None, headline=True)
+FORM = _metric("form", "form: all checks hold", "體式全對", headline=True)
 LINE_LENGTH = _metric("line_length", "lines of equal length", "字數整齊", ("line length", "字數不齊"))
 CLAUSE_COUNT = _metric("clause_count", "4 or 8 clauses", "四句或八句", ("clause count", "句數"))
 PUNCTUATION = _metric("punctuation", "marks of verse", "標點合詩", ("marks", "標點"))
@@ -110,11 +102,9 @@ HAN_ONLY = _metric("han_only", "nothing but Han and marks", "只有漢字與標�
 COMPLETE = _metric("complete", "ended by itself", "自行收尾", ("cut off", "截斷"), headline=True)
 NO_ECHO = _metric("no_echo", "no clause of the couplet again", "不重複題聯", ("echo", "重複上聯"))
 NO_REPEAT = _metric("no_repeat", "no clause twice", "不重複句子", ("repeat", "自我重複"))
-LENGTH_MATCH = Metric(
-    "length_match", {"en": "as many clauses as the poet", "zh": "句數同原作"}, better="high", share=True,
-    headline=True, flaw={"en": "other length", "zh": "長短不同"}, compute=_length_match,
-)  # fmt: skip
-COPIED_CLAUSES = Metric(
-    "copied_clauses", {"en": "clauses from training", "zh": "抄自訓練的句子"}, better="low", share=True,
-    headline=True, flaw={"en": "copied", "zh": "抄襲"}, compute=_copied_clauses,
-)  # fmt: skip
+_LENGTH, _COPIED = ("other length", "長短不同"), ("copied", "抄襲")
+LENGTH_MATCH = _metric(
+    "length_match", "as many clauses as the poet", "句數同原作", _LENGTH, headline=True, compute=_length_match
+)
+_KIND = {"better": "low", "headline": True, "compute": _copied_clauses}
+COPIED_CLAUSES = _metric("copied_clauses", "clauses from training", "抄自訓練的句子", _COPIED, **_KIND)

@@ -9,9 +9,10 @@ folding makes two characters one (后, 後), their readings are united. A charac
 readings is read as suits the poem best: the metrics cannot know which was meant.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from tangeval.core.types import ASSETS
 from tangeval.metrics.base import Metric, Output
@@ -36,11 +37,10 @@ def read_table(file: Path) -> dict[str, str]:
 
 def _readings(file: Path) -> dict[str, frozenset[str]]:
     """Folded character → names of its groups in one table."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, frozenset[str]] = {}
     for name, characters in read_table(file).items():
-        for character in fold(characters):
-            found.setdefault(character, set()).add(name)
-    return {character: frozenset(names) for character, names in found.items()}
+        found |= {character: found.get(character, _NONE) | {name} for character in fold(characters)}
+    return found
 
 
 @cache
@@ -70,7 +70,6 @@ def rhyme_endings(part: str) -> list[str]:
     """Return the characters of a couplet or of a text that have to rhyme: every second clause's last.
 
     Each part is paired by itself, so what the model writes is never shifted by what it was given.
-    An odd last clause has no partner and no ending.
     """
     return [second[-1] for _, second in _pairs(part)]
 
@@ -78,10 +77,10 @@ def rhyme_endings(part: str) -> list[str]:
 def shared_groups(couplet: str, text: str) -> frozenset[str]:
     """Return the rhyme groups that all known endings of the poem share.
 
-    Unknown endings are left out. None are shared unless two endings are known, one of them
-    written: a couplet alone says nothing about the model.
+    None are shared unless two endings are known, one of them written: a couplet alone says nothing about the
+    model.
     """
-    given, written = _known(rhyme_endings(couplet)), _known(rhyme_endings(text))
+    given, written = (list(filter(None, map(rhyme_groups, rhyme_endings(part)))) for part in (couplet, text))
     if not written or len(given) + len(written) < 2:
         return _NONE
     return frozenset.intersection(*given, *written)
@@ -90,8 +89,8 @@ def shared_groups(couplet: str, text: str) -> frozenset[str]:
 def tone_opposition(text: str) -> float:
     """Return the share of the places 2, 4 and 6 where the clauses of a couplet oppose their tones.
 
-    Places that one of the two clauses lacks, or where a character is unknown, are left out;
-    0 if none is left. A character with both tones opposes either.
+    Places that a clause lacks, or where a character is unknown, are left out; 0 if none is left. A character
+    with both tones opposes either.
     """
     met = [
         tones(one) | tones(other)
@@ -112,8 +111,8 @@ def known_share(text: str) -> float:
 def prosody(couplet: str, text: str) -> Mapping[str, float]:
     """Return ``rhyme``, ``rhyme_level``, ``tone_opposition`` and ``prosody_known`` of a text, each from 0 to 1.
 
-    ``rhyme`` and ``rhyme_level`` (a group in the level tone, as regulated verse asks) are 1 or 0
-    for couplet and text together; the others are about the text alone. All are 0 for an empty one.
+    ``rhyme`` and ``rhyme_level`` (a group in the level tone, as regulated verse asks) are 1 or 0 for couplet
+    and text together; the others are about the text alone. All are 0 for an empty one.
     """
     shared = shared_groups(couplet, text)
     return {
@@ -130,28 +129,15 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return list(zip(parts[::2], parts[1::2], strict=False))
 
 
-def _known(characters: list[str]) -> list[frozenset[str]]:
-    """The groups of those characters that have any."""
-    return [groups for groups in map(rhyme_groups, characters) if groups]
+def _metric(name: str, en: str, zh: str, **kind: Any) -> Metric:
+    def compute(output: Output) -> float:
+        return prosody(output.example.input, output.text)[name]
+
+    return Metric(name, {"en": en, "zh": zh}, "high", share=True, compute=compute, **kind)
 
 
-def _of(name: str) -> Callable[[Output], float]:
-    return lambda output: prosody(output.example.input, output.text)[name]
-
-
-RHYME = Metric(
-    "rhyme", {"en": "couplets rhyme", "zh": "押韻"}, better="high", share=True, headline=True,
-    flaw={"en": "rhyme", "zh": "失韻"}, compute=_of("rhyme"),
-)  # fmt: skip
-RHYME_LEVEL = Metric(
-    "rhyme_level", {"en": "couplets rhyme in a level tone", "zh": "押平聲韻"}, better="high", share=True,
-    compute=_of("rhyme_level"),
-)  # fmt: skip
-TONE_OPPOSITION = Metric(
-    "tone_opposition", {"en": "tones oppose in a couplet", "zh": "平仄相對"}, better="high", share=True,
-    headline=True, compute=_of("tone_opposition"),
-)  # fmt: skip
-PROSODY_KNOWN = Metric(
-    "prosody_known", {"en": "characters with a known reading", "zh": "讀音已知的字"}, better="high", share=True,
-    compute=_of("prosody_known"),
-)  # fmt: skip
+_NO_RHYME = {"en": "rhyme", "zh": "失韻"}
+RHYME = _metric("rhyme", "couplets rhyme", "押韻", headline=True, flaw=_NO_RHYME)
+RHYME_LEVEL = _metric("rhyme_level", "couplets rhyme in a level tone", "押平聲韻")
+TONE_OPPOSITION = _metric("tone_opposition", "tones oppose in a couplet", "平仄相對", headline=True)
+PROSODY_KNOWN = _metric("prosody_known", "characters with a known reading", "讀音已知的字")

@@ -5,7 +5,7 @@ In: text. Out: clauses, folded text, punctuated text. Knows nothing of data, mod
 
 import re
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache, partial
 
 from opencc import OpenCC
 
@@ -31,13 +31,10 @@ VARIANTS_FILE = ASSETS / "tang" / "variants.tsv"
 @cache
 def variants() -> dict[str, str]:
     """Return the forms of ``VARIANTS_FILE`` by variant."""
-    lines = VARIANTS_FILE.read_text("utf-8").splitlines()
-    return dict(line.split("\t") for line in lines)
+    return dict(line.split("\t") for line in VARIANTS_FILE.read_text("utf-8").splitlines())
 
 
-@lru_cache(maxsize=1)
-def _converter() -> OpenCC:
-    return OpenCC("t2s")
+_converter = cache(partial(OpenCC, "t2s"))
 
 
 @cache
@@ -47,10 +44,10 @@ def _fold_character(character: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Return ``text`` with the variants of each character made one, in as many characters.
+    """Return ``text`` with the variants of each character made one, in as many characters, for comparing.
 
-    OpenCC's ``t2s``, one character at a time, so that a character folds alike in every
-    context, then ``variants()``. For comparing, never for showing.
+    OpenCC's ``t2s``, one character at a time, so that a character folds alike in every context, then
+    ``variants()``.
     """
     return "".join(map(_fold_character, text))
 
@@ -72,14 +69,10 @@ def line_length(text: str) -> int:
 
 
 def punctuate(parts: Sequence[str]) -> str:
-    """Join clauses as verse is printed: a comma and a full stop by turns.
-
-    An odd last clause ends in a full stop too.
-    """
-    marked = [part + ("，" if place % 2 == 0 else "。") for place, part in enumerate(parts)]
-    if marked:
-        marked[-1] = marked[-1][:-1] + "。"
-    return "".join(marked)
+    """Join clauses as verse is printed: a comma and a full stop by turns, and a full stop at the end."""
+    return "。".join("，".join(parts[place : place + 2]) for place in range(0, len(parts), 2)) + "。" * bool(
+        parts
+    )
 
 
 def as_verse(text: str) -> str:
