@@ -115,8 +115,7 @@ def compare(
     power, at the level Holm begins with.
 
     Raises:
-        TangevalError: fewer than two items, not of the same examples, an unknown metric, or too small an
-        effect.
+        TangevalError: fewer than two items, other examples, an unknown metric, or too small an effect.
     """
     if len(items) < 2:
         raise TangevalError("give two things to compare at least")

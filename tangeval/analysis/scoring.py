@@ -55,8 +55,9 @@ def score(study: Study, dataset: Dataset, folder: Path) -> None:
         TangevalError: a batch file that the plan names is missing, or the data are not the run's.
     """
     run, task = RunFolder(folder), tasks.load(study.task)
-    chunks = _chunks(study, dataset, *_whole_run(folder))
+    batches, names = _whole_run(folder)
     check_data(dataset, run)
+    chunks = _chunks(study, dataset, batches, names)
     write_parts(run.scores_file, _scored(study, task, dataset, folder, chunks))
     write_json(run.signatures, task.signatures())
 

@@ -72,9 +72,8 @@ def halve(resolved: ResolvedStudy, folder: Path, watch: Watch) -> dict[str, Any]
     """Run all rounds, write ``halving.json`` and return what it says; goes on where it was cut off.
 
     Raises:
-        TangevalError: the study selects nothing, or its checkpoint by what takes decoding; every checkpoint
-        was
-            trained on the split; no setting met what is required.
+        TangevalError: the study selects nothing, or its checkpoint by what takes decoding; every
+            checkpoint was trained on the split; no setting met what is required.
     """
     rule, metrics = resolved.study.select, resolved.task.metrics
     if rule is None:

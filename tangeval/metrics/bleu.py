@@ -27,7 +27,7 @@ REFERENCE_LENGTH = "reference_chars"
 def matches(text: str, reference: str) -> tuple[int, ...]:
     """Return the n-grams of each order up to ``LONGEST`` in both texts, clipped at the reference's count."""
     found = [0] * LONGEST
-    for n, there in enumerate(ngrams(reference), 1):
+    for n, there in enumerate(_of_reference(reference), 1):
         common = Counter(g for g in (text[i : i + n] for i in range(len(text) - n + 1)) if g in there)
         if not common:
             break  # nor is there a longer one
@@ -35,10 +35,12 @@ def matches(text: str, reference: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=4096)
-def ngrams(text: str) -> list[Counter[str]]:
-    """Return the n-grams of ``text`` with their counts, by order up to ``LONGEST``."""
-    return [Counter(text[i : i + n] for i in range(len(text) - n + 1)) for n in range(1, LONGEST + 1)]
+def ngrams(text: str, longest: int = LONGEST) -> list[Counter[str]]:
+    """Return the n-grams of ``text`` with their counts, by order up to ``longest``."""
+    return [Counter(text[i : i + n] for i in range(len(text) - n + 1)) for n in range(1, longest + 1)]
+
+
+_of_reference = lru_cache(maxsize=4096)(ngrams)
 
 
 def corpus_bleu(

@@ -25,7 +25,7 @@ def diversity(texts: tuple[str, ...]) -> Mapping[str, float]:
     ``distinct_n`` is distinct n-grams ÷ all n-grams, over all samples together (Li et al., NAACL 2016), 0
     where there is none; ``unique`` distinct texts ÷ texts. The last two are NaN for a single sample.
     """
-    grams = [ngrams(text)[:ORDERS] for text in texts]
+    grams = [ngrams(text, ORDERS) for text in texts]
     several = len(texts) > 1
     return {
         "distinct_1": _distinct([g[0] for g in grams]),

@@ -45,8 +45,7 @@ def load(spec: str, validation: int | None = None) -> Dataset:
     the training file whose clauses stand in no other record, so that nothing in training gives one away.
 
     Raises:
-        TangevalError: a file is missing or malformed (with file and line), or there are not enough such
-        records.
+        TangevalError: a file is missing or malformed (with file and line), or has too few such records.
     """
     folder = locate(spec)
     size = VALIDATION.get(spec, VALIDATION["hw5"]) if validation is None else validation

@@ -70,9 +70,8 @@ def line_length(text: str) -> int:
 
 def punctuate(parts: Sequence[str]) -> str:
     """Join clauses as verse is printed: a comma and a full stop by turns, and a full stop at the end."""
-    return "。".join("，".join(parts[place : place + 2]) for place in range(0, len(parts), 2)) + "。" * bool(
-        parts
-    )
+    couplets = (parts[place : place + 2] for place in range(0, len(parts), 2))
+    return "".join("，".join(couplet) + "。" for couplet in couplets)
 
 
 def as_verse(text: str) -> str:
