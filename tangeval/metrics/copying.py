@@ -69,7 +69,12 @@ def _suffix_array(text: str) -> list[int]:
 
 def longest_run(index: Index, text: str, own: str | None = None) -> int:
     """Return the length of the longest run of ``text`` that an indexed text has too; that of id ``own`` apart."""
-    return max((length for _, length in runs(index, text, 1, own)), default=0)
+    longest = 0
+    for begin in range(len(text)):
+        if len(text) - begin <= longest:
+            break
+        longest = max(longest, _at(index, text[begin : begin + index.longest], own, longest))
+    return longest
 
 
 def copied_share(index: Index, parts: Sequence[str], own: str | None = None) -> float:
@@ -96,9 +101,9 @@ def runs(index: Index, text: str, least: int, own: str | None = None) -> list[tu
     return found
 
 
-def _at(index: Index, rest: str, own: str | None) -> int:
-    """How many of the first characters of ``rest`` stand together in a text."""
-    size, longest = len(rest), 0
+def _at(index: Index, rest: str, own: str | None, longest: int = 0) -> int:
+    """How many of the first characters of ``rest`` stand together in a text; ``longest`` unless more do."""
+    size = len(rest)
     place = bisect_left(index.suffixes, rest, key=lambda begin: index.text[begin : begin + size])
     for neighbours in (range(place - 1, -1, -1), range(place, len(index.suffixes))):
         for begin in (index.suffixes[neighbour] for neighbour in neighbours):
