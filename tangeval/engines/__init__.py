@@ -1,6 +1,6 @@
 """The engines, by the ``kind`` of a study's ``engine`` section. A new one is a file and a line here."""
 
-import importlib
+import pkgutil
 from typing import Any
 
 from tangeval.core.config import validated
@@ -18,16 +18,11 @@ ENGINES = {
 
 
 def engine_class(kind: str) -> type[Engine]:
-    """Return an engine's class.
-
-    Raises:
-        TangevalError: there is no such kind, or what it needs is not installed.
-    """
+    """Return an engine's class, or raise ``TangevalError`` where what it needs is not installed."""
     if kind not in ENGINES:
         raise TangevalError(f"engine.kind: {kind!r} is no engine; give {', '.join(ENGINES)}")
-    module, _, name = ENGINES[kind].partition(":")
     with needs("decoding"):
-        found: type[Engine] = getattr(importlib.import_module(module), name)
+        found: type[Engine] = pkgutil.resolve_name(ENGINES[kind])
     return found
 
 
@@ -38,16 +33,14 @@ def make(resolved: ResolvedStudy, *, on: str | None = None) -> Engine:
         TangevalError: the ``engine`` section has other keys or values than that engine takes; the message
             names the study's file and the key.
     """
-    section: dict[str, Any] = (
-        resolved.study.engine.model_dump(exclude_none=True) if resolved.study.engine else {}
-    )
+    given = resolved.study.engine
+    section: dict[str, Any] = given.model_dump(exclude_none=True) if given else {}
     kind = section.setdefault("kind", "openai" if "server" in section else "local")
     if on:
         if kind == "openai":
             raise TangevalError(
                 f"--on {on}: the study's engine is a server, which decodes elsewhere already; leave it out"
             )
-        kind = "ray"
-        section |= {"kind": kind, "address": on}
-    engine = engine_class(kind)
+        section |= {"kind": "ray", "address": on}
+    engine = engine_class(section["kind"])
     return engine(resolved, validated(engine.Config, section, resolved.study.file, "engine"))

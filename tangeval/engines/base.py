@@ -14,7 +14,6 @@ import pandas as pd
 from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import KNOB, KNOBS, Setting
-from tangeval.core.study import WEIGHTS
 from tangeval.core.types import Checkpoint, Example
 from tangeval.models.tokens import Prompt
 from tangeval.resolve import ResolvedStudy
@@ -88,6 +87,10 @@ class Description:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: Every knob's name.
+ALL_KNOBS = frozenset(knob.name for knob in KNOBS)
+
+
 class Engine(Protocol):
     """Writes the texts of a study. ``engines.make(resolved)`` makes one; it is opened and closed by ``with``.
 
@@ -98,21 +101,17 @@ class Engine(Protocol):
     #: The ``engine`` section of a study file, ``kind`` included.
     Config: ClassVar[type[Section]]
     #: Whether sequences that differ in length alone are decoded as one.
-    shares_prefixes: ClassVar[bool]
+    shares_prefixes: ClassVar[bool] = True
     #: Whether ``run`` takes jobs of likelihoods.
-    gives_likelihood: ClassVar[bool]
+    gives_likelihood: ClassVar[bool] = True
     #: The knobs whose every value it honours, by name.
-    honours: ClassVar[frozenset[str]]
+    honours: ClassVar[frozenset[str]] = ALL_KNOBS
 
     def __init__(self, resolved: ResolvedStudy, config: Any) -> None:
-        """Take the study and its validated ``Config``; load nothing and ask nobody.
+        """Take the study and its validated ``Config``; load nothing and ask nobody."""
 
-        Raises:
-            TangevalError: the study asks for what this kind of engine never has.
-        """
-        ...
-
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *exception: object) -> None: ...
 
@@ -122,25 +121,20 @@ class Engine(Protocol):
         Raises:
             TangevalError: naming the study's key and the remedy.
         """
-        ...
 
     def describe(self) -> Description: ...
 
     def cache_key(self, checkpoint: Checkpoint) -> str:
         """Return the digest of all that decides a text but example, sample and setting."""
-        ...
 
     def likelihood_key(self, checkpoint: Checkpoint) -> str:
         """Return the digest of all that decides a reference's likelihood but the example; "" where it gives none."""
-        ...
 
     def sequences_per_batch(self) -> int:
         """Return the most sequences that a batch of the plan may have."""
-        ...
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         """Yield each job when it is done; those left of a checkpoint that cannot be used are dropped."""
-        ...
 
 
 def asked(resolved: ResolvedStudy, example: Example) -> Prompt:
@@ -148,21 +142,18 @@ def asked(resolved: ResolvedStudy, example: Example) -> Prompt:
     return resolved.task.prompt(example, resolved.template)
 
 
+def examples_of(resolved: ResolvedStudy) -> list[Example]:
+    """Return the examples of all the study's splits."""
+    return [e for split in resolved.study.ordered_splits() for e in resolved.examples(split)]
+
+
 def wording(resolved: ResolvedStudy) -> Prompt:
     """Return the prompt of a made-up example: what it says besides the example's own texts is the wording."""
     return asked(resolved, Example("", "instruction", "input", "reference", "test"))
 
 
-#: For an engine that honours every knob.
-ALL_KNOBS = frozenset(knob.name for knob in KNOBS)
-
-
 def check_knobs(resolved: ResolvedStudy, honours: frozenset[str], engine: str) -> None:
-    """Refuse a study that sets a knob, at a value that changes something, which ``engine`` does not honour.
-
-    Raises:
-        TangevalError: naming the knob.
-    """
+    """Raise ``TangevalError`` for a study that sets a knob, not to ``off``, which ``engine`` does not honour."""
     for name in sorted(ALL_KNOBS - honours):
         values = getattr(resolved.study.decoding, name)
         if any(value != KNOB[name].off for value in (values if isinstance(values, list) else [values])):
@@ -196,33 +187,9 @@ def generations(
 
 
 def needs_logits(resolved: ResolvedStudy, command: str) -> None:
-    """Refuse what looks into the model itself, where a server holds it.
-
-    Raises:
-        TangevalError: the study's engine is a server.
-    """
+    """Raise ``TangevalError`` where a server holds the model, for a command that looks into the model itself."""
     if resolved.served:
         raise TangevalError(
             f"engine: `tangeval {command}` wants logits, which a server does not give; use a study without engine, "
             "whose base_model and checkpoints are here"
-        )
-
-
-def needs_no_weights(resolved: ResolvedStudy) -> None:
-    """Refuse what a study says of weights and likelihood, where its engine is a server.
-
-    Raises:
-        TangevalError: naming the keys.
-    """
-    study = resolved.study
-    given = [key for key in WEIGHTS if key in study.model_fields_set]
-    if given:
-        raise TangevalError(
-            f"{study.file}: {', '.join(given)}: with engine the weights are the server's; leave it out, and name what it "
-            "serves under engine.models (the base model as `base`)"
-        )
-    if study.select and study.select.checkpoint == "reference_nll":
-        raise TangevalError(
-            f"{study.file}: select.checkpoint: a server gives no reference_nll; take another metric, such as bleu, or "
-            "select: null"
         )

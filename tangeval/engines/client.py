@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
@@ -108,19 +109,12 @@ class Client:
             raise TangevalError(
                 f"a server is asked by the package openai; `pip install 'tangeval[{extra}]'` brings it"
             ) from None
-        self._client = openai.OpenAI(
-            base_url=url, api_key=key or "none", max_retries=retries, timeout=timeout
-        )
-
-    def close(self) -> None:
-        self._client.close()
+        limits: dict[str, Any] = {"max_retries": retries, "timeout": timeout}
+        self._client = openai.OpenAI(base_url=url, api_key=key or "none", **limits)
+        self.close = self._client.close
 
     def complete(self, body: Mapping[str, Any]) -> Reply:
-        """Return the answer to a request for completions, of a chat where ``body`` has ``messages``.
-
-        Raises:
-            RequestError: there is none.
-        """
+        """Return the answer to a request, of a chat where ``body`` has ``messages``; or raise ``RequestError``."""
         path = "/chat/completions" if "messages" in body else "/completions"
         reply = self._object(lambda: self._client.post(path, body=dict(body), cast_to=object))
         try:
@@ -151,6 +145,18 @@ class Client:
         if not isinstance(reply, dict):
             raise RequestError("foreign", "no JSON object")
         return reply
+
+
+def is_url(address: str) -> bool:
+    """Say whether an address has the form that a ``Client`` takes."""
+    parts = urlsplit(address)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def models_in(listing: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the models in what a server says at ``/models``, by name; none where it is no such list."""
+    data = listing.get("data")
+    return {str(m["id"]): m for m in data if isinstance(m, dict) and "id" in m} if data else {}
 
 
 def in_flight(

@@ -7,7 +7,7 @@ how they ended. Knows nothing of connections, files, batches or studies.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, KNOBS
@@ -35,26 +35,19 @@ class Dialect:
         values = {knob.name: knobs.get(knob.name, knob.off) for knob in KNOBS if knob.name in self.takes}
         fields: dict[str, Any] = {"seed": seed, "frequency_penalty": 0, "presence_penalty": 0, **self.neutral}
         for name, value in values.items():
-            if self.nested and name not in _OPENAI:
-                continue
-            if KNOB[name].kind != "constraint" or value != KNOB[name].off:
-                fields[str(KNOB[name].openai)] = (
-                    self.off.get(name, value) if value == KNOB[name].off else value
-                )
+            off = value == KNOB[name].off
+            if (name in _OPENAI or not self.nested) and not (off and KNOB[name].kind == "constraint"):
+                fields[str(KNOB[name].openai)] = self.off.get(name, value) if off else value
         if n > 1:
             fields["n"] = n
-        return fields | ({"generation_config": _generation_config(values)} if self.nested else {})
-
-
-def _generation_config(knobs: Mapping[str, float]) -> str:
-    """transformers' GenerationConfig as JSON; it warns of what narrows draws where nothing is drawn."""
-    drawn = knobs["temperature"] > 0
-    config = {
-        KNOB[name].hf: value
-        for name, value in knobs.items()
-        if drawn or KNOB[name].kind not in ("scale", "cut")
-    }
-    return json.dumps({"repetition_penalty": 1.0, "do_sample": drawn, **config})
+        if self.nested:  # transformers warns of what narrows draws where nothing is drawn
+            drawn = values["temperature"] > 0
+            own = {name for name in values if drawn or KNOB[name].kind not in ("scale", "cut")}
+            config = {KNOB[name].hf: value for name, value in values.items() if name in own}
+            fields["generation_config"] = json.dumps(
+                {"repetition_penalty": 1.0, "do_sample": drawn, **config}
+            )
+        return fields
 
 
 #: The knobs that OpenAI's own servers have fields for; they refuse any other.
@@ -91,38 +84,29 @@ def read_reply(reply: Reply, *, n: int, max_length: int) -> list[Output]:
         TangevalError: what is wrong with it, and the remedy.
     """
     choices = sorted(reply.choices, key=lambda choice: choice.index)
+    one = "engine.n=1 asks for one at a time"
     if len(choices) != n:
-        raise TangevalError(
-            f"it gave {len(choices)} texts where n was {n}; engine.n=1 asks for one at a time"
-        )
+        raise TangevalError(f"it gave {len(choices)} texts where n was {n}; {one}")
     total = reply.usage.completion_tokens
     counts = [len(c.logprobs.get("tokens") or c.logprobs.get("content") or ()) for c in choices]
     if total is None or (n > 1 and sum(counts) != total):
-        raise TangevalError(
-            "it does not count the tokens of each text (usage, logprobs); "
-            + ("engine.n=1 asks for one at a time" if n > 1 else "take a server that does")
-        )
-    return [
-        Output(choice.said, tokens, _finish(choice.finish_reason, tokens, max_length))
-        for choice, tokens in zip(choices, counts if n > 1 else [total], strict=True)
-    ]
-
-
-def _finish(reason: str | None, tokens: int, max_length: int) -> Literal["stop", "length"]:
-    """Why a text ended, where that is one of the two ways that a text may."""
-    if tokens > max_length:
-        raise TangevalError(
-            f"it writes on beyond max_tokens: {tokens} where it was {max_length}; take a server that does not"
-        )
-    if reason == "stop":
-        return "stop"
-    if reason != "length":
-        raise TangevalError(
-            f"a text ended for another reason than its own end or max_tokens: {reason}; take a server that filters nothing"
-        )
-    if tokens < max_length:
-        raise TangevalError(
-            f"a text was cut at {tokens} tokens where max_tokens was {max_length}; give the server a longer "
-            "context, or a smaller decoding.max_length"
-        )
-    return "length"
+        remedy = one if n > 1 else "take a server that does"
+        raise TangevalError(f"it does not count the tokens of each text (usage, logprobs); {remedy}")
+    outputs = []
+    for choice, tokens in zip(choices, counts if n > 1 else [total], strict=True):
+        reason: Any = choice.finish_reason
+        if tokens > max_length:
+            raise TangevalError(
+                f"it writes on beyond max_tokens: {tokens} where it was {max_length}; take a server that does not"
+            )
+        if reason not in ("stop", "length"):
+            raise TangevalError(
+                f"a text ended for another reason than its own end or max_tokens: {reason}; take a server that filters nothing"
+            )
+        if reason == "length" and tokens < max_length:
+            raise TangevalError(
+                f"a text was cut at {tokens} tokens where max_tokens was {max_length}; give the server a longer "
+                "context, or a smaller decoding.max_length"
+            )
+        outputs.append(Output(choice.said, tokens, reason))
+    return outputs

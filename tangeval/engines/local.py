@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -28,19 +28,8 @@ from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.memory import decode_in_memory
 from tangeval.decoding.noise import noise_key
 from tangeval.decoding.shared_prefix import suits
-from tangeval.engines.base import (
-    ALL_KNOBS,
-    Description,
-    Done,
-    Job,
-    OnProgress,
-    Output,
-    ReferenceNLL,
-    asked,
-    generations,
-    sequence_of,
-    wording,
-)
+from tangeval.engines import base
+from tangeval.engines.base import Description, Done, Job, OnProgress, ReferenceNLL, asked, sequence_of
 from tangeval.engines.likelihood import Reference, reference_nll
 from tangeval.models import loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
@@ -58,13 +47,10 @@ class Config(Section):
     kind: Literal["local"] = "local"
 
 
-class LocalEngine:
+class LocalEngine(base.Engine):
     """See ``Engine``. One process, one device."""
 
     Config: ClassVar[type[Section]] = Config
-    shares_prefixes: ClassVar[bool] = True
-    gives_likelihood: ClassVar[bool] = True
-    honours: ClassVar[frozenset[str]] = ALL_KNOBS
 
     def __init__(self, resolved: ResolvedStudy, config: Any) -> None:
         self.resolved = resolved
@@ -75,9 +61,6 @@ class LocalEngine:
         self._name, self._on = "", ExitStack()  # the checkpoint on the model, and what takes it off
         self._loading: float | None = None
         self._checked = False
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._drop_base()
@@ -92,21 +75,16 @@ class LocalEngine:
         self._checked = True
 
     def describe(self) -> Description:
-        device = loading.device()
-        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-        return Description(
-            name=device_name(self.load),
-            noise="keyed by seed, example, sample, step, token: shared between settings and checkpoints",
-            noise_shared=True,
-            versions=versions(),
-            hardware=hardware(gpu),
-        )
+        noise = "keyed by seed, example, sample, step, token: shared between settings and checkpoints"
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        return Description(device_name(self.load), noise, True, versions(), hardware(gpu))
 
     def cache_key(self, checkpoint: Checkpoint) -> str:
-        return text_key(self.resolved, checkpoint, device_name(self.load))
+        return text_key(self.resolved, checkpoint, self.describe().name)
 
     def likelihood_key(self, checkpoint: Checkpoint) -> str:
-        return nll_key(self.resolved, checkpoint, device_name(self.load))
+        # Neither noise nor a ban of n-grams has a part in it.
+        return digest(["likelihood", _weights_key(self.resolved, checkpoint, self.describe().name)])
 
     def sequences_per_batch(self) -> int:
         size = self.resolved.study.batch_size
@@ -185,14 +163,14 @@ class LocalEngine:
         )
         texts: dict[tuple[int, ...], str] = {}
 
-        def output(example: Example, setting: Setting, sample: int) -> Output:
+        def output(example: Example, setting: Setting, sample: int) -> base.Output:
             ids = tuple(tokens[place[(example.id, *sequence_of(setting, sample))]][: setting.max_length])
             stopped = ids[-1] in eos
             if ids not in texts:
                 texts[ids] = decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
-            return Output(texts[ids], len(ids), "stop" if stopped else "length")
+            return base.Output(texts[ids], len(ids), "stop" if stopped else "length")
 
-        frame = generations(self.resolved, batch, output)
+        frame = base.generations(self.resolved, batch, output)
         on_progress(batch.checkpoint, 0, frame["text"].iloc[-1])
         return frame
 
@@ -218,9 +196,8 @@ def token_sequences(batch: Batch, seed: int) -> tuple[list[TokenSequence], dict[
 
 def device_name(load: Load) -> str:
     """Return on what texts are computed: device, dtype and, on a CPU, threads."""
-    device = loading.device()
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} {loading.dtype_of(load)}"
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()} {loading.dtype_of(load)}"
     return f"cpu {loading.dtype_of(load)} {torch.get_num_threads()} threads"
 
 
@@ -235,35 +212,43 @@ def text_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> str:
     return digest([_weights_key(resolved, checkpoint, name), study.seed, study.decoding.no_repeat_ngram_size])
 
 
-def nll_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> str:
-    """Return ``Engine.likelihood_key``: neither noise nor a ban of n-grams has a part in it."""
-    return digest(["likelihood", _weights_key(resolved, checkpoint, name)])
-
-
 def _weights_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     return {
         "engine": [VERSION, name, version("torch"), version("transformers")],
         "base": resolved.base_fingerprint,  # a chat template is part of it
         "checkpoint": resolved.fingerprints[checkpoint.name],
         "load": asdict(resolved.study.loading()),
-        "prompt": wording(resolved),
+        "prompt": base.wording(resolved),
     }
 
 
 def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
-    """Refuse a study whose texts are longer than a model's context, and warn of a ban that blocks every answer.
+    """Refuse texts longer than a model's context, and warn if no_repeat_ngram_size blocks the references' first token.
+
+    The ban counts the prompt's tokens. Where the prompt's last ones stand in it before, and the first of
+    a completion after them, every output begins with another token.
 
     Raises:
         TangevalError: naming ``decoding.max_length`` and the model's limit; or the tokenizer has no chat
             template, or no EOS.
     """
-    examples = _examples(resolved)
-    prompts = {e.id: encode_prompt(tokenizer, asked(resolved, e)) for e in examples}
-    _check_context(resolved, max(map(len, prompts.values())))
-    firsts = {
-        e.id: encode_completion(tokenizer, asked(resolved, e), resolved.task.target(e))[0] for e in examples
-    }
-    warn_if_ngram_ban_blocks_first_token(resolved, tokenizer, prompts, firsts)
+    examples, size = base.examples_of(resolved), resolved.study.decoding.no_repeat_ngram_size
+    prompts = [encode_prompt(tokenizer, asked(resolved, e)) for e in examples]
+    _check_context(resolved, max(map(len, prompts)))
+    forbidden: list[str] = []
+    for example, prompt in zip(examples, prompts, strict=True):
+        target = resolved.task.target(example)
+        first = encode_completion(tokenizer, asked(resolved, example), target)[0]
+        end = [*prompt[len(prompt) - size + 1 :], first]
+        if size and any(prompt[i : i + size] == end for i in range(len(prompt) - size + 1)):
+            forbidden.append(str(tokenizer.decode(end)))
+    if forbidden:
+        warnings.warn(
+            f"decoding.no_repeat_ngram_size: {size} forbids how the poets' own endings begin after {len(forbidden)} of "
+            f"{len(prompts)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
+            "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
+            stacklevel=2,
+        )
 
 
 def _check_context(resolved: ResolvedStudy, prompt: int) -> None:
@@ -284,34 +269,6 @@ def _check_context(resolved: ResolvedStudy, prompt: int) -> None:
             )
 
 
-def warn_if_ngram_ban_blocks_first_token(
-    resolved: ResolvedStudy, tokenizer: Any, prompts: dict[str, list[int]], firsts: dict[str, int]
-) -> None:
-    """Warn if no_repeat_ngram_size forbids the token that references begin with.
-
-    It counts the prompt's tokens. Where the prompt's last ones stand in it before, and the
-    first of a completion after them, every output begins with another token. ``prompts`` and
-    ``firsts`` are the prompts' ids and the references' first ones, by example.
-    """
-    size = resolved.study.decoding.no_repeat_ngram_size
-    forbidden: list[str] = []
-    for name, prompt in prompts.items():
-        end = [*prompt[len(prompt) - size + 1 :], firsts[name]]
-        if size and any(prompt[i : i + size] == end for i in range(len(prompt) - size + 1)):
-            forbidden.append(str(tokenizer.decode(end)))
-    if forbidden:
-        warnings.warn(
-            f"decoding.no_repeat_ngram_size: {size} forbids how the poets' own endings begin after {len(forbidden)} of "
-            f"{len(prompts)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
-            "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
-            stacklevel=2,
-        )
-
-
-def _examples(resolved: ResolvedStudy) -> list[Example]:
-    return [e for split in resolved.study.ordered_splits() for e in resolved.examples(split)]
-
-
 def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
     """Return how many sequences a batch may have, from the memory and the model's sizes.
 
@@ -325,7 +282,7 @@ def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
     config = whole.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    prompt = max(len(encode_prompt(tokenizer, asked(resolved, e))) for e in _examples(resolved))
+    prompt = max(len(encode_prompt(tokenizer, asked(resolved, e))) for e in base.examples_of(resolved))
     length = int(max(study.decoding.max_length))
     tokens: float = prompt + length
     if suits(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(whole), None), config, prompt + length):
@@ -335,13 +292,12 @@ def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
     return max(1, int(_budget(resolved.base, load) / (cache + 24 * config.vocab_size)))
 
 
-def _budget(base: Base, load: Load) -> float:
+def _budget(model: Base, load: Load) -> float:
     """Bytes for the rows of a batch: fixed on a CPU; on a GPU, most of what the weights leave."""
-    device = loading.device()
-    if device.type != "cuda":
+    if not torch.cuda.is_available():
         return _CPU_BUDGET
-    files = Path(base.source).glob(base.gguf or "*.safetensors") if base.local else []
+    files = Path(model.source).glob(model.gguf or "*.safetensors") if model.local else []
     shrink = 1.0 if load.merge else {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
-    weights = sum(file.stat().st_size for file in files) * shrink * (4 if base.gguf else 1)
-    total = torch.cuda.get_device_properties(device).total_memory
+    weights = sum(file.stat().st_size for file in files) * shrink * (4 if model.gguf else 1)
+    total = torch.cuda.get_device_properties(loading.device()).total_memory
     return max(0.7 * (total - weights) - 2**30, 2**28)

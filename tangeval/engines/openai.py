@@ -20,22 +20,11 @@ from tangeval.core.config import Section
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, KNOBS, Setting
+from tangeval.core.study import WEIGHTS
 from tangeval.core.types import RANDOM, REFERENCE, Checkpoint, Example
-from tangeval.engines.base import (
-    ALL_KNOBS,
-    Description,
-    Done,
-    Job,
-    OnProgress,
-    Output,
-    asked,
-    check_knobs,
-    generations,
-    needs_no_weights,
-    sequence_of,
-    wording,
-)  # fmt: skip
-from tangeval.engines.client import Client, Kind, RequestError, in_flight
+from tangeval.engines import base
+from tangeval.engines.base import Description, Done, Job, OnProgress, Output, asked, sequence_of
+from tangeval.engines.client import Client, Kind, RequestError, in_flight, is_url, models_in
 from tangeval.engines.completions import DIALECTS, dialect_of, read_reply
 from tangeval.engines.knob_checks import check_honoured
 from tangeval.models.tokens import completion_text
@@ -48,6 +37,12 @@ VERSION = 2
 _SEQUENCES = 256
 #: What a list of models says of one that stays the same from one listing to the next.
 _LASTING = ("id", "owned_by", "root", "parent", "max_model_len", "meta")
+_REMEDIES: dict[Kind, str] = {
+    "slow": "give a longer engine.timeout, or a smaller engine.concurrency",
+    "key": "engine.api_key_env names the variable that holds it",
+    "busy": "give a smaller engine.concurrency, or more engine.retries",
+    "refused": "change what the study asks for, or an address that does not end in /v1",
+}
 
 
 class ServerConfig(Section):
@@ -66,10 +61,9 @@ class ServerConfig(Section):
 
     @model_validator(mode="after")
     def _address_and_names(self) -> Self:
-        parts = urlsplit(self.server)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_url(self.server):
             raise ValueError(f"server: {self.server} is no URL; give one such as http://localhost:8000/v1")
-        if parts.password or parts.username:
+        if "@" in urlsplit(self.server).netloc:
             raise ValueError(
                 "server: a key in the URL would be recorded; name the variable that holds it as api_key_env"
             )
@@ -88,27 +82,37 @@ class _Request:
     samples: tuple[int, ...]
 
 
-class OpenAIEngine:
-    """An ``Engine``: see ``engines.base``."""
+class OpenAIEngine(base.Engine):
+    """See ``Engine``; it honours the knobs that ``check`` and the first texts say."""
 
     Config: ClassVar[type[Section]] = ServerConfig
     shares_prefixes: ClassVar[bool] = False
     gives_likelihood: ClassVar[bool] = False
-    honours: ClassVar[frozenset[str]] = ALL_KNOBS  # as far as ``check`` finds
 
     def __init__(self, resolved: ResolvedStudy, config: ServerConfig) -> None:
-        needs_no_weights(resolved)
+        """Raise ``TangevalError`` where the study says something of weights or likelihood."""
         self.resolved, self.config, self.host = resolved, config, urlsplit(config.server).netloc
+        study = resolved.study
+        if given := [key for key in WEIGHTS if key in study.model_fields_set]:
+            raise TangevalError(
+                f"{study.file}: {', '.join(given)}: with engine the weights are the server's; leave it out, and name what "
+                "it serves under engine.models (the base model as `base`)"
+            )
+        if study.select and study.select.checkpoint == "reference_nll":
+            raise TangevalError(
+                f"{study.file}: select.checkpoint: a server gives no reference_nll; take another metric, such as bleu, or "
+                "select: null"
+            )
 
     def __enter__(self) -> Self:
-        name = self.config.api_key_env
-        key = os.environ.get(name) if name else None
-        if name and not key:
-            raise TangevalError(f"engine.api_key_env: the variable {name} is not set; it holds the key")
         config = self.config
-        self.client = Client(
-            config.server, key, extra="server", retries=config.retries, timeout=config.timeout
-        )
+        key = os.environ.get(config.api_key_env) if config.api_key_env else None
+        if config.api_key_env and not key:
+            raise TangevalError(
+                f"engine.api_key_env: the variable {config.api_key_env} is not set; it holds the key"
+            )
+        limits: dict[str, Any] = {"retries": config.retries, "timeout": config.timeout}
+        self.client = Client(config.server, key, extra="server", **limits)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,8 +123,7 @@ class OpenAIEngine:
     @cached_property
     def listed(self) -> dict[str, dict[str, Any]]:
         """The models that the server lists, by name; none where it keeps no list."""
-        found = self._get("/models").get("data")
-        return {str(each["id"]): each for each in found or () if isinstance(each, dict) and "id" in each}
+        return models_in(self._get("/models"))
 
     @cached_property
     def version(self) -> str | None:
@@ -148,13 +151,7 @@ class OpenAIEngine:
             raise self._explained(error) from None
 
     def _explained(self, error: RequestError) -> TangevalError:
-        remedies: dict[Kind, str] = {
-            "slow": "give a longer engine.timeout, or a smaller engine.concurrency",
-            "key": "engine.api_key_env names the variable that holds it",
-            "busy": "give a smaller engine.concurrency, or more engine.retries",
-            "refused": "change what the study asks for, or an address that does not end in /v1",
-        }
-        return error.explained(f"engine.server: {self.config.server}", remedies)
+        return error.explained(f"engine.server: {self.config.server}", _REMEDIES)
 
     # The protocol.
 
@@ -180,15 +177,10 @@ class OpenAIEngine:
 
     def cache_key(self, checkpoint: Checkpoint) -> str:
         study, served = self.resolved.study, self.config.models[checkpoint.name]
-        return digest(
-            {
-                "engine": ["server", VERSION, self.dialect, self.version],
-                "model": [served, self._lasting(served)],
-                "prompt": [self.config.bos, wording(self.resolved)],
-                "seed": study.seed,
-                "knobs": self.study_wide,
-            }
-        )
+        model, prompt = [served, self._lasting(served)], [self.config.bos, base.wording(self.resolved)]
+        engine = ["server", VERSION, self.dialect, self.version]
+        content = {"engine": engine, "model": model, "prompt": prompt, "seed": study.seed}
+        return digest(content | {"knobs": self.study_wide})
 
     def likelihood_key(self, checkpoint: Checkpoint) -> str:
         return ""
@@ -213,7 +205,7 @@ class OpenAIEngine:
                 began = time.perf_counter()
 
     def _rows(self, batch: Batch, texts: Mapping[Any, Output]) -> pd.DataFrame:
-        return generations(
+        return base.generations(
             self.resolved, batch, lambda e, setting, sample: texts[e.id, *sequence_of(setting, sample)]
         )
 
@@ -230,9 +222,8 @@ class OpenAIEngine:
     @cached_property
     def study_wide(self) -> dict[str, float]:
         """The knobs that have one value for the whole study."""
-        return {
-            knob.name: getattr(self.resolved.study.decoding, knob.name) for knob in KNOBS if not knob.axis
-        }
+        decoding = self.resolved.study.decoding
+        return {knob.name: getattr(decoding, knob.name) for knob in KNOBS if not knob.axis}
 
     @property
     def most(self) -> int:
@@ -267,35 +258,28 @@ class OpenAIEngine:
             raise TangevalError(f"engine.server: {self.config.server}: {served}: {error}") from None
 
     def check(self) -> None:
-        """Refuse what the server says that it lacks; no text is asked for.
-
-        Raises:
-            TangevalError: it is not there, does not serve a model, or has no field for a knob.
-        """
+        """Refuse what the server says that it lacks: a model, or a field for a knob; no text is asked for."""
         for name, served in self.config.models.items():
             if self.listed and served not in self.listed:
                 raise TangevalError(
                     f"engine.models.{name}: {self.config.server} serves no {served}; it serves {', '.join(self.listed)}"
                 )
-        check_knobs(self.resolved, DIALECTS[self.dialect].takes, f"{self.dialect} server")
+        base.check_knobs(self.resolved, DIALECTS[self.dialect].takes, f"{self.dialect} server")
 
     def _try(self, checkpoint: str) -> None:
         """Ask for the longest and hottest text, and whether the study's knobs are honoured: better heard now than after hours."""
         study = self.resolved.study
-        examples = [e for split in study.ordered_splits() for e in self.resolved.examples(split)]
-        example = max(examples, key=lambda e: len(str(asked(self.resolved, e))))
+        example = max(base.examples_of(self.resolved), key=lambda e: len(str(asked(self.resolved, e))))
         settings = study.decoding.settings()
         most = {axis: max(getattr(s, axis) for s in settings) for axis in ("temperature", "max_length")}
         self._ask(checkpoint, example, most)
 
         def draw(knobs: Mapping[str, float], many: int) -> list[Output]:
+            def ask(seeds: tuple[int, ...]) -> list[Output]:
+                return self._ask(checkpoint, example, knobs, seeds[0], len(seeds))
+
             parts = _parts(tuple(range(1, many + 1)), self.most if knobs["temperature"] else 1)
-            made = in_flight(
-                lambda seeds: self._ask(checkpoint, example, knobs, seeds[0], len(seeds)),
-                parts,
-                self.config.concurrency,
-            )
-            return [output for _, outputs in made for output in outputs]
+            return [o for _, outputs in in_flight(ask, parts, self.config.concurrency) for o in outputs]
 
         check_honoured(study.decoding, draw)
 

@@ -13,12 +13,12 @@ import socket
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pandas as pd
 import torch
@@ -28,14 +28,11 @@ from tangeval import __version__
 from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.libraries import quieten
-from tangeval.core.types import Base, Checkpoint
-from tangeval.engines.base import ALL_KNOBS, Description, Done, Job, OnProgress
-from tangeval.engines.local import Config as LocalConfig
-from tangeval.engines.local import LocalEngine, check_study, nll_key, text_key, versions
-from tangeval.models import checkpoints, loading
+from tangeval.engines.base import Description, Done, Job, OnProgress
+from tangeval.engines.local import LocalEngine, versions
+from tangeval.models import checkpoints
 from tangeval.resolve import ResolvedStudy
 
-_T = TypeVar("_T")
 _TICK = 1.0  # seconds between looks at the cluster
 _RETRIES = 3  # times that Ray does a job again whose process died
 _EVERYWHERE = "put base model and checkpoints on every node under the path they have where the run is started"
@@ -59,19 +56,15 @@ class _Survey:
     facts: dict[str, str]
 
 
-def _on_this_node(method: Callable[..., _T]) -> Callable[..., _T]:
-    """A method of a worker, whose errors name the node."""
-
-    @wraps(method)
-    def named(*arguments: Any) -> _T:
+@contextmanager
+def _on_this_node() -> Iterator[None]:
+    """Errors name the node."""
+    try:
+        yield
+    except TangevalError as error:
         import ray
 
-        try:
-            return method(*arguments)
-        except TangevalError as error:
-            raise TangevalError(f"node {ray.util.get_node_ip_address()}: {error}") from None
-
-    return named
+        raise TangevalError(f"node {ray.util.get_node_ip_address()}: {error}") from None
 
 
 class _Worker:
@@ -86,11 +79,11 @@ class _Worker:
         self.resolved, self.named, self.kernels = resolved, named, not gpus
         self.alike: set[str] = set()  # checkpoints whose weights were compared
 
-    @_on_this_node
+    @_on_this_node()
     def survey(self) -> _Survey:
         return _Survey(self.here.describe(), self.here.sequences_per_batch(), self.facts)
 
-    @_on_this_node
+    @_on_this_node()
     def do(self, job: Job, expected: dict[str, str], weights: str) -> Done:
         """Do a job on a node that is as ``expected``, with the checkpoint whose fingerprint is ``weights``."""
         differ(expected, self.facts)
@@ -109,7 +102,7 @@ class _Worker:
             base = checkpoints.resolve_base(self.resolved.study.base_model, base.cache_dir)
         elif Path(base.source).is_absolute() and not Path(base.source).exists():
             raise TangevalError(f"there is no {base.source} (base_model); {_EVERYWHERE}")
-        return LocalEngine(replace(self.resolved, base=base), LocalConfig())
+        return LocalEngine(replace(self.resolved, base=base), None)
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -118,27 +111,22 @@ class _Worker:
         return {"engine": self.here.describe().name, **kernels, **installed(), "base model": base}
 
 
-class RayEngine:
+class RayEngine(LocalEngine):
     """See ``Engine``. A process a place; each keeps the base model, and does one job at a time."""
 
     Config: ClassVar[type[Section]] = Config
-    shares_prefixes: ClassVar[bool] = True
-    gives_likelihood: ClassVar[bool] = True
-    honours: ClassVar[frozenset[str]] = ALL_KNOBS
 
     def __init__(self, resolved: ResolvedStudy, config: Any) -> None:
-        self.resolved, self.config = _absolute(resolved), config
+        super().__init__(_absolute(resolved), config)
+        self.config = config
         self.workers: list[Any] = []
-        self._checked = False
 
     def __enter__(self) -> Self:
         self.ray = connect(self.config.address)
         gpus, cpus = self.config.gpus_per_job, self.config.cpus_per_job
         if gpus == "auto":
             gpus = int(self.ray.cluster_resources().get("GPU", 0) >= 1)
-        if (
-            cpus == "auto"
-        ):  # on a CPU threads are part of what decides a text; beside a GPU, so few that none is idle
+        if cpus == "auto":  # on a CPU threads help decide a text; beside a GPU, so few that none is idle
             shares = [int(r.get("CPU", 0) * gpus // r["GPU"]) for r in self._resources() if r.get("GPU")]
             cpus = max(1, min(shares, default=1)) if gpus else torch.get_num_threads()
         self.needs = {"CPU": cpus, "GPU": gpus}
@@ -149,21 +137,10 @@ class RayEngine:
         self._dismiss(self.workers)
         self.ray.shutdown()
 
-    def check(self) -> None:
-        if not self._checked:
-            check_study(self.resolved, loading.load_tokenizer(self.resolved.base))
-        self._checked = True
-
     def describe(self) -> Description:
         each = f"{self.needs['CPU']} threads" + (" and a GPU" if self.needs["GPU"] else "")
         place = f"on {len(self._resources())} nodes with room for {self._places()} at a time ({each} each)"
         return replace(self._survey.description, place=place)
-
-    def cache_key(self, checkpoint: Checkpoint) -> str:
-        return text_key(self.resolved, checkpoint, self._survey.description.name)
-
-    def likelihood_key(self, checkpoint: Checkpoint) -> str:
-        return nll_key(self.resolved, checkpoint, self._survey.description.name)
 
     def sequences_per_batch(self) -> int:
         return self._survey.sequences
@@ -190,30 +167,24 @@ class RayEngine:
                                 raise _died(job, "no answer")
                         continue
                     if job and job.checkpoint.name not in lost:
-                        yield self._shown(replace(done, job=job), on_progress)
+                        if job.batch and isinstance(done.made, pd.DataFrame):
+                            text = done.made["text"].iloc[-1]
+                            on_progress(job.checkpoint.name, job.batch.sequences(), text)
+                        yield replace(done, job=job)
                     if job and isinstance(done.made, UnusableError):
                         lost.add(job.checkpoint.name)
                         waiting = [each for each in waiting if each.checkpoint.name not in lost]
                     if not waiting:  # its place may be what another worker waits for to start again
                         self._dismiss([worker])
                         continue
-                    job = next(
-                        (each for each in waiting if each.checkpoint.name == on.get(worker)), waiting[0]
-                    )
+                    own = [each for each in waiting if each.checkpoint.name == on.get(worker)]
+                    job = (own or waiting)[0]
                     waiting.remove(job)
                     on[worker] = job.checkpoint.name
-                    asked[self._ask(worker, job)] = (worker, job)
+                    weights = self.resolved.fingerprints[job.checkpoint.name]
+                    asked[worker.do.remote(job, self._survey.facts, weights)] = (worker, job)
         finally:
             self._dismiss(self.workers)
-
-    @staticmethod
-    def _shown(done: Done, on_progress: OnProgress) -> Done:
-        if done.job.batch and isinstance(done.made, pd.DataFrame):
-            on_progress(done.job.checkpoint.name, done.job.batch.sequences(), done.made["text"].iloc[-1])
-        return done
-
-    def _ask(self, worker: Any, job: Job) -> Any:
-        return worker.do.remote(job, self._survey.facts, self.resolved.fingerprints[job.checkpoint.name])
 
     @cached_property
     def _survey(self) -> _Survey:
@@ -235,10 +206,9 @@ class RayEngine:
                 stacklevel=2,
             )
         named = self.resolved.study.base_model in checkpoints.named()
-        remote = self.ray.remote(_Worker).options(
-            num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"], max_restarts=-1, max_task_retries=_RETRIES
-        )
-        self.workers.append(remote.remote(self.study, named, self.needs["CPU"], self.needs["GPU"]))
+        cpus, gpus = self.needs["CPU"], self.needs["GPU"]
+        room = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": _RETRIES}
+        self.workers.append(self.ray.remote(_Worker).options(**room).remote(self.study, named, cpus, gpus))
         return self.workers[-1]
 
     def _value(self, answer: Any, job: Job | None) -> Any:
@@ -309,9 +279,7 @@ def connect(address: str) -> Any:
             "`ray start --head` on one machine and `ray start --address=HOST:6379` on the others make one (docs/scale.md)"
         ) from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, handler
-        )  # Ray puts its own in the place of what stops a run as Ctrl-C does
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would not stop a run as Ctrl-C does
     return ray
 
 
@@ -325,17 +293,10 @@ def installed() -> dict[str, str]:
 
 
 def differ(expected: dict[str, str], found: dict[str, str]) -> None:
-    """Refuse a node that would write other texts.
-
-    Raises:
-        TangevalError: naming all that differs.
-    """
-    told = [
-        f"{name}: {found.get(name)!r}, where the plan is for {value!r}"
-        for name, value in expected.items()
-        if found.get(name) != value
-    ]
-    if told:
+    """Raise ``TangevalError`` for a node that would write other texts, naming all that differs."""
+    others = {name: value for name, value in expected.items() if found.get(name) != value}
+    if others:
+        told = (f"{name}: {found.get(name)!r}, where the plan is for {others[name]!r}" for name in others)
         raise TangevalError(
             f"{'; '.join(told)}. Results of both would be mixed; make the nodes alike, or leave this one out"
         )
@@ -346,5 +307,5 @@ def _absolute(resolved: ResolvedStudy) -> ResolvedStudy:
     base = resolved.base
     cache = base.cache_dir and str(Path(base.cache_dir).absolute())
     source = str(Path(base.source).absolute()) if base.local else base.source
-    placed = [Checkpoint(c.name, c.step, c.path and c.path.absolute(), c.kind) for c in resolved.checkpoints]
-    return replace(resolved, base=Base(base.name, source, base.gguf, cache), checkpoints=tuple(placed))
+    placed = tuple(replace(c, path=c.path and c.path.absolute()) for c in resolved.checkpoints)
+    return replace(resolved, base=replace(base, source=source, cache_dir=cache), checkpoints=placed)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, BinaryIO, Self
@@ -22,7 +23,7 @@ from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS
 from tangeval.core.untrusted import MIB, parsed, read_bytes
-from tangeval.engines.client import Client, Kind, RequestError, in_flight
+from tangeval.engines.client import Client, Kind, RequestError, in_flight, is_url, models_in
 
 PROMPT = ASSETS / "judge" / "prompt.yaml"
 _LARGEST = 256 * MIB  # bytes of the answers: some 50,000, reasoning included
@@ -89,11 +90,7 @@ class Prompt(Section):
 
 
 def load_prompt(file: Path = PROMPT) -> Prompt:
-    """Read a prompt: YAML with ``system`` and ``user``.
-
-    Raises:
-        TangevalError: the file cannot be read, or lacks one of them.
-    """
+    """Return a file's prompt, YAML with ``system`` and ``user``; or raise ``TangevalError``."""
     return validated(Prompt, read_yaml(file, (), PROMPT.parent), file)
 
 
@@ -110,8 +107,7 @@ class Judge:
     retries: int = 5
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_url(self.endpoint):
             raise TangevalError(
                 f"--endpoint {self.endpoint}: not a URL; give one such as http://localhost:8000/v1"
             )
@@ -204,14 +200,15 @@ def ask(pending: Sequence[Call], judge: Judge, file: Path, parallel: int) -> Ite
                     raise
                 form = {}
                 first = _answer(client, judge, pending[0], form)
-            _append(stream, judge, pending[0], first)
-            yield pending[0], first
             rest = in_flight(lambda call: _answer(client, judge, call, form), iter(pending[1:]), parallel)
-            for call, answer in rest:
+            for call, answer in chain([(pending[0], first)], rest):
                 _append(stream, judge, call, answer)
                 yield call, answer
         except RequestError as error:
-            raise _explained(error, judge, listed) from None
+            known = f", such as {', '.join(listed[:10])}" if listed else ""
+            refused = f"name a --model that the server has{known}, and an address that mostly ends in /v1"
+            told = error.explained(f"--endpoint {judge.endpoint}", {**_REMEDIES, "refused": refused})
+            raise TangevalError(f"{told}. Answers so far are kept") from None
 
 
 def _answer(client: Client, judge: Judge, call: Call, form: Mapping[str, Any]) -> Answer:
@@ -244,17 +241,8 @@ def _append(stream: BinaryIO, judge: Judge, call: Call, answer: Answer) -> None:
 def _listed(client: Client) -> list[str]:
     """The models that the server lists, none where it keeps no list; costs no call, and finds out a server that is not there."""
     try:
-        data = client.get("/models").get("data")
+        return list(models_in(client.get("/models")))
     except RequestError as error:
         if error.kind == "unreachable":
             raise
         return []
-    return [str(each["id"]) for each in data or () if isinstance(each, dict) and "id" in each]
-
-
-def _explained(error: RequestError, judge: Judge, listed: Sequence[str]) -> TangevalError:
-    """What a server's refusal means, and what to do."""
-    known = f", such as {', '.join(listed[:10])}" if listed else ""
-    refused = f"name a --model that the server has{known}, and an address that mostly ends in /v1"
-    told = error.explained(f"--endpoint {judge.endpoint}", {**_REMEDIES, "refused": refused})
-    return TangevalError(f"{told}. Answers so far are kept")

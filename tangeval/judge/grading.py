@@ -109,8 +109,7 @@ def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFram
     frame = _known(frame, "checkpoint", names, "--checkpoint")
     for knob, value in _setting(folder, selection, wanted.setting).items():
         frame = _known(frame, knob, [value], f"--setting {knob}=")
-    there = frame["sample"].nunique()
-    if wanted.samples > there:
+    if wanted.samples > (there := frame["sample"].nunique()):
         raise TangevalError(
             f"--samples {wanted.samples}: {folder.path} has {there} of each {wanted.split} poem"
         )
@@ -123,11 +122,10 @@ def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFram
 def _known(frame: pd.DataFrame, column: str, values: Sequence[Any], option: str) -> pd.DataFrame:
     """The rows with one of ``values`` in ``column``; each of them must be there."""
     there = list(dict.fromkeys(frame[column]))
-    for value in values:
-        if value not in there:
-            given = f"{option}{value:g}" if isinstance(value, float) else f"{option} {value}"
-            known = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in there)
-            raise TangevalError(f"{given}: the results have {known}")
+    if unknown := [value for value in values if value not in there]:
+        given = f"{option}{unknown[0]:g}" if isinstance(unknown[0], float) else f"{option} {unknown[0]}"
+        known = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in there)
+        raise TangevalError(f"{given}: the results have {known}")
     return frame[frame[column].isin(values)]
 
 
@@ -148,7 +146,7 @@ def _setting(folder: RunFolder, selection: Any, changes: Sequence[str]) -> dict[
 
 def calls(rows: pd.DataFrame, given: Mapping[str, str], judge: Judge) -> list[Call]:
     """Return every vote that ``rows`` want, each text of an example once: all first votes, then all second."""
-    pairs = list(dict.fromkeys(zip(rows["example_id"], rows["text"], strict=True)))
+    pairs = dict.fromkeys(zip(rows["example_id"], rows["text"], strict=True))
     return [
         Call(judge.key(given[example_id], text, vote), example_id, given[example_id], text, vote)
         for vote in range(1, judge.votes + 1)
@@ -170,17 +168,16 @@ def table(
         if call.key in answers:
             votes[call.example_id, call.text].append(answers[call.key].scores)
     records = [_counted(votes[pair]) for pair in zip(rows["example_id"], rows["text"], strict=True)]
-    signature = {"judge": judge.model, "prompt": judge.prompt_digest}
-    measured = pd.DataFrame(records, index=rows.index).assign(**signature)
-    return pd.concat([rows[list(LABELS)], measured], axis=1)
+    measured = pd.DataFrame(records, index=rows.index)
+    return rows[list(LABELS)].join(measured).assign(judge=judge.model, prompt=judge.prompt_digest)
 
 
 def _counted(votes: Sequence[Any]) -> dict[str, float]:
     read = np.array([[getattr(vote, name) for name in SCORES] for vote in votes if vote])
     counted: dict[str, float] = {"votes": len(votes), "parsed": len(read)}
     for place, name in enumerate(SCORES):
-        counted[name] = read[:, place].mean() if len(read) else np.nan
-        counted[f"{name}_spread"] = np.ptp(read[:, place]) if len(read) else np.nan
+        given = read[:, place] if len(read) else np.array([np.nan])
+        counted |= {name: given.mean(), f"{name}_spread": np.ptp(given)}
     near = [np.abs(a - b) <= _AGREE for a, b in combinations(read, 2)]
     return counted | {"agreement": float(np.mean(near)) if near else np.nan}
 
@@ -202,8 +199,8 @@ def summarize(judged: pd.DataFrame) -> pd.DataFrame:
             "unparsable": 1 - part["parsed"].sum() / answered if answered else np.nan,
         }  # fmt: skip
         for score in SCORES:
-            low, high = mean_interval(measured[score].to_numpy()) if len(measured) else (np.nan, np.nan)
-            ends = [float(np.clip(end, 0, 10)) for end in (low, high)]
-            record |= {score: measured[score].mean(), f"{score}_low": ends[0], f"{score}_high": ends[1]}
+            ends = mean_interval(measured[score].to_numpy()) if len(measured) else (np.nan, np.nan)
+            low, high = (float(np.clip(end, 0, 10)) for end in ends)
+            record |= {score: measured[score].mean(), f"{score}_low": low, f"{score}_high": high}
         records.append(record)
     return pd.DataFrame(records)

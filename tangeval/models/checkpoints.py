@@ -8,11 +8,12 @@ and the headers of safetensors files.
 import hashlib
 import importlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ADAPTER, ASSETS, BASE, RANDOM, REFERENCE, Base, Checkpoint, user_cache
@@ -23,6 +24,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 GEMMA = "gemma3-270m"
 _INDEX = "model.safetensors.index.json"
 _STEP = re.compile(r"checkpoint-(\d+)")
+_CUT_OFF = "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
+_CUT_OFF = "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 #: What libraries read whole, beside the weights.
 _READ_WHOLE = (".json", ".jinja", ".model", ".txt")
@@ -49,11 +52,7 @@ def named() -> tuple[str, ...]:
 
 
 def resolve_base(name: str, cache_dir: str | None = None) -> Base:
-    """Return the base model that ``name`` stands for: shipped, packaged, a folder, a .gguf, a hub id.
-
-    Raises:
-        TangevalError: nothing of that name is known, or the folder holds no model.
-    """
+    """Return the base model that ``name`` stands for: shipped, packaged, a folder, a .gguf, a hub id; or raise ``TangevalError``."""
     if name in shipped():
         return Base(name, str(ASSETS / name))
     if name == GEMMA:
@@ -113,39 +112,38 @@ def discover(
     Raises:
         TangevalError: a place does not exist, holds nothing, or a weight file is a pickle.
     """
-    found: list[Checkpoint] = []
+    found: list[Path] = []
     skipped: list[Skipped] = []
     for place in places:
         folder = Path(place)
         if not folder.is_dir():
             raise TangevalError(f"checkpoints: there is no folder {place}")
-        saves = sorted(
-            (int(m.group(1)), p) for p in folder.iterdir() if p.is_dir() and (m := _STEP.fullmatch(p.name))
-        )
+        saves = [p for p in folder.iterdir() if p.is_dir() and _STEP.fullmatch(p.name)]
         if not saves:
-            step = _STEP.fullmatch(folder.name)
-            problem = incomplete(folder, allow_pickle=allow_pickle)
-            if problem:
+            if problem := incomplete(folder, allow_pickle=allow_pickle):
                 raise TangevalError(f"checkpoints: {place}: {problem}")
-            found.append(_checkpoint(folder, int(step.group(1)) if step else None))
-        if saves and (folder / ADAPTER_CONFIG).is_file():
-            skipped.append(
-                Skipped(folder, "an adapter beside its checkpoint-N folders; name it alone to run it")
-            )
-        for number, save in saves:
-            problem = _unfinished_save(save) or incomplete(save, allow_pickle=allow_pickle)
-            if problem:
+            found.append(folder)
+        elif (folder / ADAPTER_CONFIG).is_file():
+            reason = "an adapter beside its checkpoint-N folders; name it alone to run it"
+            skipped.append(Skipped(folder, reason))
+        for save in sorted(saves, key=lambda save: _step(save.name) or 0):
+            unfinished = _json(save / "trainer_state.json") is None
+            if problem := _CUT_OFF if unfinished else incomplete(save, allow_pickle=allow_pickle):
                 skipped.append(Skipped(save, problem))
             else:
-                found.append(_checkpoint(save, number))
-    return _named_apart(found), tuple(skipped)
+                found.append(save)
+    return _checkpoints(found), tuple(skipped)
+
+
+def _step(name: str) -> int | None:
+    step = _STEP.fullmatch(name)
+    return int(step[1]) if step else None
 
 
 def served(names: Iterable[str]) -> tuple[Checkpoint, ...]:
     """Return the checkpoints of these names that a server holds: the base model, then by step, then the others."""
-    steps = {name: int(m.group(1)) if (m := _STEP.fullmatch(name)) else None for name in names}
-    order = sorted(steps, key=lambda name: (name != BASE, steps[name] is None, steps[name] or 0))
-    return tuple(Checkpoint(name, steps[name], None, "base" if name == BASE else "served") for name in order)
+    order = sorted(names, key=lambda name: (name != BASE, _step(name) is None, _step(name) or 0))
+    return tuple(Checkpoint(name, _step(name), None, "base" if name == BASE else "served") for name in order)
 
 
 def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
@@ -210,11 +208,7 @@ def whole_safetensors(file: Path) -> bool:
 
 
 def check_tokenizer(base: Base, checkpoint: Checkpoint) -> None:
-    """Refuse a full model that reads tokens otherwise than the base model, whose tokenizer asks all.
-
-    Raises:
-        TangevalError: the two have other vocabularies.
-    """
+    """Raise ``TangevalError`` for a full model of another vocabulary than the base model, whose tokenizer asks all."""
     if checkpoint.kind != "full" or checkpoint.path is None or not base.local:
         return
     ours, theirs = Path(base.source), checkpoint.path
@@ -248,11 +242,7 @@ def _digest_of(file: Path, modified: int, size: int) -> bytes:
 
 
 def identity(base: Base) -> str:
-    """Return what tells a base model from any other: its files' digest, or a hub id and its commit.
-
-    Raises:
-        TangevalError: a hub model is neither in the local cache nor to be had from the hub.
-    """
+    """Return what tells a base model from any other: its files' digest, or a hub id and its commit."""
     if base.local:
         return fingerprint(Path(base.source), base.gguf)
     # The hub's library reads its environment when it is imported, and the command line sets that first.
@@ -283,43 +273,29 @@ def trained_on(checkpoint: Checkpoint) -> TrainRecord | None:
         return TrainRecord()
     if checkpoint.path is None:
         return None
-    for place in (checkpoint.path, checkpoint.path.parent):
-        record = _json(place / TRAIN_IDS)
-        if record is not None:
-            lists = [record.get("hashes"), record.get("parts", [])]
-            if not all(isinstance(found, list) and all(isinstance(e, str) for e in found) for found in lists):
-                raise TangevalError(
-                    f"{place / TRAIN_IDS}: no list of texts under 'hashes' or 'parts'; put back what the training wrote"
-                )
-            return TrainRecord(*map(frozenset, lists))
+    for file in (checkpoint.path / TRAIN_IDS, checkpoint.path.parent / TRAIN_IDS):
+        if (record := _json(file)) is None:
+            continue
+        lists = [record.get("hashes"), record.get("parts", [])]
+        if not all(isinstance(found, list) and all(isinstance(e, str) for e in found) for found in lists):
+            raise TangevalError(
+                f"{file}: no list of texts under 'hashes' or 'parts'; put back what the training wrote"
+            )
+        return TrainRecord(*map(frozenset, lists))
     return None
 
 
-def _checkpoint(folder: Path, step: int | None) -> Checkpoint:
-    kind: Literal["adapter", "full"] = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "full"
-    return Checkpoint(folder.name, step, folder, kind)
-
-
-def _unfinished_save(folder: Path) -> str | None:
-    if _json(folder / "trainer_state.json") is None:
-        return "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
-    return None
-
-
-def _named_apart(found: list[Checkpoint]) -> tuple[Checkpoint, ...]:
-    """Give checkpoints of one name their folder's name too; refuse what still collides."""
-    names = [c.name for c in found]
-    result = [
-        Checkpoint(f"{c.path.parent.name}/{c.name}", c.step, c.path, c.kind)
-        if c.path is not None and names.count(c.name) > 1
-        else c
-        for c in found
-    ]
-    names = [c.name for c in result]
-    for name in names:
-        if names.count(name) > 1 or name in (BASE, RANDOM, REFERENCE):
+def _checkpoints(folders: Sequence[Path]) -> tuple[Checkpoint, ...]:
+    """Folders as checkpoints; those of one name have their parent's name too, and what still collides is refused."""
+    alone = Counter(folder.name for folder in folders)
+    names = [f.name if alone[f.name] == 1 else f"{f.parent.name}/{f.name}" for f in folders]
+    for name, count in Counter(names).items():
+        if count > 1 or name in (BASE, RANDOM, REFERENCE):
             raise TangevalError(f"checkpoints: the name {name} is taken; rename the folder")
-    return tuple(result)
+    return tuple(
+        Checkpoint(name, _step(f.name), f, "adapter" if (f / ADAPTER_CONFIG).is_file() else "full")
+        for name, f in zip(names, folders, strict=True)
+    )
 
 
 def _json(file: Path) -> dict[str, Any] | None:

@@ -13,18 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import transformers
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GgufConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.types import ADAPTER, Base, Checkpoint, Load, user_cache
@@ -32,11 +25,8 @@ from tangeval.core.types import ADAPTER, Base, Checkpoint, Load, user_cache
 
 def device() -> torch.device:
     """Return the device that models are put on: this process's GPU (the first, but for torchrun), or the CPU."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    gpu = torch.cuda.is_available()
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
 
 def has_bfloat16() -> bool:
@@ -53,18 +43,21 @@ def dtype_of(load: Load) -> torch.dtype:
     return torch.float32
 
 
-def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
+def load_tokenizer(base: Base) -> Tokenizer:
     """Return the base model's tokenizer; every checkpoint is asked with it."""
-    source = str(_unpacked(base, "tokenizer")) if base.gguf else base.source
-    with _readable(base):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
+    return _read(AutoTokenizer, base, "tokenizer")
 
 
 def load_config(base: Base) -> Any:
     """Return the model's configuration, read without its weights."""
-    source = str(_unpacked(base, "tokenizer")) if base.gguf else base.source
+    return _read(AutoConfig, base, "tokenizer")
+
+
+def _read(kind: Any, base: Base, part: str, **arguments: Any) -> Any:
+    """What a class of transformers reads of a model; of a GGUF file, out of ``part`` of what was ``_unpacked``."""
+    source = str(_unpacked(base, part)) if base.gguf else base.source
     with _readable(base):
-        return AutoConfig.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir)
+        return kind.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir, **arguments)
 
 
 def context_length(config: Any) -> int | None:
@@ -100,38 +93,26 @@ def load_model(base: Base, load: Load, *, shared_out: bool = False) -> PreTraine
         TangevalError: the model cannot be read; the message says what to put where.
     """
     dtype = dtype_of(load)
-    arguments: dict[str, Any] = {
-        "dtype": dtype, "device_map": {"": device()}, "trust_remote_code": False, "cache_dir": base.cache_dir
-    }  # fmt: skip
     if load.quantization != "none" and base.gguf:
         raise TangevalError("load.quantization: a .gguf base is dequantised when loaded; use none")
-    source = str(_unpacked(base, str(dtype).removeprefix("torch."))) if base.gguf else base.source
-    if not load.allow_pickle:
-        arguments["use_safetensors"] = True
-    if shared_out and load.quantization == "none":
-        del arguments["device_map"]
-    if load.quantization == "nf4":
-        storage = {"bnb_4bit_quant_storage": dtype} if shared_out else {}
-        arguments["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            **storage,
-        )
-    elif load.quantization == "int8":
-        arguments["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-    with _readable(base):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, **arguments)
+    nf4 = {
+        "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": dtype, **({"bnb_4bit_quant_storage": dtype} if shared_out else {}),
+    }  # fmt: skip
+    how = {"none": None, "nf4": nf4, "int8": {"load_in_8bit": True}}[load.quantization]
+    arguments: dict[str, Any] = {"dtype": dtype}
+    arguments |= {} if load.allow_pickle else {"use_safetensors": True}
+    arguments |= {} if shared_out and not how else {"device_map": {"": device()}}
+    arguments |= {"quantization_config": transformers.BitsAndBytesConfig(**how)} if how else {}
+    part = str(dtype).removeprefix("torch.")
+    model: PreTrainedModel = _read(AutoModelForCausalLM, base, part, **arguments)
     if load.quantization == "nf4" and load.merge:
         model = model.dequantize()  # in the dtype that nf4 computes in; RoPE's frequencies stay float32
     return model.eval()
 
 
 def _unpacked(base: Base, part: str) -> Path:
-    """Return the folder of a GGUF file's tokenizer and configuration, or of its weights in a dtype.
-
-    It is written at the first use.
+    """Return the folder, written at the first use, of a GGUF file's tokenizer and configuration, or of its weights in a dtype.
 
     Reading GGUF takes a minute where the same as safetensors takes seconds. The folder is in
     ``user_cache()`` and can be deleted at any time.
@@ -148,7 +129,8 @@ def _unpacked(base: Base, part: str) -> Path:
             read = [_plain(AutoTokenizer.from_pretrained(base.source, **arguments))]
             read.append(AutoConfig.from_pretrained(base.source, **arguments))
         else:
-            arguments |= {"quantization_config": GgufConfig(dequantize=True), "dtype": getattr(torch, part)}
+            dequantized = GgufConfig(dequantize=True)
+            arguments |= {"quantization_config": dequantized, "dtype": getattr(torch, part)}
             read = [AutoModelForCausalLM.from_pretrained(base.source, **arguments)]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -166,16 +148,15 @@ def _unpacked(base: Base, part: str) -> Path:
     return folder
 
 
-def _plain(tokenizer: Any) -> PreTrainedTokenizerBase:
+def _plain(tokenizer: Any) -> Tokenizer:
     """Return a tokenizer read from GGUF as one that is read from its file as it was written.
 
     A model's own class builds its parts anew when it is read; transformers 5.17 loses the
     merges of Gemma's that way, and spells every word out.
     """
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, padding_side=tokenizer.padding_side, **tokens
-    )
+    parts = {"tokenizer_object": tokenizer.backend_tokenizer, "padding_side": tokenizer.padding_side}
+    return transformers.PreTrainedTokenizerFast(**parts, **tokens)
 
 
 @contextmanager
@@ -217,10 +198,17 @@ def _merged(adapted: PeftModel, checkpoint: Checkpoint) -> Iterator[None]:
     """Add an adapter into the 16- or 32-bit weights for the time being.
 
     The weights are put back from a copy in the machine's memory: subtracting what was added would not
-    give the same bits.
+    give the same bits. A weight that two modules share is refused: the other one would be changed too.
     """
-    _check_untied(adapted, checkpoint)
     layers = [m for m in adapted.modules() if hasattr(m, "base_layer") and hasattr(m, "lora_A")]
+    owners: dict[int, set[str]] = {}
+    for name, parameter in adapted.named_parameters(remove_duplicate=False):
+        owners.setdefault(parameter.data_ptr(), set()).add(name)
+    for layer in layers:
+        if len(shared := owners[layer.base_layer.weight.data_ptr()]) > 1:
+            raise TangevalError(
+                f"load.merge: {checkpoint.path} adapts a weight that is tied ({', '.join(sorted(shared))}); leave merge out"
+            )
     kept = [layer.base_layer.weight.detach().to("cpu", copy=True) for layer in layers]
     adapted.base_model.merge_adapter()
     try:
@@ -250,23 +238,8 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
         ) from error
 
 
-def _check_untied(adapted: PeftModel, checkpoint: Checkpoint) -> None:
-    """Refuse to merge into a weight that two modules share: the other one would be changed too."""
-    owners: dict[int, set[str]] = {}
-    for name, parameter in adapted.named_parameters(remove_duplicate=False):
-        owners.setdefault(parameter.data_ptr(), set()).add(name)
-    for layer in adapted.modules():
-        if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
-            shared = owners[layer.base_layer.weight.data_ptr()]
-            if len(shared) > 1:
-                raise TangevalError(
-                    f"load.merge: {checkpoint.path} adapts a weight that is tied ({', '.join(sorted(shared))}); leave "
-                    "merge out"
-                )
-
-
 def check_names(adapted: Any, file: Path) -> None:
-    """Refuse an adapter whose tensors are others than this base model's adapter has.
+    """Raise ``UnusableError`` for an adapter whose tensors are others than this base model's adapter has.
 
     peft itself leaves out what it does not find, and only warns of what is missing.
     """
@@ -284,7 +257,7 @@ def check_names(adapted: Any, file: Path) -> None:
         )
 
 
-def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def eos_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Return the token ids that end a text: the model's own and the tokenizer's."""
     declared = model.generation_config.eos_token_id if model.generation_config else None
     several = declared if isinstance(declared, list) else [declared]
@@ -293,7 +266,7 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
 
 @contextmanager
 def _readable(base: Base) -> Iterator[None]:
-    """Turn a library's long-winded failure to read a model into what the user can do."""
+    """Turn a library's failure to read a model into what the user can do."""
     try:
         yield
     except torch.OutOfMemoryError as error:
