@@ -7,65 +7,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from transformers import (
-    GenerationConfig,
-)
+from transformers import GenerationConfig
 
-from tangeval import generation
-from tangeval.analysis import aggregate, select, summarize
+from tangeval.analysis import aggregate, select
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import Part
 from tangeval.core.errors import TangevalError
-from tangeval.core.study import load_study
-from tangeval.resolve import resolve
-from tangeval.results import plan
+from tangeval.resolve import ResolvedStudy
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang.text import han
 
-STUDY = """
-name: tiny
-base_model: {base}
-checkpoints: {run}
-data: sample
-decoding:
-  temperature: [0.0, 0.7, 1.0]
-  top_k: [0, 5]
-  top_p: [0.6, 1.0]
-  max_length: [6, 18]
-samples: {samples}
-batch_size: 160
-select: {{setting: {{by: bleu, require: {{han_only: ">= 0.0"}}}}}}
-"""
 
-
-@pytest.fixture
-def study_file(tiny_model, tiny_run, tmp_path):
-    file = tmp_path / "tiny.yaml"
-    file.write_text(STUDY.format(base=tiny_model, run=tiny_run, samples="{validation: 1, test: 2}"))
-    return file
-
-
-def evaluate(file: Path, folder: Path, *overrides: str) -> plan.ResolvedStudy:
-    """What ``tangeval run`` does, without pictures."""
-    resolved = resolve(load_study(file, overrides))
-    generation.decode(resolved, folder)
-    score.score(resolved.study, resolved.dataset, folder)
-    summarize.summarize(RunFolder(folder), resolved.study.seed)
-    return resolved
-
-
-def generations(resolved: plan.ResolvedStudy, folder: Path) -> pd.DataFrame:
+def generations(resolved: ResolvedStudy, folder: Path) -> pd.DataFrame:
     return score.read_generations(resolved.study, folder)
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_model, tiny_run, tmp_path_factory):
-    """A finished run that tests may look at, not change."""
-    folder = tmp_path_factory.mktemp("finished")
-    file = folder / "tiny.yaml"
-    file.write_text(STUDY.format(base=tiny_model, run=tiny_run, samples="{validation: 1, test: 2}"))
-    return evaluate(file, folder / "out"), folder / "out"
 
 
 def test_summary_has_a_row_for_each_checkpoint_setting_and_split(finished):
@@ -123,8 +78,6 @@ def test_selection_is_the_best_by_the_rule(finished, tmp_path):
     runners = selection["runners_up"]["settings"]
     assert [r["bleu"] for r in runners] == sorted((r["bleu"] for r in runners), reverse=True)
     assert 0 < selection["corrected"]["value"] < selection["validation"]["bleu"]["value"]  # noise had helped
-    assert selection["corrected"]["low"] <= selection["validation"]["bleu"]["low"]
-    assert all(r["p"] <= r["p_holm"] for r in runners)
     chosen = select.chosen_outputs(generations(resolved, out), selection)
     examples = [resolved.dataset.by_id[name] for name in chosen["example_id"]]
     lines = resolved.task.outputs_file(examples, chosen["text"].tolist()).splitlines()
