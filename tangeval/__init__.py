@@ -28,18 +28,8 @@ __version__ = "0.1.0"
 for _name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
     os.environ.setdefault(_name, "1")
 
-_API = (
-    "Options",
-    "Results",
-    "compare",
-    "generate",
-    "load_results",
-    "run",
-    "score_files",
-    "select",
-    "summarize",
-)
-_MODULES = dict.fromkeys(_API, "api") | {
+_API = "Options Results compare generate load_results run score_files select summarize"
+_MODULES = dict.fromkeys(_API.split(), "api") | {
     "TangevalError": "core.errors", "Study": "core.study", "load_study": "core.study",
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -31,6 +31,7 @@ from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import Study, load_study
 from tangeval.core.types import Checkpoint, check_split
 from tangeval.engines.base import OnProgress, needs_logits
+from tangeval.explain import subject as subjects
 from tangeval.generation import Pending
 from tangeval.judge.asking import Judge
 from tangeval.judge.grading import Graded, Wanted, grade
@@ -43,10 +44,6 @@ from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
 from tangeval.results.remote import break_lock as unlock
 from tangeval.tasks.tang.data import fetch
-
-if TYPE_CHECKING:
-    from tangeval.explain.subject import Asked, Subject
-    from tangeval.results.explained import Explained
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "compare", "data",
@@ -141,9 +138,8 @@ def load_results(place: str | Path) -> Results:
         raise TangevalError(f"{place}: there is no {results.folder} yet; `tangeval run {place}` makes it")
     rule = load_study(place).select
     if rule and rule.split not in results.study.splits:
-        raise TangevalError(
-            f"{place}: select.split: {results.folder} has no {rule.split} split; run the study with it"
-        )
+        missing = f"{results.folder} has no {rule.split} split"
+        raise TangevalError(f"{place}: select.split: {missing}; run the study with it")
     return Results(results.folder, results.study.model_copy(update={"select": rule}))
 
 
@@ -169,11 +165,7 @@ def select(place: str | Path, *, assume_unseen: bool = False, watch: Watch = Wat
 
 def report(place: str | Path, out: str | Path | None = None, *, watch: Watch = Watch()) -> tuple[Path, str]:
     """Write the page of a results folder, to ``out`` or into the folder; return the file, and what is in it."""
-    from tangeval.reporting.page import build
-
-    results = load_results(place)
-    with watch.working("writing the page"):
-        return build.write(results.study, results.dataset, results.folder, Path(out) if out else None)
+    return _page(load_results(place), watch, Path(out) if out else None)
 
 
 def halving(
@@ -213,20 +205,19 @@ def judge(
     """Let a language model grade outputs, with at most ``limit`` calls, ``parallel`` of them in flight."""
     results = load_results(place)
     check_data(results.dataset, results.run)
+    run, data = results.run, results.dataset
     with exclusive_lock(results.folder), watch.counting(f"asking {judge.host}") as on_answer:
-        return grade(
-            results.run, results.dataset, judge, wanted, limit=limit, parallel=parallel, on_answer=on_answer
-        )
+        return grade(run, data, judge, wanted, limit=limit, parallel=parallel, on_answer=on_answer)
 
 
 def explain(
     study: AnyStudy,
     *overrides: str,
-    asked: "Asked",
+    asked: subjects.Asked,
     step: int | None = None,
     options: Options = Options(),
     watch: Watch = Watch(),
-) -> "tuple[Subject, Explained, Path]":
+) -> tuple[subjects.Subject, explained.Explained, Path]:
     """Run one checkpoint on one example; return what was asked for, what ``explain.json`` says, and its folder.
 
     ``step`` is the token to begin with, from 1 (default: the first character); ``options.out`` the folder
@@ -236,7 +227,6 @@ def explain(
     resolved = _resolved(study, overrides, options)
     needs_logits(resolved, "explain")
     with needs("explaining"):
-        from tangeval.explain import subject as subjects
         from tangeval.explain import trace
     folder = Path("results") / resolved.study.name
     subject = subjects.find(resolved, folder, asked)
@@ -296,15 +286,10 @@ def _decode(
     with engines.make(resolved, on=options.on) as engine:
         pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
         if pending.stale:
-            warnings.warn(
-                f"{folder}: {len(pending.stale)} batch files of an earlier run fit no longer ({generation.STALE}) and "
-                "are removed",
-                stacklevel=3,
-            )
-        settings = len(resolved.study.decoding.settings())
-        with watch.decoding(
-            f"{len(resolved.checkpoints)} checkpoints × {settings} settings", pending
-        ) as on_progress:
+            old = f"{len(pending.stale)} batch files of an earlier run fit no longer ({generation.STALE})"
+            warnings.warn(f"{folder}: {old} and are removed", stacklevel=3)
+        grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
+        with watch.decoding(grid, pending) as on_progress:
             left_out = generation.decode(
                 resolved, folder, on_progress, keep_going=options.keep_going, engine=engine, after_write=send
             )
@@ -338,10 +323,13 @@ def _select(results: Results) -> None:
         write_text(results.run.best_outputs, text)
 
 
-def _with_page(results: Results, watch: Watch) -> Results:
-    """Write the page; the results, with a note of what it holds."""
+def _page(results: Results, watch: Watch, out: Path | None = None) -> tuple[Path, str]:
     from tangeval.reporting.page import build
 
     with watch.working("writing the page"):
-        _, note = build.write(results.study, results.dataset, results.folder)
-    return Results(results.folder, results.study, note)
+        return build.write(results.study, results.dataset, results.folder, out)
+
+
+def _with_page(results: Results, watch: Watch) -> Results:
+    """Write the page; the results, with a note of what it holds."""
+    return Results(results.folder, results.study, _page(results, watch)[1])

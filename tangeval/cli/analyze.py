@@ -3,66 +3,54 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from tangeval.cli.base import Place, Split, Unseen, Validation, command, console
+from tangeval.cli.base import Place, Split, Unseen, Validation, api, command, console, render
 from tangeval.cli.progress import watch
 
 
 @command("summarize")
 def summarize(place: Place) -> None:
     """Score, summarise and draw what a results folder holds; needs no torch."""
-    from tangeval import api
-    from tangeval.cli import render
-
-    render.show_results(console, api.summarize(place, watch=watch(console)), selected=False)
+    render.show_results(api.summarize(place, watch=watch(console)), selected=False)
 
 
 @command("report")
 def report(
     place: Place,
-    out: Annotated[Path | None, typer.Option(help="The file (default: report.html in the folder).")] = None,
+    out: Annotated[Path | None, Option(help="The file (default: report.html in the folder).")] = None,
 ) -> None:
     """Write the page of a results folder: one HTML file to explore, nothing loaded from the network."""
-    from tangeval import api
-    from tangeval.cli import render
-
-    render.show_page(console, *api.report(place, out, watch=watch(console)))
+    render.show_page(*api.report(place, out, watch=watch(console)))
 
 
 @command("select")
 def select(place: Place, assume_unseen: Unseen = False) -> None:
     """Choose the best checkpoint and setting of a results folder; writes best/."""
-    from tangeval import api
-    from tangeval.cli import render
-
     results = api.select(place, assume_unseen=assume_unseen, watch=watch(console))
-    render.show_selection(console, results)
+    render.show_selection(results)
     if results.note:
-        render.show_page(console, results.page, results.note)
+        render.show_page(results.page, results.note)
 
 
 @command("compare")
 def compare(
     items: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="FOLDER[:CHECKPOINT[:KNOBS]]...",
             help="A results folder (what was chosen there), one of its checkpoints, or of its settings: "
             "results/grid:checkpoint-65:temperature=0.7,top_k=5",
         ),
     ],
-    metric: Annotated[list[str] | None, typer.Option(help="A metric to compare by; again for more.")] = None,
+    metric: Annotated[list[str] | None, Option(help="A metric to compare by; again for more.")] = None,
     split: Split = "validation",
     effect: Annotated[
-        list[str] | None,
-        typer.Option(help="METRIC=SIZE: say how many poems would show a difference of that size."),
+        list[str] | None, Option(help="METRIC=SIZE: say how many poems would show a difference of that size.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
+    out: Annotated[Path | None, Option(help="Write the table to this CSV file too.")] = None,
 ) -> None:
     """Say which differences are real: paired on poems and noise, tested, corrected for their number."""
-    from tangeval import api
-    from tangeval.cli import render
     from tangeval.core.config import named_numbers
     from tangeval.results.files import write_csv
 
@@ -70,26 +58,22 @@ def compare(
     frame = api.compare(*items, metrics=metric or (), split=split, effects=effects)
     if out:
         write_csv(out, frame)
-    render.show_comparison(console, frame, f"Differences on {split}")
+    render.show_comparison(frame, f"Differences on {split}")
 
 
 @command("score")
 def score(
     files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE...", help="results.txt, results.json, JSONL, or one poem a line."),
+        list[Path], Argument(metavar="FILE...", help="results.txt, results.json, JSONL, or one poem a line.")
     ],
-    data: Annotated[str, typer.Option(help="sample, hw5, or a folder with HW5's three files.")] = "hw5",
+    data: Annotated[str, Option(help="sample, hw5, or a folder with HW5's three files.")] = "hw5",
     split: Split = "test",
     validation: Validation = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score outputs made elsewhere, one file or several, beside random baseline and reference."""
-    from tangeval import api
-    from tangeval.cli import render
-
     scored = api.score_files(files, data, split, validation)
     if as_json:
         print(render.scored_json(scored))
     else:
-        render.show_scored(console, scored)
+        render.show_scored(scored)

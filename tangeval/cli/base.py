@@ -6,16 +6,33 @@ Imports nothing slow: ``tangeval --help`` reads every group.
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import wraps
-from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 from tangeval.cli.entry import interruptible
 from tangeval.cli.progress import SafeConsole
+
+if TYPE_CHECKING:
+    from tangeval import api as api
+    from tangeval.cli import render as render
+else:
+
+    class _Lazy:
+        """A module that is imported when something of it is asked for."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(import_module(self._name), name)
+
+    api, render = _Lazy("tangeval.api"), _Lazy("tangeval.cli.render")
 
 
 class _Group(TyperGroup):
@@ -33,23 +50,20 @@ app = typer.Typer(
 # In a pipe or a log there is no width to keep to.
 console = SafeConsole(width=None if sys.stdout.isatty() else 120)
 
-StudyFile = Annotated[str, typer.Argument(metavar="STUDY", help="A study file.")]
+StudyFile = Annotated[str, Argument(metavar="STUDY", help="A study file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the study's keys.")
+    list[str] | None, Argument(metavar="[KEY=VALUE]...", help="Overrides of the study's keys.")
 ]
-Place = Annotated[str, typer.Argument(metavar="STUDY-or-RESULTS", help="A study file, or a results folder.")]
-Split = Annotated[str, typer.Option(help="validation or test.")]
-Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights, which can run code.")]
+Place = Annotated[str, Argument(metavar="STUDY-or-RESULTS", help="A study file, or a results folder.")]
+Split = Annotated[str, Option(help="validation or test.")]
+Pickle = Annotated[bool, Option("--allow-pickle", help="Load pickled weights, which can run code.")]
 Validation = Annotated[
-    int | None, typer.Option(min=0, help="Size of the validation split (default: the data set's own).")
+    int | None, Option(min=0, help="Size of the validation split (default: the data set's own).")
 ]
 Unseen = Annotated[
-    bool, typer.Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
+    bool, Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
 ]
-Knobs = Annotated[
-    list[str] | None, typer.Option(help="knob=value: changes the selected setting; again for more.")
-]
-OutFolder = Annotated[Path | None, typer.Option(help="The folder to write to.")]
+Knobs = Annotated[list[str] | None, Option(help="knob=value: changes the selected setting; again for more.")]
 
 
 def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -58,27 +72,16 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def register(function: Callable[..., None]) -> Callable[..., None]:
         parameters = inspect.signature(function).parameters.values()
         groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
+        options = {name: inspect.signature(group).parameters for name, group in groups.items()}
         expanded = [p for p in parameters if p.name not in groups]
-        for group in groups.values():
-            hints = get_type_hints(group, include_extras=True)
-            for field in fields(group):
-                default = inspect.Parameter.empty if field.default is MISSING else field.default
-                expanded.append(
-                    inspect.Parameter(
-                        field.name,
-                        inspect.Parameter.KEYWORD_ONLY,
-                        default=default,
-                        annotation=hints[field.name],
-                    )
-                )
+        for own in options.values():
+            expanded += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
 
         @wraps(function)
         def run(**given: Any) -> None:
-            made = {
-                name: group(**{field.name: given.pop(field.name) for field in fields(group)})
-                for name, group in groups.items()
-            }
-            function(**given, **made)
+            for name, own in options.items():
+                given[name] = groups[name](**{key: given.pop(key) for key in own})
+            function(**given)
 
         run.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in expanded}

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from tangeval.cli.base import Knobs, Overrides, Pickle, Split, StudyFile, command, console
+from tangeval.cli.base import Knobs, Overrides, Pickle, Split, StudyFile, api, command, console, render
 from tangeval.cli.progress import watch
 
 
@@ -14,16 +14,16 @@ from tangeval.cli.progress import watch
 class Subject:
     """The text that is explained."""
 
-    prompt: Annotated[str, typer.Option(help="The poem: its place in the split, from 1, or its id.")] = "1"
+    prompt: Annotated[str, Option(help="The poem: its place in the split, from 1, or its id.")] = "1"
     split: Split = "test"
-    checkpoint: Annotated[
-        str | None, typer.Option(help="By name (default: the selected one, else the last).")
-    ] = None
+    checkpoint: Annotated[str | None, Option(help="By name (default: the selected one, else the last).")] = (
+        None
+    )
     setting: Knobs = None
-    sample: Annotated[int, typer.Option(min=0, help="Whose noise, from 0.")] = 0
-    reference: Annotated[
-        bool, typer.Option("--reference", help="Follow the poet's text, not the setting's.")
-    ] = False
+    sample: Annotated[int, Option(min=0, help="Whose noise, from 0.")] = 0
+    reference: Annotated[bool, Option("--reference", help="Follow the poet's text, not the setting's.")] = (
+        False
+    )
 
 
 @command("explain")
@@ -32,19 +32,15 @@ def explain(
     of: Subject,
     overrides: Overrides = None,
     step: Annotated[
-        int | None, typer.Option(help="The token to begin with, from 1 (default: the first character).")
+        int | None, Option(help="The token to begin with, from 1 (default: the first character).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder (default: results/NAME/explain/ID).")] = None,
+    out: Annotated[Path | None, Option(help="The folder (default: results/NAME/explain/ID).")] = None,
     allow_pickle: Pickle = False,
 ) -> None:
     """Show one poem's next-character distributions, what each knob leaves of them, and what noise picks."""
-    from tangeval import api
-    from tangeval.cli import render
     from tangeval.explain.subject import Asked
 
     asked = Asked(of.prompt, of.split, of.checkpoint, tuple(of.setting or ()), of.sample, of.reference)
-    options = api.Options(out=out, allow_pickle=allow_pickle)
-    found = api.explain(
-        study, *overrides or (), asked=asked, step=step, options=options, watch=watch(console)
-    )
-    render.show_explained(console, *found)
+    options, shown = api.Options(out=out, allow_pickle=allow_pickle), watch(console)
+    found = api.explain(study, *overrides or (), asked=asked, step=step, options=options, watch=shown)
+    render.show_explained(*found)

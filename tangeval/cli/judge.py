@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from tangeval.cli.base import Knobs, Place, Split, command, console
+from tangeval.cli.base import Knobs, Place, Split, api, command, console, render
 from tangeval.cli.progress import watch
 
 
@@ -14,17 +14,15 @@ from tangeval.cli.progress import watch
 class Judging:
     """The judge, and how it is asked."""
 
-    endpoint: Annotated[str, typer.Option(help="An OpenAI-compatible server; mostly ends in /v1.")]
-    model: Annotated[str, typer.Option(help="The model that judges, as the server names it.")]
-    votes: Annotated[int, typer.Option(min=1, help="How often an output is judged.")] = 3
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="The judge's own.")] = 1.0
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, reasoning included.")] = 2048
-    retries: Annotated[int, typer.Option(min=0, help="How often a busy server is asked again.")] = 5
-    prompt: Annotated[
-        Path | None, typer.Option(help="Other instructions for the judge (default: its own).")
-    ] = None
-    limit: Annotated[int, typer.Option(min=0, help="The most calls this run may make.")] = 500
-    parallel: Annotated[int, typer.Option(min=1, help="Calls in flight at a time.")] = 8
+    endpoint: Annotated[str, Option(help="An OpenAI-compatible server; mostly ends in /v1.")]
+    model: Annotated[str, Option(help="The model that judges, as the server names it.")]
+    votes: Annotated[int, Option(min=1, help="How often an output is judged.")] = 3
+    temperature: Annotated[float, Option(min=0, max=2, help="The judge's own.")] = 1.0
+    max_tokens: Annotated[int, Option(min=1, help="The longest answer, reasoning included.")] = 2048
+    retries: Annotated[int, Option(min=0, help="How often a busy server is asked again.")] = 5
+    prompt: Annotated[Path | None, Option(help="Other instructions for the judge (default: its own).")] = None
+    limit: Annotated[int, Option(min=0, help="The most calls this run may make.")] = 500
+    parallel: Annotated[int, Option(min=1, help="Calls in flight at a time.")] = 8
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,17 @@ class Outputs:
     """The outputs that are judged."""
 
     checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(help="A checkpoint to judge; again for more (default: the selected one)."),
+        list[str] | None, Option(help="A checkpoint to judge; again for more (default: the selected one).")
     ] = None
-    base: Annotated[bool, typer.Option("--base", help="Judge the model before fine-tuning too.")] = False
+    base: Annotated[bool, Option("--base", help="Judge the model before fine-tuning too.")] = False
     setting: Knobs = None
     split: Split = "test"
-    samples: Annotated[int, typer.Option(min=1, help="Outputs of each poem.")] = 1
+    samples: Annotated[int, Option(min=1, help="Outputs of each poem.")] = 1
 
 
 @command("judge")
 def judge(place: Place, by: Judging, of: Outputs) -> None:
     """Let a language model grade metre and fluency, 0 to 10; goes on where it stopped."""
-    from tangeval import api
-    from tangeval.cli import render
     from tangeval.judge.asking import PROMPT, Judge, load_prompt
     from tangeval.judge.grading import Wanted
 
@@ -53,4 +48,4 @@ def judge(place: Place, by: Judging, of: Outputs) -> None:
     judge = Judge(by.endpoint, by.model, prompt, by.votes, by.temperature, by.max_tokens, by.retries)
     wanted = Wanted(tuple(of.checkpoint or ()), of.base, tuple(of.setting or ()), of.split, of.samples)
     graded = api.judge(place, judge, wanted, limit=by.limit, parallel=by.parallel, watch=watch(console))
-    render.show_graded(console, graded, judge, of.split)
+    render.show_graded(graded, judge, of.split)

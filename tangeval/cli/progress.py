@@ -11,15 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.segment import Segment
 
 from tangeval.core.untrusted import inert, inert_json
@@ -54,20 +47,18 @@ def print_event(event: str, **facts: Any) -> None:
     print(inert_json(json.dumps({"event": event, **facts}, ensure_ascii=False)), flush=True)
 
 
-def make_bar(console: Console) -> Progress:
+def make_bar(console: Console) -> progress.Progress:
     """Return a progress bar for a terminal, none elsewhere; a task's field ``more`` follows the times."""
-    return Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[more]}", markup=False),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
+    what, more = (
+        progress.TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[more]}")
+    )
+    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
+    columns = (what, progress.BarColumn(bar_width=24), progress.MofNCompleteColumn(), *times, more)
+    return progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 class Decoding:
-    """A context manager that shows a decoding; it yields the engine's ``on_progress``.
-
-    ``checkpoints`` are the names of all, in their order; ``total`` sequences are to be decoded.
-    """
+    """A context manager that shows a decoding of ``total`` sequences; it yields the engine's ``on_progress``."""
 
     def __init__(
         self, console: SafeConsole, total: int, checkpoints: Sequence[str] = (), audience: Audience = "people"
@@ -101,20 +92,16 @@ class Decoding:
         if now - self.updated < (_BAR_EVERY if on_bar else _LOG_EVERY):
             return
         self.updated = now
-        facts, where = self._facts(name, now), self._where(name)
-        shown = f"{facts['memory_gib']:.1f} GiB {self.text}"
+        facts = self._facts(name, now)
+        rate, shown = f"{facts['per_second']:,.0f}/s", f"{facts['memory_gib']:.1f} GiB {self.text}"
+        where = f"{name} ({self.names.index(name) + 1} of {len(self.names)})" if name in self.names else name
         if on_bar:
-            more = f"{facts['per_second']:,.0f}/s {shown}"
-            self.bar.update(self.task, description=where, completed=self.done, more=more)
+            self.bar.update(self.task, description=where, completed=self.done, more=f"{rate} {shown}")
         elif self.audience == "machines":
             print_event("decoding", **facts)
         else:
             left = f"{facts['seconds_left'] / 60:.1f} min left" if facts["seconds_left"] is not None else ""
-            rate = f"{facts['per_second']:,.0f}/s"
             self.console.say(f"{where}: {self.done:,} of {self.total:,}, {rate}, {left}, {shown}")
-
-    def _where(self, name: str) -> str:
-        return f"{name} ({self.names.index(name) + 1} of {len(self.names)})" if name in self.names else name
 
     def _facts(self, name: str, now: float) -> dict[str, Any]:
         """Where the decoding stands; ``memory_gib`` is the process's."""

@@ -59,12 +59,10 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
     if name not in names:
         raise TangevalError(f"--checkpoint {name}: there is none of that name; there are {', '.join(names)}")
     number, example = _poem(resolved, asked)
-    settings = resolved.study.decoding.settings()
-    picked = settings[0]
-    if own := chosen.get("setting"):
-        picked = Setting.from_row(own)
-    known = bool(own) and picked in settings
-    setting = _changed(picked if known else settings[0], asked.knobs)
+    settings, own = resolved.study.decoding.settings(), chosen.get("setting")
+    picked = Setting.from_row(own) if own else None
+    known = picked in settings
+    setting = _changed(picked if picked and known else settings[0], asked.knobs)
     whence += ["selected" if known else "the grid's first", *["changed by --setting"] * bool(asked.knobs)]
     why = f"checkpoint: {whence[0]}; setting: {', '.join(whence[1:])}"
     return Subject(names[name], example, number, setting, asked.sample, asked.reference, why)
@@ -72,11 +70,10 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
 
 def _poem(resolved: ResolvedStudy, asked: Asked) -> tuple[int, Example]:
     examples = resolved.examples(asked.split)
-    if asked.prompt.isdecimal() and 1 <= int(asked.prompt) <= len(examples):
-        return int(asked.prompt), examples[int(asked.prompt) - 1]
-    for number, example in enumerate(examples, 1):
-        if example.id == asked.prompt:
-            return number, example
+    numbers = {example.id: number for number, example in enumerate(examples, 1)}
+    numbers |= {str(number): number for number in numbers.values()}
+    if number := numbers.get(asked.prompt):
+        return number, examples[number - 1]
     raise TangevalError(
         f"--prompt {asked.prompt}: the {asked.split} split has {len(examples)} poems; give a number from 1 to "
         f"{len(examples)}, or an id such as {examples[0].id}"

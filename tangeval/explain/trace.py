@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,17 +32,7 @@ from tangeval.explain.subject import Subject
 from tangeval.models import loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.explained import (
-    LIKELIEST,
-    Candidate,
-    Explained,
-    ExplainedSetting,
-    Pick,
-    Source,
-    Stage,
-    Step,
-    Turn,
-)
+from tangeval.results import explained
 
 #: The knobs that change a distribution, in the order in which they are applied.
 TURNED = tuple(knob.name for knob in KNOBS if knob.kind in ("scale", "cut"))
@@ -61,7 +51,7 @@ def around(setting: Setting, decoding: Decoding) -> dict[str, list[Setting]]:
     return rows
 
 
-def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) -> Explained:
+def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) -> explained.Explained:
     """Return the content of ``explain.json``; ``step`` (from 1) is the one to show, by default the first character.
 
     Raises:
@@ -84,10 +74,10 @@ class Trace:
     subject: Subject
 
     @torch.inference_mode()
-    def content(self, step: int | None = None) -> Explained:
+    def content(self, step: int | None = None) -> explained.Explained:
         """Return what ``explain`` does."""
         resolved, subject, example = self.resolved, self.subject, self.subject.example
-        study, settings = resolved.study, self._settings
+        study, settings, name = resolved.study, self._settings, subject.checkpoint.name
         written = list(self._written())
         tokens, text = written[0][0], written[0][1].text
         if subject.reference:
@@ -97,18 +87,15 @@ class Trace:
         named = {token for each in steps for token in (each.token, *(one.id for one in each.candidates))}
         vocabulary = {token: token_text(self.tokenizer, token) for token in sorted(named)}
         fixed = {knob.name: getattr(study.decoding, knob.name) for knob in KNOBS if not knob.axis}
-        return Explained(
+        return explained.Explained(
             tangeval=__version__, study=study.name, seed=study.seed,
-            base_model=Source(name=resolved.base.name, fingerprint=resolved.base_fingerprint),
-            checkpoint=Source(
-                name=subject.checkpoint.name, fingerprint=resolved.fingerprints[subject.checkpoint.name]
-            ),
+            base_model=explained.Source(name=resolved.base.name, fingerprint=resolved.base_fingerprint),
+            checkpoint=explained.Source(name=name, fingerprint=resolved.fingerprints[name]),
             example_id=example.id, split=example.split, number=subject.number, input=example.input,
             reference=resolved.task.target(example), follows="reference" if subject.reference else "setting",
             sample=subject.sample, text=text, step=self._first(vocabulary, tokens, step),
             setting=subject.setting.as_dict() | fixed, settings=[each for _, each in written],
-            knobs=[Turn(name=name, settings=[settings.index(each) for each in row])
-                   for name, row in self._rows.items()],
+            knobs=[explained.Turn(name=knob, settings=list(map(settings.index, row))) for knob, row in self._rows.items()],
             steps=steps, vocabulary=vocabulary,
         )  # fmt: skip
 
@@ -118,9 +105,8 @@ class Trace:
             characters = self.resolved.task.characters
             return next((n for n, token in enumerate(tokens, 1) if characters(vocabulary[token])), 1)
         if not 1 <= step <= len(tokens):
-            raise TangevalError(
-                f"--step {step}: the text has {len(tokens)} steps (tokens); give 1 to {len(tokens)}"
-            )
+            count = len(tokens)
+            raise TangevalError(f"--step {step}: the text has {count} steps (tokens); give 1 to {count}")
         return step
 
     @cached_property
@@ -140,7 +126,7 @@ class Trace:
     def _key(self) -> int:
         return noise_key(self.resolved.study.seed, self.subject.example.id, self.subject.sample)
 
-    def _written(self) -> Iterator[tuple[list[int], ExplainedSetting]]:
+    def _written(self) -> Iterator[tuple[list[int], explained.ExplainedSetting]]:
         """The tokens that each setting writes, as ``tangeval generate`` would, and its record."""
         eos = loading.eos_ids(self.model, self.tokenizer)
         size = self.resolved.study.decoding.no_repeat_ngram_size
@@ -149,25 +135,20 @@ class Trace:
         decoded = decode(self.model, [self._prompt], sequences, eos=eos, no_repeat_ngram_size=size).tokens
         for setting, ids in zip(self._settings, decoded, strict=True):
             stopped = ids[-1] in eos
-            yield (
-                ids,
-                ExplainedSetting(
-                    knobs=setting.as_dict(),
-                    stages=[keys.index(key) for key in _stage_keys(setting)],
-                    text=decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped),
-                    finish_reason="stop" if stopped else "length",
-                ),
-            )
+            text = decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
+            knobs, stages = setting.as_dict(), [keys.index(key) for key in _stage_keys(setting)]
+            reason: Literal["stop", "length"] = "stop" if stopped else "length"
+            yield ids, explained.ExplainedSetting(knobs=knobs, stages=stages, text=text, finish_reason=reason)
 
-    def _steps(self, tokens: list[int]) -> Iterator[Step]:
+    def _steps(self, tokens: list[int]) -> Iterator[explained.Step]:
         """The record of every step."""
         history = torch.tensor([self._prompt + tokens], device=self.model.device)
         whole = self.model(input_ids=history[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits[0]
         every, key = torch.arange(whole.shape[1])[None], torch.tensor([self._key])
+        size = self.resolved.study.decoding.no_repeat_ngram_size
         for place, token in enumerate(tokens):
             raw = whole[place].float()
             allowed = raw[None].clone()
-            size = self.resolved.study.decoding.no_repeat_ngram_size
             ban_repeats(allowed, history[:, : len(self._prompt) + place], size)
             row = _Row(raw.cpu(), ~allowed[0].isneginf().cpu(), gumbel(key, place, every)[0])
             yield row.step(token, self._settings)
@@ -187,13 +168,13 @@ class _Left:
     mass: float
     p: Tensor
 
-    def record(self, at: Tensor, score: Tensor) -> Stage:
+    def record(self, at: Tensor, score: Tensor) -> explained.Stage:
         """The stage in ``explain.json``; ``at`` ``[C]`` are the candidates' places in ``p``, out of it where removed."""
         some = self.p[self.p > 0]
         entropy = max(0.0, float(-(some * some.log()).sum()))
         inside = (at >= 0) & (at < len(self.p))
         shown = torch.where(inside, self.p[at.clamp(0, len(self.p) - 1)], 0.0)
-        return Stage(
+        return explained.Stage(
             kept=self.kept, mass=_short(min(1.0, self.mass)), entropy=_short(entropy),
             choices=_short(math.exp(entropy)), p=_shorts(shown.clamp(max=1.0)), score=_shorts(score),
         )  # fmt: skip
@@ -232,41 +213,27 @@ class _Row:
         pick = int(noisy.argmax())
         return stages, pick, float(noisy[pick])
 
-    def step(self, token: int, settings: Sequence[Setting]) -> Step:
+    def step(self, token: int, settings: Sequence[Setting]) -> explained.Step:
         """The record of the step at which ``token`` was written."""
         left: dict[tuple[float, ...], _Left] = {}
-        picks = []
+        allowed, picks, ranks = self.ids[self.free], [], []
         for setting in settings:
             stages, pick, score = self.follow(setting)
             left |= dict(zip(_stage_keys(setting), stages, strict=True))
-            picks.append((pick, score))
-        free = int(self.free.sum())
-        edges = [
-            rank for stage in left.values() if stage.kept < free for rank in (stage.kept - 1, stage.kept)
-        ]
-        wanted = torch.tensor([*edges, *(pick for pick, _ in picks)])
-        shown = (
-            (torch.arange(len(self.ids)) < LIKELIEST) | (self.ids == token) | torch.isin(self.rank, wanted)
-        )
-        (place,) = shown.nonzero(as_tuple=True)
+            picks.append(explained.Pick(id=int(allowed[pick]), score=score and _short(score)))
+            ranks.append(pick)
+        kept = [stage.kept for stage in left.values() if stage.kept < len(allowed)]
+        wanted = torch.tensor([*kept, *(number - 1 for number in kept), *ranks])
+        likeliest = torch.arange(len(self.ids)) < explained.LIKELIEST
+        (place,) = (likeliest | (self.ids == token) | torch.isin(self.rank, wanted)).nonzero(as_tuple=True)
         ids, rank, logit, noise = (each[place] for each in (self.ids, self.rank, self.values, self.noise))
-        allowed = self.ids[self.free]
-        return Step(
-            token=token,
-            candidates=[
-                Candidate(id=i, rank=r, logit=x, noise=n)
-                for i, r, x, n in zip(
-                    ids.tolist(), rank.tolist(), _shorts(logit, 9), _shorts(noise, 9), strict=True
-                )
-            ],
-            stages=[
-                stage.record(
-                    rank if key else place, logit / key[0] + noise if len(key) == 1 and key[0] else logit[:0]
-                )
-                for key, stage in left.items()
-            ],
-            picks=[Pick(id=int(allowed[pick]), score=score and _short(score)) for pick, score in picks],
-        )
+        columns = zip(ids.tolist(), rank.tolist(), _shorts(logit, 9), _shorts(noise, 9), strict=True)
+        records = []
+        for key, stage in left.items():
+            noisy = logit / key[0] + noise if len(key) == 1 and key[0] else logit[:0]
+            records.append(stage.record(rank if key else place, noisy))
+        candidates = [explained.Candidate(id=i, rank=r, logit=x, noise=n) for i, r, x, n in columns]
+        return explained.Step(token=token, candidates=candidates, stages=records, picks=picks)
 
 
 def _shorts(values: Tensor, digits: int = 6) -> list[float]:

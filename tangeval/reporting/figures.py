@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -35,12 +36,9 @@ def draw(summary: Summary, variance: pd.DataFrame, metrics: Metrics, folder: Pat
 
     ``by`` is the metric of the heat map. A knob needs two values to be drawn, training two
     checkpoints with a step.
-
-    Raises:
-        KeyError: ``by`` is no metric.
     """
     shown = [metric for metric in metrics.values() if metric.headline]
-    with style.style():
+    with matplotlib.style.context(style.STYLE, after_reset=True):
         return style.save(figures_of(summary, variance, shown, metrics[by]), folder)
 
 
@@ -101,25 +99,20 @@ def training_figure(checkpoints: pd.DataFrame, split: str, shown: list[Metric]) 
     metrics = _measured(part, shown)
     trained, base = part[part["step"].notna()], part[part["checkpoint"] == BASE]
     runs = _runs(trained)
-    looks = [
-        (style.shade(1 - old / len(runs)), *_MARKERS[-1 - old % len(_MARKERS)])
-        for old in reversed(range(len(runs)))
-    ]
+    ages = reversed(range(len(runs)))
+    looks = [(style.shade(1 - age / len(runs)), *_MARKERS[-1 - age % len(_MARKERS)]) for age in ages]
     note = f"Averaged over all decoding settings. Bands and bars are 95 % intervals over examples. {_better(metrics)}"
     if len(runs) > 1:
         keys = (f"{sign} {name}" for name, (_, _, sign) in zip(runs, looks, strict=True))
         note += f" Runs: {', '.join(keys)}."
-    figure, axes = style.panels(
-        len(metrics), f"How each metric changes in training, on {measured_on(part)}", note
-    )
+    title = f"How each metric changes in training, on {measured_on(part)}"
+    figure, axes = style.panels(len(metrics), title, note)
     labelled = style.steps_apart(trained["step"].to_numpy(float), fixed=[0.0] if len(base) else [])
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
         panel.set_title(label(metric))
         for (name, run), (colour, marker, _) in zip(runs.items(), looks, strict=True):
-            steps, (value, low, high) = (
-                run["step"].to_numpy(float),
-                style.value_and_interval(run, metric.name),
-            )
+            steps = run["step"].to_numpy(float)
+            value, low, high = style.value_and_interval(run, metric.name)
             panel.plot(steps, value, color=colour, marker=marker, markersize=4, label=name)
             if len(run) > 1:
                 panel.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -166,13 +159,10 @@ def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str, knobs: tu
     aside = [f"{name} {level:.3g}" for name, level in style.levels_of(settings, split, metric).items()]
     across = len(names) if len(names) <= 4 else min(5, ceil(len(names) / 2))
     size = (max(1.7, 0.48 * len(columns)), max(1.2, 0.34 * len(rows)))
-    figure, axes = style.panels(
-        len(names),
-        f"How {brief(metric)} depends on {' and '.join(knobs)}, on {measured_on(part)}",
-        "Averaged over the other knobs." + f" For comparison: {', '.join(aside)}." * bool(aside),
-        Sizes(panel=size, gap=(0.5, 0.75), right=1.2),
-        across,
-    )
+    title = f"How {brief(metric)} depends on {' and '.join(knobs)}, on {measured_on(part)}"
+    note = "Averaged over the other knobs." + f" For comparison: {', '.join(aside)}." * bool(aside)
+    sizes = Sizes(panel=size, gap=(0.5, 0.75), right=1.2)
+    figure, axes = style.panels(len(names), title, note, sizes, across)
     for panel, name, grid in zip(axes, names, values, strict=False):
         panel.set_title(style.short(name))
         mesh = panel.pcolormesh(grid, vmin=low, vmax=high, cmap="viridis", edgecolors="white", linewidth=1)
@@ -206,9 +196,7 @@ def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> 
     sizes = Sizes(panel=(6.5, 0.36 * len(metrics) + 0.3), left=2.2, right=1.9)
     figure, (panel,) = style.panels(1, title, note, sizes)
     left = np.zeros(len(metrics))
-    for term, colour in colours.items():
-        if term not in shares:
-            continue
+    for term, colour in ((term, colour) for term, colour in colours.items() if term in shares):
         width = shares.loc[[metric.name for metric in metrics], term].to_numpy()
         panel.barh(rows, width, left=left, color=colour, label=term, height=0.72)
         ink = style.ink_on(colour)
@@ -235,10 +223,8 @@ def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
     groups = sorted(part["group"].astype(str).unique())
     counts = part[part["position"] == 1].drop_duplicates("group").set_index("group")["poems"]
     title = f"Negative log-likelihood of the reference, character by character, on {split}"
-    note = (
-        "Nats of each character, given all before it; marks left out. A gap stands between lines. "
-        "Bands are 95 % intervals over examples. Lower is better."
-    )
+    note = "Nats of each character, given all before it; marks left out. A gap stands between lines. "
+    note += "Bands are 95 % intervals over examples. Lower is better."
     sizes = Sizes(panel=(7.5, 2.4), right=1.6)
     figure, axes = style.panels(len(groups), title, note, sizes, columns=1)
     looks = style.looks_of(part)
@@ -254,9 +240,8 @@ def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
                 panel.plot(stroke["position"], stroke["nll"], color=colour, marker="o", markersize=3)
                 ends, alpha = (stroke["nll_low"], stroke["nll_high"]), min(0.12, 0.7 / len(looks))
                 panel.fill_between(stroke["position"], *ends, color=colour, alpha=alpha, linewidth=0)
-        panel.set_xticks(
-            range(1, longest + 1, length), [f"line {n}" for n in range(1, 1 + -(-longest // length))]
-        )
+        begins = range(1, longest + 1, length)
+        panel.set_xticks(begins, [f"line {number}" for number in range(1, len(begins) + 1)])
         panel.set_xlim(0.5, longest + 0.5)
         panel.set_ylabel("nats")
         last = own.drop_duplicates("checkpoint", keep="last").set_index("checkpoint")["nll"]

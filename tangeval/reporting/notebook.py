@@ -1,22 +1,22 @@
 """A results folder in a notebook: tables as DataFrames, pictures that show themselves.
 
-In: a results folder. Out: ``Results``, which reads a file when it is asked for it. Imports nothing slow.
+In: a results folder. Out: ``Results``, which reads a file when it is asked for it.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from tangeval import tasks
+from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tangeval.results.folder import RunFolder
-    from tangeval.tasks.base import Dataset, Task
+from tangeval.results.folder import RunFolder
+from tangeval.tasks.base import Dataset, Task
 
 _SHOWN = ("checkpoint", "split", "bleu", "form", "rhyme", "reference_nll")
 
@@ -37,6 +37,10 @@ class Picture:
         return (self.folder / f"{self.name}.svg").read_text(encoding="utf-8")
 
 
+def _table(name: str) -> "cached_property[pd.DataFrame]":
+    return cached_property(lambda results: results.run.read_table(name))
+
+
 @dataclass(frozen=True)
 class Results:
     """A results folder. Tables are read once; their columns are those of docs/results.md.
@@ -53,10 +57,8 @@ class Results:
     note: str = ""
 
     @cached_property
-    def run(self) -> "RunFolder":
+    def run(self) -> RunFolder:
         """Every path and reader of the folder."""
-        from tangeval.results.folder import RunFolder
-
         return RunFolder(self.folder)
 
     @property
@@ -64,37 +66,23 @@ class Results:
         return self.asked or self.run.study
 
     @property
-    def task(self) -> "Task":
-        """The task of the study."""
-        from tangeval import tasks
-
+    def task(self) -> Task:
         return tasks.load(self.study.task)
 
     @cached_property
-    def dataset(self) -> "Dataset":
-        """The data of the study."""
+    def dataset(self) -> Dataset:
         return self.task.load(self.study.data_name, self.study.validation_size)
 
-    @cached_property
-    def summary(self) -> "pd.DataFrame":
-        """A row for each checkpoint, setting and split: every metric with its 95 % interval."""
-        return self.run.read_table("summary")
+    #: A row for each checkpoint, setting and split: every metric with its 95 % interval.
+    summary = _table("summary")
+    #: What each value of a knob does, averaged over the others.
+    effects = _table("effects")
+    #: Each checkpoint, averaged over all settings.
+    checkpoints = _table("checkpoints")
 
     @cached_property
-    def effects(self) -> "pd.DataFrame":
-        """What each value of a knob does, averaged over the others."""
-        return self.run.read_table("effects")
-
-    @cached_property
-    def checkpoints(self) -> "pd.DataFrame":
-        """Each checkpoint, averaged over all settings."""
-        return self.run.read_table("checkpoints")
-
-    @cached_property
-    def generations(self) -> "pd.DataFrame":
+    def generations(self) -> pd.DataFrame:
         """Every text, with its setting and example."""
-        from tangeval.analysis import scoring
-
         return scoring.read_generations(self.study, self.folder)
 
     @property
@@ -121,22 +109,18 @@ class Results:
         """The page to explore the study with: open it in a browser."""
         return self.run.page
 
-    def texts(self, split: str = "test", **values: Any) -> "pd.DataFrame":
+    def texts(self, split: str = "test", **values: Any) -> pd.DataFrame:
         """Return input, text and reference of the outputs with these values (default: of the chosen setting)."""
-        from tangeval.analysis import scoring
-
         if not values:
-            values = {"checkpoint": self.selection["checkpoint"]["checkpoint"]}
-            values |= (
-                {knob: self.selection["setting"][knob] for knob in AXES} if self.selection["setting"] else {}
-            )
+            checkpoint, setting = self.selection["checkpoint"], self.selection["setting"] or {}
+            values = {"checkpoint": checkpoint["checkpoint"]}
+            values |= {knob: setting[knob] for knob in AXES if setting}
         rows = scoring.read_generations(self.study, self.folder, None, values.get("checkpoint"))
         rows = rows[rows["split"] == split]
         for name, value in values.items():
             if name not in rows:
-                raise TangevalError(
-                    f"texts: {name} is no column of the generations: {', '.join(map(str, rows))}"
-                )
+                known = ", ".join(map(str, rows))
+                raise TangevalError(f"texts: {name} is no column of the generations: {known}")
             rows = rows[rows[name] == value]
         examples = [self.dataset.by_id[name] for name in rows["example_id"]]
         beside = {"input": [e.input for e in examples], "reference": [e.reference for e in examples]}

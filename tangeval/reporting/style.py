@@ -6,8 +6,7 @@ checkpoints, pale when early and dark when late, ``base`` orange; the baselines 
 lines. ``pyplot`` is not used. Knows nothing of tasks: a metric is what its ``Metric`` says.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -54,15 +53,6 @@ class Sizes(NamedTuple):
 _SIZES = Sizes()
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw in the project's style, and leave matplotlib as it was."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
 def save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
     """Write each (name, figure) as PNG, then SVG; return the paths."""
     paths = []
@@ -94,9 +84,7 @@ def of_checkpoints(frame: pd.DataFrame, split: str) -> pd.DataFrame:
 def levels_of(frame: pd.DataFrame, split: str, metric: Metric) -> dict[str, float]:
     """Return the values of the baselines, of those that have one."""
     part = frame[(frame["split"] == split) & frame["checkpoint"].isin(BASELINES) & frame[metric.name].notna()]
-    return {
-        str(name): float(level) for name, level in zip(part["checkpoint"], part[metric.name], strict=True)
-    }
+    return dict(zip(part["checkpoint"], part[metric.name].astype(float), strict=True))
 
 
 def shade(age: float) -> Any:
@@ -236,10 +224,8 @@ def panels(
     top = 0.5 + 0.24 * len(heading) + 0.18 * len(remark)
     height = bottom + rows * panel[1] + (rows - 1) * gap[1] + top
     figure = Figure(figsize=(width, height))
-    room = {
-        "left": sizes.left / width, "right": used / width, "bottom": bottom / height, "top": 1 - top / height,
-        "wspace": gap[0] / panel[0], "hspace": gap[1] / panel[1],
-    }  # fmt: skip
+    room = {"left": sizes.left / width, "right": used / width, "bottom": bottom / height}
+    room |= {"top": 1 - top / height, "wspace": gap[0] / panel[0], "hspace": gap[1] / panel[1]}
     axes = list(figure.subplots(rows, columns, squeeze=False, gridspec_kw=room).flat)
     for spare in axes[count:]:
         spare.remove()

@@ -42,25 +42,20 @@ def write(
 
     ``by`` is the metric that ranks the best settings; ``split`` is the one that stands first. The CSV
     files have every metric, the others the task's headline metrics.
-
-    Raises:
-        KeyError: ``by`` is no metric.
     """
-    settings, effects, checkpoints = (
-        _in_order(frame, split) for frame in (summary.settings, summary.effects, summary.checkpoints)
-    )
-    best = best_settings(settings, by, metrics)
+    frames = (summary.settings, summary.effects, summary.checkpoints)
+    settings, effects, checkpoints = (_in_order(frame, split) for frame in frames)
+    best, keys = best_settings(settings, by, metrics), ("rank", "checkpoint", *AXES)
     overall = "Checkpoints on {}, averaged over all settings"
     tables = {
-        "checkpoints": (checkpoints, list(_sections(checkpoints, overall, ("checkpoint", "step")))),
-        "effects": (effects, list(_effect_sections(effects))),
-        "best_settings": (
-            best, list(_sections(best, f"Best settings by {by} on {{}}", ("rank", "checkpoint", *AXES))),
-        ),
-    }  # fmt: skip
+        "checkpoints": (checkpoints, _sections(checkpoints, overall, ("checkpoint", "step"))),
+        "effects": (effects, _effect_sections(effects)),
+        "best_settings": (best, _sections(best, f"Best settings by {by} on {{}}", keys)),
+    }
     shown = _headline(metrics)
     written = []
-    for name, (frame, sections) in tables.items():
+    for name, (frame, parts) in tables.items():
+        sections = list(parts)
         texts = {
             ".csv": frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"),
             ".md": "\n".join(_markdown(each, shown) for each in sections) or "No knob has two values.\n",
@@ -79,9 +74,6 @@ def best_settings(settings: pd.DataFrame, by: str, metrics: Metrics) -> pd.DataF
     Adds ``rank``, 1 for the best, empty beside the baselines. At temperature 0 the cuts change
     nothing, so one of those settings stands for all. Settings without a value of ``by`` are left
     out; ties keep the order of ``settings``.
-
-    Raises:
-        KeyError: ``by`` is no metric.
     """
     ascending = metrics[by].better == "low"
     baseline = settings["checkpoint"].isin([RANDOM, REFERENCE])
@@ -105,9 +97,8 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
     keys = [key for key in named if frame[key].notna().any()]
     keys[keys.index("checkpoint") + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
     for intervals, gap in ((True, 2), (False, 2), (False, 1)):
-        table = Table(
-            title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, gap, 0, 0)
-        )
+        padding = (0, gap, 0, 0)
+        table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=padding)
         for name in (*keys, *shown):
             words = name in ("checkpoint", "split", "knob")
             table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
@@ -121,10 +112,8 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
 def measured_on(part: pd.DataFrame) -> str:
     """Return how many examples and samples the rows of a split were measured on, in words."""
     count, samples, split = part[["poems", "samples", "split"]].iloc[0]
-    some = [
-        f"{n} {name}{'' if n == 1 else 's'}" for n, name in ((count, f"{split} example"), (samples, "sample"))
-    ]
-    return f"{some[0]} with {some[1]} each"
+    examples = f"{count} {split} {'example' if count == 1 else 'examples'}"
+    return f"{examples} with {samples} {'sample' if samples == 1 else 'samples'} each"
 
 
 def _headline(metrics: Metrics) -> list[str]:
@@ -160,21 +149,17 @@ def _readable(
 ) -> pd.DataFrame:
     """``frame`` as text: ``0.42 [0.31, 0.53]``, and nothing where nothing was measured."""
 
+    def text(value: Any, form: str = "g") -> str:
+        return "" if pd.isna(value) else value if isinstance(value, str) else f"{value:{form}}"
+
     def measured(row: dict[Any, Any], name: str) -> str:
-        decimals = _DECIMALS.get(name, 2)
-        value, low, high = (
-            "" if pd.isna(number := row.get(name + end)) else f"{number:.{decimals}f}"
-            for end in ("", "_low", "_high")
-        )
+        form = f".{_DECIMALS.get(name, 2)}f"
+        value, low, high = (text(row.get(name + end), form) for end in ("", "_low", "_high"))
         return f"{value} [{low}, {high}]" if value and low and high and intervals else value
 
-    def key(value: Any) -> str:
-        return "" if pd.isna(value) else value if isinstance(value, str) else f"{value:g}"
-
-    rows = [
-        [*(key(row[k]) for k in keys), *(measured(row, m) for m in metrics)]
-        for row in frame.to_dict("records")
-    ]
+    rows = []
+    for row in frame.to_dict("records"):
+        rows.append([*(text(row[key]) for key in keys), *(measured(row, name) for name in metrics)])
     return pd.DataFrame(rows, columns=[*keys, *metrics])
 
 

@@ -64,12 +64,9 @@ class Taken:
             self.left_out.append(schema.LeftOut(folder=folder, reason="room"))
             return
         self.packed.append(squeezed)
-        self.facts.append(
-            schema.ExplainedText(
-                folder=folder, example=content.example_id, input=content.input, checkpoint=content.checkpoint.name,
-                follows=content.follows,
-            )
-        )  # fmt: skip
+        said = content.model_dump(include={"input", "follows"})
+        named = {"folder": folder, "example": content.example_id, "checkpoint": content.checkpoint.name}
+        self.facts.append(schema.ExplainedText.model_validate(said | named))
 
 
 def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) -> tuple[Path, str]:
@@ -85,16 +82,14 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
     if missing := [file for file in needed if not file.is_file()]:
         raise TangevalError(f"{missing[0]} is missing; `tangeval summarize {folder}` makes it")
     check_data(data, run)
-    files = {name: run.table(name) for name in (*NEEDED, *ALSO)} | {
-        "best_settings": run.tables / "best_settings.csv"
-    }
+    files = {name: run.table(name) for name in (*NEEDED, *ALSO)}
+    files |= {"best_settings": run.tables / "best_settings.csv"}
     csv = {name: packed(run.csv_bytes(file)) for name, file in files.items() if file.is_file()}
     taken, facts = _explained(corpus), _facts(corpus)
-    carries = [*csv, *["texts"] * corpus.has_texts(), *["selection"] * bool(facts["selection"])]
-    fixed = _render(facts, carries, csv, taken, Texts(), corpus)
+    facts["carries"] += [*csv, *["texts"] * corpus.has_texts(), *["selection"] * bool(facts["selection"])]
+    fixed = _render(facts, csv, taken, Texts(), corpus)
     texts = texts_of(corpus, LIMIT - len(fixed.encode()) - 100_000) if corpus.has_texts() else Texts()
-    page = _render(facts, carries, csv, taken, texts, corpus)
-    path = out or run.page
+    page, path = _render(facts, csv, taken, texts, corpus), out or run.page
     write_text(path, page)
     share = len(texts.units) / corpus.units()
     carried = "all texts" if share == 1 else f"{share:.0%} of the texts" if texts.units else "no texts"
@@ -113,31 +108,21 @@ def write_explained(files: Sequence[Path], out: Path) -> Path:
     taken, contents = Taken(), [explained.read_explained(file) for file in files]
     for file, content in zip(files, contents, strict=True):
         taken.add(file, content)
-    facts = {"study": contents[0].study, "knobs": _knobs([])}
-    write_text(out, _render(facts, [], {}, taken, Texts(), None))
+    facts = {"study": contents[0].study, "knobs": _knobs([]), "carries": []}
+    write_text(out, _render(facts, {}, taken, Texts()))
     return out
 
 
 def _render(
-    facts: dict[str, Any],
-    carries: list[str],
-    csv: dict[str, str],
-    taken: Taken,
-    texts: Texts,
-    corpus: Corpus | None,
+    facts: dict[str, Any], csv: dict[str, str], taken: Taken, texts: Texts, corpus: Corpus | None = None
 ) -> str:
-    whole = schema.Facts(
-        **facts,
-        carries=[*carries, *["explained"] * bool(taken.facts)],
-        baselines=[RANDOM, REFERENCE],
-        explained=taken.facts,
-        explained_left_out=taken.left_out,
-        units=texts.units,
-        flaw_bits=texts.flaw_bits(),
-        least_run=LEAST_RUN,
-        verse=_verse(corpus, texts) if corpus else None,
-    )
-    library, script = _read("vendor/echarts.min.js"), _script()
+    carries = [*facts["carries"], *["explained"] * bool(taken.facts)]
+    made = {"explained": taken.facts, "explained_left_out": taken.left_out, "units": texts.units}
+    made |= {"flaw_bits": texts.flaw_bits(), "least_run": LEAST_RUN, "baselines": [RANDOM, REFERENCE]}
+    verse = _verse(corpus, texts) if corpus else None
+    whole = schema.Facts(**facts | made | {"carries": carries, "verse": verse})
+    library = _read("vendor/echarts.min.js")
+    script = _read(*_CORE, *(f"views/{name}.js" for name in VIEWS), "main.js")
     environment = Environment(
         loader=FileSystemLoader(_STATIC), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -155,13 +140,8 @@ def _render(
     )
 
 
-def _read(name: str) -> str:
-    return (_STATIC / name).read_text("utf-8")
-
-
-def _script() -> str:
-    """The page's scripts: a view is a block of its own, so that its names are."""
-    return "".join(map(_read, [*_CORE, *(f"views/{name}.js" for name in VIEWS), "main.js"]))
+def _read(*names: str) -> str:
+    return "".join((_STATIC / name).read_text("utf-8") for name in names)
 
 
 def _facts(corpus: Corpus) -> dict[str, Any]:
@@ -170,14 +150,10 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
     manifest, selection = run.manifest, run.selection
     if selection:  # a reader of the page needs no folders of the machine that made it
         selection["checkpoint"].pop("path", None)
-    settings = [
-        {name: f"{value:.9g}" for name, value in setting.as_dict().items()}
-        for setting in study.decoding.settings()
-    ]
-    splits = study.ordered_splits()
-    examples = [example for split in splits for example in corpus.data.split(split)]
+    grid = (setting.as_dict() for setting in study.decoding.settings())
+    settings = [{name: f"{value:.9g}" for name, value in each.items()} for each in grid]
     return {
-        "study": study.name, "yaml": study.to_yaml(), "selection": selection, "settings": settings,
+        "carries": [], "study": study.name, "yaml": study.to_yaml(), "selection": selection, "settings": settings,
         "knobs": _knobs(settings), "metrics": list(corpus.task.metrics.values()), "run": _run(manifest),
         "checkpoints": [
             schema.Checkpoint(
@@ -187,9 +163,9 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
         ],
         "splits": [
             schema.Split(name=split, examples=len(corpus.data.split(split)), samples=study.samples_of(split))
-            for split in splits
+            for split in study.ordered_splits()
         ],
-        "examples": [schema.Example.model_validate(example) for example in examples],
+        "examples": [schema.Example.model_validate(example) for example in corpus.examples],
         "signatures": {name: _words(text) for name, text in (read_json(run.signatures) or {}).items()},
     }  # fmt: skip
 
@@ -198,12 +174,9 @@ def _knobs(settings: list[dict[str, str]]) -> list[schema.KnobFacts]:
     facts = []
     for knob in map(KNOB.__getitem__, AXES):
         values = knob.by_strength({float(setting[knob.name]) for setting in settings})
-        facts.append(
-            schema.KnobFacts(
-                name=knob.name, kind=knob.kind, label=dict(knob.label), letter=knob.letter,
-                off=f"{knob.off:.9g}" if knob.kind == "cut" else None, values=[f"{value:.9g}" for value in values],
-            )
-        )  # fmt: skip
+        said = {key: getattr(knob, key) for key in ("name", "kind", "label", "letter")}
+        off = f"{knob.off:.9g}" if knob.kind == "cut" else None
+        facts.append(schema.KnobFacts(**said, off=off, values=[f"{value:.9g}" for value in values]))
     return facts
 
 
@@ -233,19 +206,14 @@ def _verse(corpus: Corpus, texts: Texts) -> Verse | None:
     """How the task's verse is read, for the characters that are on the page."""
     if corpus.task.verse is None:
         return None
-    written = {
-        c
-        for split in corpus.study.ordered_splits()
-        for e in corpus.data.split(split)
-        for c in e.input + e.reference
-    }
-    return corpus.task.verse(sorted(written | texts.characters))
+    given = "".join(example.input + example.reference for example in corpus.examples)
+    return corpus.task.verse(sorted({*given} | texts.characters))
 
 
 def _explained(corpus: Corpus) -> Taken:
     """Take what is under ``explain/``, in the order of splits and examples, as far as it is of these results and fits."""
     taken, found, manifest = Taken(), [], corpus.run.manifest
-    shown = [example.id for split in corpus.study.ordered_splits() for example in corpus.data.split(split)]
+    shown = [example.id for example in corpus.examples]
     for file in sorted(corpus.run.explain.glob(f"*/{explained.FILE}")):
         try:
             content = explained.read_explained(file)
@@ -262,9 +230,6 @@ def _explained(corpus: Corpus) -> Taken:
 
 
 def _is_of(content: Explained, manifest: dict[str, Any]) -> bool:
-    weights = {(record["name"], record["fingerprint"]) for record in manifest["checkpoints"]}
-    return (
-        (content.checkpoint.name, content.checkpoint.fingerprint) in weights
-        and content.base_model.fingerprint == manifest["base_model"]["fingerprint"]
-        and content.seed == manifest["seed"]
-    )
+    base, weights = manifest["base_model"], {(c["name"], c["fingerprint"]) for c in manifest["checkpoints"]}
+    same = content.base_model.fingerprint == base["fingerprint"] and content.seed == manifest["seed"]
+    return same and (content.checkpoint.name, content.checkpoint.fingerprint) in weights

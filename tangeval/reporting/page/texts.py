@@ -7,6 +7,7 @@ example and sample in all checkpoints × settings. Knows nothing of HTML.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from tangeval.analysis.scoring import read_generations
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
-from tangeval.core.types import RANDOM, REFERENCE
+from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.metrics.base import Metric
 from tangeval.metrics.copying import runs
 from tangeval.reporting.page.packing import escape_surrogates, packed
@@ -41,10 +42,13 @@ class Corpus:
     def flaws(self) -> list[Metric]:
         return [metric for metric in self.task.metrics.values() if metric.flaw]
 
+    @cached_property
+    def examples(self) -> list[Example]:
+        return [example for split in self.study.ordered_splits() for example in self.data.split(split)]
+
     def units(self) -> int:
         """Return how many pairs of an example and a sample the study has."""
-        splits = self.study.ordered_splits()
-        return sum(len(self.data.split(split)) * self.study.samples_of(split) for split in splits)
+        return sum(self.study.samples_of(example.split) for example in self.examples)
 
     def has_texts(self) -> bool:
         """Return whether the folder holds generations: they are often left out of what is published."""
@@ -68,22 +72,23 @@ class Texts:
 def texts_of(corpus: Corpus, room: int) -> Texts:
     """Return units until ``room`` [bytes] is full: sample 0 of every example, then sample 1, …, examples in order."""
     texts = Texts()
-    for unit, texts_packed, flaws, characters in _units(corpus):
-        room -= len(texts_packed) + 1 + len(packed(flaws.tobytes()))
+    for unit, content, flaws in _units(corpus):
+        text = json.dumps(content.model_dump(), ensure_ascii=False, separators=(",", ":"))
+        squeezed = packed(escape_surrogates(text).encode())
+        room -= len(squeezed) + 1 + len(packed(flaws.tobytes()))
         if room < 0:
             break
-        texts.packed.append(texts_packed)
+        texts.packed.append(squeezed)
         texts.units.append(unit)
         texts.flaws.append(flaws)
-        texts.characters |= characters
+        texts.characters.update(*content.texts)
     return texts
 
 
-def _units(corpus: Corpus) -> Iterator[tuple[Unit, str, NDArray[np.uint32], set[str]]]:
+def _units(corpus: Corpus) -> Iterator[tuple[Unit, UnitTexts, NDArray[np.uint32]]]:
     training = training_index(corpus.task, corpus.data)
-    splits = corpus.study.ordered_splits()
     places = ["checkpoint", *AXES]
-    for sample in range(max(map(corpus.study.samples_of, splits))):
+    for sample in range(max(map(corpus.study.samples_of, corpus.study.ordered_splits()))):
         frame = read_generations(corpus.study, corpus.run.path, sample)
         frame["flaws"] = _flaws(corpus, sample, frame)
         first: pd.DataFrame | None = None
@@ -91,22 +96,11 @@ def _units(corpus: Corpus) -> Iterator[tuple[Unit, str, NDArray[np.uint32], set[
             first = own if first is None else first
             if not np.array_equal(own[places].to_numpy(), first[places].to_numpy()):
                 raise TangevalError(f"{corpus.run.generations} lacks some settings; run the study again")
-            texts = dict.fromkeys(own["text"])
-            copied = [runs(training, corpus.task.normalise(text), LEAST_RUN, str(example)) for text in texts]
-            codes = {text: code for code, text in enumerate(texts)}
-            content = UnitTexts(
-                texts=list(texts),
-                copied=[[CopiedRun(begin=begin, length=length) for begin, length in each] for each in copied],
-                at=[codes[text] for text in own["text"]],
-            )
-            text = json.dumps(content.model_dump(), ensure_ascii=False, separators=(",", ":"))
-            unit = Unit(example=str(example), sample=sample)
-            yield (
-                unit,
-                packed(escape_surrogates(text).encode()),
-                own["flaws"].to_numpy(np.uint32),
-                set("".join(texts)),
-            )
+            at, texts = pd.factorize(own["text"])
+            found = (runs(training, corpus.task.normalise(text), LEAST_RUN, str(example)) for text in texts)
+            copied = [[CopiedRun(begin=begin, length=length) for begin, length in each] for each in found]
+            content = UnitTexts(texts=list(texts), copied=copied, at=at.tolist())
+            yield Unit(example=str(example), sample=sample), content, own["flaws"].to_numpy(np.uint32)
 
 
 def _flaws(corpus: Corpus, sample: int, frame: pd.DataFrame) -> NDArray[np.uint32]:
@@ -115,10 +109,7 @@ def _flaws(corpus: Corpus, sample: int, frame: pd.DataFrame) -> NDArray[np.uint3
     names = [metric.name for metric in corpus.flaws]
     scores = corpus.run.columns([*keys, *names], sample=sample)
     scores = scores[~scores["checkpoint"].isin([RANDOM, REFERENCE])]
-    same = len(scores) == len(frame) and all(
-        np.array_equal(scores[key].to_numpy(), frame[key].to_numpy()) for key in keys
-    )
-    if not same:
+    if not all(np.array_equal(scores[key].to_numpy(), frame[key].to_numpy()) for key in keys):
         raise TangevalError(
             f"{file} is not of the generations that are there; `tangeval summarize {corpus.run.path}` scores them"
         )
