@@ -40,7 +40,7 @@ class Outputs:
 
 @command("judge")
 def judge(place: Place, by: Judging, of: Outputs) -> None:
-    """Let a language model grade metre and fluency, 0 to 10; goes on where it stopped."""
+    """Let a language model grade prosody and fluency, 0 to 10; goes on where it stopped."""
     from tangeval.judge.asking import PROMPT, Judge, load_prompt
     from tangeval.judge.grading import Wanted
 

@@ -1,7 +1,7 @@
 """A study file: what to run, validated before anything is loaded.
 
 In: YAML and ``key=value`` overrides. Out: a frozen ``Study``. Checks what the file itself
-can tell: keys, types, ranges. Whether names resolve is for the rooms that open them.
+can tell: keys, types, ranges. Whether names resolve is for `resolve`.
 """
 
 import re

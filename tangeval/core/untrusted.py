@@ -2,7 +2,7 @@
 
 In: files of anybody's making, and texts out of them. Out: bytes up to a limit, JSON as plain
 values, texts in which no character steers a terminal. What a file is for, and what should be in
-it, is for the rooms that open it.
+it, is for who opens it.
 """
 
 import json

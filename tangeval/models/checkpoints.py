@@ -25,7 +25,6 @@ GEMMA = "gemma3-270m"
 _INDEX = "model.safetensors.index.json"
 _STEP = re.compile(r"checkpoint-(\d+)")
 _CUT_OFF = "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
-_CUT_OFF = "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 #: What libraries read whole, beside the weights.
 _READ_WHOLE = (".json", ".jinja", ".model", ".txt")
