@@ -11,7 +11,6 @@ folders, ``training/`` has the logs of the runs that the checkpoints come from.
 
 import argparse
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -55,7 +54,7 @@ def texts(found: Results) -> pd.DataFrame:
     at = found.selection["setting"] or found.selection["nearest"][0]
     (homework,) = load_study(SHIPPED / "hw5.yaml", []).decoding.settings()
     chosen = outputs["checkpoint"].eq(found.selection["checkpoint"]["checkpoint"]) & _at(outputs, at)
-    usual = _at(outputs, asdict(homework)) & outputs["sample"].eq(0) & ~chosen
+    usual = _at(outputs, homework.as_dict()) & outputs["sample"].eq(0) & ~chosen
     rest = outputs[~chosen & ~usual]
     kept = pd.concat(
         [
@@ -68,7 +67,7 @@ def texts(found: Results) -> pd.DataFrame:
         [(e.id, e.input, e.reference) for e in found.dataset.split("test")],
         columns=["example_id", "couplet", "reference"],
     )
-    columns = ["kept", "checkpoint", *AXES, "example_id", "sample", "couplet", "text", "reference"]
+    columns = ["kept", "checkpoint", *AXES, "example_id", "sample", "input", "text", "reference"]
     return kept.merge(poems, on="example_id", how="left", sort=False)[columns]
 
 

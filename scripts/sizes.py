@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Most lines of each part, by the suffixes of its files.
+#: Of each part: the suffixes of its files, the lines that it is to have, and the most that it may have until then.
+#: Where the two differ the aim is missed; the most is only ever lowered.
 PYTHON, PAGE = (".py",), (".js", ".css", ".html", ".json")
 PARTS = {
-    "tangeval": (PYTHON, 10_000),
-    "tangeval/reporting/page/static": (PAGE, 1_800),
-    "finetune": (PYTHON, 1_000),
-    "tests": (PYTHON, 10_500),
+    "tangeval": (PYTHON, 10_000, 13_150),
+    "tangeval/reporting/page/static": (PAGE, 1_800, 1_800),
+    "finetune": (PYTHON, 1_000, 1_000),
+    "tests": (PYTHON, 10_500, 13_150),
 }
 #: Where modules and functions are bounded too; Triton kernels have a parameter for each pointer and stride.
 BOUNDED, APART = ("tangeval", "finetune"), {Path("tangeval/decoding/cuda/kernels.py")}
@@ -23,15 +24,17 @@ MODULE, FUNCTION, PARAMETERS = 350, 50, 8
 
 def main() -> None:
     root = Path.cwd()
-    for part, (suffixes, most) in PARTS.items():
-        print(f"{part}: {sum(map(lines, files(root / part, suffixes))):,} lines of {most:,}")
+    for part, (suffixes, aim, most) in PARTS.items():
+        count = sum(map(lines, files(root / part, suffixes)))
+        missed = f", {count - aim:,} too many; {most:,} at most until then" if count > aim else ""
+        print(f"{part}: {count:,} lines of {aim:,}{missed}")
     if found := list(excesses(root)):
         sys.exit("\n".join(found))
 
 
 def excesses(root: Path) -> Iterator[str]:
     """Yield a line for each part, module and function under ``root`` that is larger than it may be."""
-    for part, (suffixes, most) in PARTS.items():
+    for part, (suffixes, _, most) in PARTS.items():
         count = sum(map(lines, files(root / part, suffixes)))
         if count > most:
             yield f"{part}: {count:,} lines; at most {most:,}"

@@ -323,7 +323,8 @@ def test_another_number_of_outputs_is_an_error_that_names_the_file(sample_poems,
     (tmp_path / name).write_text(text, encoding="utf-8")
     done = tangeval(tmp_path, "score", name, "--data", "sample")
     assert done.code == 2
-    assert done.err.startswith(f"error: {name}: 14 outputs for 15 poems")
+    assert done.err.startswith(f"error: {name}: ")
+    assert "14 outputs for 15 poems" in done.err
 
 
 def test_outputs_in_another_order_are_scored_and_said_to_be(sample_poems, tmp_path):

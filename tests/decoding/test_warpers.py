@@ -117,7 +117,10 @@ def test_a_new_cut_is_an_entry_and_a_function(tmp_path):
         "core/knobs.py": [('    Knob(\n        "max_length"', KNOB + '    Knob(\n        "max_length"')],
         "decoding/warpers.py": [
             ("#: The cuts in the order", WARPER.lstrip("\n") + "#: The cuts in the order"),
-            ("Warper(top_p, of_mass=True)}", 'Warper(top_p, of_mass=True), "min_p": Warper(min_p)}'),
+            (
+                '    "top_p": Warper(top_p, of_mass=True),\n',
+                '    "top_p": Warper(top_p, of_mass=True),\n    "min_p": Warper(min_p),\n',
+            ),
         ],
     }
     for name, replacements in edits.items():

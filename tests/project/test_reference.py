@@ -25,7 +25,7 @@ def test_what_is_kept_is_what_the_folder_says(tmp_path, monkeypatch):
     write_text(folder / "manifest.json", json.dumps(manifest))
     for log in ("training_log.csv", "timings.json", "run.json"):
         write_text(run / log, log)
-    write_text(folder / "timings.json", "{}")
+    write_text(folder / "timings.jsonl", "")
     monkeypatch.setattr(reference, "SLICE", 3)
     for _ in range(2):
         reference.keep(folder, tmp_path / "kept" / "small")

@@ -37,6 +37,8 @@ _MARK = f"[{''.join(sorted(MARKS))},.;:?!]"
 _OWN_MARK = re.compile(rf"\s*{_MARK}")
 _COUPLET = re.compile(rf"\s*([{HAN}]+)(?:\s|{_MARK})+([{HAN}]+)\s*{_MARK}")
 _PROMPT = re.compile(r"\[INST\].*\[/INST\]", re.DOTALL)
+#: Tokens with which a model ends a text, left in by a decoding without ``skip_special_tokens``.
+_ENDS = re.compile(r"(\s*(?:</s>|<pad>|<eos>|<end_of_turn>|<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>))+\s*$")
 
 
 @dataclass
@@ -206,7 +208,10 @@ def _match(output: _Output, poems: _Poems, strays: _Poems) -> None:
         output.examples, output.way = poems.by_couplet[couplet], "by couplet"
     else:
         end = 0
-    output.text = output.text[end:].strip()
+    text = output.text[end:].strip()
+    output.text = _ENDS.sub("", text)
+    if output.text != text:
+        output.note = output.note or f"{text[len(output.text) :].strip()} cut"
     output.note = output.note or ("" if output.text else "an empty output")
 
 
