@@ -65,7 +65,7 @@ def texts(found: Results) -> pd.DataFrame:
     )
     poems = pd.DataFrame(
         [(e.id, e.input, e.reference) for e in found.dataset.split("test")],
-        columns=["example_id", "couplet", "reference"],
+        columns=["example_id", "input", "reference"],
     )
     columns = ["kept", "checkpoint", *AXES, "example_id", "sample", "input", "text", "reference"]
     return kept.merge(poems, on="example_id", how="left", sort=False)[columns]
