@@ -1,1 +1,1 @@
-""""""
+"""What do the numbers say? Scores, intervals, tests, selection, comparison."""

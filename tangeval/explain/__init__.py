@@ -1,1 +1,1 @@
-""""""
+"""One example token by token: what the model offers, what the knobs leave, what the noise picks."""

@@ -1,1 +1,1 @@
-""""""
+"""A language model's grades."""

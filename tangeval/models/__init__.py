@@ -1,1 +1,1 @@
-""""""
+"""Which weights are there?"""

@@ -1,1 +1,1 @@
-""""""
+"""What is in a results folder?"""

@@ -1,1 +1,1 @@
-""""""
+"""The page of a results folder: one HTML file."""
