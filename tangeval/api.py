@@ -304,7 +304,9 @@ def _evaluate(results: Results, watch: Watch) -> None:
     study, run = results.study, results.run
     with watch.working("scoring, summarising, drawing"):
         scoring.score(study, results.dataset, results.folder)
-        by, metrics = study.select.setting.by if study.select else "bleu", results.task.metrics
+        metrics = results.task.metrics
+        first = next(metric.name for metric in metrics.values() if metric.per_setting)
+        by = study.select.setting.by if study.select else first
         summary = summaries.summarize(run, study.seed)
         tables.write(summary, metrics, run.tables, by=by)
         shares = variance.write_variance(run)

@@ -1,7 +1,7 @@
 """A results folder: the name of every file in it, and its readers.
 
 In: a path. Out: ``RunFolder``, the only place that knows what the files are called, and which
-version of their schema they have. Written by ``generation`` and ``analysis``; read by everybody.
+version of their schema they have. Knows nothing of what the numbers mean.
 """
 
 import hashlib
