@@ -75,6 +75,7 @@ def test_the_wheel_holds_tangeval_alone_with_finetune_in_it(wheel):
         "tangeval/assets/tang-mini/model.safetensors",
         "tangeval/assets/sample/Tang_training_data.json",
         "tangeval/assets/prosody/pingshui.tsv",
+        "tangeval/assets/tang/facing.npz",
         "tangeval/assets/judge/prompt.yaml",
         "tangeval/reporting/page/static/template.html",
         "tangeval/reporting/page/static/vendor/echarts.min.js",

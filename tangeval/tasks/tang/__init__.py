@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tangeval.core.types import Example
 from tangeval.metrics import bleu, chrf, copying, diversity, likelihood
 from tangeval.tasks.base import RhymeGroup, Task, Verse
-from tangeval.tasks.tang import data, external_outputs, form, prompt, prosody
+from tangeval.tasks.tang import data, external_outputs, form, parallelism, prompt, prosody
 from tangeval.tasks.tang.baseline import baseline
 from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length
 
@@ -22,6 +22,7 @@ METRICS = (
     form.FORM, form.LINE_LENGTH, form.CLAUSE_COUNT, form.PUNCTUATION, form.HAN_ONLY, form.COMPLETE, form.NO_ECHO,
     form.NO_REPEAT, form.LENGTH_MATCH,
     prosody.RHYME, prosody.RHYME_LEVEL, prosody.TONE_OPPOSITION, prosody.PROSODY_KNOWN,
+    parallelism.PARALLELISM,
     diversity.DISTINCT_1, diversity.DISTINCT_2, diversity.SELF_BLEU, diversity.UNIQUE,
     copying.TRAIN_OVERLAP, form.COPIED_CLAUSES,
 )  # fmt: skip
