@@ -84,7 +84,7 @@ def step(name: str, folder: Path) -> None:
     if name == "score":
         score.score(study, results.dataset, folder)
     elif name == "summarize":
-        summarize.summarize(RunFolder(folder), study.seed)
+        summarize.summarize(RunFolder(folder))
     elif name == "variance":
         variance.write_variance(RunFolder(folder))
     else:

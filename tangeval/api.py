@@ -307,7 +307,7 @@ def _evaluate(results: Results, watch: Watch) -> None:
         metrics = results.task.metrics
         first = next(metric.name for metric in metrics.values() if metric.per_setting)
         by = study.select.setting.by if study.select else first
-        summary = summaries.summarize(run, study.seed)
+        summary = summaries.summarize(run)
         tables.write(summary, metrics, run.tables, by=by)
         shares = variance.write_variance(run)
         figures.draw(summary, shares, metrics, run.figures, by=by)

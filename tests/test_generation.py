@@ -62,7 +62,7 @@ def evaluate(file: Path, folder: Path, *overrides: str) -> plan.ResolvedStudy:
     resolved = resolve(load_study(file, overrides))
     generation.decode(resolved, folder)
     score.score(resolved.study, resolved.dataset, folder)
-    summarize.summarize(RunFolder(folder), resolved.study.seed)
+    summarize.summarize(RunFolder(folder))
     return resolved
 
 

@@ -1,4 +1,4 @@
-"""Scores of one checkpoint on one split → each setting's value, and the same under resampling.
+"""Scores of one checkpoint on one split → each setting's value, and its parts by example.
 
 In: frames with one row a generation and one a likelihood, whole or in parts of whole examples, and the
 task's metrics. Out: arrays over settings. What is kept of a part is what the arrays are made of: the
@@ -6,7 +6,7 @@ counts of corpus metrics and each example's means. Knows nothing of files or pic
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tangeval.analysis import intervals
 from tangeval.analysis.grid import grid
-from tangeval.analysis.intervals import LEVEL, Floats
+from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import COLUMNS
 from tangeval.metrics.base import Metric, Metrics
@@ -26,15 +26,21 @@ _CHUNK = 256  # settings × samples whose resamples are summed in one matrix pro
 
 
 @dataclass(frozen=True)
+class Corpus:
+    """A corpus metric of C settings, which is no mean over P examples: its K counts ``[C, P, S]``, and its values
+    without each example in turn ``[P, C]``."""
+
+    counts: Sequence[NDArray[np.int32]]
+    without: Floats
+
+
+@dataclass(frozen=True)
 class Measured:
-    """What was measured on C settings and B resamples of P examples.
+    """What was measured on C settings of P examples.
 
     ``knobs`` has C rows (columns ``COLUMNS``); ``examples`` are the examples' ids. ``value[metric]`` is
-    ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over examples is the value. ``resampled[metric]``
-    is ``[B, C]``, of a corpus metric.
-
-    An example's part in a corpus metric, which is no mean, is its jackknife pseudo-value (Tukey, Annals of
-    Mathematical Statistics 29, 1958): P times the value less P − 1 times the value without the example.
+    ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over examples is the value; ``corpora`` have the metrics
+    that are no means.
     """
 
     metrics: Metrics
@@ -43,11 +49,26 @@ class Measured:
     samples: int
     value: dict[str, Floats]
     by_poem: dict[str, Floats]
-    resampled: dict[str, Floats]
+    corpora: dict[str, Corpus]
 
     @property
     def poems(self) -> int:
         return len(self.examples)
+
+    def only(self, metric: str) -> "Measured":
+        """Return what was measured by one metric."""
+
+        def own(table: dict[str, Any]) -> dict[str, Any]:
+            return {name: content for name, content in table.items() if name == metric}
+
+        return replace(self, value=own(self.value), by_poem=own(self.by_poem), corpora=own(self.corpora))
+
+    def on(self, metric: str, weights: Floats) -> Floats:
+        """Return each setting's value ``[n, C]`` on the examples, weighted by ``weights`` ``[n, P]``."""
+        if metric in self.corpora:
+            return corpus_scores(self.metrics[metric], self.corpora[metric].counts, weights)
+        means: Floats = weights @ self.by_poem[metric] / weights.sum(axis=1, keepdims=True)
+        return means
 
 
 @dataclass(frozen=True)
@@ -60,44 +81,71 @@ class Part:
     def value(self, metric: str) -> float:
         return float(self._over(self.measured.value[metric]))
 
+    def on(self, metric: str, weights: Floats) -> Floats:
+        """Return the value ``[n]`` on the examples, weighted by ``weights`` ``[n, P]``."""
+        return self._over(self.measured.on(metric, weights))
+
     def by_poem(self, metric: str) -> Floats:
-        """Each example's part in the value, ``[P]``, in the order of ``examples``."""
-        return self._over(self.measured.by_poem[metric])
+        """Return each example's part in the value, ``[P]``, in the order of ``examples``.
 
-    def interval(self, metric: str, level: float = LEVEL) -> tuple[float, float]:
-        """Return the value's interval: BCa of a corpus metric, Wilson's of a share, else t by Hall's transformation."""
-        measured, by_poem, resampled = self.measured, self.by_poem(metric), self._resampled(metric)
-        if resampled is None and measured.metrics[metric].share:
-            low, high = intervals.rate_interval(by_poem, measured.samples * len(self.places), level)
-            return float(low), float(high)
-        return _interval(self.value(metric), by_poem, resampled, level)
+        In a corpus metric, which is no mean, it is the jackknife pseudo-value (Tukey, *Annals of Mathematical
+        Statistics* 29, 1958): P times the value less P − 1 times the value without the example. It tells how far
+        examples vary, and is too crude for tests.
+        """
+        if metric not in self.measured.corpora:
+            return self._over(self.measured.by_poem[metric])
+        poems = self.measured.poems
+        return poems * self.value(metric) - (poems - 1) * self.without(metric)
 
-    def difference_interval(self, other: "Part", metric: str) -> tuple[float, float]:
-        """Return the 95 % interval of the value less that of ``other``, of the same examples and seed."""
-        ours, theirs = self._resampled(metric), other._resampled(metric)
-        resampled = None if ours is None or theirs is None else ours - theirs
-        by_poem = self.by_poem(metric) - other.by_poem(metric)
-        return _interval(self.value(metric) - other.value(metric), by_poem, resampled)
+    def interval(self, metric: str, stretch: float = 1.0) -> tuple[float, float]:
+        """Return the value's 95 % interval: Wilson's of a share, the jackknife's of a corpus metric, else Hall's t.
 
-    def _resampled(self, metric: str) -> Floats | None:
-        return self._over(self.measured.resampled[metric]) if metric in self.measured.resampled else None
+        NaN where so few examples carry the value that no interval can be believed.
+        """
+        kind, samples = self.measured.metrics[metric], self.outputs_per_poem
+        if metric in self.measured.corpora:
+            value, rare = self.value(metric), self.rare(metric)
+            lowest, highest = intervals.corpus_interval(value, self.without(metric), rare, stretch)
+            return lowest, min(highest, kind.most)
+        by_poem = self.by_poem(metric)
+        if kind.share:
+            ends = intervals.rate_interval(by_poem, samples, stretch)
+        elif kind.rare_from:
+            carried = intervals.carrying(self.rare(metric))
+            ends = intervals.rate_interval(by_poem / kind.most, samples, stretch, carried)
+            ends = ends[0] * kind.most, ends[1] * kind.most
+        else:
+            ends = intervals.mean_interval(by_poem, stretch)
+        return float(ends[0]), float(ends[1])
+
+    def without(self, metric: str) -> Floats:
+        """Return a corpus metric's value without each example in turn ``[P]``."""
+        return self._over(self.measured.corpora[metric].without)
+
+    def rare(self, metric: str) -> Floats:
+        """Return the rare events of each example ``[P]`` that a metric is made of, where few have any: their number, or
+        the value where it is one."""
+        kind = self.measured.metrics[metric]
+        if metric not in self.measured.corpora:
+            by_poem = self.by_poem(metric)
+            return np.where(by_poem >= kind.rare_from, by_poem, 0)
+        counts = self.measured.corpora[metric].counts[kind.counts.index(kind.rarest)]
+        events: Floats = counts[list(self.places)].sum(axis=(0, 2), dtype=np.float64)
+        return events
+
+    @property
+    def outputs_per_poem(self) -> int:
+        return self.measured.samples * len(self.places)
+
+    def counts(self, metric: str) -> Floats:
+        """Return each example's counts of a corpus metric ``[P, N, K]`` in N corpora: settings × samples."""
+        own = [each[list(self.places)] for each in self.measured.corpora[metric].counts]
+        counts = np.stack(own, axis=-1).transpose(1, 0, 2, 3).astype(np.float64)
+        return np.reshape(counts, (self.measured.poems, -1, len(own)))
 
     def _over(self, array: Floats) -> Floats:
         mean: Floats = array[..., list(self.places)].mean(axis=-1)
         return mean
-
-
-def _interval(
-    value: float, by_poem: Floats, resampled: Floats | None, level: float = LEVEL
-) -> tuple[float, float]:
-    """BCa where there are resamples; pseudo-values give back the values without each example."""
-    poems = len(by_poem)
-    if resampled is None or poems < 2:
-        low, high = intervals.mean_interval(by_poem, level)
-    else:
-        without = (poems * value - by_poem) / (poems - 1)
-        low, high = intervals.bca_interval(np.array(value), resampled, without, level)
-    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -111,13 +159,12 @@ class Group:
 
 
 def groups(
-    scores: pd.DataFrame | Iterable[pd.DataFrame], likelihood: pd.DataFrame, metrics: Metrics, seed: int
+    scores: pd.DataFrame | Iterable[pd.DataFrame], likelihood: pd.DataFrame, metrics: Metrics
 ) -> Iterator[Group]:
     """Yield each checkpoint × split, measured, in the order of ``scores``.
 
     ``scores`` may come in parts of whole examples, a checkpoint × split in parts one after another, of which
-    one is held at a time. All groups of a split are resampled with the same draws of examples, so they are
-    paired.
+    one is held at a time.
 
     Raises:
         TangevalError: a checkpoint × split comes again after others, or its rows are no whole grid.
@@ -133,7 +180,7 @@ def groups(
         nll = likelihood[(likelihood["checkpoint"] == checkpoint) & (likelihood["split"] == split)]
         parts = (part for _, part in same)
         first = next(parts)
-        measured = measure(chain([first], parts), nll, metrics, seed, where)
+        measured = measure(chain([first], parts), nll, metrics, where)
         yield Group(checkpoint, first["step"].iloc[0], split, measured)
 
 
@@ -149,12 +196,12 @@ class _Sums:
 
 
 def measure(
-    scores: Iterable[pd.DataFrame], likelihood: pd.DataFrame, metrics: Metrics, seed: int, where: str
+    scores: Iterable[pd.DataFrame], likelihood: pd.DataFrame, metrics: Metrics, where: str
 ) -> Measured:
     """Measure every setting of one checkpoint's scores on one split.
 
     ``scores`` hold, in parts of whole examples, every setting × example × sample once; ``likelihood`` has no
-    rows or one an example; ``seed`` draws the resamples of the examples. ``where`` is for messages.
+    rows or one an example. ``where`` is for messages.
 
     Raises:
         TangevalError: the rows are no whole grid of settings × examples × samples, or a likelihood is missing.
@@ -168,19 +215,16 @@ def measure(
     counts = {name: np.concatenate([p.counts[name] for p in parts], axis=1) for name in first.counts}
     by_poem = {name: np.concatenate([p.means[name] for p in parts], axis=1).T for name in first.means}
     del parts
-    value, resampled = dict[str, Floats](), dict[str, Floats]()
-    weights = intervals.resample_weights(poems, seed)
+    value, corpora = dict[str, Floats](), dict[str, Corpus]()
     for metric in _of_level(metrics, "corpus"):
         own = [counts[name] for name in metric.counts]
         value[metric.name] = corpus_scores(metric, own, np.ones((1, poems)))[0]
-        without = corpus_scores(metric, own, None)
-        by_poem[metric.name] = poems * value[metric.name] - (poems - 1) * without
-        resampled[metric.name] = corpus_scores(metric, own, weights)
+        corpora[metric.name] = Corpus(own, corpus_scores(metric, own, None))
     for metric in _of_level(metrics, "reference"):
         of_references = _of_references(likelihood, metric.name, order, where)
         by_poem[metric.name] = np.repeat(of_references, settings, axis=1)
     value |= {name: each.mean(axis=0) for name, each in by_poem.items() if name not in value}
-    return Measured(metrics, first.knobs, order, len(first.samples), value, by_poem, resampled)
+    return Measured(metrics, first.knobs, order, len(first.samples), value, by_poem, corpora)
 
 
 def _of_level(metrics: Metrics, *levels: str) -> list[Metric]:

@@ -1,7 +1,7 @@
 """Two or more things measured on the same examples → which differences are real.
 
 In: results folders with scores, or groups measured elsewhere. Out: a frame with one row for each pair ×
-metric: the difference, its interval, a permutation p-value, the same corrected for the size of the
+metric: the difference, its interval, a randomisation p-value, the same adjusted for the size of the
 family, and how many examples would show a difference of a given size. Knows nothing of torch.
 """
 
@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Part, groups
-from tangeval.analysis.hypothesis_tests import flips_for, holm, poems_needed, sign_flip_p
+from tangeval.analysis.differences import Difference, Pair, differences
+from tangeval.analysis.hypothesis_tests import poems_needed
 from tangeval.core.config import named_numbers
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
@@ -66,10 +67,8 @@ def _selected(text: str) -> tuple[RunFolder, str, Mapping[str, float]]:
     return run, name, wanted
 
 
-def _measure(
-    text: str, run: RunFolder, name: str, wanted: Mapping[str, float], split: str, seed: int
-) -> Item:
-    """What ``text`` names, measured; ``seed`` draws the resamples, one for all that is compared."""
+def _measure(text: str, run: RunFolder, name: str, wanted: Mapping[str, float], split: str) -> Item:
+    """What ``text`` names, measured."""
     there = run.columns(["checkpoint", "split"]).drop_duplicates()
     here = there.loc[there["split"] == split, "checkpoint"]
     if not len(here):
@@ -77,7 +76,7 @@ def _measure(
         raise TangevalError(f"{run.path}: it has no {split} split; it has {have}")
     if name not in list(here):
         raise TangevalError(f"{run.path}: it has no checkpoint {name}; it has {', '.join(here)}")
-    (group,) = groups(run.scores(name, split), run.likelihood(), run.metrics, seed)
+    (group,) = groups(run.scores(name, split), run.likelihood(), run.metrics)
     knobs = group.measured.knobs
     fits = np.ones(len(knobs), bool)
     for knob, value in ({} if name in (RANDOM, REFERENCE) else wanted).items():
@@ -94,14 +93,12 @@ def _measure(
 
 
 def measure_all(texts: Sequence[str], split: str) -> list[Item]:
-    """Measure what the ``texts`` name, resampled with the first one's seed, so that differences are paired.
+    """Measure what the ``texts`` name.
 
     Raises:
         TangevalError: there is no such folder, split, checkpoint, knob or setting, or nothing was chosen.
     """
-    selected = [_selected(text) for text in texts]
-    seed = selected[0][0].study.seed
-    return [_measure(text, *each, split, seed) for text, each in zip(texts, selected, strict=True)]
+    return [_measure(text, *_selected(text), split) for text in texts]
 
 
 def compare(
@@ -110,9 +107,9 @@ def compare(
     """Return a row for each pair of ``items`` × metric that both have; ``METRICS`` if none is named.
 
     ``difference`` is a's value less b's, over the same examples; ``low`` and ``high`` are its 95 % interval.
-    ``p`` is a sign-flip permutation's over examples, ``p_holm`` the same corrected for all rows together.
+    ``p`` is of a randomisation test over examples, ``p_adjusted`` the same for all rows together.
     ``poems_needed`` are the examples that show a difference of ``effects`` [the metric's unit] with 80 %
-    power, at the level Holm begins with.
+    power beside the other rows.
 
     Raises:
         TangevalError: fewer than two items, other examples, an unknown metric, or too small an effect.
@@ -123,37 +120,27 @@ def compare(
     metrics = list(metrics) or [*dict.fromkeys((*(name for name in METRICS if name in known), *effects))]
     _check_metrics(known, metrics, effects)
     _check_same_examples(items)
-    rows, differences = [], []
-    for (a, b), metric in product(combinations(items, 2), metrics):
-        # What rounding left is no difference.
-        difference = np.round(a.part.by_poem(metric) - b.part.by_poem(metric), 12)
-        if not np.isnan(difference).any():  # else it was not measured of one of them
-            differences.append(difference)
-            rows.append(_row(a, b, metric))
-    if not rows:
-        return pd.DataFrame()
-    frame = pd.DataFrame(rows)
-    by_poem = np.stack(differences, axis=1)
-    frame["p"] = sign_flip_p(by_poem, flips_for(len(rows)), seed=0)
-    frame["p_holm"] = holm(frame["p"].to_numpy())
+    sides = product(combinations(items, 2), metrics)
+    asked = [(a, b, Pair(a.part, b.part, metric)) for (a, b), metric in sides]
+    asked = [each for each in asked if not np.isnan(each[2].value)]  # it was not measured of one of them
+    found = differences([pair for _, _, pair in asked])
+    rows = [_row(*each, difference) for each, difference in zip(asked, found, strict=True)]
     if effects:
-        frame["effect"] = [effects.get(metric, np.nan) for metric in frame["metric"]]
-        frame["poems_needed"] = [
-            poems_needed(sd, effect, power=POWER, family=len(rows)) if effect > 0 and sd > 0 else np.nan
-            for sd, effect in zip(by_poem.std(axis=0, ddof=1), frame["effect"], strict=True)
-        ]
-    return frame
+        for row, (_, _, pair) in zip(rows, asked, strict=True):
+            row["effect"] = effect = effects.get(row["metric"], np.nan)
+            row["poems_needed"] = np.nan
+            if effect > 0 and pair.spread > 0:
+                row["poems_needed"] = poems_needed(pair.spread, effect, power=POWER, family=len(rows))
+    return pd.DataFrame(rows)
 
 
-def _row(a: Item, b: Item, metric: str) -> dict[str, Any]:
-    low, high = a.part.difference_interval(b.part, metric)
-    value_a, value_b = a.part.value(metric), b.part.value(metric)
+def _row(a: Item, b: Item, pair: Pair, found: Difference) -> dict[str, Any]:
     # Keyed noise is the same where seed and samples are.
     shared = a.seed is not None and a.seed == b.seed and a.part.measured.samples == b.part.measured.samples
     return {
-        "metric": metric, "a": a.name, "b": b.name, "value_a": value_a, "value_b": value_b,
-        "difference": value_a - value_b, "low": low, "high": high, "poems": a.part.measured.poems,
-        "shared_noise": shared,
+        "metric": pair.metric, "a": a.name, "b": b.name, "value_a": a.part.value(pair.metric),
+        "value_b": b.part.value(pair.metric), "difference": found.value, "low": found.low, "high": found.high,
+        "poems": a.part.measured.poems, "shared_noise": shared, "p": found.p, "p_adjusted": found.p_adjusted,
     }  # fmt: skip
 
 

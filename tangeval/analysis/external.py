@@ -63,7 +63,7 @@ def score_files(
     rows = [scoring.outputs_frame(each.name, dataset.split(on), each.texts) for each in read]
     rows += [scoring.random_rows(asked, dataset, on, _SEED, 1), scoring.reference_rows(asked, dataset, on)]
     scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
-    measured = list(groups(scores, NO_LIKELIHOOD, asked.metrics, _SEED))
+    measured = list(groups(scores, NO_LIKELIHOOD, asked.metrics))
     items = [compare.Item(g.checkpoint, Part(g.measured, [0])) for g in measured[: len(read)]]
     differences = compare.compare(items) if len(read) > 1 else pd.DataFrame()
     return Scored(read, dataset, on, summarize.overall(measured), differences, asked)
@@ -99,7 +99,7 @@ def calibrate(spec: str, validation: int | None = None, *, task: str = "tang") -
     answers = scoring.random_rows(asked, dataset, "train", _SEED, 2, draws=2)
     rows = pd.concat([scoring.reference_rows(asked, dataset, "train"), answers], ignore_index=True)
     scores = scoring.score_texts(rows, asked, dataset)
-    frame = summarize.overall(groups(scores, NO_LIKELIHOOD, asked.metrics, _SEED))
+    frame = summarize.overall(groups(scores, NO_LIKELIHOOD, asked.metrics))
     return frame.set_index("checkpoint").loc[[REFERENCE, RANDOM]]
 
 

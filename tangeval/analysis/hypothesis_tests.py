@@ -1,70 +1,162 @@
-"""Paired tests: sign-flip permutation, Holm's correction, the size of a study.
+"""Paired randomisation tests of a family of comparisons, and the size of a study.
 
-In: differences of two things measured on the same P examples. Out: p-values and counts. Knows nothing of
-metrics or files.
+In: pairs of things measured on the same P examples. Out: p-values, the same adjusted for the size of the
+family, and intervals. Knows nothing of settings or files.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from tangeval.analysis.intervals import Floats
 
+Bools = NDArray[np.bool_]
+
 #: The error rate of tests: of a family of true null hypotheses, the chance that one or more is rejected.
 ERROR = 0.05
-FEWEST_FLIPS, MOST_FLIPS = 20_000, 200_000
-_CHUNK = 2048  # rows of signs in one matrix product
+#: Ways to swap the examples' values: all of them where there are no more than ``EXACT``, which is up to 15
+#: examples; else ``MOST`` at random, or fewer, for time, where many corpora are scored in each.
+EXACT, MOST, FEWEST = 2**14, 10_000, 2_000
+_CORPORA = 30_000_000  # corpora that are scored in a family, about
+_CHUNK = 16_384  # corpora that are scored at once
+_TIE = 1e-6  # of a scaled statistic: rounding breaks no tie
 
 
-def sign_flip_p(differences: Floats, flips: int, seed: int) -> Floats:
-    """Return two-sided p-values ``[...]`` of the mean of ``differences`` ``[P, ...]`` against 0.
+@dataclass(frozen=True)
+class Corpora:
+    """Two things measured by a corpus metric: its value is the mean of those of N corpora.
 
-    p is the share of random signs of the differences that give a sum at least as far from 0. What was
-    observed counts as one of them, which keeps p above 0 and the test exact (the add-one rule: Phipson &
-    Smyth, *SAGMB* 9, 2010). Where no more than ``flips`` can differ, all are tried. All columns are flipped
-    with the same signs. NaN gives NaN.
+    ``first`` and ``second`` are each example's counts in each corpus ``[P, N, K]``; ``score`` is ``Metric.score``.
     """
-    columns = differences.reshape(len(differences), -1)
-    observed, scale = columns.sum(axis=0), np.abs(columns).sum(axis=0)
-    extreme, count = np.zeros(columns.shape[1]), 0
-    for signs in _sign_chunks(len(columns), flips, seed):
-        # Rounding breaks no tie.
-        extreme += (np.abs(signs @ columns) >= np.abs(observed) - 1e-9 * scale).sum(axis=0)
-        count += len(signs)
-    p = np.where(np.isnan(observed), np.nan, extreme / count)
-    return p.reshape(differences.shape[1:])
+
+    score: Callable[..., Floats]
+    first: Floats
+    second: Floats
+
+    def swapped(self, ways: Floats) -> Floats:
+        """Return the first's value less the second's ``[n]``, examples having changed places where ``ways`` ``[n, P]`` is 1."""
+        poems, corpora, _ = self.first.shape
+        first, second = (side.transpose(2, 1, 0) for side in (self.first, self.second))
+        apart, totals = (second - first).reshape(-1, poems), (first.sum(axis=2), second.sum(axis=2))
+        rows, found = max(1, _CHUNK // corpora), []
+        for begin in range(0, len(ways), rows):
+            # Counts stand first, so that each is contiguous: scoring is four times as fast.
+            moved = (apart @ ways[begin : begin + rows].T).reshape(len(first), corpora, -1)
+            sides = (totals[0][..., None] + moved, totals[1][..., None] - moved)
+            of_first, of_second = (self.score(np.moveaxis(counts, 0, -1)).mean(axis=0) for counts in sides)
+            found.append(of_first - of_second)
+        return np.concatenate(found)
 
 
-def holm(p: Floats) -> Floats:
-    """Return p-values ``[m]`` adjusted for their number (Holm, *Scandinavian Journal of Statistics* 6, 1979).
+#: What is tested: each example's difference ``[P]`` of two means, or ``Corpora``.
+Column = Floats | Corpora
 
-    NaN is left out of it. They may depend on each other in any way.
+
+@dataclass(frozen=True)
+class Tested:
+    """A family's two-sided p-values ``[m]``, alone and adjusted, and 95 % intervals of the differences of means."""
+
+    p: Floats
+    adjusted: Floats
+    low: Floats  #: NaN for corpora, and where fewer than six examples leave any difference possible
+    high: Floats
+
+
+def family_tests(columns: Sequence[Column], seed: int) -> Tested:
+    """Test m comparisons on the same P examples against no difference, with the same swaps.
+
+    Examples change places between
+    the two sides (of means: a difference changes its sign), corpora are scored anew (Riezler & Maxwell, *ACL
+    Workshop on Evaluation Measures* 2005). p is the share of ways that give a statistic at least as far from 0,
+    what was observed being one of them, so that the test is exact (Phipson & Smyth, *SAGMB* 9, 2010).
+
+    Adjusted by the step-down maximum of the statistics, each scaled by its root mean square over the ways
+    (Westfall & Young, *Resampling-Based Multiple Testing*, 1993): of differences of means, the order of Student's t.
+
+    The interval of a difference of means is what the test does not reject, so that the two agree. The statistic
+    of a way is at least as extreme for a true difference below the mean of the examples that it swaps, or of the
+    others (Hartigan, "Using subsample values as typical values", JASA 64, 1969).
+
+    NaN gives NaN, and is left out of the family.
     """
-    adjusted = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
+    if not columns:
+        return Tested(*np.empty((4, 0)))
+    poems = len(columns[0].first if isinstance(columns[0], Corpora) else columns[0])
+    corpora = sum(c.first.shape[1] for c in columns if isinstance(c, Corpora))
+    ways = swaps(poems, max(FEWEST, min(MOST, _CORPORA // (2 * max(corpora, 1)))), seed)
+    statistic = np.empty((len(columns), len(ways)), np.float32)
+    means = {place: column for place, column in enumerate(columns) if not isinstance(column, Corpora)}
+    for place, column in enumerate(columns):
+        if isinstance(column, Corpora):
+            statistic[place] = column.swapped(ways)
+    differences = np.stack(list(means.values())) if means else np.empty((0, poems))
+    statistic[list(means)] = differences.sum(axis=1, keepdims=True) - 2 * (differences @ ways.T)
+    ends, count = np.full((2, len(columns)), np.nan), ways.sum(axis=1, dtype=np.float32)
+    for place in means:
+        ends[:, place] = _inverted(statistic[place], count, poems)
+    p, adjusted = _step_down(statistic)
+    kept = p > ERROR  # rounding puts no end on the other side of 0 than p does
+    low, high = (
+        np.where(kept, bound(end, 0), end) for bound, end in zip((np.minimum, np.maximum), ends, strict=True)
+    )
+    return Tested(p, adjusted, low, high)
 
 
-def flips_for(family: int, level: float = ERROR) -> int:
-    """Return how many flips ``family`` comparisons need that Holm's rule adjusts.
+def swaps(poems: int, most: int, seed: int) -> Floats:
+    """Return ways to swap examples ``[n, P]``, 1 where one is; the first is what was observed.
 
-    With 20 × family / level flips the smallest p, 1/flips, adjusts to level/20, and the Monte Carlo error of
-    a p that just passes is 1/√20, 22 %. At least 20,000, which makes 15 poems exact. At most 200,000, for
-    time: beyond 500 comparisons that error grows, and beyond 10,000 nothing could be shown.
+    A way and its opposite give the same two-sided result. So where all are tried the last example is never
+    swapped, and 2^(P − 1) ways are all.
     """
-    return min(max(FEWEST_FLIPS, math.ceil(20 * family / level)), MOST_FLIPS)
+    if poems - 1 < 62 and 2 ** (poems - 1) <= EXACT:
+        return (np.arange(2 ** (poems - 1))[:, None] >> np.arange(poems) & 1).astype(np.float64)
+    ways = np.random.default_rng([seed, poems, 2]).integers(0, 2, (most, poems), dtype=np.int8)
+    ways[0] = 0
+    return ways.astype(np.float64)
+
+
+def _step_down(statistic: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """p-values ``[m]`` of statistics ``[m, n]``, whose first column was observed, and the same adjusted."""
+    scale = np.sqrt(np.einsum("mn,mn->m", statistic, statistic, dtype=np.float64) / statistic.shape[1])
+    size = np.abs(statistic) / np.where(scale > 0, scale, 1).astype(np.float32)[:, None]
+    observed = size[:, 0] - _TIE
+    missing = np.isnan(observed)
+    p = np.where(missing, np.nan, (size >= observed[:, None]).mean(axis=1))
+    up = [place for place in np.argsort(observed, kind="stable") if not missing[place]]
+    adjusted, largest = np.full(len(p), np.nan), np.zeros(statistic.shape[1], np.float32)
+    for place in up:
+        np.maximum(largest, size[place], out=largest)
+        adjusted[place] = (largest >= observed[place]).mean()
+    down = up[::-1]
+    adjusted[down] = np.maximum.accumulate(adjusted[down])
+    return p, adjusted
+
+
+def _inverted(
+    statistic: NDArray[np.float32], swapped: NDArray[np.float32], poems: int
+) -> tuple[float, float]:
+    """The least and the greatest difference that are not rejected by ways ``[n]`` that swap so many examples."""
+    rank = math.floor(ERROR * len(statistic))
+    if rank < 1:
+        return np.nan, np.nan
+    trivial = (swapped == 0) | (swapped == poems)  # as extreme whatever the difference is
+    own = (statistic[0] - statistic) / np.where(trivial, np.inf, 2 * swapped)
+    others = (statistic[0] + statistic) / np.where(trivial, np.inf, 2 * (poems - swapped))
+    lower = np.where(trivial, -np.inf, np.minimum(own, others))[1:]
+    upper = np.where(trivial, np.inf, np.maximum(own, others))[1:]
+    last = len(upper) - rank
+    return float(np.partition(lower, rank - 1)[rank - 1]), float(np.partition(upper, last)[last])
 
 
 def poems_needed(sd: float, effect: float, level: float = ERROR, power: float = 0.8, family: int = 1) -> int:
     """Return how many poems show a mean difference of ``effect`` with probability ``power``.
 
     ``sd`` is the standard deviation of the differences between poems, in the unit of ``effect``, both above
-    0; ``family`` how many comparisons share ``level`` (the first step of Holm's rule). The normal formula,
+    0; ``family`` how many comparisons share ``level`` (the first step of Bonferroni's rule). The normal formula,
     its quantiles replaced by t's and solved by iteration; never fewer than allow p to reach level / family by
     flipping signs.
     """
@@ -81,22 +173,3 @@ def poems_needed(sd: float, effect: float, level: float = ERROR, power: float = 
     while needed(poems - 1) > poems:
         poems += 1
     return poems
-
-
-def _sign_chunks(poems: int, flips: int, seed: int) -> Iterator[Floats]:
-    """Rows of signs, 1 or −1, some at a time; the first is all 1: what was observed.
-
-    A row and its negative give the same two-sided result. So where all are tried the last poem is
-    never flipped, and 2^(poems − 1) rows are all.
-    """
-    if exact := poems - 1 < 62 and 2 ** (poems - 1) <= flips:
-        flips = 2 ** (poems - 1)
-    generator = np.random.default_rng([seed, poems, 2])
-    for begin in range(0, flips, _CHUNK):
-        rows = min(_CHUNK, flips - begin)
-        if exact:
-            flipped = np.arange(begin, begin + rows)[:, None] >> np.arange(poems) & 1
-        else:
-            flipped = generator.integers(0, 2, (rows, poems), dtype=np.int8)
-            flipped[: begin == 0] = 0
-        yield (1 - 2 * flipped).astype(np.float64)

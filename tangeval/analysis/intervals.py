@@ -1,12 +1,14 @@
-"""Intervals: BCa and means of the bootstrap over examples, Hall's t, Wilson's score.
+"""Intervals: Hall's t, Wilson's score, the jackknife of a corpus's score, and MOVER of two of these.
 
 In: arrays with one axis of examples, P long. Out: the ends of intervals. Samples nest in examples, so
-that examples alone are resampled (cluster bootstrap: Davison & Hinkley, *Bootstrap Methods and their
-Application*, 1997, section 3.8). docs/statistics.md says what is used where, and how each was chosen by
-simulation. Knows nothing of metrics or files.
+that examples alone are resampled and left out (Davison & Hinkley, *Bootstrap Methods and their Application*,
+1997, section 3.8). docs/statistics.md says what is used where, and how each was chosen by
+simulation. Each can be stretched: that many times as far from the value, in the unit of its own quantile.
+Knows nothing of metrics or files.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from scipy import special
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
 LEVEL = 0.95
+#: Examples that must carry a corpus's score for it to have an interval.
+CARRYING = 3
 
 
 def resample_weights(poems: int, seed: int, resamples: int = RESAMPLES) -> Floats:
@@ -26,36 +30,43 @@ def resample_weights(poems: int, seed: int, resamples: int = RESAMPLES) -> Float
     return generator.multinomial(poems, np.full(poems, 1 / poems), size=resamples).astype(np.float64)
 
 
-def bca_interval(
-    value: Floats, resampled: Floats, jackknife: Floats, level: float = LEVEL
-) -> tuple[Floats, Floats]:
-    """Return the BCa interval: percentiles, corrected for bias and for skewness.
+def corpus_interval(value: float, without: Floats, rare: Floats, stretch: float = 1.0) -> tuple[float, float]:
+    """Return the interval of a corpus's score above 0; NaN where fewer than ``CARRYING`` examples carry it.
 
-    ``value`` is ``[...]``, ``resampled`` ``[B, ...]``, ``jackknife`` ``[P, ...]`` the value without each poem
-    in turn. Where the resamples are all equal, both ends are ``value``. Efron, "Better bootstrap confidence
-    intervals", JASA 82, 1987; of resamples that equal the value one half lies below it, as in
-    scipy.stats.bootstrap.
+    ``without`` ``[P]`` is the score without each example in turn, ``rare`` ``[P]`` how many of the rarest events
+    that it is made of each has. Jackknife of the logarithm (Tukey 1958; Miller, *Biometrika* 61, 1974), with t for
+    the normal: as many degrees of freedom as examples carry the score (Kish, *Survey Sampling*, 1965), less one.
     """
-    value = np.asarray(value, dtype=np.float64)
-    count = len(resampled)
-    below = ((resampled < value).mean(axis=0) + (resampled <= value).mean(axis=0)) / 2
-    bias = special.ndtri(np.clip(below, 0.5 / count, 1 - 0.5 / count))
-    influence = jackknife.mean(axis=0) - jackknife
-    # Skewness has no unit, and values near 0 (BLEU of a text that is hardly any) have no cubes.
-    largest = np.abs(influence).max(axis=0)
-    influence = influence / np.where(largest > 0, largest, 1)
-    spread = (influence**2).sum(axis=0)
-    acceleration = (influence**3).sum(axis=0) / (6 * np.where(spread > 0, spread, 1) ** 1.5)
-    ordered = np.sort(resampled, axis=0)
-    ends = []
-    for normal in special.ndtri([(1 - level) / 2, (1 + level) / 2]):
-        shifted = bias + normal
-        share = special.ndtr(bias + shifted / (1 - acceleration * shifted))
-        ends.append(np.where(ordered[0] == ordered[-1], value, _quantile(ordered, share)))
-    return ends[0], ends[1]
+    freedom = carrying(rare) - 1
+    if np.isnan(freedom) or not (without > 0).all():
+        return np.nan, np.nan
+    logs = np.log(without)
+    error = math.sqrt((len(logs) - 1) * logs.var())
+    far = math.exp(stretch * float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * error)
+    return value / far, value * far
 
 
-def mean_interval(by_poem: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
+def corpus_difference_interval(by_poem: Floats, rare: Sequence[Floats]) -> tuple[float, float]:
+    """Return the interval of one corpus's score less another's, of the same poems; NaN where one has none itself.
+
+    ``by_poem`` ``[P]`` are the differences of their pseudo-values, ``rare`` as ``corpus_interval`` takes it.
+    Student's t, with the degrees of freedom of the one that fewer examples carry.
+    """
+    t = special.stdtrit(np.min([carrying(each) for each in rare]) - 1, (1 + LEVEL) / 2)
+    difference, far = by_poem.mean(), t * by_poem.std() / math.sqrt(max(len(by_poem) - 1, 1))
+    return float(difference - far), float(difference + far)
+
+
+def carrying(rare: Floats) -> float:
+    """Return how many examples carry a value: Kish's effective number of those that have its rare events ``[P]``.
+
+    NaN where there are fewer than ``CARRYING``: what others could have brought cannot be seen in so few.
+    """
+    found = float(rare.sum() ** 2 / max((rare**2).sum(), 1))
+    return found if found >= CARRYING else math.nan
+
+
+def mean_interval(by_poem: Floats, stretch: float = 1.0) -> tuple[Floats, Floats]:
     """Return an interval of the mean of ``by_poem`` ``[P, ...]`` over its poems, of any range.
 
     Student's t with its skewness transformed away: Hall, "On the removal of skewness by transformation", JRSS
@@ -70,11 +81,13 @@ def mean_interval(by_poem: Floats, level: float = LEVEL) -> tuple[Floats, Floats
     second = (centred**2).mean(axis=0)
     error = np.sqrt(second / (poems - 1))
     skew = (centred**3).mean(axis=0) / np.where(second > 0, second, 1) ** 1.5 / math.sqrt(poems)
-    t = special.stdtrit(poems - 1, (1 + level) / 2)
+    t = stretch * special.stdtrit(poems - 1, (1 + LEVEL) / 2)
     return mean - error * _unskewed(t, skew), mean - error * _unskewed(-t, skew)
 
 
-def rate_interval(by_poem: Floats, samples: int, level: float = LEVEL) -> tuple[Floats, Floats]:
+def rate_interval(
+    by_poem: Floats, samples: int, stretch: float = 1.0, carried: float = math.inf
+) -> tuple[Floats, Floats]:
     """Return an interval of a share's mean over poems, which does not collapse at 0 and 1.
 
     ``by_poem`` ``[P, ...]``, between 0 and 1, is each poem's mean over its ``samples``. Wilson's score
@@ -82,7 +95,8 @@ def rate_interval(by_poem: Floats, samples: int, level: float = LEVEL) -> tuple[
     Graubard, *Survey Methodology* 24, 1998). That number is an estimate: t takes the place of the normal,
     with Satterthwaite's degrees of freedom (*Biometrics Bulletin* 2, 1946) from the fourth moment between
     poems, P − 1 at most, or just that for one sample, where the mean says the variance. Where all poems are
-    equal, each counts as one independent output. NaN gives NaN.
+    equal, each counts as one independent output. Where few poems carry the mean, ``carried`` says how many: the
+    degrees of freedom are one less at most. NaN gives NaN.
     """
     poems = len(by_poem)
     mean = by_poem.mean(axis=0)
@@ -96,7 +110,7 @@ def rate_interval(by_poem: Floats, samples: int, level: float = LEVEL) -> tuple[
         uneven = (squares**2).sum(axis=0) / np.where(varied, total, 1) ** 2 - 1 / poems
         few = varied & (uneven > 2 / freedom)
         freedom = np.where(few, 2 / np.where(few, uneven, 1), freedom)
-    t = special.stdtrit(freedom, (1 + level) / 2)
+    t = stretch * special.stdtrit(np.minimum(freedom, carried - 1), (1 + LEVEL) / 2)
     shrink = 1 + t**2 / outputs
     centre = (mean + t**2 / (2 * outputs)) / shrink
     half = t * np.sqrt(np.maximum(binomial, 0) / outputs + t**2 / (4 * outputs**2)) / shrink
@@ -104,12 +118,24 @@ def rate_interval(by_poem: Floats, samples: int, level: float = LEVEL) -> tuple[
     return np.minimum(np.maximum(centre - half, 0), mean), np.maximum(np.minimum(centre + half, 1), mean)
 
 
-def _quantile(ordered: Floats, share: Floats) -> Floats:
-    """The quantile at ``share`` ``[...]`` of each column of ``ordered`` ``[B, ...]``, linearly interpolated."""
-    places = np.linspace(0, 1, len(ordered))
-    columns = ordered.reshape(len(ordered), -1).T
-    found = [np.interp(at, places, column) for at, column in zip(share.flat, columns, strict=True)]
-    return np.reshape(found, share.shape)
+def rate_difference_interval(
+    first: Floats, second: Floats, ends: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """Return an interval of one share less another, of the same poems ``[P]``, from the shares' own ``ends``.
+
+    MOVER: the distances to the own ends, joined as standard errors are, with the correlation between poems (Zou &
+    Donner, *Statistics in Medicine* 27, 2008). It lies within −1 and 1, and is never flat.
+    """
+    value, other = first.mean(), second.mean()
+    deviations = first - value, second - other
+    spread = math.sqrt((deviations[0] @ deviations[0]) * (deviations[1] @ deviations[1]))
+    alike = float(deviations[0] @ deviations[1]) / spread if spread > 1e-12 else 0.0
+    (low, high), (other_low, other_high) = ends
+    below, above = (
+        math.sqrt(max(a * a + b * b - 2 * alike * a * b, 0))
+        for a, b in ((value - low, other_high - other), (high - value, other - other_low))
+    )
+    return max(value - other - below, -1.0), min(value - other + above, 1.0)
 
 
 def _unskewed(t: float, skew: Floats) -> Floats:

@@ -7,16 +7,17 @@ In: a results folder with scores, and the study's ``select``. Out: ``best/`` wit
 import operator
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Measured, Part, groups
-from tangeval.analysis.hypothesis_tests import ERROR, flips_for, holm, sign_flip_p
-from tangeval.analysis.intervals import LEVEL, Floats
-from tangeval.analysis.selection_bias import Bools, cross_fitted, folds, joint_level
+from tangeval.analysis.differences import Pair, differences
+from tangeval.analysis.intervals import Floats, resample_weights
+from tangeval.analysis.selection_bias import Bools, Ints, cross_fitted, folds, joint_stretch
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, KNOBS, knobs_of
 from tangeval.core.study import Selection, Study
@@ -93,10 +94,10 @@ def select(study: Study, run: RunFolder) -> dict[str, Any]:
     check_metrics(rule, run.metrics)
     selection: dict[str, Any] = {"rule": rule.model_dump(mode="json"), "checkpoint": {}, "runners_up": {}}
     name = _choose_checkpoint(study, rule, run, selection)
-    (group,) = groups(run.scores(name, rule.split), run.likelihood(), run.metrics, study.seed)
+    (group,) = groups(run.scores(name, rule.split), run.likelihood(), run.metrics)
     place = _choose_setting(study, rule, group.measured, selection)
     if place is not None and "test" in study.splits:
-        (tested,) = groups(run.scores(name, "test"), run.likelihood(), run.metrics, study.seed)
+        (tested,) = groups(run.scores(name, "test"), run.likelihood(), run.metrics)
         selection["test"] = shown(tested.measured, place)
     shutil.rmtree(run.best, ignore_errors=True)  # what an earlier choice left there
     if place is not None:
@@ -112,7 +113,7 @@ def _choose_checkpoint(study: Study, rule: Selection, run: RunFolder, selection:
     # All that is kept of a checkpoint is what it is chosen by.
     measured = {
         group.checkpoint: _candidate(group, rule.checkpoint)
-        for group in groups(run.scores(split=rule.split), run.likelihood(), run.metrics, study.seed)
+        for group in groups(run.scores(split=rule.split), run.likelihood(), run.metrics)
         if group.checkpoint not in (RANDOM, REFERENCE)
     }
     candidates = [measured[name] for name in records if name not in refused]
@@ -133,7 +134,7 @@ def _choose_checkpoint(study: Study, rule: Selection, run: RunFolder, selection:
 def _choose_setting(study: Study, rule: Selection, own: Measured, selection: dict[str, Any]) -> int | None:
     """Add to ``selection`` the best setting that meets what is required, and return its place; None if none does."""
     settings = [Candidate(knobs_at(own, place), Part(own, [place])) for place in _places(own)]
-    lacking = shortfalls(own.value, rule)
+    lacking = shortfalls(own.value, rule).tolist()
     allowed = [setting for setting, short in zip(settings, lacking, strict=True) if short == 0]
     if not allowed:
         nearest = sorted(zip(lacking, _places(own), strict=True))[:3]
@@ -167,10 +168,9 @@ def _places(measured: Measured) -> list[int]:
 
 def _candidate(group: Group, metric: str) -> Candidate:
     """A checkpoint over all of its settings, with what was measured by one metric."""
-    measured, tables = group.measured, ("value", "by_poem", "resampled")
-    only: Any = {t: {m: v for m, v in getattr(measured, t).items() if m == metric} for t in tables}
+    measured = group.measured.only(metric)
     labels = {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
-    return Candidate(labels, Part(replace(measured, **only), _places(measured)))
+    return Candidate(labels, Part(measured, _places(measured)))
 
 
 def knobs_at(measured: Measured, place: int) -> dict[str, Any]:
@@ -192,69 +192,85 @@ def ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, lis
 
 
 def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[dict[str, Any]]:
-    """Return all others beside the best: the paired difference, and whether it is significant.
+    """Return all others beside the best: the paired difference, and whether it is real.
 
-    ``p`` is a sign-flip permutation's over examples, ``p_holm`` corrected for the number of others.
+    ``p`` is of a randomisation test over examples, ``p_adjusted`` for all others together.
     """
-    if not others:
-        return []
-    differences = [best.part.by_poem(metric) - other.part.by_poem(metric) for other in others]
-    p = sign_flip_p(np.stack(differences, axis=1), flips_for(len(others)), seed=0)
-    rows = []
-    for other, own, corrected in zip(others, p, holm(p), strict=True):
-        low, high = best.part.difference_interval(other.part, metric)
-        value = other.part.value(metric)
-        rows.append(
-            {
-                **other.labels, metric: value, "difference": best.part.value(metric) - value,
-                "difference_low": low, "difference_high": high, "p": float(own), "p_holm": float(corrected),
-                "distinguishable": bool(corrected < ERROR),
-            }
-        )  # fmt: skip
-    return rows
+    found = differences([Pair(best.part, other.part, metric) for other in others])
+    return [
+        {
+            **other.labels, metric: other.part.value(metric), "difference": each.value,
+            "difference_low": _number(each.low), "difference_high": _number(each.high), "p": each.p,
+            "p_adjusted": each.p_adjusted, "distinguishable": each.real,
+        }
+        for other, each in zip(others, found, strict=True)
+    ]  # fmt: skip
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it: nothing for NaN."""
+    return None if np.isnan(value) else value
 
 
 def _corrected(
     winner: Candidate, candidates: Sequence[Candidate], metric: str, seed: int, rule: Selection | None = None
 ) -> dict[str, float | None]:
-    """The winner's value by cross-fitting, and its joint interval, widened where it does not hold the value.
+    """The winner's value by cross-fitting, and its interval, which holds after selection.
 
     With a ``rule``, the candidates are settings of one checkpoint, and the examples that pick meet what is
     required.
     """
-    by_poem = np.stack([candidate.part.by_poem(metric) for candidate in candidates])
+    parts = [candidate.part for candidate in candidates]
+    measured = parts[0].measured
 
-    def allowed(rest: Bools) -> Bools:
-        assert rule
-        by_poem = winner.part.measured.by_poem
-        values = {m: by_poem[m][rest].mean(axis=0) for m, _, _ in rule.setting.requirements()}
-        met: Bools = np.array(shortfalls(values, rule, len(candidates))) == 0
+    def on(weights: Floats) -> Floats:
+        if rule:
+            return measured.on(metric, weights)
+        return np.stack([part.on(metric, weights) for part in parts], axis=1)
+
+    def allowed(rule: Selection, weights: Floats) -> Bools:
+        names = {metric, *rule.setting.require}
+        met: Bools = shortfalls({name: measured.on(name, weights) for name in names}, rule) == 0
         return met
 
-    better = winner.part.measured.metrics[metric].better
-    fitted = cross_fitted(by_poem, folds(by_poem.shape[1], seed), better, allowed if rule else None)
-    joint = joint_level(by_poem, seed)
+    better = measured.metrics[metric].better
+    fold = folds(measured.poems, seed)
+    fitted = cross_fitted(
+        on, partial(_put_together, parts, metric), fold, better, partial(allowed, rule) if rule else None
+    )
+    stretch = joint_stretch(
+        on(resample_weights(measured.poems, seed)), on(np.ones((1, measured.poems)))[0], better
+    )
     # Noise helped the winner: the end on the worse side is that of all candidates at once.
-    levels = (joint, LEVEL) if better == "high" else (LEVEL, joint)
-    low, high = (winner.part.interval(metric, level)[end] for end, level in enumerate(levels))
-    if np.isnan(fitted.value):
-        return {"value": None, "low": low, "high": high}
-    # Corpus BLEU near 0 is skewed, and the examples' parts of it are not: the value may lie outside.
+    stretches = (stretch, 1) if better == "high" else (1, stretch)
+    low, high = (winner.part.interval(metric, each)[end] for end, each in enumerate(stretches))
+    if np.isnan(fitted.value) or np.isnan(low):
+        return {"value": _number(fitted.value), "low": _number(low), "high": _number(high)}
     return {"value": fitted.value, "low": min(low, fitted.value), "high": max(high, fitted.value)}
 
 
-def shortfalls(values: Mapping[str, Floats], rule: Selection, settings: int | None = None) -> list[float]:
-    """Return how far each setting is from meeting every requirement: 0 if it meets them all.
+def _put_together(parts: Sequence[Part], metric: str, picked: Ints) -> float:
+    """The value of all examples together, each measured with its own candidate; −1 leaves one out."""
+    known = picked >= 0
+    if metric not in parts[0].measured.corpora:
+        values = np.stack([part.by_poem(metric) for part in parts])
+        return float(values[picked[known], np.flatnonzero(known)].mean())
+    sums = sum(parts[place].counts(metric)[picked == place].sum(axis=0) for place in np.unique(picked[known]))
+    return float(parts[0].measured.metrics[metric].score(sums).mean())
 
-    ``values`` has each required metric's value of each setting ``[C]``.
+
+def shortfalls(values: Mapping[str, Floats], rule: Selection) -> Floats:
+    """Return how far each setting is from meeting every requirement ``[..., C]``: 0 if it meets them all.
+
+    ``values`` has the value ``[..., C]`` of each setting by the metric that ranks and by those required.
     """
-    short = np.zeros(settings or len(values[rule.setting.by]))
+    short = np.zeros(values[rule.setting.by].shape)
     for metric, comparison, bound in rule.setting.requirements():
         value = values[metric]
         met = _COMPARE[comparison](value, bound)
         # An equal value that fails a strict comparison is near, but does not meet it.
         short += np.where(met, 0.0, np.maximum(np.abs(value - bound), 1e-12))
-    return [float(s) for s in short]
+    return short
 
 
 def shown(measured: Measured, place: int) -> dict[str, Any]:
@@ -264,7 +280,7 @@ def shown(measured: Measured, place: int) -> dict[str, Any]:
     for metric in measured.metrics:
         value = part.value(metric)
         if not np.isnan(value):  # self_bleu of one sample, say
-            low, high = part.interval(metric)
+            low, high = map(_number, part.interval(metric))
             content[metric] = {"value": value, "low": low, "high": high}
     return content
 

@@ -1,7 +1,7 @@
 """The winner's curse: the value and the interval of what was picked as the best of many.
 
-In: each candidate's part of its value on each of P examples. Out: the winner's value by cross-fitting, and
-the level of an interval that holds after selection. Knows nothing of metrics or files.
+In: what candidates are worth on any of the examples. Out: the winner's value by cross-fitting, and how much
+wider an interval must be that holds after selection. Knows nothing of metrics or files.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from tangeval.analysis.intervals import LEVEL, Floats, resample_weights
+from tangeval.analysis.intervals import LEVEL, Floats
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -24,14 +24,11 @@ FOLDS, REPEATS = 8, 10
 class CrossFitted:
     """A winner's value, corrected for its having been picked.
 
-    ``value`` is the mean of ``by_poem`` ``[P]``: each poem's value for the setting picked without it,
-    averaged over repeats. ``picked`` ``[R, P]`` is that setting's place. Where no setting was allowed, −1,
-    and NaN if in no repeat; the mean is of the others. One poem sways the picks of the rest, so ``by_poem``
-    gives no interval.
+    ``picked`` ``[R, P]`` is the place of the candidate that each poem is measured with, picked without it; −1
+    where none was allowed. ``value`` is the mean over repeats; NaN if nothing was allowed in any.
     """
 
     value: float
-    by_poem: Floats
     picked: Ints
 
 
@@ -47,56 +44,51 @@ def folds(poems: int, seed: int, most: int = FOLDS, repeats: int = REPEATS) -> I
 
 
 def cross_fitted(
-    by_poem: Floats,
+    on: Callable[[Floats], Floats],
+    put_together: Callable[[Ints], float],
     fold: Ints,
     better: Literal["high", "low"] = "high",
-    allowed: Callable[[Bools], Bools] | None = None,
+    allowed: Callable[[Floats], Bools] | None = None,
 ) -> CrossFitted:
-    """Return the value of the best of C settings, measured on poems that did not pick it.
+    """Return the value of the best of C candidates, measured on poems that did not pick it.
 
-    ``by_poem`` is ``[C, P]``, without NaN, ``fold`` ``[R, P]`` from ``folds``. Each fold is measured with the
-    setting that is best on the other folds (Stone, "Cross-validatory choice", JRSS B 36, 1974); of equals,
-    the first. ``allowed`` says which settings ``[C]`` may be picked, given the poems that may be looked at.
+    Each fold of ``fold`` ``[R, P]`` (from ``folds``) is measured with the candidate that is best on the other folds
+    (Stone, "Cross-validatory choice", JRSS B 36, 1974); of equals, the first. ``on`` gives the candidates' values
+    ``[n, C]``, without NaN, on the poems whose weight in ``[n, P]`` is 1, not 0; ``allowed`` which may be picked there.
+    ``put_together`` is given a candidate for each poem, −1 for none, and returns the value of all poems together,
+    each of its own candidate: a mean, or the score of one corpus.
     """
-    sign = 1 if better == "high" else -1
-
-    def pick(rest: Bools) -> int:
-        means = sign * (by_poem @ rest.astype(np.float64)) / rest.sum()
-        if allowed is not None:
-            means = np.where(allowed(rest), means, -np.inf)
-        most = means.max()
-        # The product may round equal settings differently.
-        return -1 if most == -np.inf else int((means >= most - 1e-12 * abs(most)).argmax())
-
+    folds_of = [(repeat, number) for repeat, row in enumerate(fold) for number in np.unique(row)]
+    rest = np.stack([fold[repeat] != number for repeat, number in folds_of]).astype(np.float64)
+    looked_at = rest.any(axis=1)
+    values = np.full((len(rest), 1), -np.inf)
+    if looked_at.any():
+        own = on(rest[looked_at]) * (1 if better == "high" else -1)
+        own = own if allowed is None else np.where(allowed(rest[looked_at]), own, -np.inf)
+        values = np.full((len(rest), own.shape[1]), -np.inf)
+        values[looked_at] = own
+    most = values.max(axis=1, keepdims=True)
+    # A product may round equal candidates differently.
+    first = (values >= most - 1e-12 * np.where(np.isfinite(most), np.abs(most), 0)).argmax(axis=1)
     picked = np.full(fold.shape, -1)
-    for row, repeat in zip(picked, fold, strict=True):
-        for number in np.unique(repeat):
-            rest = repeat != number
-            if rest.any():
-                row[~rest] = pick(rest)
-    known = picked >= 0
-    values = np.where(known, by_poem[picked, np.arange(by_poem.shape[1])], 0)
-    times = known.sum(axis=0)
-    by_poem_fitted = np.where(times > 0, values.sum(axis=0) / np.maximum(times, 1), np.nan)
-    value = float(by_poem_fitted[times > 0].mean()) if times.any() else math.nan
-    return CrossFitted(value, by_poem_fitted, picked)
+    for (repeat, number), place, top in zip(folds_of, first, most[:, 0], strict=True):
+        picked[repeat, fold[repeat] == number] = place if top > -np.inf else -1
+    found = [put_together(row) for row in picked if (row >= 0).any()]
+    return CrossFitted(float(np.mean(found)) if found else math.nan, picked)
 
 
-def joint_level(by_poem: Floats, seed: int, level: float = LEVEL) -> float:
-    """Return the level at which each of C settings' intervals makes all of them hold at once.
+def joint_stretch(resampled: Floats, value: Floats, better: Literal["high", "low"] = "high") -> float:
+    """Return how many times as far as its own each of C candidates' worse ends must lie for all to hold at once.
 
-    ``by_poem`` is ``[C, P]``. All then hold their truth with probability ``level``, and so does that of the
-    one that was picked, however it was (Berk et al., "Valid post-selection inference", *Annals of Statistics*
-    41, 2013). The largest of the settings' standardised deviations in a bootstrap, as a level of the normal.
-    The winner's end on the worse side needs this level; noise having helped it, ``level`` is enough for the
-    other.
+    All then hold their truth with probability (1 + ``LEVEL``) / 2, and so does that of the one that was picked, however
+    it was (Berk et al., "Valid post-selection inference", *Annals of Statistics* 41, 2013). The largest of the standardised
+    deviations of ``resampled`` ``[B, C]`` from ``value`` ``[C]`` towards the better side, where noise lifts a winner, by
+    the normal's quantile. Its other end needs no more than its own.
     """
-    poems = by_poem.shape[1]
-    resampled = resample_weights(poems, seed) @ by_poem.T / poems
     spread = resampled.std(axis=0)
     varied = spread > 1e-12
     if not varied.any():
-        return level
-    deviations = np.abs(resampled - by_poem.mean(axis=1))[:, varied] / spread[varied]
-    joint = 2 * special.ndtr(np.quantile(deviations.max(axis=1), level)) - 1
-    return max(float(joint), level)
+        return 1.0
+    lifted = (resampled - value if better == "high" else value - resampled)[:, varied] / spread[varied]
+    level = (1 + LEVEL) / 2
+    return max(float(np.quantile(lifted.max(axis=1), level) / special.ndtri(level)), 1.0)

@@ -166,5 +166,5 @@ class _Rounds:
         generations = scoring.read_generations(own.study, self.folder)
         run = RunFolder(self.folder)
         write_parquet(run.scores_file, scoring.score_texts(generations, own.task, own.dataset))
-        (group,) = groups(run.scores(), run.likelihood(), own.task.metrics, own.study.seed)
+        (group,) = groups(run.scores(), run.likelihood(), own.task.metrics)
         return group.measured

@@ -36,7 +36,7 @@ class Summary:
     curve: pd.DataFrame
 
 
-def summarize(run: RunFolder, seed: int) -> Summary:
+def summarize(run: RunFolder) -> Summary:
     """Summarise a folder's scores, write the four CSV files and return them.
 
     Raises:
@@ -44,7 +44,7 @@ def summarize(run: RunFolder, seed: int) -> Summary:
     """
     settings, effects, checkpoints = [], [], []
     likelihood = run.likelihood()
-    for group in groups(run.scores(), likelihood, run.metrics, seed):
+    for group in groups(run.scores(), likelihood, run.metrics):
         measured = group.measured
         every = np.arange(len(measured.knobs))
         settings += [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]

@@ -14,6 +14,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from tangeval.analysis.hypothesis_tests import ERROR
 from tangeval.api import Data, Results, Scored
 from tangeval.cli.base import console
 from tangeval.core.knobs import AXES
@@ -23,7 +24,7 @@ from tangeval.generation import Pending
 from tangeval.judge.asking import Judge
 from tangeval.judge.grading import Graded
 from tangeval.models.checkpoints import Skipped
-from tangeval.reporting.tables import rich_table
+from tangeval.reporting.tables import NO_INTERVAL, WHY_NONE, rich_table
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.explained import Explained
 
@@ -41,6 +42,8 @@ def interval(row: Mapping[Any, Any], name: str, digits: int = 2) -> str:
 
 
 def estimate(found: Mapping[str, float], digits: int = 2) -> str:
+    if pd.isna(found["low"]):
+        return f"{found['value']:.{digits}f} [{NO_INTERVAL}]"
     value, low, high = (f"{found[key]:.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
@@ -188,17 +191,20 @@ def show_comparison(frame: pd.DataFrame, title: str) -> None:
     rows = []
     for row in frame.to_dict("records"):
         sides = (f"{row[side]}  {row[f'value_{side}']:.3f}" for side in ("a", "b"))
-        real = f"{row['p_holm']:.4f}{'*' if row['p_holm'] < 0.05 else ' '}"
-        between = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        real = f"{row['p_adjusted']:.4f}{'*' if row['p_adjusted'] <= ERROR else ' '}"
+        ends = NO_INTERVAL if pd.isna(row["low"]) else f"{row['low']:+.3f}, {row['high']:+.3f}"
+        between = f"{row['difference']:+.3f} [{ends}]"
         known = needed and pd.notna(row["poems_needed"])
         size = [f"{row['poems_needed']:,.0f} for {row['effect']:g}" if known else ""] * len(needed)
         rows.append((row["metric"], *sides, between, f"{row['p']:.4f}", real, *size))
-    columns = ("metric", "a", "b", "a − b, 95 % interval", "p", "p (Holm)", *needed)
+    columns = ("metric", "a", "b", "a − b, 95 % interval", "p", "p (adjusted)", *needed)
     show_table(title, columns, rows, right=3 + len(needed))
+    if frame["low"].isna().any():
+        say(WHY_NONE)
     noise = "shared" if frame["shared_noise"].all() else "not shared by all of them, which makes it larger"
     say(
-        f"{len(rows)} comparison{'s' * (len(rows) > 1)}, corrected together (Holm); *: real at the 5 % level. "
-        f"p by flipping signs of poems. Noise is {noise}."
+        f"{len(rows)} comparison{'s' * (len(rows) > 1)}, tested together (max-T); *: real at the 5 % level. "
+        f"p by swapping poems between the two. Noise is {noise}."
     )
 
 

@@ -5,6 +5,7 @@ In: nothing. Out: ``Metric``, whose ``name`` is a column of scores and of every 
 texts are normalised before they are compared.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +53,10 @@ class Metric:
 
     ``compute`` takes an ``Output`` (level ``text``), the normalised texts of all samples (``samples``), or an
     ``Output`` and returns counts named ``counts`` (``corpus``), which ``score`` turns into the corpus's
-    value: a function of arrays ``[..., len(counts)]`` of summed counts, giving ``[...]``.
+    value: a function of arrays ``[..., len(counts)]`` of summed counts, giving ``[...]``, ``most`` at most.
+
+    Where few examples carry a value, it has no interval. Of a corpus ``rarest`` is the count of the rarest events that
+    it is made of; a mean of values from 0 to ``most`` is carried by those from ``rare_from`` on, where that is set.
     """
 
     name: str
@@ -64,6 +68,9 @@ class Metric:
     flaw: Mapping[str, str] | None = None
     compute: Callable[..., Any] = _undefined
     counts: tuple[str, ...] = ()
+    rarest: str = ""
+    rare_from: float = 0
+    most: float = math.inf
     score: Callable[..., Any] = _undefined
 
     @property

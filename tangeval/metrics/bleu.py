@@ -52,14 +52,17 @@ def corpus_bleu(
     order without a match counts as a match of 1/2, 1/4, … of an n-gram; a corpus without a match, or with no
     n-gram of some order, scores 0.
     """
-    missing = (matched == 0) & (totals > 0)
-    smoothed = np.where(missing, 0.5 ** np.cumsum(missing, axis=-1), matched)
+    product, smoothed = np.ones(hypothesis_length.shape), np.ones(hypothesis_length.shape)
+    hopeless = matched.sum(axis=-1) == 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(totals > 0, smoothed / totals, 0.0)
+        for n in range(ORDERS):  # many small corpora: a loop over orders is faster than an axis of four
+            found, total = matched[..., n], totals[..., n]
+            missing = (found == 0) & (total > 0)
+            smoothed = np.where(missing, smoothed / 2, smoothed)
+            product *= np.where(missing, smoothed, found) / total
+            hopeless |= total == 0
         brevity = np.exp(np.minimum(1 - reference_length / hypothesis_length, 0.0))
-        score = 100 * brevity * np.exp(np.log(precision).mean(axis=-1))
-    hopeless = (matched.sum(axis=-1) == 0) | (totals == 0).any(axis=-1) | (hypothesis_length == 0)
-    return np.where(hopeless, 0.0, score)
+    return np.where(hopeless, 0.0, 100 * brevity * np.sqrt(np.sqrt(product)))
 
 
 def metric(
@@ -80,8 +83,9 @@ def metric(
 
     counts = (*(f"{name}_match_{n}" for n in range(1, ORDERS + 1)), *TOTALS, REFERENCE_LENGTH)
     return Metric(
-        name, label, "high", "corpus", headline=headline, compute=compute, counts=counts, score=score
-    )
+        name, label, "high", "corpus", headline=headline, compute=compute, counts=counts, score=score,
+        rarest=counts[ORDERS - 1], most=100.0,
+    )  # fmt: skip
 
 
 def score(counts: Floats) -> Floats:

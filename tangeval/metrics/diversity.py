@@ -80,5 +80,7 @@ def _metric(name: str, en: str, zh: str, **kind: Any) -> Metric:
 
 DISTINCT_1 = _metric("distinct_1", "distinct characters over samples", "相異單字", better="high", share=True)
 DISTINCT_2 = _metric("distinct_2", "distinct pairs over samples", "相異雙字", better="high", share=True)
-SELF_BLEU = _metric("self_bleu", "BLEU against the other samples", "樣本間 BLEU", better="low", headline=True)
+#: From 10 on, an example's samples share more than characters.
+_SELF: dict[str, Any] = {"better": "low", "headline": True, "rare_from": 10, "most": 100.0}
+SELF_BLEU = _metric("self_bleu", "BLEU against the other samples", "樣本間 BLEU", **_SELF)
 UNIQUE = _metric("unique", "samples that differ", "相異的樣本", better="high", share=True)

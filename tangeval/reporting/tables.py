@@ -24,7 +24,9 @@ from tangeval.results.files import write_text
 BEST = 10  # settings in ``best_settings``
 _CONSOLE_WIDTH, _CONSOLE_METRICS = 120, 4
 _DECIMALS = {"reference_nll": 3}
-_NOTE = "A value and its 95 % interval over examples."
+#: What stands in the place of an interval that is not there, and why.
+NO_INTERVAL, WHY_NONE = "–", "[–]: so few examples carry the value that no interval can be believed."
+_NOTE = f"A value and its 95 % interval over examples. {WHY_NONE}"
 
 
 class Section(NamedTuple):
@@ -155,7 +157,7 @@ def _readable(
     def measured(row: dict[Any, Any], name: str) -> str:
         form = f".{_DECIMALS.get(name, 2)}f"
         value, low, high = (text(row.get(name + end), form) for end in ("", "_low", "_high"))
-        return f"{value} [{low}, {high}]" if value and low and high and intervals else value
+        return f"{value} [{f'{low}, {high}' if low else NO_INTERVAL}]" if value and intervals else value
 
     rows = []
     for row in frame.to_dict("records"):

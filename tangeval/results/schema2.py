@@ -16,7 +16,7 @@ SCHEMA = 2
 #: The random baseline.
 FLOOR = "floor"
 _NAMES = {"metre": "line_length", "luck": "noise", "luck_shared": "noise_shared", "waves": "batches"}
-_KEYS = _NAMES | {"cell": "setting", "cells": "settings", "context": "cache_key"}
+_KEYS = _NAMES | {"cell": "setting", "cells": "settings", "context": "cache_key", "p_holm": "p_adjusted"}
 _VALUES = _NAMES | {FLOOR: RANDOM, "luck × setting": "noise × setting"}
 _AXES = ("temperature", "top_k", "top_p", "max_length")
 #: BLEU's counts that were made of the hypothesis's length, and by how many n-grams an order has fewer.

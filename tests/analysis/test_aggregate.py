@@ -31,7 +31,7 @@ def scores() -> pd.DataFrame:
 
 
 def measured(scores: pd.DataFrame, likelihood: pd.DataFrame = NO_LIKELIHOOD):
-    (group,) = groups(scores, likelihood, TANG.metrics, 1)
+    (group,) = groups(scores, likelihood, TANG.metrics)
     return group.measured
 
 
@@ -64,7 +64,7 @@ def test_parts_of_other_settings_or_samples_are_refused(scores):
     one, other = (scores[scores["example_id"] == e.id] for e in EXAMPLES)
     for bad in (other[other["temperature"] < 0.5], other[other["sample"] == 0]):
         with pytest.raises(TangevalError, match="examples differ in their settings or samples"):
-            list(groups([one, bad], NO_LIKELIHOOD, TANG.metrics, 1))
+            list(groups([one, bad], NO_LIKELIHOOD, TANG.metrics))
 
 
 def test_a_likelihood_that_is_missing_or_double_is_refused(scores):

@@ -1,12 +1,15 @@
-"""Paired tests against scipy's, against enumeration, and against what they promise."""
+"""Randomisation tests against scipy's, sacrebleu's and closed testing, and against what they promise."""
 
 from itertools import product
 
 import numpy as np
 import pytest
+from sacrebleu.metrics import BLEU
+from sacrebleu.significance import PairedTest
 from scipy import stats as scipy_stats
 
-from tangeval.analysis.hypothesis_tests import flips_for, holm, poems_needed, sign_flip_p
+from tangeval.analysis.hypothesis_tests import ERROR, Corpora, family_tests, poems_needed, swaps
+from tangeval.metrics import bleu
 
 
 @pytest.fixture
@@ -14,70 +17,127 @@ def generator():
     return np.random.default_rng(7)
 
 
-def test_sign_flips_of_few_poems_are_scipys_exact_test(generator):
+def p_of(differences, seed=0):
+    return family_tests(list(np.atleast_2d(differences.T)), seed).p
+
+
+def test_swaps_of_few_poems_are_scipys_exact_test(generator):
     differences = generator.normal(0.5, size=(9, 3))
     theirs = scipy_stats.permutation_test(
         (differences, np.zeros_like(differences)), lambda x, y, axis: (x - y).mean(axis), n_resamples=np.inf,
         permutation_type="samples", vectorized=True, axis=0,
     )  # fmt: skip
-    assert np.allclose(sign_flip_p(differences, 1000, 0), theirs.pvalue)
+    assert np.allclose(p_of(differences), theirs.pvalue)
 
 
-def test_random_sign_flips_approach_the_exact_test(generator):
-    differences = generator.normal(0.4, size=(17, 5))
-    exact, drawn = sign_flip_p(differences, 2**16, 0), sign_flip_p(differences, 2**16 - 1, 0)
-    assert np.allclose(exact, drawn, atol=4 * np.sqrt(0.25 / 2**16))
-    assert not np.array_equal(exact, drawn)
+def test_random_swaps_approach_the_exact_test(generator):
+    differences = generator.normal(0.4, size=(16, 5))
+    signs = 1 - 2 * (np.arange(2**15)[:, None] >> np.arange(16) & 1)
+    exact = (np.abs(signs @ differences) >= np.abs(differences.sum(axis=0)) - 1e-9).mean(axis=0)
+    assert np.allclose(exact, p_of(differences), atol=4 * np.sqrt(0.25 / 10_000))
 
 
 def test_a_large_difference_has_the_smallest_p_there_is():
-    assert sign_flip_p(np.ones((200, 1)), 5000, 0) == 1 / 5000
-    assert sign_flip_p(np.ones((15, 1)), 20_000, 0) == 2 / 2**15
+    assert p_of(np.ones((200, 1))) == 1 / 10_000
+    assert p_of(np.ones((15, 1))) == 2 / 2**15
 
 
-def test_no_difference_has_p_1():
-    assert sign_flip_p(np.zeros((30, 2)), 500, 0).tolist() == [1, 1]
+def test_no_difference_has_p_1_and_an_interval_that_is_0():
+    found = family_tests([np.zeros(30), np.zeros(30)], 0)
+    assert found.p.tolist() == found.adjusted.tolist() == [1, 1]
+    assert found.low.tolist() == found.high.tolist() == [0, 0]
 
 
 def test_ties_count_although_sums_are_rounded():
     differences = np.array([0.1, 0.2, 0.3, -0.3, -0.2, 0.1])[:, None]
-    whole = np.rint(differences * 10)
-    assert sign_flip_p(differences, 100, 0) == sign_flip_p(whole, 100, 0)
+    assert p_of(differences) == p_of(np.rint(differences * 10))
 
 
-def test_flips_are_keyed_by_the_seed(generator):
-    differences = generator.normal(0.2, size=(60, 1))
-    assert sign_flip_p(differences, 3000, 1) == sign_flip_p(differences, 3000, 1)
-    assert sign_flip_p(differences, 3000, 1) != sign_flip_p(differences, 3000, 2)
+def test_swaps_are_keyed_by_the_seed():
+    assert np.array_equal(swaps(60, 300, 1), swaps(60, 300, 1))
+    assert not np.array_equal(swaps(60, 300, 1), swaps(60, 300, 2))
+    assert not swaps(60, 300, 1)[0].any()  # what was observed
 
 
-def test_columns_are_tested_as_if_alone(generator):
-    differences = generator.normal(0.1, size=(60, 2, 3))
-    together = sign_flip_p(differences, 3000, 9)
-    assert together.shape == (2, 3)
-    assert together[1, 2] == sign_flip_p(differences[:, 1, 2], 3000, 9)
+def test_bleus_p_is_sacrebleus_paired_randomisation(generator):
+    """Texts in which few 4-grams match: where the parts of BLEU by poem are no guide to it."""
+    words = list("山水風月花鳥人天")
+    references = ["".join(generator.choice(words, 20)) for _ in range(12)]
+    one, other = (["".join(generator.choice(words, 20)) for _ in range(12)] for _ in range(2))
+    one[3] = references[3][:8] + one[3][8:]
+    counts = [
+        np.array(
+            [[(*bleu.matches(t, r)[:4], 20, 19, 18, 17, 20)] for t, r in zip(ts, references, strict=True)],
+            float,
+        )
+        for ts in (one, other)
+    ]
+    ours = family_tests([Corpora(bleu.score, *counts)], 0).p[0]
+    named = [("one", one), ("other", other)]
+    _, theirs = PairedTest(
+        named, {"BLEU": BLEU(tokenize="char")}, references=[references], test_type="ar", n_samples=4000
+    )()
+    assert 0.01 < ours < 0.9
+    assert ours == pytest.approx(theirs["BLEU"][1].p_value, abs=0.04)
 
 
-def test_holm_is_the_worked_example_and_leaves_out_what_is_missing():
-    p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
-    assert np.allclose(holm(p), [0.03, 0.06, np.nan, 0.06, 0.02], equal_nan=True)
-    assert holm(np.array([0.6, 0.9])).tolist() == [1, 1]
-    assert holm(np.array([])).tolist() == []
+def test_corpora_of_a_metric_that_is_a_mean_are_tested_as_means(generator):
+    first, second = generator.random((2, 30, 4))
+    counted = [np.stack([side, np.ones_like(side)], axis=-1) for side in (first, second)]
+    corpora = Corpora(lambda counts: counts[..., 0] / counts[..., 1], *counted)
+    found = family_tests([corpora, (first - second).mean(axis=1)], 0)
+    assert found.p[0] == found.p[1]
 
 
-def test_holm_rejects_what_a_closed_test_rejects(generator):
-    """Holm is the closed test with Bonferroni for each intersection (Marcus et al. 1976)."""
-    p = generator.random(5) ** 3
-    subsets = [s for s in product((False, True), repeat=5) if any(s)]
-    closed = [max(min(1, p[list(s)].min() * sum(s)) for s in subsets if s[place]) for place in range(5)]
-    assert np.allclose(holm(p), closed)
+def test_adjusted_p_are_those_of_a_closed_test(generator):
+    """Of every subset of hypotheses, the largest scaled statistic is tested (Marcus, Peritz & Gabriel 1976)."""
+    differences = generator.normal([0.9, 0.6, 0.1, 0.7], size=(9, 4)) * [1, 10, 1, 0.1]
+    sums = np.abs((1 - 2 * swaps(9, 1, 0)) @ differences) / np.sqrt((differences**2).sum(axis=0))
+    subsets = [np.flatnonzero(s) for s in product((False, True), repeat=4) if any(s)]
+    p_of_subset = [(sums[:, s].max(axis=1) >= sums[0, s].max() - 1e-9).mean() for s in subsets]
+    closed = [max(p for s, p in zip(subsets, p_of_subset, strict=True) if place in s) for place in range(4)]
+    assert np.allclose(family_tests(list(differences.T), 0).adjusted, closed)
 
 
-def test_flips_leave_room_below_the_level():
-    assert flips_for(1) == flips_for(50) == 20_000
-    assert flips_for(100) == 40_000
-    assert flips_for(100_000) == 200_000
-    assert flips_for(1) >= 2**14  # 15 poems are exact
+def test_a_family_of_nulls_is_rejected_seldom_and_beats_bonferroni(generator):
+    rejected = []
+    for run in range(300):
+        shared = generator.normal(size=(40, 1))
+        found = family_tests(list((generator.normal(size=(40, 8)) + 2 * shared).T), run)
+        rejected.append([found.adjusted.min() <= ERROR, 8 * found.p.min() <= ERROR])
+    family, bonferroni = np.mean(rejected, axis=0)
+    assert bonferroni <= family <= 0.09
+
+
+@pytest.mark.parametrize("poems", [6, 9, 15, 16, 60])
+def test_p_and_interval_never_disagree(generator, poems):
+    """Lattices of shares, skewed values, and what is just at the level."""
+    values = [*generator.normal(0.5, size=(40, poems)), *generator.integers(-1, 3, (40, poems)) / 2]
+    found = family_tests([*values, *(generator.lognormal(size=(40, poems)) - 1)], 1)
+    outside = (found.low > 0) | (found.high < 0)
+    assert np.array_equal(outside, found.p <= ERROR)
+    assert 5 < outside.sum() < 115
+
+
+def test_the_interval_is_what_the_test_does_not_reject(generator):
+    differences = generator.gamma(1, size=9)
+    found = family_tests([differences], 0)
+    for end, inside in ((found.low[0], 1e-6), (found.high[0], -1e-6)):
+        assert p_of(differences - end - inside) > ERROR
+        assert p_of(differences - end + inside) <= ERROR
+
+
+def test_five_poems_leave_any_difference_possible():
+    found = family_tests([np.arange(1.0, 6)], 0)
+    assert found.p[0] == 1 / 16
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_what_was_not_measured_has_no_p_and_is_no_part_of_the_family(generator):
+    known = generator.normal(1, size=9)
+    found = family_tests([known, np.full(9, np.nan)], 0)
+    assert np.isnan([found.p[1], found.adjusted[1]]).all()
+    assert found.adjusted[0] == found.p[0]
 
 
 @pytest.mark.parametrize("effect", [0.2, 0.5, 1.0, 2.0])
@@ -99,7 +159,3 @@ def test_poems_needed_suffice_for_the_smallest_p():
         assert 2 / 2**poems <= 0.05 / family < 2 / 2 ** (poems - 1)
     with pytest.raises(ValueError, match="positive"):
         poems_needed(1.0, 0.0)
-
-
-def test_what_was_not_measured_has_no_p():
-    assert np.isnan(sign_flip_p(np.full((9, 2), np.nan), 99, 0)).all()

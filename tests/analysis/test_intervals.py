@@ -1,12 +1,17 @@
 """Intervals against scipy's, and against what they promise."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from tangeval.analysis.intervals import LEVEL, bca_interval, mean_interval, rate_interval, resample_weights
+from tangeval.analysis.intervals import (
+    LEVEL,
+    corpus_difference_interval,
+    corpus_interval,
+    mean_interval,
+    rate_difference_interval,
+    rate_interval,
+)
 
 
 @pytest.fixture
@@ -14,83 +19,105 @@ def generator():
     return np.random.default_rng(7)
 
 
-def skewed(generator, poems=40, columns=6):
-    return generator.gamma(0.7, size=(poems, columns)) + np.arange(columns)
+def counted(generator, matched: float, poems: int = 60, runs: int = 1):
+    """A ratio of sums and what it is without each poem, and each poem's matches: ``[P, runs]``."""
+    length = generator.choice([20.0, 28.0, 60.0], (poems, runs))
+    found = generator.poisson(length * generator.gamma(2, 0.5, (poems, runs)) * matched).astype(float)
+    value = found.sum(axis=0) / length.sum(axis=0)
+    return value, (found.sum(axis=0) - found) / (length.sum(axis=0) - length), found
 
 
-def resampled_means(by_poem, resamples=4000):
-    poems = len(by_poem)
-    resampled = resample_weights(poems, 3, resamples) @ by_poem / poems
-    return resampled, (1 - np.eye(poems)) @ by_poem / (poems - 1)
+def test_corpus_interval_is_the_delta_methods_on_the_log(generator):
+    """A ratio of sums has a textbook standard error, which the jackknife comes near."""
+    value, without, found = (each[..., 0] for each in counted(generator, 0.3, poems=400))
+    low, high = corpus_interval(float(value), without, found)
+    carrying = found.sum() ** 2 / (found**2).sum()
+    assert low * high == pytest.approx(value**2)
+    error = np.log(high / value) / scipy_stats.t.ppf(0.975, carrying - 1)
+    again = np.std([np.log(counted(generator, 0.3, poems=400)[0][0]) for _ in range(400)])
+    assert error == pytest.approx(again, rel=0.15)
 
 
-def test_bca_of_the_same_resamples_equals_scipys(generator):
-    by_poem = skewed(generator, columns=1)[:, 0]
-    resampled, jackknife = resampled_means(by_poem)
-    given = scipy_stats.bootstrap(
-        (by_poem,), np.mean, n_resamples=0, bootstrap_result=_Given(resampled), method="BCa"
-    )
-    ours = bca_interval(by_poem.mean(), resampled, jackknife)
-    assert ours == pytest.approx(tuple(given.confidence_interval), rel=1e-9)
+@pytest.mark.parametrize("matched", [0.005, 0.02, 0.3])
+def test_corpus_intervals_that_are_shown_hold_the_truth(generator, matched):
+    """Near the floor, where a handful of poems has a match, as well as above it."""
+    found = [
+        corpus_interval(*each)
+        for each in zip(*(x.T for x in counted(generator, matched, runs=1500)), strict=True)
+    ]
+    low, high = np.array(found)[~np.isnan(found).any(axis=1)].T
+    assert len(low) > 750
+    assert ((low <= matched) & (matched <= high)).mean() > 0.92
 
 
-class _Given:
-    """What scipy.stats.bootstrap takes as an earlier result, to add no resamples to it."""
-
-    def __init__(self, resampled):
-        self.bootstrap_distribution = resampled
-
-
-@pytest.mark.parametrize("statistic", ["mean", "ratio"])
-def test_bca_equals_scipys_within_monte_carlo_error(generator, statistic):
-    pairs = generator.gamma(0.7, size=(40, 2)) + np.array([0.0, 3.0])
-
-    def measure(weights):
-        sums = weights @ pairs
-        return sums[:, 0] / (sums[:, 1] if statistic == "ratio" else weights.sum(axis=1))
-
-    value = measure(np.ones((1, 40)))[0]
-    resampled = measure(resample_weights(40, 5, 100_000))
-    ours = bca_interval(value, resampled, measure(1 - np.eye(40)))
-    theirs = scipy_stats.bootstrap(
-        tuple(pairs.T),
-        lambda x, y, axis: x.mean(axis) / (y.mean(axis) if statistic == "ratio" else 1),
-        paired=True, method="BCa", n_resamples=100_000, rng=1,
-    )  # fmt: skip
-    # BCa's far end wanders by 0.05 standard errors from seed to seed, scipy's own as well.
-    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.15 * theirs.standard_error)
+def test_a_corpus_that_two_poems_carry_has_no_interval():
+    without = np.full(50, 0.1)
+    for rare in (np.eye(50)[0], np.eye(50)[0] + np.eye(50)[1], np.zeros(50), [9.0, 1, 1, 1] + [0.0] * 46):
+        assert np.isnan(corpus_interval(0.1, without, np.array(rare))).all()
+        assert np.isnan(corpus_difference_interval(without, [np.ones(50), np.array(rare)])).all()
+    assert corpus_interval(0.1, without, np.array([1.0, 1, 1] + [0.0] * 47)) == (0.1, 0.1)
 
 
-def test_bca_of_many_columns_is_that_of_each(generator):
-    by_poem = skewed(generator).reshape(40, 2, 3)
-    resampled, jackknife = (m.reshape(-1, 2, 3) for m in resampled_means(by_poem.reshape(40, 6), 500))
-    low, high = bca_interval(by_poem.mean(axis=0), resampled, jackknife)
-    for place in product(range(2), range(3)):
-        alone = bca_interval(by_poem.mean(axis=0)[place], resampled[:, *place], jackknife[:, *place])
-        assert np.allclose((low[place], high[place]), alone, rtol=1e-12)
+def test_the_interval_of_a_difference_of_corpora_is_students(generator):
+    apart, rare = generator.normal(1, size=30), [np.ones(30), np.repeat([1.0, 0.0], [8, 22])]
+    theirs = scipy_stats.t.interval(LEVEL, 7, apart.mean(), scipy_stats.sem(apart))
+    assert corpus_difference_interval(apart, rare) == pytest.approx(theirs)
 
 
-def test_without_variation_bca_and_mean_intervals_are_the_value():
+def test_mean_intervals_without_variation_are_the_value():
     same = np.full((20, 3), 0.5)
-    assert np.array_equal(bca_interval(same[0], *resampled_means(same, 9)), same[:2])
     assert np.array_equal(mean_interval(same), same[:2])
 
 
-@pytest.mark.filterwarnings("error")
-def test_bca_has_no_unit(generator):
-    """Values so small that their cubes are 0 have the interval of large ones."""
-    by_poem = generator.gamma(2, size=30)
-    resampled, jackknife = resampled_means(by_poem, 200)
-    for unit in (1e-150, 1e100):
-        small = bca_interval(by_poem.mean() * unit, resampled * unit, jackknife * unit)
-        assert np.allclose(
-            np.array(small) / unit, bca_interval(by_poem.mean(), resampled, jackknife), rtol=1e-9
-        )
+def test_a_stretched_interval_is_as_many_times_as_far():
+    by_poem = np.random.default_rng(3).normal(size=40)
+    (low, high), (far_low, far_high) = (
+        mean_interval(np.r_[by_poem, -by_poem]),
+        mean_interval(np.r_[by_poem, -by_poem], 1.7),
+    )
+    assert (far_low, far_high) == pytest.approx((1.7 * low, 1.7 * high))
+    assert rate_interval(by_poem > 0, 1, 1.7)[0] < rate_interval(by_poem > 0, 1)[0]
 
 
-def test_bca_stays_finite_where_all_resamples_lie_on_one_side(generator):
-    low, high = bca_interval(np.array(5.0), generator.random(200), generator.random(10))
-    assert 0 <= low <= high <= 1
+def ends_of(*sides, samples: int = 1):
+    return [tuple(float(end) for end in rate_interval(side, samples)) for side in sides]
+
+
+def test_the_interval_of_a_difference_of_shares_is_newcombes(generator):
+    """Method 10 of Newcombe (1998) joins Wilson's ends with the correlation between pairs: his worked example."""
+    # Both 36, the first alone 12, the second alone 2, neither 0 of 50 pairs.
+    first, second = np.repeat([1.0, 1.0, 0.0], [36, 12, 2]), np.repeat([1.0, 0.0, 1.0], [36, 12, 2])
+    ends = [
+        tuple(scipy_stats.binomtest(int(side.sum()), 50).proportion_ci(method="wilson"))
+        for side in (first, second)
+    ]
+    phi = np.corrcoef(first, second)[0, 1]
+    (a, b), (c, d) = ends
+    p, q = first.mean(), second.mean()
+    low = p - q - np.sqrt((p - a) ** 2 - 2 * phi * (p - a) * (d - q) + (d - q) ** 2)
+    high = p - q + np.sqrt((b - p) ** 2 - 2 * phi * (b - p) * (q - c) + (q - c) ** 2)
+    assert rate_difference_interval(first, second, ends) == pytest.approx((low, high))
+    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=0.01)
+
+
+@pytest.mark.parametrize("rates", [(1.0, 1.0), (1.0, 0.0), (0.98, 0.98), (0.9, 0.6)])
+def test_a_difference_of_shares_has_an_interval_inside_its_range_that_is_not_flat(generator, rates):
+    for _ in range(50):
+        first, second = (generator.random((2, 15)) < np.array(rates)[:, None]).astype(float)
+        low, high = rate_difference_interval(first, second, ends_of(first, second))
+        assert -1 <= low <= first.mean() - second.mean() <= high <= 1
+        assert high - low > 0.05
+
+
+@pytest.mark.parametrize("poems", [15, 200])
+def test_intervals_of_differences_of_shares_near_1_cover(generator, poems):
+    held = []
+    for _ in range(600):
+        easy = generator.beta(0.97 * 4, 0.03 * 4, poems)
+        first, second = generator.binomial(2, easy, (2, poems)) / 2
+        low, high = rate_difference_interval(first, second, ends_of(first, second, samples=2))
+        held.append(low <= 0 <= high)
+    assert np.mean(held) > 0.92
 
 
 def test_mean_interval_without_skewness_is_students(generator):

@@ -125,7 +125,7 @@ def test_the_winner_is_worth_what_the_whole_grid_says_it_is(study_file, tmp_path
     resolved = resolve(load_study(study_file))
     generate.decode(resolved, tmp_path / "whole")
     score.score(resolved.study, resolved.dataset, tmp_path / "whole")
-    settings = summarize.summarize(RunFolder(tmp_path / "whole"), resolved.study.seed).settings
+    settings = summarize.summarize(RunFolder(tmp_path / "whole")).settings
     assert (
         select.select(resolved.study, RunFolder(tmp_path / "whole"))["checkpoint"]["checkpoint"]
         == result["checkpoint"]

@@ -64,7 +64,7 @@ def test_texts_are_the_chosen_settings_or_those_asked_for(ours):
 
 def test_differences_are_paired(ours):
     table = tangeval.compare(f"{ours.folder}:base", f"{ours.folder}:checkpoint-20", split="test")
-    assert {"difference", "low", "high", "p_holm"} <= set(table.columns)
+    assert {"difference", "low", "high", "p_adjusted"} <= set(table.columns)
 
 
 def test_files_are_scored_as_the_command_scores_them(tmp_path):

@@ -550,7 +550,7 @@ def test_files_side_by_side_are_compared(sample_poems, tmp_path):
     done = tangeval(tmp_path, "score", "whole.txt", "cut.txt", "--data", "sample", "--json")
     rows = {row["metric"]: row for row in json.loads(done.raw)["comparisons"]}
     assert (rows["form"]["a"], rows["form"]["b"], rows["form"]["difference"]) == ("whole.txt", "cut.txt", 1)
-    assert rows["form"]["p_holm"] < 0.01
+    assert rows["form"]["p_adjusted"] < 0.01
     assert "reference_nll" not in rows
     assert (
         "Differences between the files"

@@ -51,7 +51,7 @@ def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     study = load_study(folder / "study.yaml")
     data = api.load_results(folder).dataset
     scoring.score(study, data, folder)
-    summary = summarize.summarize(RunFolder(folder), study.seed)
+    summary = summarize.summarize(RunFolder(folder))
     shares = variance.write_variance(RunFolder(folder))
     select.select(study, RunFolder(folder))
     frames = {

@@ -141,7 +141,7 @@ def test_markdown_shows_value_and_interval_and_leaves_what_is_missing_empty(tmp_
         if line.startswith(f"| {name}")
     )
     assert "0.42 [0.31, 0.53]" in base
-    assert base[base.index("5.123 [5.000, 5.250]") + 1] == "0.50"
+    assert base[base.index("5.123 [5.000, 5.250]") + 1] == "0.50 [–]"
     assert "" in random[3:-1]
     assert "nan" not in text.lower()
     assert "<na>" not in text.lower()

@@ -71,7 +71,7 @@ def test_what_is_made_of_parts_is_what_is_made_of_the_whole(whole):
             expected.to_parquet(RunFolder(folder).scores_file, index=False, row_group_size=rows)
         else:
             write_parquet(RunFolder(folder).scores_file, expected)
-        summarize.summarize(RunFolder(folder), study.seed)
+        summarize.summarize(RunFolder(folder))
         select.select(study, RunFolder(folder))
         found.append([(folder / name).read_bytes() for name in files])
     assert found[0] == found[1] == found[2]

@@ -52,7 +52,7 @@ def test_its_tables_have_todays_names_and_the_numbers_as_written(folder):
 
 def test_it_is_summarised_again_to_the_same_numbers(folder):
     before = {name: folder.read_table(name) for name in ("summary", "effects", "checkpoints")}
-    summarize.summarize(folder, folder.study.seed)
+    summarize.summarize(folder)
     for name, expected in before.items():
         pd.testing.assert_frame_equal(folder.read_table(name), expected, rtol=1e-6)
 

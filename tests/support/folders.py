@@ -81,7 +81,7 @@ def make_results(
     write_json(folder / "manifest.json", manifest(study.name, list(names), data))
     write_text(folder / "study.yaml", study.to_yaml())
     score.score(study, data, folder)
-    summarize.summarize(run, study.seed)
+    summarize.summarize(run)
     if study.select:
         select.select(study, run)
     return study, data

@@ -38,7 +38,7 @@ def evaluate(file: Path, folder: Path, *overrides: str) -> Any:
     resolved = resolve(load_study(file, overrides))
     generation.decode(resolved, folder)
     scoring.score(resolved.study, resolved.dataset, folder)
-    summarize.summarize(RunFolder(folder), resolved.study.seed)
+    summarize.summarize(RunFolder(folder))
     return resolved
 
 

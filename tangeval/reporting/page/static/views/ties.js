@@ -8,8 +8,8 @@
     id: "ties", tab: "pictures", kind: "picture", panels: "half", needs: ["selection"],
     title: { en: "Ties of the selection", zh: "難分高下者" },
     note: {
-      en: "The best one's value minus each other's, with 95 % intervals; open dots cannot be told from the best (paired permutation test, Holm). The 20 nearest settings are drawn; the table has all.",
-      zh: "最佳者減去其他各者之差與 95 % 區間；空心點無法與最佳者分辨（成對排列檢定，Holm 校正）。圖中為最接近的 20 組設定；表中有全部。",
+      en: "The best one's value minus each other's, with 95 % intervals; open dots cannot be told from the best (paired randomisation test, max-T). The 20 nearest settings are drawn; the table has all.",
+      zh: "最佳者減去其他各者之差與 95 % 區間；空心點無法與最佳者分辨（成對隨機化檢定，max-T 校正）。圖中為最接近的 20 組設定；表中有全部。",
     },
     strings: {
       en: { "ties.checkpoints": "Checkpoints, by {metric}", "ties.of.settings": "Settings, by {metric}" },
@@ -21,8 +21,8 @@
         value: text(each.difference), low: text(each.difference_low), high: text(each.difference_high) });
       const kinds = [{ metric: rule.checkpoint, rows: checkpoints, key: "ties.checkpoints" }, { metric: rule.setting.by, rows: settings.slice(0, MOST), key: "ties.of.settings" }];
       const panel = ({ metric, rows, key }) => ({ title: t(key, { metric: label(metric) }), draw: (box) => dotPanel(box, { rows: rows.map(row), zero: true }) });
-      const said = (each) => [named(each), ...["difference", "difference_low", "difference_high", "p_holm"].map((key) => text(each[key]))];
-      panels(picture, kinds.filter(({ rows }) => rows.length).map(panel), () => [["what", "difference", "low", "high", "p (Holm)"], ...[...checkpoints, ...settings].map(said)]);
+      const said = (each) => [named(each), ...["difference", "difference_low", "difference_high", "p_adjusted"].map((key) => text(each[key]))];
+      panels(picture, kinds.filter(({ rows }) => rows.length).map(panel), () => [["what", "difference", "low", "high", "p (adjusted)"], ...[...checkpoints, ...settings].map(said)]);
     },
   });
 }

@@ -1,0 +1,91 @@
+"""Pairs of things measured on the same examples → how far apart they are, and whether that is real.
+
+In: parts of what was measured. Out: for each pair and metric the difference, its interval and its p-values. All
+that compares goes through here. Knows nothing of files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangeval.analysis import intervals
+from tangeval.analysis.aggregate import Part
+from tangeval.analysis.hypothesis_tests import ERROR, Column, Corpora, family_tests
+from tangeval.analysis.intervals import Floats
+from tangeval.metrics.base import Metric
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value less another, its 95 % interval, and two-sided p-values: alone, and adjusted for the family."""
+
+    value: float
+    low: float  #: NaN where there is no interval to believe
+    high: float
+    p: float
+    p_adjusted: float
+
+    @property
+    def real(self) -> bool:
+        return self.p_adjusted <= ERROR
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two parts to be compared by a metric."""
+
+    first: Part
+    second: Part
+    metric: str
+
+    @property
+    def value(self) -> float:
+        return self.first.value(self.metric) - self.second.value(self.metric)
+
+    @property
+    def by_poem(self) -> Floats:
+        """Each example's difference ``[P]``; what rounding left is none."""
+        return np.round(self.first.by_poem(self.metric) - self.second.by_poem(self.metric), 12)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the difference between examples."""
+        return float(self.by_poem.std(ddof=1))
+
+    @property
+    def _metric(self) -> Metric:
+        return self.first.measured.metrics[self.metric]
+
+    def column(self) -> Column:
+        """Return what is tested: each example's difference ``[P]``, or its counts on both sides."""
+        if self._metric.level != "corpus":
+            return self.by_poem
+        first, second = self.first.counts(self.metric), self.second.counts(self.metric)
+        # Of unequal numbers of corpora, the fewer stand beside the others again and again.
+        corpora = np.arange(max(first.shape[1], second.shape[1]))
+        first, second = (np.take(side, corpora, axis=1, mode="wrap") for side in (first, second))
+        return Corpora(self._metric.score, first, second)
+
+    def interval(self) -> tuple[float, float] | None:
+        """Return the interval of the difference where it is not that of the test: of shares, and of corpora."""
+        sides, name = (self.first, self.second), self.metric
+        if self._metric.share:
+            ends = [side.interval(name) for side in sides]
+            return intervals.rate_difference_interval(sides[0].by_poem(name), sides[1].by_poem(name), ends)
+        if self._metric.level == "corpus":
+            return intervals.corpus_difference_interval(self.by_poem, [side.rare(name) for side in sides])
+        return None
+
+
+def differences(pairs: Sequence[Pair]) -> list[Difference]:
+    """Return each pair's difference; p-values are adjusted for all pairs together.
+
+    The interval is MOVER's of shares, the jackknife's of corpora, else what the test does not reject.
+    """
+    tested = family_tests([pair.column() for pair in pairs], seed=0)
+    found = []
+    for place, pair in enumerate(pairs):
+        low, high = pair.interval() or (float(tested.low[place]), float(tested.high[place]))
+        found.append(Difference(pair.value, low, high, float(tested.p[place]), float(tested.adjusted[place])))
+    return found
