@@ -26,7 +26,7 @@ from tangeval.results.files import no_url
 from tangeval.results.folder import RunFolder
 
 #: What is compared where nobody says, as far as the task has it.
-METRICS = ("reference_nll", "bleu", "form", "rhyme")
+METRICS = ("reference_nll", "bleu", "shared_pairs", "form", "rhyme")
 POWER = 0.8
 #: A smaller difference is no result, and the examples that would show it are beyond counting.
 SMALLEST_EFFECT = 1e-6

@@ -21,7 +21,7 @@ ERROR = 0.05
 #: Ways to swap the examples' values: all of them where there are no more than ``EXACT``, which is up to 15
 #: examples; else ``MOST`` at random, or fewer, for time, where many corpora are scored in each.
 EXACT, MOST, FEWEST = 2**14, 10_000, 2_000
-_CORPORA = 30_000_000  # corpora that are scored in a family, about
+_CORPORA = 10_000_000  # corpora that are scored in a family, about
 _CHUNK = 16_384  # corpora that are scored at once
 _TIE = 1e-6  # of a scaled statistic: rounding breaks no tie
 

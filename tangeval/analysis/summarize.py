@@ -6,7 +6,7 @@ setting), ``effects.csv`` (each value of each knob, averaged over the other knob
 Intervals are over poems.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,24 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Part, groups
+from tangeval.analysis.differences import Pair, differences
 from tangeval.analysis.intervals import mean_interval
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
-from tangeval.metrics.base import Metrics
+from tangeval.core.types import RANDOM, REFERENCE
+from tangeval.metrics.base import Metric, Metrics
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 
 
 def measures(metrics: Metrics) -> list[str]:
-    """Return the columns of metrics: each one's value, and its interval's ends."""
-    return [column for name in metrics for column in (name, f"{name}_low", f"{name}_high")]
+    """Return the columns of metrics: each one's value, its interval's ends, and of ``carried`` ones p against random."""
+    ends = ("", "_low", "_high")
+    return [f"{m.name}{end}" for m in metrics.values() for end in (*ends, *["_p"] * (m in carried(metrics)))]
+
+
+def carried(metrics: Metrics) -> list[Metric]:
+    """Return the metrics that may have no interval, and are tested against the random baseline instead."""
+    return [metric for metric in metrics.values() if metric.rarest and metric.headline]
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,17 @@ def summarize(run: RunFolder) -> Summary:
     """
     settings, effects, checkpoints = [], [], []
     likelihood = run.likelihood()
+    baseline = {g.split: Part(g.measured, [0]) for g in groups(run.scores(RANDOM), likelihood, run.metrics)}
     for group in groups(run.scores(), likelihood, run.metrics):
         measured = group.measured
         every = np.arange(len(measured.knobs))
-        settings += [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
-        checkpoints.append(_row(group, every, {}))
+        own = [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
+        overall = [_row(group, every, {})]
+        if group.checkpoint not in (RANDOM, REFERENCE):
+            for rows, parts in ((own, [[int(c)] for c in every]), (overall, [every.tolist()])):
+                _test(rows, [Part(measured, places) for places in parts], baseline[group.split])
+        settings += own
+        checkpoints += overall
         for knob in (knob for knob in AXES if measured.knobs[knob].nunique() > 1):
             for value, places in measured.knobs.groupby(knob).indices.items():
                 effects.append(_row(group, places, {"knob": knob, "value": value}))
@@ -66,6 +80,18 @@ def summarize(run: RunFolder) -> Summary:
     for name, frame in zip(tables, vars(summary).values(), strict=True):
         write_csv(run.table(name), frame)
     return summary
+
+
+def _test(rows: Sequence[dict[str, Any]], parts: Sequence[Part], baseline: Part) -> None:
+    """Add to the rows the p-values of their parts against the random baseline, adjusted for all of them together.
+
+    As many draws of the baseline as the parts have samples: what changes places must be as many on both sides.
+    """
+    baseline = Part(baseline.measured.first(parts[0].measured.samples), [0])
+    for metric in carried(baseline.measured.metrics):
+        found = differences([Pair(part, baseline, metric.name) for part in parts])
+        for row, each in zip(rows, found, strict=True):
+            row[f"{metric.name}_p"] = each.p_adjusted
 
 
 def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
@@ -91,9 +117,13 @@ def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
 
 
 def overall(measured: Iterable[Group]) -> pd.DataFrame:
-    """Return one row a group, averaged over all of its settings."""
+    """Return one row a group, averaged over all of its settings; each has a family of its own."""
     groups = list(measured)
     rows = [_row(group, np.arange(len(group.measured.knobs)), {}) for group in groups]
+    (baseline,) = [g.measured for g in groups if g.checkpoint == RANDOM]
+    for row, group in zip(rows, groups, strict=True):
+        if group.checkpoint not in (RANDOM, REFERENCE):
+            _test([row], [Part(group.measured, range(len(group.measured.knobs)))], Part(baseline, [0]))
     columns = measures(groups[0].measured.metrics) if groups else []
     return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *columns, "n_tokens"])
 

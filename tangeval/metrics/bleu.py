@@ -104,3 +104,16 @@ def signature(name: str, **options: str) -> str:
 
 
 BLEU = metric("bleu", {"en": "character BLEU", "zh": "單字 BLEU"}, headline=True)
+
+
+def _pairs(output: Output) -> float:
+    return float(matches(output.compared, output.reference)[1])
+
+
+#: What BLEU is made of, as a mean over examples: it has an interval where BLEU has none.
+SHARED_PAIRS = Metric(
+    "shared_pairs",
+    {"en": "pairs of characters as in the reference", "zh": "與原作相同的雙字"},
+    "high",
+    compute=_pairs,
+)

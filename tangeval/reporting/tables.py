@@ -25,7 +25,11 @@ BEST = 10  # settings in ``best_settings``
 _CONSOLE_WIDTH, _CONSOLE_METRICS = 120, 4
 _DECIMALS = {"reference_nll": 3}
 #: What stands in the place of an interval that is not there, and why.
-NO_INTERVAL, WHY_NONE = "–", "[–]: so few examples carry the value that no interval can be believed."
+NO_INTERVAL = "–"
+WHY_NONE = (
+    "[–]: so few examples carry the value that no interval can be believed; p is of a randomisation test against the "
+    "random baseline."
+)
 _NOTE = f"A value and its 95 % interval over examples. {WHY_NONE}"
 
 
@@ -157,7 +161,10 @@ def _readable(
     def measured(row: dict[Any, Any], name: str) -> str:
         form = f".{_DECIMALS.get(name, 2)}f"
         value, low, high = (text(row.get(name + end), form) for end in ("", "_low", "_high"))
-        return f"{value} [{f'{low}, {high}' if low else NO_INTERVAL}]" if value and intervals else value
+        if not (value and intervals):
+            return value
+        p = text(row.get(f"{name}_p"), ".2g")
+        return f"{value} [{f'{low}, {high}' if low else NO_INTERVAL + f'; p {p}' * bool(p)}]"
 
     rows = []
     for row in frame.to_dict("records"):

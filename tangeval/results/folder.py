@@ -21,7 +21,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study, load_study
 from tangeval.core.types import RANDOM
 from tangeval.core.untrusted import parsed, read_bytes
-from tangeval.metrics.base import Metrics
+from tangeval.metrics.base import Metric, Metrics
 from tangeval.results import files, schema2
 
 #: The schema that is written; that of ``schema2`` can be read.
@@ -181,8 +181,17 @@ class RunFolder:
 
     @property
     def metrics(self) -> Metrics:
-        """The metrics of its task."""
-        return tasks.load(self.study.task).metrics
+        """The metrics of its task, without those that its scores have not: an earlier version may have made them."""
+        metrics = tasks.load(self.study.task).metrics
+        if not self.scores_file.is_file():
+            return metrics
+        there, old = set(files.column_names(self.scores_file)), self._old_scores
+
+        def known(metric: Metric) -> bool:
+            names = metric.counts or (metric.name,)
+            return metric.level == "reference" or there.issuperset(schema2.columns(names) if old else names)
+
+        return {name: metric for name, metric in metrics.items() if known(metric)}
 
     @property
     def manifest(self) -> dict[str, Any]:

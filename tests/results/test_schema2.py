@@ -1,6 +1,7 @@
 """A folder of schema 2 is read in today's words by summarize, select, compare and the page."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,11 +51,16 @@ def test_its_tables_have_todays_names_and_the_numbers_as_written(folder):
     assert {"random", "reference"} < set(folder.read_table("summary")["checkpoint"])
 
 
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the intervals of corpus metrics, which that version had where there is none to believe."""
+    return frame.drop(columns=[c for c in frame if re.fullmatch(r"(self_)?bleu(_strict)?_(low|high)", c)])
+
+
 def test_it_is_summarised_again_to_the_same_numbers(folder):
-    before = {name: folder.read_table(name) for name in ("summary", "effects", "checkpoints")}
+    before = {name: comparable(folder.read_table(name)) for name in ("summary", "effects", "checkpoints")}
     summarize.summarize(folder)
     for name, expected in before.items():
-        pd.testing.assert_frame_equal(folder.read_table(name), expected, rtol=1e-6)
+        pd.testing.assert_frame_equal(folder.read_table(name)[list(expected)], expected, rtol=1e-6)
 
 
 def test_the_same_is_chosen_again(folder):
@@ -62,9 +68,12 @@ def test_the_same_is_chosen_again(folder):
     select.select(folder.study, folder)
     after = read_json(folder.selection_file)
     assert after["setting"] == before["setting"]
+    for found in (before, after):
+        found["checkpoint"]["corrected"].pop("high")  # noise helps on one side alone
     assert after["checkpoint"].pop("corrected") == pytest.approx(before["checkpoint"].pop("corrected"))
     assert after["checkpoint"] == before["checkpoint"]
-    assert after["validation"]["bleu"] == pytest.approx(before["validation"]["bleu"])
+    assert after["validation"]["chrf"] == pytest.approx(before["validation"]["chrf"])
+    assert after["validation"]["bleu"]["value"] == pytest.approx(before["validation"]["bleu"]["value"])
 
 
 def test_it_is_scored_summarised_and_shown_again(folder, monkeypatch):
@@ -73,9 +82,8 @@ def test_it_is_scored_summarised_and_shown_again(folder, monkeypatch):
     before = folder.read_table("checkpoints").set_index(["checkpoint", "split"])
     api.summarize(folder.path)
     after = folder.read_table("checkpoints").set_index(["checkpoint", "split"])
-    pd.testing.assert_frame_equal(
-        after.loc[["base", "checkpoint-24"]], before.loc[["base", "checkpoint-24"]], rtol=1e-6
-    )
+    before, names = comparable(before), ["base", "checkpoint-24"]
+    pd.testing.assert_frame_equal(after.loc[names, list(before)], before.loc[names], rtol=1e-6)
     assert len(folder.read_table("variance")) > 20
     page, _ = api.report(folder.path)
     assert page.is_file()

@@ -154,7 +154,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
     settings = [{name: f"{value:.9g}" for name, value in each.items()} for each in grid]
     return {
         "carries": [], "study": study.name, "yaml": study.to_yaml(), "selection": selection, "settings": settings,
-        "knobs": _knobs(settings), "metrics": list(corpus.task.metrics.values()), "run": _run(manifest),
+        "knobs": _knobs(settings), "metrics": list(run.metrics.values()), "run": _run(manifest),
         "checkpoints": [
             schema.Checkpoint(
                 base=record["name"] == BASE, **{key: record.get(key) for key in ("name", "kind", "fingerprint", "seen")}

@@ -40,7 +40,7 @@ class Corpus:
 
     @property
     def flaws(self) -> list[Metric]:
-        return [metric for metric in self.task.metrics.values() if metric.flaw]
+        return [metric for metric in self.run.metrics.values() if metric.flaw]
 
     @cached_property
     def examples(self) -> list[Example]:

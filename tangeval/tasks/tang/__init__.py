@@ -18,7 +18,7 @@ BLEU_STRICT = bleu.metric(
 )
 #: In the order of the tables.
 METRICS = (
-    bleu.BLEU, BLEU_STRICT, chrf.CHRF, likelihood.REFERENCE_NLL,
+    bleu.BLEU, BLEU_STRICT, bleu.SHARED_PAIRS, chrf.CHRF, likelihood.REFERENCE_NLL,
     form.FORM, form.LINE_LENGTH, form.CLAUSE_COUNT, form.PUNCTUATION, form.HAN_ONLY, form.COMPLETE, form.NO_ECHO,
     form.NO_REPEAT, form.LENGTH_MATCH,
     prosody.RHYME, prosody.RHYME_LEVEL, prosody.TONE_OPPOSITION, prosody.PROSODY_KNOWN,

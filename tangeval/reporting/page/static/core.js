@@ -111,7 +111,7 @@ const core = (() => {
   }
 
   /** A table's rows, each a function from a column's name to the file's string; none where the table is not here. */
-  const records = (name) => (tables[name]?.rows ?? []).map((row) => (column) => row[tables[name].at[column]]);
+  const records = (name) => (tables[name]?.rows ?? []).map((row) => (column) => row[tables[name].at[column]] ?? "");
   /** A value of the summary, low and high, as the file has them: "" where nothing was measured. A baseline has no setting. */
   function triple(split, checkpoint, setting, metric) {
     const get = ROWS.get(keyOf(split, checkpoint, facts.baselines.includes(checkpoint) ? {} : setting));
@@ -128,7 +128,7 @@ const core = (() => {
   }
   const number = (text) => (text === "" ? el("span", { class: "none" }, "–") : el("data", { value: text, title: text }, reader.digits ? text : short(text)));
   const interval = (low, high) => (low === "" || high === "" ? null : el("span", { class: "interval" }, "[", number(low), ", ", number(high), "]"));
-  const measured = ([middle, low, high]) => el("span", {}, number(middle), " ", interval(low, high));
+  const measured = ([middle, low, high]) => el("span", {}, number(middle), " ", interval(low, high) ?? (middle && el("span", { class: "interval", title: t("no.interval") }, "[–]")));
 
   /** Fill a table: `head` names the columns; a row is what names it, then its cells; `of` gives a row's attributes. */
   function fillTable(table, head, rows, of = () => ({})) {
