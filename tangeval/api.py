@@ -34,8 +34,9 @@ from tangeval.engines.base import OnProgress, needs_logits
 from tangeval.explain import subject as subjects
 from tangeval.generation import Pending
 from tangeval.judge.asking import Judge
+from tangeval.judge.coherence import LocalJudge, measure
 from tangeval.judge.grading import Graded, Wanted, grade
-from tangeval.models.checkpoints import Skipped, discover, trained_on
+from tangeval.models.checkpoints import Skipped, discover, identity, resolve_base, trained_on
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results import explained, remote
@@ -46,7 +47,7 @@ from tangeval.results.remote import break_lock as unlock
 from tangeval.tasks.tang.data import fetch
 
 __all__ = [
-    "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "compare", "data",
+    "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "coherence", "compare", "data",
     "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "report", "run", "score_files",
     "select", "summarize", "unlock",
 ]  # fmt: skip
@@ -181,11 +182,9 @@ def halving(
 
 
 def compare(
-    *items: str,
-    metrics: Sequence[str] = (),
-    split: str = "validation",
+    *items: str, metrics: Sequence[str] = (), split: str = "validation",
     effects: Mapping[str, float] | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return the paired differences of ``FOLDER[:CHECKPOINT[:KNOBS]]`` items, a row for each pair and metric.
 
     With ``effects`` (metric → size) the table says how many examples would show a difference of that size.
@@ -210,14 +209,23 @@ def judge(
         return grade(run, data, judge, wanted, limit=limit, parallel=parallel, on_answer=on_answer)
 
 
+def coherence(
+    place: str | Path, wanted: Wanted, *, by: str = "tang-mini", watch: Watch = Watch()
+) -> pd.DataFrame:
+    """Return by how much outputs follow their own input better than others, by the base model ``by``, a row an output."""
+    quieten()
+    results, base = load_results(place), resolve_base(by)
+    with needs("coherence"):
+        from tangeval.engines.likelihood import scorer
+    with exclusive_lock(results.folder), watch.counting(f"asking {by}") as on_done:
+        local = LocalJudge(by, identity(base), scorer(base))
+        return measure(results.run, results.dataset, wanted, local, on_done)
+
+
 def explain(
-    study: AnyStudy,
-    *overrides: str,
-    asked: subjects.Asked,
-    step: int | None = None,
-    options: Options = Options(),
-    watch: Watch = Watch(),
-) -> tuple[subjects.Subject, explained.Explained, Path]:
+    study: AnyStudy, *overrides: str, asked: subjects.Asked, step: int | None = None,
+    options: Options = Options(), watch: Watch = Watch(),
+) -> tuple[subjects.Subject, explained.Explained, Path]:  # fmt: skip
     """Run one checkpoint on one example; return what was asked for, what ``explain.json`` says, and its folder.
 
     ``step`` is the token to begin with, from 1 (default: the first character); ``options.out`` the folder

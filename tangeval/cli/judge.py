@@ -1,4 +1,4 @@
-"""``judge``: a language model grades outputs."""
+"""``judge`` and ``coherence``: language models, on a server and on this machine, measure outputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,3 +49,29 @@ def judge(place: Place, by: Judging, of: Outputs) -> None:
     wanted = Wanted(tuple(of.checkpoint or ()), of.base, tuple(of.setting or ()), of.split, of.samples)
     graded = api.judge(place, judge, wanted, limit=by.limit, parallel=by.parallel, watch=watch(console))
     render.show_graded(graded, judge, of.split)
+
+
+@command("coherence")
+def coherence(
+    place: Place,
+    of: Outputs,
+    by: Annotated[str, Option(help="The model that judges, as base_model names one.")] = "tang-mini",
+) -> None:
+    """Measure how much better outputs follow their own couplet than others, by a small model on this machine."""
+    from tangeval.judge.coherence import summarize
+    from tangeval.judge.grading import Wanted
+
+    wanted = Wanted(tuple(of.checkpoint or ()), of.base, tuple(of.setting or ()), of.split, of.samples)
+    found = summarize(api.coherence(place, wanted, by=by, watch=watch(console))).to_dict("records")
+    names = {True: "its own base", False: by}
+    rows = [
+        (r["checkpoint"], names[r["own_base"]], render.interval(r, "coherence"), str(r["poems"]))
+        for r in found
+    ]
+    title = f"Coherence 題意 on the {of.split} split, in nats a character"
+    render.show_table(title, ("checkpoint", "judge", "coherence", "poems"), rows, right=2)
+    if any(row["own_base"] for row in found):
+        render.say(
+            f"{by} is these checkpoints' own base: do not rank them by this; give another --by", "yellow"
+        )
+    render.say("every output is in coherence.csv")

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from tangeval.core.errors import NOT_NUMBERS, TangevalError, UnusableError
+from tangeval.core.types import Base, Load
 from tangeval.decoding.batch import Workspace
 from tangeval.engines.base import ReferenceNLL
+from tangeval.models import loading
 from tangeval.models.tokens import Prompt, decode_completion, encode_completion, encode_prompt
 
 _REFERENCES = 16  # references scored in one batch
@@ -27,6 +29,17 @@ class Reference:
     id: str
     prompt: Prompt
     target: str
+
+
+def scorer(base: Base) -> Callable[[Sequence[tuple[str, str]]], list[float]]:
+    """Return what gives the nats of each text after its prompt, as (prompt, text), under a model in float32."""
+    model, tokenizer = loading.load_model(base, Load(dtype="float32")), loading.load_tokenizer(base)
+
+    def nats(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        texts = [Reference(f"text {n}", prompt, text) for n, (prompt, text) in enumerate(pairs)]
+        return [found.nats for found in reference_nll(model, tokenizer, texts, lambda text: "", Workspace())]
+
+    return nats
 
 
 @torch.inference_mode()

@@ -82,7 +82,7 @@ class RunFolder:
         return self.generations / f"{batch_id}.parquet"
 
     def table(self, name: str) -> Path:
-        """``summary``, ``effects``, ``checkpoints``, ``likelihood_curve``, ``variance``, ``judge``: a CSV file."""
+        """``summary``, ``effects``, ``checkpoints``, ``likelihood_curve``, ``variance``, ``judge``, ``coherence``: a CSV file."""
         return self.path / f"{name}.csv"
 
     # Batch files and their checksums.

@@ -101,6 +101,8 @@ class Task:
     group: Callable[[Example], int | str] = attrgetter("instruction")
     #: How metrics are computed, by name: versions, and what is done to a text before.
     signatures: Callable[[], Mapping[str, str]] = dict
+    #: Inputs of so many other training examples, alike in form, that an answer is held against; None: no coherence.
+    others: Callable[[Dataset, Example, int], Sequence[str]] | None = None
     #: A text set for a reader, in lines.
     show: Callable[[str], str] = _same
     #: The texts of examples in the task's own format of a file.

@@ -1,10 +1,12 @@
 """Each character's share of a reference's likelihood, with tokenizers of several kinds."""
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tangeval.engines.likelihood import by_character
+from tangeval.core.types import Base
+from tangeval.engines.likelihood import by_character, scorer
 from tangeval.tasks.tang.text import han
 
 
@@ -38,3 +40,15 @@ def test_an_unknown_character_keeps_its_place():
 def test_a_tokenizer_that_spells_other_characters_has_no_places():
     tokenizer = tokenizer_of(["白", "日"])
     assert by_character(tokenizer, [258, 1], [1.0, 2.0], "白日", han) == []
+
+
+def test_a_text_after_its_prompt_has_the_loss_that_transformers_gives(tiny_model, model, tokenizer):
+    pairs = [("白日", "依山盡"), ("黃河入海流，", "欲窮千里目。"), ("白日", "")]
+    found = scorer(Base("tiny", str(tiny_model)))(pairs)
+    for (prompt, text), nats in zip(pairs, found, strict=True):
+        given = tokenizer.encode(prompt, add_special_tokens=False)
+        answer = [*tokenizer.encode(f" {text}", add_special_tokens=False), tokenizer.eos_token_id]
+        ids = torch.tensor([[tokenizer.bos_token_id, *given, *answer]])
+        labels = ids.where(torch.arange(ids.shape[1]) > len(given), -100)
+        with torch.inference_mode():
+            assert nats == pytest.approx(float(model(ids, labels=labels).loss) * len(answer), rel=1e-4)

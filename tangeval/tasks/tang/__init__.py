@@ -11,6 +11,7 @@ from tangeval.metrics import bleu, chrf, copying, diversity, likelihood
 from tangeval.tasks.base import RhymeGroup, Task, Verse
 from tangeval.tasks.tang import data, external_outputs, form, parallelism, prompt, prosody
 from tangeval.tasks.tang.baseline import baseline
+from tangeval.tasks.tang.coherence import others
 from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length
 
 BLEU_STRICT = bleu.metric(
@@ -80,6 +81,7 @@ TANG = Task(
     characters=han,
     group=lambda example: line_length(example.input),
     signatures=signatures,
+    others=others,
     show=show,
     outputs_file=results_txt,
     read_outputs=external_outputs.read,
