@@ -11,7 +11,7 @@ Prints nothing. What is slow is imported where it is used.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from tangeval.analysis.external import Data, Scored, calibrate, data, score_file
 from tangeval.analysis.select import check_selection, chosen_outputs
 from tangeval.analysis.select import select as choose
 from tangeval.analysis.successive_halving import halve
+from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
-from tangeval.core.study import Study, load_study
+from tangeval.core.study import Selection, Study, load_study
 from tangeval.core.types import Checkpoint, check_split
 from tangeval.engines.base import OnProgress, needs_logits
 from tangeval.explain import subject as subjects
@@ -152,9 +153,21 @@ def summarize(place: str | Path, *, watch: Watch = Watch()) -> Results:
         return _with_page(results, watch)
 
 
-def select(place: str | Path, *, assume_unseen: bool = False, watch: Watch = Watch()) -> Results:
-    """Choose the best checkpoint and setting of a results folder, and write ``best/``; return the results."""
+def select(
+    place: str | Path,
+    *,
+    within: Mapping[str, float] | None = None,
+    prefer: str | None = None,
+    assume_unseen: bool = False,
+    watch: Watch = Watch(),
+) -> Results:
+    """Choose the best checkpoint and setting of a results folder, and write ``best/``; return the results.
+
+    ``within`` (metric → margin) and ``prefer`` take the place of the study's ``select.within`` and ``select.prefer``.
+    """
     results = load_results(place)
+    if within or prefer:
+        results = _with_margins(results, within or {}, prefer)
     if results.study.select:
         seen = {record["name"]: record["seen"] for record in results.run.manifest["checkpoints"]}
         check_selection(results.study.select, results.task.metrics, seen, assume_unseen=assume_unseen)
@@ -162,6 +175,15 @@ def select(place: str | Path, *, assume_unseen: bool = False, watch: Watch = Wat
         _select(results)
         # A page that is there would still show the old choice.
         return _with_page(results, watch) if results.page.is_file() else results
+
+
+def _with_margins(results: Results, within: Mapping[str, float], prefer: str | None) -> Results:
+    rule = results.study.select
+    if rule is None:
+        raise TangevalError("select: the study has none; write one into its file")
+    content = rule.model_dump() | {"within": dict(within) or rule.within, "prefer": prefer or rule.prefer}
+    asked = validated(Selection, content, Path("select"))
+    return replace(results, asked=results.study.model_copy(update={"select": asked}))
 
 
 def report(place: str | Path, out: str | Path | None = None, *, watch: Watch = Watch()) -> tuple[Path, str]:

@@ -55,11 +55,11 @@ class Measured:
     def poems(self) -> int:
         return len(self.examples)
 
-    def only(self, metric: str) -> "Measured":
-        """Return what was measured by one metric."""
+    def only(self, *metrics: str) -> "Measured":
+        """Return what was measured by some metrics."""
 
         def own(table: dict[str, Any]) -> dict[str, Any]:
-            return {name: content for name, content in table.items() if name == metric}
+            return {name: content for name, content in table.items() if name in metrics}
 
         return replace(self, value=own(self.value), by_poem=own(self.by_poem), corpora=own(self.corpora))
 

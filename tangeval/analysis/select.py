@@ -6,7 +6,7 @@ In: a results folder with scores, and the study's ``select``. Out: ``best/`` wit
 
 import operator
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Measured, Part, groups
+from tangeval.analysis.as_good import as_good, check_margins
 from tangeval.analysis.differences import Pair, differences
 from tangeval.analysis.intervals import Floats, resample_weights
 from tangeval.analysis.selection_bias import Bools, Ints, cross_fitted, folds, joint_stretch
@@ -71,12 +72,14 @@ def check_metrics(selection: Selection, metrics: Metrics) -> None:
         ("select.checkpoint", selection.checkpoint),
         ("select.setting.by", selection.setting.by),
         *(("select.setting.require", name) for name in selection.setting.require),
+        *(("select.within", name) for name in selection.within),
     ]:
         if name not in metrics:
             raise TangevalError(f"{key}: {name} is no metric; there are {', '.join(metrics)}")
-        if key != "select.checkpoint" and not metrics[name].per_setting:
+        if key not in ("select.checkpoint", "select.within") and not metrics[name].per_setting:
             what = "is the same for every setting of a checkpoint"
             raise TangevalError(f"{key}: {name} {what}; take another metric")
+    check_margins(selection.within, metrics)
 
 
 def select(study: Study, run: RunFolder) -> dict[str, Any]:
@@ -112,18 +115,19 @@ def _choose_checkpoint(study: Study, rule: Selection, run: RunFolder, selection:
     refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
     # All that is kept of a checkpoint is what it is chosen by.
     measured = {
-        group.checkpoint: _candidate(group, rule.checkpoint)
+        group.checkpoint: _candidate(group, rule.checkpoint, *rule.within)
         for group in groups(run.scores(split=rule.split), run.likelihood(), run.metrics)
         if group.checkpoint not in (RANDOM, REFERENCE)
     }
     candidates = [measured[name] for name in records if name not in refused]
-    chosen, others = ranked(candidates, rule.checkpoint)
+    best, *_ = ranked(candidates, rule.checkpoint)
+    chosen, others = _taken("checkpoints", best, candidates, rule, selection)
     name: str = chosen.labels["checkpoint"]
     selection["checkpoint"] = {
         **chosen.labels,
         "path": records[name]["path"],
         rule.checkpoint: chosen.part.value(rule.checkpoint),
-        "corrected": _corrected(chosen, candidates, rule.checkpoint, study.seed),
+        "corrected": _corrected(best, candidates, rule.checkpoint, study.seed),
     }
     selection["runners_up"]["checkpoints"] = compared(chosen, others, rule.checkpoint)
     selection["refused"] = refused
@@ -140,13 +144,55 @@ def _choose_setting(study: Study, rule: Selection, own: Measured, selection: dic
         nearest = sorted(zip(lacking, _places(own), strict=True))[:3]
         selection |= {"setting": None, "nearest": [shown(own, place) for _, place in nearest]}
         return None
-    best, rest = ranked(allowed, rule.setting.by)
-    (place,) = best.part.places
-    selection["setting"] = best.labels
-    selection["runners_up"]["settings"] = compared(best, rest, rule.setting.by)
+    best, *_ = ranked(allowed, rule.setting.by)
+    chosen, others = _taken("settings", best, allowed, rule, selection)
+    (place,) = chosen.part.places
+    selection["setting"] = chosen.labels
+    selection["runners_up"]["settings"] = compared(chosen, others, rule.setting.by)
     selection[rule.split] = shown(own, place)
     selection["corrected"] = _corrected(best, settings, rule.setting.by, study.seed, rule)
     return place
+
+
+#: What a preference takes of those that are as good as the best: checkpoints or settings, and what is least.
+_PREFERENCES: Mapping[str, tuple[str, Callable[[Candidate], float]]] = {
+    "earliest": ("checkpoints", lambda candidate: candidate.labels["step"] or 0),
+    "shortest": ("settings", lambda candidate: candidate.part.value("n_tokens")),
+    "most_varied": ("settings", lambda candidate: candidate.part.value("self_bleu")),
+}
+
+
+def _taken(
+    kind: str, best: Candidate, candidates: Sequence[Candidate], rule: Selection, selection: dict[str, Any]
+) -> tuple[Candidate, list[Candidate]]:
+    """The best, or the preferred one of those shown to be as good, and the others, best first.
+
+    ``selection`` gets a row for each candidate under ``as_good``, and the best one where another is taken.
+    """
+    metrics = best.part.measured.metrics
+    margins = {m: d for m, d in rule.within.items() if kind == "checkpoints" or metrics[m].per_setting}
+    by, chosen = rule.checkpoint if kind == "checkpoints" else rule.setting.by, best
+    if margins:
+        bounds, good = as_good([candidate.part for candidate in candidates], margins)
+        selection.setdefault("as_good", {})[kind] = [
+            {
+                **candidate.labels,
+                **{m: _number(bound[place]) for m, bound in bounds.items()},
+                "as_good": bool(good[place]),
+            }
+            for place, candidate in enumerate(candidates)
+        ]
+        wanted, key = _PREFERENCES.get(rule.prefer or "", ("", None))
+        taken = [candidate for candidate, fine in zip(candidates, good, strict=True) if fine]
+        if wanted == kind and taken and key:
+            if np.isnan([key(candidate) for candidate in taken]).any():
+                raise TangevalError(
+                    f"select.prefer: {rule.prefer} wants two samples of each example; give samples: 2"
+                )
+            chosen = min(taken, key=key)
+            selection.setdefault("best", {})[kind] = best.labels
+    first, rest = ranked(candidates, by)
+    return chosen, [candidate for candidate in (first, *rest) if candidate is not chosen]
 
 
 def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.DataFrame:
@@ -166,9 +212,9 @@ def _places(measured: Measured) -> list[int]:
     return list(range(len(measured.knobs)))
 
 
-def _candidate(group: Group, metric: str) -> Candidate:
-    """A checkpoint over all of its settings, with what was measured by one metric."""
-    measured = group.measured.only(metric)
+def _candidate(group: Group, *metrics: str) -> Candidate:
+    """A checkpoint over all of its settings, with what was measured by some metrics."""
+    measured = group.measured.only(*metrics)
     labels = {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
     return Candidate(labels, Part(measured, _places(measured)))
 

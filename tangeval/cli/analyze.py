@@ -25,9 +25,24 @@ def report(
 
 
 @command("select")
-def select(place: Place, assume_unseen: Unseen = False) -> None:
+def select(
+    place: Place,
+    within: Annotated[
+        list[str] | None,
+        Option(help="METRIC=MARGIN: say what is shown to be no worse than the best by more; again for more."),
+    ] = None,
+    prefer: Annotated[
+        str | None, Option(help="Of those as good as the best, take: earliest, shortest or most_varied.")
+    ] = None,
+    assume_unseen: Unseen = False,
+) -> None:
     """Choose the best checkpoint and setting of a results folder; writes best/."""
-    results = api.select(place, assume_unseen=assume_unseen, watch=watch(console))
+    from tangeval.core.config import named_numbers
+
+    margins = named_numbers(within or [], "--within", "form=0.05")
+    results = api.select(
+        place, within=margins, prefer=prefer, assume_unseen=assume_unseen, watch=watch(console)
+    )
     render.show_selection(results)
     if results.note:
         render.show_page(results.page, results.note)

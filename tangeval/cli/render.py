@@ -5,7 +5,7 @@ or a path is shown as it is, never read as markup.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -115,6 +115,7 @@ def show_selection(results: Results) -> None:
         say(f"  it was fine-tuned on {selection['saw_test']} of the test poems", "yellow")
     ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
     say(f"  cannot be told from it: {', '.join(ties) or 'none'}")
+    _show_as_good(selection, "checkpoints", lambda row: row["checkpoint"])
     if chosen is None:
         say(f"no setting meets {rule['setting']['require']}; nearest:", "yellow")
         for near in selection["nearest"]:
@@ -132,11 +133,29 @@ def show_selection(results: Results) -> None:
         apart = sum(other["distinguishable"] for other in others)
         some = f"of the other {len(others)} settings that may be chosen"
         say(f"  {some}, {apart} can be told from it by {by}")
+    _show_as_good(selection, "settings", knobs)
     say(f"  all of it in {results.run.best}")
     if "test" in results.study.splits:
         texts = results.texts().head(3)[["input", "text", "reference"]]
         rows = texts.map(results.task.show).to_numpy().tolist()
         show_table("Three texts of the test split", ("given", "written", "reference"), rows)
+
+
+def _show_as_good(selection: Mapping[str, Any], kind: str, named: Callable[[Mapping[str, Any]], str]) -> None:
+    """Which are shown to be as good as the best, and which of these was taken in its place."""
+    rule, rows = selection["rule"], selection.get("as_good", {}).get(kind, [])
+    if not rows:
+        return
+    margins = ", ".join(
+        f"{margin:g} in {metric}" for metric, margin in rule["within"].items() if metric in rows[0]
+    )
+    good = [named(row) for row in rows if row["as_good"]]
+    some = "; ".join(good[:5]) + f" and {len(good) - 5} more" * (len(good) > 5)
+    say(
+        f"  shown to be no worse than the best by more than {margins}: {len(good)} of {len(rows)}: {some or 'none'}"
+    )
+    if best := selection.get("best", {}).get(kind):
+        say(f"  taken as the {rule['prefer'].replace('_', ' ')} of these; the best is {named(best)}")
 
 
 def show_halving(found: Mapping[str, Any], folder: Path) -> None:

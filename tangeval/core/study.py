@@ -153,6 +153,16 @@ class Selection(Section):
     split: _Held = "validation"
     checkpoint: str = "reference_nll"
     setting: SettingRule = SettingRule()
+    within: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    prefer: Literal["earliest", "shortest", "most_varied"] | None = None
+
+    @model_validator(mode="after")
+    def _preference_has_margins(self) -> "Selection":
+        if self.prefer and not self.within:
+            raise ValueError(
+                f"prefer: {self.prefer} of which? say how good is enough, as in within: {{form: 0.05}}"
+            )
+        return self
 
 
 class Study(Section):

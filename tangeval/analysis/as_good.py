@@ -1,0 +1,90 @@
+"""Which candidates are as good as the best, up to a margin: shown, not merely not told apart.
+
+In: parts measured on the same examples, and margins. Out: for each an upper bound of how far below the best it
+lies, and whether it may be taken in its place. Knows nothing of files.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import special
+
+from tangeval.analysis.aggregate import Part
+from tangeval.analysis.hypothesis_tests import ERROR, Bools, swaps
+from tangeval.analysis.intervals import LEVEL, Floats, rate_interval
+from tangeval.core.errors import TangevalError
+from tangeval.metrics.base import Metrics
+
+_MOST = 2_000  # ways to swap examples at random: a quantile needs no more
+
+
+def check_margins(margins: Mapping[str, float], metrics: Metrics) -> None:
+    """Refuse margins of what is no metric or no mean over examples.
+
+    Raises:
+        TangevalError: naming the metric and what would do.
+    """
+    for name, margin in margins.items():
+        if name not in metrics:
+            raise TangevalError(f"within: {name} is no metric; there are {', '.join(metrics)}")
+        if not margin > 0:
+            raise TangevalError(f"within: {name}={margin:g}; give a margin above 0, in the metric's unit")
+        if metrics[name].level == "corpus":
+            means = [m.name for m in metrics.values() if m.level == "text" and not m.share]
+            what = "is no mean over examples, so no bound on it can be shown"
+            raise TangevalError(f"within: {name} {what}; take one that is, as {' or '.join(means)}")
+
+
+def as_good(parts: Sequence[Part], margins: Mapping[str, float]) -> tuple[dict[str, Floats], Bools]:
+    """Return the ``shortfall_bounds`` of each metric, and which of the C parts none puts beyond its margin ``[C]``."""
+    bounds = {metric: shortfall_bounds(parts, metric) for metric in margins}
+    good = np.all([bounds[metric] <= margin for metric, margin in margins.items()], axis=0)
+    return bounds, np.broadcast_to(good, len(parts))
+
+
+def shortfall_bounds(parts: Sequence[Part], metric: str) -> Floats:
+    """Return upper bounds ``[C]`` of how far below the best of all C each lies, in the metric's unit, 0 at least.
+
+    All bounds hold at once with probability 0.95: multiple comparisons with the best (Hsu, *Annals of Statistics* 12,
+    1984), whose critical value is that of the comparisons with the best one observed, by swapping examples between
+    the two. Distances of means are Student's t, those of shares MOVER's, from the shares' own ends as far away.
+    """
+    kind, poems = parts[0].measured.metrics[metric], parts[0].measured.poems
+    sign = 1 if kind.better == "high" else -1
+    by_poem = sign * np.stack([part.by_poem(metric) for part in parts])
+    value = by_poem.mean(axis=1)
+    apart = by_poem - value[:, None]
+    product = apart @ apart.T
+    own = np.diag(product)
+    critical = _critical(apart[value.argmax()] - apart)
+    if kind.share:
+        stretch = critical / special.stdtrit(poems - 1, (1 + LEVEL) / 2)
+        outputs = parts[0].outputs_per_poem
+        ends = sign * np.stack(rate_interval(sign * by_poem.T, outputs, stretch))[::sign]
+        below, above = value - ends[0], ends[1] - value
+        spread = np.sqrt(own[:, None] * own)
+        alike = product / np.where(spread > 1e-12, spread, np.inf)
+        # Row i, column j: how far j may lie above i.
+        squares = below[:, None] ** 2 + above**2 - 2 * alike * below[:, None] * above
+        margin = np.sqrt(np.maximum(squares, 0))
+    else:
+        squares = own[:, None] + own - 2 * product
+        margin = critical * np.sqrt(np.maximum(squares, 0) / (poems * max(poems - 1, 1)))
+    bounds: Floats = value - value[:, None] + margin
+    np.fill_diagonal(bounds, 0)
+    greatest: Floats = bounds.max(axis=1)
+    return greatest
+
+
+def _critical(differences: Floats) -> float:
+    """The 95 % quantile of the largest Student's t of centred differences ``[C, P]`` whose signs are swapped."""
+    squares = (differences**2).sum(axis=1)
+    varied = squares > 1e-12
+    poems = differences.shape[1]
+    if not varied.any():
+        return float(special.stdtrit(poems - 1, 1 - ERROR))
+    signs = 1 - 2 * swaps(poems, _MOST, 0)
+    # A way and its opposite are as likely: both are looked at.
+    size = signs @ (differences[varied] / np.sqrt(squares[varied])[:, None]).T
+    t = size * np.sqrt((poems - 1) / np.maximum(poems - size**2, 1e-9))
+    return float(np.quantile(np.concatenate([t.max(axis=1), -t.min(axis=1)]), 1 - ERROR))
