@@ -112,6 +112,8 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
             table.add_row(*map(Text, row))
         if Console(width=10**4).measure(table).maximum <= _CONSOLE_WIDTH:
             break
+    if intervals and any((frame[name].notna() & frame[f"{name}_low"].isna()).any() for name in shown):
+        table.caption, table.caption_justify = Text(WHY_NONE), "left"
     return table
 
 
