@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tangeval.results.files import exclusive_lock
 
 from .config import Config, load_config
 from .run import prepare
+from .seeds import train_seeds
 
 
 def main() -> None:
@@ -30,6 +32,10 @@ def main() -> None:
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with command():
         config = load_config(options.config, options.overrides)
+        if config.seeds:
+            return train_seeds(
+                [sys.executable, "-m", str(__package__), *sys.argv[1:]], config, make_console()
+            )
         with exclusive_lock(Path(config.output_dir)) if first else nullcontext():
             finetune(config, make_console(quiet=not first), overwrite=options.overwrite, first=first)
 
@@ -49,11 +55,8 @@ def finetune(config: Config, console: Console, *, overwrite: bool = False, first
     with needs("fine-tuning", "train"):  # torch takes seconds to import, and a complete run needs none of it
         from .train import train
 
-    console.print(
-        f"{run.base.name} on {len(run.examples)} poems of {config.data}, {config.epochs:g} epochs in batches "
-        f"of {config.batch}",
-        highlight=False,
-    )
+    what = f"{run.base.name} on {len(run.examples)} poems of {config.data}"
+    console.print(f"{what}, {config.epochs:g} epochs in batches of {config.batch}", highlight=False)
     train(config, run, console)
     console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
 

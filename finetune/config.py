@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tangeval.core.config import Section, read_yaml, validated
 from tangeval.core.study import LoadSection
@@ -11,6 +11,14 @@ from tangeval.core.types import Load
 
 #: The configurations that come with an installation.
 SHIPPED = Path(__file__).parent / "configs"
+
+
+def _spelt_out(seeds: Any) -> Any:
+    """``1..3`` as 1, 2, 3; a number as itself alone."""
+    first, dots, last = str(seeds).partition("..")
+    if dots and first.isdigit() and last.isdigit():
+        return tuple(range(int(first), int(last) + 1))
+    return (seeds,) if isinstance(seeds, int) else seeds
 
 
 class Lora(Section):
@@ -70,15 +78,13 @@ class Config(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  #: of mixed-precision training
     logging_steps: Annotated[int, Field(ge=1)] = 20
     save_steps: Annotated[int, Field(ge=1)] = 65
-    save_total_limit: Annotated[int, Field(ge=1)] | None = (
-        None  #: the newest so many checkpoints; all if null
-    )
+    save_total_limit: Annotated[int, Field(ge=1)] | None = None  #: so many checkpoints; all if null
     report_to: tuple[str, ...] = ()  #: transformers' integrations, such as tensorboard
     gradient_checkpointing: bool = False
-    fsdp: bool = (
-        False  #: share the base's weights out among torchrun's processes, where one GPU does not hold them
-    )
+    fsdp: bool = False  #: share the base's weights out among torchrun's processes
     seed: int = 42
+    #: a run for each, in its own ``output_dir-seedN``
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), BeforeValidator(_spelt_out)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -91,6 +97,8 @@ class Config(Section):
             raise ValueError(
                 f"batch: {self.batch} is no multiple of per_device_batch_size {self.per_device_batch_size}"
             )
+        if self.seeds and ("seed" in self.model_fields_set or len(set(self.seeds)) < len(self.seeds)):
+            raise ValueError("seeds: give each once, such as 1..5, and no seed beside them")
         if self.load.merge:
             raise ValueError("load.merge: an adapter that is trained is not merged; leave it out")
         if self.load.compile:

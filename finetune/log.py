@@ -38,10 +38,9 @@ class Log(TrainerCallback):
         self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
         self.together = config.fsdp
         self.rows: dict[int, dict[str, Any]] = {}
-        self.rate, self.began = 0.0, time.monotonic()
+        self.rate, self.step_began, self.began = 0.0, 0.0, time.monotonic()
         self.bar = make_bar(console)
         self.task = self.bar.add_task("fine-tuning", total=None, more="")
-        self.step_began = 0.0
         self.steps: list[float] = []
 
     def resume(self, step: int) -> None:
@@ -102,9 +101,7 @@ class Log(TrainerCallback):
         Times differ from run to run, so they are kept apart from the log's losses.
         """
         on_gpu = torch.cuda.is_available()
-        losses = [
-            row["validation_loss"] for _, row in sorted(self.rows.items()) if row["validation_loss"] != ""
-        ]
+        losses = [loss for _, row in sorted(self.rows.items()) if (loss := row["validation_loss"]) != ""]
         return {
             "device": torch.cuda.get_device_name() if on_gpu else "cpu", "steps": len(self.steps),
             "seconds": round(sum(self.steps), 3), "seconds_a_step": round(float(np.median(self.steps)), 4),

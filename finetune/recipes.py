@@ -40,6 +40,10 @@ SLIPS: dict[str, dict[str, object]] = {"eos-as-padding": {"eos": "masked"}}
 def variants(file: Path, overrides: list[str]) -> dict[str, Config]:
     """Return every run's configuration by name, each with its own folder under ``output_dir``."""
     given = load_config(file, ["recipe=hw5", *overrides])
+    if given.seeds:
+        raise TangevalError(
+            "seeds: each recipe is trained once here; python -m finetune trains one with several"
+        )
     default = load_config(file, [*overrides, f"records={given.records}"])
     known = CORRECTIONS["learning-rate"] | CORRECTIONS["warm-up"] | CORRECTIONS["saves"]
     every = {"hw5": given} | {

@@ -11,15 +11,7 @@ from typing import Any
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Base, Checkpoint, Example
-from tangeval.models.checkpoints import (
-    TRAIN_IDS,
-    TrainRecord,
-    discover,
-    fingerprint,
-    identity,
-    resolve_base,
-    trained_on,
-)
+from tangeval.models import checkpoints
 from tangeval.results.files import read_json, remove_temp_files, write_json
 from tangeval.tasks.base import part_digests
 from tangeval.tasks.tang import TANG
@@ -29,7 +21,7 @@ from .config import Config
 
 RECORD = "run.json"
 #: What decides nothing that is learnt.
-_NO_SETTINGS = {"output_dir", "cache_dir", "report_to", "recipe"}
+_NO_SETTINGS = {"output_dir", "cache_dir", "report_to", "recipe", "seeds"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Run:
         """Return the newest whole checkpoint of the folder."""
         if not list(self.folder.glob("checkpoint-*")):
             return None
-        found, _ = discover([str(self.folder)])
+        found, _ = checkpoints.discover([str(self.folder)])
         return found[-1] if found else None
 
     def complete(self) -> bool:
@@ -70,7 +62,7 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
         TangevalError: data or base are not there, more than ``train`` is asked for, or the
             folder holds checkpoints of other settings.
     """
-    base = resolve_base(config.base_model, config.cache_dir)
+    base = checkpoints.resolve_base(config.base_model, config.cache_dir)
     start = _start(config)
     data = dataset.load(config.data, config.validation)
     examples = data.split("train")
@@ -89,17 +81,17 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     if not config.fsdp:
         del settings["fsdp"]  # runs of before there was FSDP go on
     settings["data_digest"] = data.digest
-    settings["base_fingerprint"] = identity(base)
-    settings["start_fingerprint"] = fingerprint(start.path) if start and start.path else None
+    settings["base_fingerprint"] = checkpoints.identity(base)
+    settings["start_fingerprint"] = checkpoints.fingerprint(start.path) if start and start.path else None
     run = Run(Path(config.output_dir), base, examples, validation, settings)
     if first:
         _make_ready(run, overwrite)
-        before = (trained_on(start) if start else None) or TrainRecord()
+        before = (checkpoints.trained_on(start) if start else None) or checkpoints.TrainRecord()
         hashes = [TANG.identity(e) for e in examples]
         hashes += sorted(before.texts.difference(hashes))
         parts = before.parts.union(*(part_digests(TANG, e) for e in examples))
         ids = {"data": data.digest, "ids": [e.id for e in examples], "hashes": hashes, "parts": sorted(parts)}
-        write_json(run.folder / TRAIN_IDS, ids)
+        write_json(run.folder / checkpoints.TRAIN_IDS, ids)
     return run
 
 
@@ -107,14 +99,12 @@ def _start(config: Config) -> Checkpoint | None:
     """The adapter to go on from: one that keeps a record of the poems it saw, since its successors must."""
     if config.resume_adapter is None:
         return None
-    (start, *others), _ = discover([config.resume_adapter])
+    (start, *others), _ = checkpoints.discover([config.resume_adapter])
     if others or start.kind != "adapter":
+        raise TangevalError(f"resume_adapter: {config.resume_adapter} is not one adapter; give checkpoint-N")
+    if checkpoints.trained_on(start) is None:
         raise TangevalError(
-            f"resume_adapter: {config.resume_adapter} is not one adapter; give a checkpoint-N folder"
-        )
-    if trained_on(start) is None:
-        raise TangevalError(
-            f"resume_adapter: {config.resume_adapter} keeps no {TRAIN_IDS}, so nothing could tell which poems its successors "
+            f"resume_adapter: {config.resume_adapter} keeps no {checkpoints.TRAIN_IDS}, so nothing could tell which poems its successors "
             "saw; put the file there, with the hashes of the poems, or an empty list if it saw none of these"
         )
     return start
@@ -135,8 +125,8 @@ def _make_ready(run: Run, overwrite: bool) -> None:
         )
     if run.folder.is_dir():
         remove_temp_files(run.folder)
-        for cut_off in discover([str(run.folder)])[1] if list(run.folder.glob("checkpoint-*")) else ():
-            if cut_off.path != run.folder:
-                shutil.rmtree(cut_off.path)
+        cut_off = checkpoints.discover([str(run.folder)])[1] if list(run.folder.glob("checkpoint-*")) else ()
+        for path in {skipped.path for skipped in cut_off} - {run.folder}:
+            shutil.rmtree(path)
     if not run.newest() or record is None:
         write_json(run.folder / RECORD, {"settings": run.settings})

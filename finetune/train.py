@@ -14,13 +14,7 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from rich.console import Console
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 from transformers.integrations import get_available_reporting_integrations
 
 from tangeval.core.errors import TangevalError
@@ -51,21 +45,15 @@ def train(config: Config, run: Run, console: Console) -> None:
     # However a run learns, its validation loss is on whole completions, EOS included.
     held_out, _ = tokenize(tokenizer, run.validation, config.prompt, Layout(config.cutoff))
     if not len(rows):
-        raise TangevalError(
-            f"cutoff: all {left_out} records are longer than {config.cutoff} tokens; raise it"
-        )
+        raise TangevalError(f"cutoff: all {left_out} records exceed {config.cutoff} tokens; raise it")
     if left_out:
         console.print(f"left out: {left_out} records longer than cutoff {config.cutoff}")
     model = adapted(config, run.base)
     log = Log(config, held_out, run.folder, console)
     trainer = _Trainer(
-        model=model,
-        args=settings,
-        train_dataset=rows,
-        data_collator=partial(collate, layout=layout),
-        compute_loss_func=mean_loss,
-        callbacks=[log],
-    )
+        model=model, args=settings, train_dataset=rows, data_collator=partial(collate, layout=layout),
+        compute_loss_func=mean_loss, callbacks=[log],
+    )  # fmt: skip
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     newest = run.newest()
@@ -92,10 +80,9 @@ def adapted(config: Config, base: Base) -> Any:
     model = load_model(base, config.load_settings(), shared_out=config.fsdp)
     if config.load.quantization != "none":
         model = prepare_model_for_kbit_training(
-            model,
-            use_gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,
+            model, use_gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,
             gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
+        )  # fmt: skip
     model.config.use_cache = False
     if config.resume_adapter:
         adapted = with_adapter(model, Path(config.resume_adapter), trainable=True)
@@ -103,13 +90,9 @@ def adapted(config: Config, base: Base) -> Any:
         return _in_order(adapted)
     lora = config.lora
     adapter = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules),
+        bias="none", task_type="CAUSAL_LM",
+    )  # fmt: skip
     try:
         return _in_order(get_peft_model(model, adapter))
     except ValueError as error:
@@ -142,29 +125,18 @@ def arguments(config: Config) -> TrainingArguments:
     processes = PartialState(cpu=not on_gpu).num_processes
     check_machine(config, precision, processes)
     return TrainingArguments(
-        output_dir=config.output_dir,
-        num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=config.warmup_steps,
+        output_dir=config.output_dir, seed=config.seed, num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate, lr_scheduler_type="linear", warmup_steps=config.warmup_steps,
         per_device_train_batch_size=config.per_device_batch_size,
         gradient_accumulation_steps=config.batch // (config.per_device_batch_size * processes),
         gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        logging_steps=config.logging_steps,
-        save_steps=config.save_steps,
-        save_total_limit=config.save_total_limit,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        use_cpu=not on_gpu,
-        seed=config.seed,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        report_to=list(config.report_to) or "none",
-        disable_tqdm=True,
-        log_level="error",
+        logging_steps=config.logging_steps, save_steps=config.save_steps,
+        save_total_limit=config.save_total_limit, report_to=list(config.report_to) or "none",
+        bf16=precision == "bfloat16", fp16=precision == "float16", use_cpu=not on_gpu,
+        remove_unused_columns=False, ddp_find_unused_parameters=False, disable_tqdm=True, log_level="error",
         **(sharing(config) if config.fsdp else {}),
-    )
+    )  # fmt: skip
 
 
 def check_machine(config: Config, precision: str, processes: int) -> None:
@@ -204,20 +176,16 @@ def sharing(config: Config) -> dict[str, Any]:
     on a GPU only while it computes. State is gathered when it is saved: adapters are whole files.
     Without quantisation the first process of a machine alone reads the weights.
     """
-    alone = config.load.quantization == "none"
     # transformers asks the variable, before there is a Trainer, whether to read weights in this process.
     os.environ["ACCELERATE_USE_FSDP"] = "true"
     return {
         "fsdp": True,
         "fsdp_config": {
-            "version": 2,
-            "reshard_after_forward": True,
-            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "state_dict_type": "FULL_STATE_DICT",
-            "cpu_ram_efficient_loading": alone,
+            "version": 2, "reshard_after_forward": True, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "state_dict_type": "FULL_STATE_DICT", "cpu_ram_efficient_loading": config.load.quantization == "none",
             "activation_checkpointing": config.gradient_checkpointing,
         },
-    }
+    }  # fmt: skip
 
 
 class _Trainer(Trainer):

@@ -683,7 +683,7 @@ def test_another_output_dir_is_not_another_setting(config, out, capsys):
 
 
 def test_a_cutoff_that_leaves_no_record_is_refused(config, capsys):
-    assert "cutoff: all 88 records are longer than 16 tokens" in refusal(capsys, config, "cutoff=16")
+    assert "cutoff: all 88 records exceed 16 tokens" in refusal(capsys, config, "cutoff=16")
 
 
 def test_layers_that_the_model_lacks_are_refused(config, capsys):
