@@ -23,6 +23,7 @@ from tangeval.analysis import summarize as summaries
 from tangeval.analysis.compare import compare as compare_items
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.external import Data, Scored, calibrate, data, score_files
+from tangeval.analysis.planning import plan
 from tangeval.analysis.select import check_selection, chosen_outputs
 from tangeval.analysis.select import select as choose
 from tangeval.analysis.successive_halving import halve
@@ -49,7 +50,7 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "coherence", "compare", "data",
-    "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "report", "run", "score_files",
+    "dry_run", "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "report", "run", "score_files",
     "select", "summarize", "unlock",
 ]  # fmt: skip
 #: A study, or the file of one.
@@ -114,7 +115,7 @@ def generate(
         return Results(folder, resolved.study)
 
 
-def plan(
+def dry_run(
     study: AnyStudy, *overrides: str, options: Options = Options()
 ) -> tuple[ResolvedStudy, Pending, str]:
     """Return what ``run`` would decode, and what that takes, in words; nothing is written."""

@@ -28,7 +28,7 @@ RENAMED: dict[str, str] = {
 #: Of the random baseline these are left out: the size of the sets that they were measured in was a mistake.
 DIVERSITY = ("distinct_1", "distinct_2", "self_bleu", "unique")
 #: Columns, and keys of the selection, whose numbers were wrong where results lie and are made otherwise now: a corpus
-#: metric's interval, intervals and p-values of differences, and shares of the variance.
+#: metric's interval, intervals and p-values of differences.
 MENDED = {
     "bleu_low", "bleu_high", "bleu_strict_low", "bleu_strict_high", "self_bleu_low", "self_bleu_high", "low", "high",
     "p", "p_adjusted", "difference_low", "difference_high", "distinguishable", "corrected",

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tangeval.analysis.aggregate import Part, groups
 from tangeval.analysis.differences import Difference, Pair, differences
-from tangeval.analysis.hypothesis_tests import poems_needed
+from tangeval.analysis.hypothesis_tests import POWER, poems_needed
 from tangeval.core.config import named_numbers
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES
@@ -27,7 +27,6 @@ from tangeval.results.folder import RunFolder
 
 #: What is compared where nobody says, as far as the task has it.
 METRICS = ("reference_nll", "bleu", "shared_pairs", "form", "rhyme")
-POWER = 0.8
 #: A smaller difference is no result, and the examples that would show it are beyond counting.
 SMALLEST_EFFECT = 1e-6
 

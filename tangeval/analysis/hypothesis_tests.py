@@ -18,6 +18,8 @@ Bools = NDArray[np.bool_]
 
 #: The error rate of tests: of a family of true null hypotheses, the chance that one or more is rejected.
 ERROR = 0.05
+#: The chance with which a study of the right size shows its effect.
+POWER = 0.8
 #: Ways to swap the examples' values: all of them where there are no more than ``EXACT``, which is up to 15
 #: examples; else ``MOST`` at random, or fewer, for time, where many corpora are scored in each.
 EXACT, MOST, FEWEST = 2**14, 10_000, 2_000
@@ -152,24 +154,47 @@ def _inverted(
     return float(np.partition(lower, rank - 1)[rank - 1]), float(np.partition(upper, last)[last])
 
 
-def poems_needed(sd: float, effect: float, level: float = ERROR, power: float = 0.8, family: int = 1) -> int:
+def poems_needed(
+    sd: float, effect: float, level: float = ERROR, power: float = POWER, family: int = 1
+) -> int:
     """Return how many poems show a mean difference of ``effect`` with probability ``power``.
 
     ``sd`` is the standard deviation of the differences between poems, in the unit of ``effect``, both above
-    0; ``family`` how many comparisons share ``level`` (the first step of Bonferroni's rule). The normal formula,
-    its quantiles replaced by t's and solved by iteration; never fewer than allow p to reach level / family by
-    flipping signs.
+    0; ``family`` how many comparisons share ``level`` (the first step of Bonferroni's rule). The fewest of which
+    ``smallest_effect`` is no larger.
     """
     if not (effect > 0 and sd > 0):
         raise ValueError(f"an effect of {effect} and a deviation of {sd} are not both positive")
-    tail = level / family / 2
-    fewest = 2 + math.floor(math.log2(1 / (2 * tail)))
-
-    def needed(freedom: float) -> int:
-        quantiles = float(special.stdtrit(freedom, 1 - tail) + special.stdtrit(freedom, power))
-        return max(fewest, math.ceil((quantiles * sd / effect) ** 2))
-
-    poems = needed(1e9)  # as for the normal: too few, by two or so
-    while needed(poems - 1) > poems:
+    normal = float(special.ndtri(1 - level / family / 2) + special.ndtri(power))
+    # As for the normal: too few, by two or so.
+    poems = max(_fewest(level / family), math.ceil((normal * sd / effect) ** 2))
+    while smallest_effect(sd, poems, level, power, family) > effect:
         poems += 1
     return poems
+
+
+def smallest_effect(
+    sd: float, poems: int, level: float = ERROR, power: float = POWER, family: int = 1
+) -> float:
+    """Return the mean difference that ``poems`` show with probability ``power``; infinite if they are too few.
+
+    The normal formula with t's quantiles in place of the normal's. Too few are those whose signs cannot be
+    flipped in enough ways for p to reach level / family.
+    """
+    if poems < _fewest(level / family):
+        return math.inf
+    quantiles = special.stdtrit(poems - 1, 1 - level / family / 2) + special.stdtrit(poems - 1, power)
+    return float(quantiles * sd / math.sqrt(poems))
+
+
+def power_of(sd: float, effect: float, poems: int, level: float = ERROR, family: int = 1) -> float:
+    """Return the probability that ``poems`` show a mean difference of ``effect``: that of the t test."""
+    if poems < _fewest(level / family):
+        return 0.0
+    critical = special.stdtrit(poems - 1, 1 - level / family / 2)
+    # Beyond 20 the power is 1, and scipy's function ends in NaN.
+    return float(1 - special.nctdtr(poems - 1, min(effect * math.sqrt(poems) / sd, 20.0), critical))
+
+
+def _fewest(level: float) -> int:
+    return 2 + math.floor(math.log2(1 / level))

@@ -1,10 +1,9 @@
-"""Analysis of variance of a grid: how much checkpoint, knobs, example and noise account for.
+"""Components of variance of a grid: how much checkpoint, knobs, example and noise account for.
 
 In: scores of every checkpoint × setting × example × sample. Out: ``variance.csv``, for each metric and
-term its share of the variance. Knows nothing of torch or pictures.
+term its component and its share. Knows nothing of torch or pictures.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -21,8 +20,8 @@ from tangeval.metrics.base import Metric, Metrics
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 
-#: The terms besides checkpoint and knobs, alone and in pairs.
-REST = ("higher", "poem", "poem × setting", "noise", "noise × setting")
+#: The term of one sample a poem, which cannot tell the two apart.
+ONE_SAMPLE = "poem × setting + noise"
 _CHUNK = 250_000  # generations whose corpus metrics are computed together
 
 
@@ -45,8 +44,10 @@ def write_variance(run: RunFolder) -> pd.DataFrame:
         whole = grid(factors | {"example": own["example_id"], "sample": own["sample"]}, f"scores on {split}")
         for metric in measured(run.metrics):
             y = whole.array(_values(run, metric, here), float)
+            if metric.level == "samples":  # all samples of a poem have one value
+                y = y[..., :1]
             rows += [{"split": split, **row} for row in decompose(y, list(factors), metric.name, shared)]
-    variance = pd.DataFrame(rows, columns=["split", "metric", "term", "share", "by_chance"])
+    variance = pd.DataFrame(rows, columns=["split", "metric", "term", "component", "share"])
     write_csv(run.table("variance"), variance)
     return variance
 
@@ -76,49 +77,80 @@ def _values(run: RunFolder, metric: Metric, here: NDArray[np.bool_]) -> Floats:
 
 
 def decompose(y: Floats, factors: Sequence[str], metric: str, shared: bool = True) -> list[dict[str, Any]]:
-    """Return the shares of the variance of ``y``, ``[*factors, example, sample]``, that sum to 1.
+    """Return a row for each component of variance of ``y``, ``[*factors, example, sample]``, and its share.
 
-    Factors crossed with each other and with examples, samples nested in examples and, noise being ``shared``,
-    crossed with the settings; else nested in those too, so that all noise is one term. ``by_chance`` is the
-    share of a term of as many degrees of freedom that does nothing, poem × setting being the error term.
-    Terms with one level are left out; nothing where the metric never varies or is missing.
+    A ``component`` has the metric's unit squared; the shares sum to 1. No rows where the metric never varies
+    or is missing, or where nothing was repeated: one example, or one setting with one sample.
     """
-    centred = y - y.mean()
-    total = float((centred**2).sum())
-    if not total > 0:
+    examples = y.shape[-2]
+    if not np.ptp(y) > 0 or 1 in (examples, y.size // examples):
         return []
-    sums = _sums_of_squares(centred, factors, shared)
-    settings, examples = math.prod(y.shape[:-2]), y.shape[-2]
-    levels = {name: size - 1 for name, size in zip(factors, y.shape, strict=False)}
-    freedom = {term: math.prod(levels[n] for n in term.split(" × ")) for term in sums if term not in REST}
-    freedom["higher"] = settings - 1 - sum(freedom.values())
-    of_error = (settings - 1) * (examples - 1)
-    error = sums["poem × setting"] / of_error if of_error else np.nan
-    chance = {term: free * error / total for term, free in freedom.items()}
-    shares = {term: max(value, 0.0) / total for term, value in sums.items()}  # rounding alone is below 0
-    names = ("metric", "term", "share", "by_chance")
-    rows = ((metric, term, share, chance.get(term, np.nan)) for term, share in shares.items())
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    found = components(y, factors, shared)
+    total = sum(found.values())
+    names = ("metric", "term", "component", "share")
+    return [dict(zip(names, (metric, t, c, c / total), strict=True)) for t, c in found.items()]
 
 
-def _sums_of_squares(centred: Floats, factors: Sequence[str], shared: bool) -> dict[str, float]:
-    """Each term's sum of squares: factors, their pairs, and ``REST``."""
-    *crossed, example, sample = range(centred.ndim)
+def components(y: Floats, factors: Sequence[str], shared: bool = True) -> dict[str, float]:
+    """Return the components of variance of ``y``, ``[*factors, example, sample]``, those below 0 as 0.
 
-    def squares(*kept: int) -> float:
-        """Sum of squares of the means over all axes but ``kept``."""
-        means = centred.mean(axis=tuple(axis for axis in range(centred.ndim) if axis not in kept))
-        return float((means**2).sum() * centred.size / means.size)
+    By expected mean squares of the balanced table (Searle, Casella & McCulloch, *Variance Components*, 1992,
+    chapter 4). Factors are fixed: a component is the mean square of the term's effects on this grid. Examples
+    are random, and so are the samples nested in them. ``noise`` that is ``shared`` is what a sample has in
+    all settings; else it is nested in them and one term. Factors of one level are left out.
+    """
+    cells = y.reshape(-1, *y.shape[-2:])
+    settings, examples, samples = cells.shape
+    shared = shared and min(settings, samples) > 1
+    mixed, rest = (float(each.mean()) for each in by_poem(cells, shared))
+    poems = cells.mean(axis=0)  # of all settings
+    within = float(poems.var(axis=-1, ddof=1).mean()) if shared else rest / settings
+    between = float(poems.mean(axis=-1).var(ddof=1)) - within / samples
+    found = _fixed(y.mean(axis=(-2, -1)), factors, (mixed + rest / samples) / (settings * examples))
+    found["poem"] = between
+    if settings > 1:
+        found["poem"] -= mixed / settings
+        found["poem × setting" if samples > 1 else ONE_SAMPLE] = mixed
+    if shared:
+        found |= {"noise": within - rest / settings, "noise × setting": rest}
+    elif samples > 1:
+        found["noise"] = rest
+    return {term: max(value, 0.0) for term, value in found.items()}
 
-    varied = [axis for axis in crossed if centred.shape[axis] > 1]
-    main = {axis: squares(axis) for axis in varied}
-    sums = {factors[axis]: value for axis, value in main.items()}
-    for a, b in combinations(varied, 2):
-        sums[f"{factors[a]} × {factors[b]}"] = squares(a, b) - main[a] - main[b]
-    settings, examples = squares(*crossed), squares(example)
-    by_setting = squares(*crossed, example) - settings - examples
-    noise = squares(example, sample) - examples
-    mixed = float((centred**2).sum()) - settings - examples - noise - by_setting
-    rest = (settings - sum(sums.values()), examples, by_setting)
-    values = (*rest, noise, mixed) if shared else (*rest, noise + mixed)
-    return sums | dict(zip(REST, values, strict=shared))
+
+def by_poem(y: Floats, shared: bool) -> tuple[Floats, Floats]:
+    """Return each example's part in the components poem × thing and noise of ``y`` ``[..., T, P, S]``: ``[P]``.
+
+    Averaged over the first axes; the means over examples are unbiased. Noise that is ``shared`` is crossed
+    with the T things, so what it does to all of them is no part of it. Of one sample it is 0.
+    """
+    things, poems, samples = y.shape[-3:]
+    means = y.mean(axis=-1)
+    apart = means - means.mean(axis=-2, keepdims=True)
+    apart -= apart.mean(axis=-1, keepdims=True)
+    inner = y - means[..., None]
+    inner -= inner.mean(axis=-3, keepdims=True) if shared else 0
+    first = tuple(range(y.ndim - 3))
+    noise = (inner**2).sum(axis=(-3, -1)).mean(axis=first) / max(samples - 1, 1) / (things - shared)
+    mixed = (apart**2).sum(axis=-2).mean(axis=first) / max(things - 1, 1) * poems / (poems - 1)
+    return mixed - noise / samples, noise
+
+
+def _fixed(cells: Floats, factors: Sequence[str], error: float) -> dict[str, float]:
+    """The components of factors, their pairs and ``higher`` interactions, ``error`` being what chance adds to a
+    mean square of ``cells`` ``[*factors]`` for each degree of freedom."""
+    cells = cells - cells.mean()
+
+    def square(*kept: int) -> float:
+        """Mean square of the means over all axes but ``kept``."""
+        return float((cells.mean(axis=tuple(a for a in range(cells.ndim) if a not in kept)) ** 2).mean())
+
+    free = {axis: size - 1 for axis, size in enumerate(cells.shape) if size > 1}
+    squares = {factors[a]: (square(a), free[a]) for a in free}
+    for a, b in combinations(free, 2):
+        inner = square(a, b) - square(a) - square(b)
+        squares[f"{factors[a]} × {factors[b]}"] = (inner, free[a] * free[b])
+    if len(free) > 2:
+        total, freedom = (sum(each) for each in zip(*squares.values(), strict=True))
+        squares["higher"] = (float((cells**2).mean()) - total, cells.size - 1 - freedom)
+    return {term: value - freedom * error for term, (value, freedom) in squares.items()}

@@ -62,7 +62,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 # Runs
 
 
-def show_plan(resolved: ResolvedStudy, pending: Pending, takes: str, out: str | None) -> None:
+def show_dry_run(resolved: ResolvedStudy, pending: Pending, takes: str, out: str | None) -> None:
     """What a run would decode, where to, and what that takes."""
     rows = []
     for checkpoint in resolved.checkpoints:
@@ -224,6 +224,22 @@ def show_comparison(frame: pd.DataFrame, title: str) -> None:
     say(
         f"{len(rows)} comparison{'s' * (len(rows) > 1)}, tested together (max-T); *: real at the 5 % level. "
         f"p by swapping poems between the two. Noise is {noise}."
+    )
+
+
+def show_plan(frame: pd.DataFrame) -> None:
+    """How many poems and samples show each effect, and what the study as it stands would show."""
+    rows = [
+        (f"{row['metric']} {row['effect']:g}", row["between"], row["division"],
+         *(f"{row[name]:,}" for name in ("poems", "samples", "outputs")),
+         f"{row['power']:.0%}", f"{row['smallest_effect']:.3g}")
+        for row in frame.to_dict("records")
+    ]  # fmt: skip
+    columns = ("effect", "between", "study", "poems", "samples", "outputs", "power", "shows")
+    show_table("Before running", columns, rows, right=5)
+    say(
+        "outputs: of each setting. power: the chance to show the effect. shows: the smallest difference that is shown "
+        "with a chance of 80 %. All by the upper 80 % limit of what the pilot's poems and samples differ by."
     )
 
 

@@ -1,6 +1,7 @@
-"""``run``, ``generate``, ``halving``, ``unlock``: what decodes."""
+"""``run``, ``plan``, ``generate``, ``halving``, ``unlock``: what decodes, and how much of it is needed."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -56,12 +57,30 @@ def run(
     """Generate, score, summarise, draw and select; goes on where it was cut off."""
     audience, options = running.audience(), running.options(assume_unseen=assume_unseen)
     if dry_run:
-        render.show_plan(*api.plan(study, *overrides or (), options=options), running.out)
+        render.show_dry_run(*api.dry_run(study, *overrides or (), options=options), running.out)
         return
     results = api.run(study, *overrides or (), options=options, watch=watch(console, audience))
     render.show_results(results)
     if audience == "machines":
         print_event("done", folder=str(results.folder), selection=results.run.selection)
+
+
+@command("plan")
+def plan(
+    study: StudyFile,
+    effect: Annotated[list[str], Option(help="METRIC=SIZE: a difference to be shown; again for more.")],
+    overrides: Overrides = None,
+    pilot: Annotated[Path | None, Option("--from", help="A pilot's folder (default: results/NAME).")] = None,
+    comparisons: Annotated[int, Option(min=1, help="How many are corrected together.")] = 1,
+    poem_cost: Annotated[float, Option(min=0, help="What a poem costs beside its samples, in samples.")] = 0,
+) -> None:
+    """Say before a run how many poems and samples show a difference, by what a pilot varies."""
+    from tangeval.analysis.planning import Asked
+    from tangeval.core.config import named_numbers
+    from tangeval.core.study import load_study
+
+    asked = Asked(named_numbers(effect, "--effect", "form=0.05"), pilot, comparisons, poem_cost)
+    render.show_plan(api.plan(load_study(study, overrides or ()), asked))
 
 
 @command("generate")

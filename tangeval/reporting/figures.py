@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tangeval.analysis.summarize import Summary
+from tangeval.analysis.variance import ONE_SAMPLE
 from tangeval.core.knobs import AXES, KNOB
 from tangeval.core.types import BASE
 from tangeval.metrics.base import Metric, Metrics
@@ -26,8 +27,8 @@ _MARKERS = (("v", "▼"), ("^", "▲"), ("D", "◆"), ("o", "●"))
 #: Colours of the variance figure: dark for what one chooses, green for the examples, grey for noise.
 _CHOICES = ("#2a6f97", "#d55e00", "#e69f00", "#cc79a7", "#8c6bb1", "#117733", "#882255", "#44aa99")
 _OTHERS = {
-    "interactions": "#4d4d4d", "poem": "#9bc59d", "poem × setting": "#c9e0c4", "noise": "#bdbdbd",
-    "noise × setting": "#e3e3e3",
+    "interactions": "#4d4d4d", "poem": "#9bc59d", "poem × setting": "#c9e0c4", ONE_SAMPLE: "#d5ddd2",
+    "noise": "#bdbdbd", "noise × setting": "#e3e3e3",
 }  # fmt: skip
 
 
@@ -184,7 +185,7 @@ def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str, knobs: tu
 
 
 def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> Figure:
-    """Return each metric's variance over all generations as one bar, divided among its sources."""
+    """Return each metric's components of variance as one bar, divided by their shares."""
     part = variance[variance["split"] == split]
     colours = dict(zip(("checkpoint", *AXES), _CHOICES, strict=False)) | _OTHERS
     terms = part["term"].where(part["term"].isin(colours), "interactions")
@@ -192,7 +193,8 @@ def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> 
     metrics = [metric for metric in shown if metric.name in shares.index][::-1]
     rows = range(len(metrics))
     title = f"Where the variance of a generation's score lies, on {split}"
-    note = "Dark colours: what one chooses. Green: which example. Grey: noise. 'Interactions' are of two or more choices."
+    note = "Components of variance. Dark: what one chooses; 'interactions' are of two choices or more. Green: the "
+    note += "example; more examples make it count less. Grey: noise; so do more examples, and more samples."
     sizes = Sizes(panel=(6.5, 0.36 * len(metrics) + 0.3), left=2.2, right=1.9)
     figure, (panel,) = style.panels(1, title, note, sizes)
     left = np.zeros(len(metrics))

@@ -8,7 +8,15 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 from scipy import stats as scipy_stats
 
-from tangeval.analysis.hypothesis_tests import ERROR, Corpora, family_tests, poems_needed, swaps
+from tangeval.analysis.hypothesis_tests import (
+    ERROR,
+    Corpora,
+    family_tests,
+    poems_needed,
+    power_of,
+    smallest_effect,
+    swaps,
+)
 from tangeval.metrics import bleu
 
 
@@ -159,3 +167,17 @@ def test_poems_needed_suffice_for_the_smallest_p():
         assert 2 / 2**poems <= 0.05 / family < 2 / 2 ** (poems - 1)
     with pytest.raises(ValueError, match="positive"):
         poems_needed(1.0, 0.0)
+
+
+@pytest.mark.parametrize(("poems", "effect"), [(6, 0.5), (30, 0.5), (200, 0.1), (120, 4.0)])
+def test_power_is_that_of_the_noncentral_t(poems, effect):
+    critical = scipy_stats.t.ppf(0.975, poems - 1)
+    expected = scipy_stats.nct.sf(critical, poems - 1, min(effect * poems**0.5, 30))
+    assert power_of(1.0, effect, poems) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_smallest_effect_is_what_so_many_poems_are_needed_for():
+    for poems in (10, 50, 500):
+        assert poems_needed(1.0, smallest_effect(1.0, poems)) == poems
+    assert smallest_effect(1.0, 5) == np.inf
+    assert power_of(1.0, 100.0, 5) == 0

@@ -510,7 +510,25 @@ def test_the_best_checkpoint_is_not_chosen_where_it_saw_the_split(finished):
     assert f"best checkpoint: {selection['checkpoint']['checkpoint']} " in done.out
 
 
-# compare, data --calibrate
+# plan, compare, data --calibrate
+
+
+def test_a_plan_says_what_shows_an_effect_and_what_the_study_would(finished):
+    done = tangeval(finished, "plan", "tiny.yaml", "select.split=test", "--effect", "chrf=0.2")
+    assert (done.code, done.err) == (0, "")
+    rows = [row[2:] for row in done.table() if row[1] == "two settings"]
+    (cheapest, poems, samples, outputs, power, shows), *_, declared = rows
+    assert (cheapest, samples, outputs, power, shows) == ("cheapest", "1", poems, "80%", "0.2")
+    assert declared[:4] == ["as declared", "15", "2", "30"]
+    assert "two checkpoints" in done.out
+
+
+def test_a_plan_wants_a_pilot_and_says_how_to_make_one(here):
+    done = tangeval(here, "plan", "tiny.yaml", "--effect", "chrf=1")
+    assert done.code == 2
+    assert f"{RESULTS}: there are no scores of a pilot" in done.err
+    assert "`tangeval run tiny.yaml samples=2 --out results/tiny-pilot` makes one" in done.err
+    assert "give --from results/tiny-pilot" in done.err
 
 
 def test_compare_prints_and_writes_what_was_found(finished, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from tangeval import api
-from tangeval.analysis import compare, scoring, select, summarize, variance
+from tangeval.analysis import compare, scoring, select, summarize
 from tangeval.core.study import load_study
 from tangeval.results.files import read_json, read_parquet
 from tangeval.results.folder import RunFolder
@@ -30,7 +30,6 @@ KEYS = {
     "effects": ["checkpoint", "split", "knob", "value"],
     "checkpoints": ["checkpoint", "split"],
     "likelihood_curve": ["checkpoint", "split", "group", "position"],
-    "variance": ["split", "metric", "term"],
     "comparisons": ["family", "split", "metric", "a", "b"],
 }
 #: What is compared with what, and by which metrics. ``other`` is a copy of the folder ``run``: one seed, two folders.
@@ -52,7 +51,6 @@ def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     data = api.load_results(folder).dataset
     scoring.score(study, data, folder)
     summary = summarize.summarize(RunFolder(folder))
-    shares = variance.write_variance(RunFolder(folder))
     select.select(study, RunFolder(folder))
     frames = {
         "generations": scoring.read_generations(study, folder),
@@ -63,7 +61,6 @@ def collected(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
         "effects": summary.effects,
         "checkpoints": summary.checkpoints,
         "likelihood_curve": summary.curve,
-        "variance": shares,
         "comparisons": comparisons(folder),
     }
     return frames, read_json(folder / "best" / "selection.json")
