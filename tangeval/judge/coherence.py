@@ -47,8 +47,10 @@ def measure(
     check_data(data, folder)
     task, split = tasks.load(folder.study.task), cast(Split, wanted.split)
     rows = select_rows(folder, data, wanted)
+    written = rows[~rows["checkpoint"].isin([RANDOM, REFERENCE])]
     random = scoring.random_rows(task, data, split, folder.study.seed, samples=1, draws=1)
-    rows = pd.concat([rows, random], ignore_index=True).reindex(columns=rows.columns)
+    beside = [scoring.reference_rows(task, data, split), random]
+    rows = pd.concat([written, *beside], ignore_index=True).reindex(columns=rows.columns)
     pairs = list(zip(rows["example_id"], rows["text"], strict=True))
     found = dict.fromkeys(pairs, 0.0)
     for number, (name, text) in enumerate(found, 1):
