@@ -141,6 +141,7 @@ def _manifest(resolved: ResolvedStudy, cache_keys: dict[str, str], engine: Descr
             "path": str(c.path) if c.path else None,
             "fingerprint": resolved.fingerprints[c.name],
             "seen": resolved.seen(c),
+            **({"recipe": c.recipe, "run": c.run} if c.recipe else {}),
         }
         for c in resolved.checkpoints
     ]

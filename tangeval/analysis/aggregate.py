@@ -105,6 +105,12 @@ class Part:
         poems = self.measured.poems
         return poems * self.value(metric) - (poems - 1) * self.without(metric)
 
+    def centred(self, metric: str) -> Floats:
+        """``by_poem``, moved to have the value as its mean, which pseudo-values have nearly."""
+        parts = self.by_poem(metric)
+        moved: Floats = parts - parts.mean() + self.value(metric)
+        return moved
+
     def interval(self, metric: str, stretch: float = 1.0) -> tuple[float, float]:
         """Return the value's 95 % interval: Wilson's of a share, the jackknife's of a corpus metric, else Hall's t.
 

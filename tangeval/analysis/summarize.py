@@ -1,13 +1,13 @@
 """Scores → summary: each checkpoint × setting × split with intervals, and the grid's margins.
 
-In: ``scores.parquet`` and ``likelihood.parquet``. Out: four frames, written as ``summary.csv`` (a row a
-setting), ``effects.csv`` (each value of each knob, averaged over the other knobs), ``checkpoints.csv``
-(averaged over all settings) and ``likelihood_curve.csv`` (the reference's likelihood by place in the poem).
-Intervals are over poems.
+In: ``scores.parquet`` and ``likelihood.parquet``. Out: frames, written as ``summary.csv`` (a row a setting),
+``effects.csv`` (each value of each knob, averaged over the other knobs), ``checkpoints.csv`` (averaged over all
+settings), ``likelihood_curve.csv`` (the reference's likelihood by place in the poem) and ``recipes.csv`` (each
+run's last checkpoint, averaged over runs too). Intervals are over poems, those of recipes over runs too.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Part, groups
 from tangeval.analysis.differences import Pair, differences
-from tangeval.analysis.intervals import mean_interval
+from tangeval.analysis.intervals import carrying, mean_interval, rate_interval
+from tangeval.analysis.recipes import between_runs, estimate
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics.base import Metric, Metrics
@@ -36,28 +37,34 @@ def carried(metrics: Metrics) -> list[Metric]:
 
 @dataclass(frozen=True)
 class Summary:
-    """The four frames; columns as in docs/results.md."""
+    """The frames; columns as in docs/results.md. ``recipes`` has rows where the study declares recipes."""
 
     settings: pd.DataFrame
     effects: pd.DataFrame
     checkpoints: pd.DataFrame
     curve: pd.DataFrame
+    recipes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def summarize(run: RunFolder) -> Summary:
-    """Summarise a folder's scores, write the four CSV files and return them.
+    """Summarise a folder's scores, write the CSV files and return them.
 
     Raises:
         TangevalError: the folder holds no scores.
     """
     settings, effects, checkpoints = [], [], []
-    likelihood = run.likelihood()
+    likelihood, trained = run.likelihood(), run.trained
+    last = {(each["recipe"], each["run"]): name for name, each in trained.items()}.values()
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     baseline = {g.split: Part(g.measured, [0]) for g in groups(run.scores(RANDOM), likelihood, run.metrics)}
     for group in groups(run.scores(), likelihood, run.metrics):
         measured = group.measured
         every = np.arange(len(measured.knobs))
         own = [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
-        overall = [_row(group, every, {})]
+        made = {key: value for key, value in trained.get(group.checkpoint, {}).items() if key in _RUN}
+        overall = [_row(group, every, made)]
+        if group.checkpoint in last:
+            runs.setdefault((made["recipe"], group.split), []).append(_run(Part(measured, every.tolist())))
         if group.checkpoint not in (RANDOM, REFERENCE):
             for rows, parts in ((own, [[int(c)] for c in every]), (overall, [every.tolist()])):
                 _test(rows, [Part(measured, places) for places in parts], baseline[group.split])
@@ -73,13 +80,40 @@ def summarize(run: RunFolder) -> Summary:
     summary = Summary(
         _frame(settings, [*first, *COLUMNS, "split", *counts]),
         _frame(effects, [*first, "split", "knob", "value", *counts]),
-        _frame(checkpoints, [*first, "split", *counts]),
+        _frame(checkpoints, [*first, *(_RUN if trained else ()), "split", *counts]),
         curve(likelihood),
+        _recipes(runs, run.metrics),
     )
-    tables = ("summary", "effects", "checkpoints", "likelihood_curve")
-    for name, frame in zip(tables, vars(summary).values(), strict=True):
+    run.table("recipes").unlink(missing_ok=True)
+    tables = ("summary", "effects", "checkpoints", "likelihood_curve", *(["recipes"] if runs else []))
+    for name, frame in zip(tables, vars(summary).values(), strict=False):
         write_csv(run.table(name), frame)
     return summary
+
+
+def _run(whole: Part) -> dict[str, Any]:
+    """What is kept of a recipe's run: its counts, and each metric by poem."""
+    counts = {"poems": whole.measured.poems, "samples": whole.measured.samples, "outputs": whole.outputs_per_poem}
+    return counts | {name: (whole.centred(name), whole.rare(name)) for name in whole.measured.metrics}
+
+
+def _recipes(runs: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], metrics: Metrics) -> pd.DataFrame:
+    """A row for each recipe and split: the mean over its runs, and how far these are apart."""
+    ends, rows = ("", "_low", "_high", "_tau", "_tau_low", "_tau_high"), []
+    for (recipe, split), own in runs.items():
+        row = {"recipe": recipe, "split": split, "runs": len(own), "poems": own[0]["poems"], "samples": own[0]["samples"]}
+        for name, metric in metrics.items():
+            values, rare = (np.stack(each) for each in zip(*(run[name] for run in own), strict=True))
+            found = estimate(values)
+            low, high = found.low, found.high
+            if metric.share:  # never narrower than over poems alone, nor beyond what a share can be
+                least, most = rate_interval(values.mean(axis=0), own[0]["outputs"])
+                low, high = max(min(low, float(least)), 0), min(max(high, float(most)), 1)
+            if (metric.rarest or metric.rare_from) and np.isnan(carrying(rare.sum(axis=0))):
+                low = high = np.nan
+            row |= zip((name + end for end in ends), (found.value, low, high, *between_runs(values)), strict=True)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _test(rows: Sequence[dict[str, Any]], parts: Sequence[Part], baseline: Part) -> None:

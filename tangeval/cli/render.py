@@ -82,6 +82,8 @@ def show_results(results: Results, *, selected: bool = True) -> None:
     show_engine(results)
     title = "Checkpoints, averaged over all settings"
     console.print(rich_table(results.checkpoints, title, results.task.metrics))
+    if results.run.trained:
+        show_recipes(results)
     if selected and results.study.select:
         show_selection(results)
     if results.pictures:
@@ -89,6 +91,18 @@ def show_results(results: Results, *, selected: bool = True) -> None:
         say(f"pictures: {names} in {results.run.figures}")
     say(f"tables: {results.run.tables}; every setting: {results.run.table('summary')}")
     show_page(results.page, results.note)
+
+
+def show_recipes(results: Results) -> None:
+    """Each recipe over poems and runs, and how far its runs are apart."""
+    frame, metrics = results.recipes, results.task.metrics
+    title = "Recipes, averaged over all settings of each run's last checkpoint; intervals over poems and runs"
+    console.print(rich_table(frame, title, metrics))
+    for row in frame.to_dict("records"):
+        apart = (f"{m} {row[f'{m}_tau']:.3f}" for m in metrics if metrics[m].headline and row[f"{m}_tau"] > 0)
+        said = f"between runs, beyond poems: τ {', '.join(apart) or 'nothing seen'}"
+        alone = "one run: its interval is over poems alone, and how far runs are apart is not known here"
+        say(f"{row['recipe']} on {row['split']}: {said if row['runs'] > 1 else alone}")
 
 
 def show_engine(results: Results) -> None:

@@ -23,11 +23,23 @@ SHIPPED = ASSETS / "studies"
 _Item = TypeVar("_Item")
 #: What says how weights are found and held: of no use where another process holds them.
 WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load")
+_NAME = r"^[\w][\w.-]*$"
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
 
 
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
+
+
+def _places(value: Any) -> Any:
+    """Places of checkpoints, or those of each recipe."""
+    if not isinstance(value, dict):
+        return _listed(value)
+    for name, runs in value.items():
+        if not re.fullmatch(_NAME, str(name)) or not runs:
+            what = "letters, digits, _, . and -, and has its runs' folders in a list"
+            raise ValueError(f"recipe {name}: a recipe is named by {what}")
+    return {name: _listed(runs) for name, runs in value.items()}
 
 
 #: A scalar stands for a list of one; an empty list is refused.
@@ -168,10 +180,10 @@ class Selection(Section):
 class Study(Section):
     """A declared study; every field has the meaning given in docs/study.md."""
 
-    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
+    name: Annotated[str, Field(pattern=_NAME)]
     base_model: str = "tang-mini"
     cache_dir: str | None = None
-    checkpoints: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    checkpoints: Annotated[list[str] | dict[str, list[str]], BeforeValidator(_places)] = Field([])
     include_base: bool = True
     load: LoadSection = LoadSection()
     task: str = "tang"

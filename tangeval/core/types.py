@@ -59,12 +59,17 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights to evaluate: the base model (no path), an adapter, a full model, or what a server holds (no path)."""
+    """Weights to evaluate: the base model (no path), an adapter, a full model, or what a server holds (no path).
+
+    ``recipe`` and ``run`` say which training made them, where the study declares recipes.
+    """
 
     name: str
     step: int | None
     path: Path | None
     kind: Literal["base", "adapter", "full", "served"]
+    recipe: str | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import hashlib
 import importlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,48 @@ def discover(
             else:
                 found.append(save)
     return _checkpoints(found), tuple(skipped)
+
+
+def discover_runs(
+    recipes: Mapping[str, Sequence[str]], *, allow_pickle: bool = False
+) -> tuple[tuple[Checkpoint, ...], tuple[Skipped, ...]]:
+    """Return the checkpoints of each recipe's training runs, by step within each, and what was left out.
+
+    A run is a place as of ``discover``; ``runs/hw5-seed*`` stands for several. It is named as its folder, and stands
+    before its checkpoints however many runs there are, so that none is renamed later: ``hw5-seed1/checkpoint-65``.
+
+    Raises:
+        TangevalError: as ``discover``; a run has no whole checkpoint; a name is taken.
+    """
+    found, skipped = dict[str, Checkpoint](), list[Skipped]()
+    for recipe, folder in ((recipe, run) for recipe, places in recipes.items() for run in _runs(places)):
+        whole, left_out = discover([str(folder)], allow_pickle=allow_pickle)
+        skipped += left_out
+        if not whole:
+            raise TangevalError(f"checkpoints: {recipe}: {folder} has no whole checkpoint; leave it out")
+        for each in whole:
+            assert each.path
+            run = each.path.parent.name if each.step is not None else each.name
+            name = f"{run}/{each.name}" if each.step is not None else run
+            if other := found.get(name):
+                where = f"{other.recipe} ({other.path}) and {recipe} ({each.path})"
+                raise TangevalError(
+                    f"checkpoints: {name} is in {where}; leave one out, or rename its run's folder"
+                )
+            found[name] = replace(each, name=name, recipe=recipe, run=run)
+    if taken := recipes.keys() & {*found, BASE, RANDOM, REFERENCE}:
+        raise TangevalError(f"checkpoints: recipe {min(taken)}: the name is taken; rename the recipe")
+    return tuple(found.values()), tuple(skipped)
+
+
+def _runs(places: Sequence[str]) -> Iterator[Path]:
+    """The folders of runs; those of a pattern in the order of the numbers in their names."""
+    for place in map(Path, places):
+        found = [] if place.exists() else [run for run in place.parent.glob(place.name) if run.is_dir()]
+        parts = {run: re.split(r"(\d+)", run.name) for run in found}
+        yield from sorted(parts, key=lambda run: [int(t) if t.isdigit() else t for t in parts[run]]) or [
+            place
+        ]
 
 
 def _step(name: str) -> int | None:

@@ -79,6 +79,8 @@ class Results:
     effects = _table("effects")
     #: Each checkpoint, averaged over all settings.
     checkpoints = _table("checkpoints")
+    #: Each recipe, averaged over its runs' last checkpoints; only where the study declares recipes.
+    recipes = _table("recipes")
 
     @cached_property
     def generations(self) -> pd.DataFrame:

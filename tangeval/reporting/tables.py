@@ -53,11 +53,14 @@ def write(
     settings, effects, checkpoints = (_in_order(frame, split) for frame in frames)
     best, keys = best_settings(settings, by, metrics), ("rank", "checkpoint", *AXES)
     overall = "Checkpoints on {}, averaged over all settings"
-    tables = {
+    tables: dict[str, tuple[pd.DataFrame, Iterator[Section]]] = {
         "checkpoints": (checkpoints, _sections(checkpoints, overall, ("checkpoint", "step"))),
         "effects": (effects, _effect_sections(effects)),
         "best_settings": (best, _sections(best, f"Best settings by {by} on {{}}", keys)),
     }
+    if len(summary.recipes):
+        title = "Recipes on {}, averaged over all settings, intervals over runs too"
+        tables["recipes"] = (summary.recipes, _sections(summary.recipes, title, ("recipe", "runs")))
     shown = _headline(metrics)
     written = []
     for name, (frame, parts) in tables.items():
@@ -99,14 +102,15 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
     Intervals are left out where they would make it wider than 120 columns.
     """
     shown = [name for name in _headline(metrics) if frame[name].notna().any()][:_CONSOLE_METRICS]
-    named = [key for key in ("rank", "checkpoint", "knob", "value", *AXES) if key in frame]
+    whose = "checkpoint" if "checkpoint" in frame else "recipe"
+    named = [key for key in ("rank", whose, "runs", "knob", "value", *AXES) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
-    keys[keys.index("checkpoint") + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
+    keys[keys.index(whose) + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
     for intervals, gap in ((True, 2), (False, 2), (False, 1)):
         padding = (0, gap, 0, 0)
         table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=padding)
         for name in (*keys, *shown):
-            words = name in ("checkpoint", "split", "knob")
+            words = name in (whose, "split", "knob")
             table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
         for row in _readable(frame, keys, shown, intervals=intervals).itertuples(index=False):
             table.add_row(*map(Text, row))
@@ -140,7 +144,7 @@ def _in_order(frame: pd.DataFrame, first: str) -> pd.DataFrame:
 def _sections(frame: pd.DataFrame, title: str, keys: Sequence[str]) -> Iterator[Section]:
     """A section a split; ``{}`` in ``title`` becomes what its checkpoints were measured on."""
     for _, part in frame.groupby("split", sort=False):
-        own = part[~part["checkpoint"].isin([RANDOM, REFERENCE])]
+        own = part[~part.get("checkpoint", part["split"]).isin([RANDOM, REFERENCE])]
         yield Section(title.format(measured_on(own if len(own) else part)), keys, part)
 
 

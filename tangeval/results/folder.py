@@ -82,7 +82,7 @@ class RunFolder:
         return self.generations / f"{batch_id}.parquet"
 
     def table(self, name: str) -> Path:
-        """``summary``, ``effects``, ``checkpoints``, ``likelihood_curve``, ``variance``, ``judge``, ``coherence``: a CSV file."""
+        """A CSV file: ``summary``, ``effects``, ``checkpoints``, ``recipes``, ``likelihood_curve``, ``variance``, ``judge``, ``coherence``."""
         return self.path / f"{name}.csv"
 
     # Batch files and their checksums.
@@ -199,6 +199,12 @@ class RunFolder:
         if found is None:
             raise TangevalError(f"{self.manifest_file} is missing; `tangeval run STUDY` makes it")
         return found
+
+    @property
+    def trained(self) -> dict[str, dict[str, Any]]:
+        """The records of the checkpoints that are of a recipe, by name, and by step within a ``run``."""
+        records = (self.read_json(self.manifest_file) or {}).get("checkpoints", [])
+        return {record["name"]: record for record in records if "recipe" in record}
 
     @property
     def noise_shared(self) -> bool:

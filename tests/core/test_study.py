@@ -50,6 +50,9 @@ def test_a_missing_study_is_answered_with_those_that_come_along():
             "select.setting",
             "a comparison like '>= 0.5'",
         ),
+        ("name: a\ncheckpoints: {hw5: []}", "checkpoints", "recipe hw5: a recipe is named by letters"),
+        ("name: a\ncheckpoints: {'a:b': x}", "checkpoints", "recipe a:b: a recipe is named by letters"),
+        ("name: a\ncheckpoints: {hw5: {a: x}}", "checkpoints.hw5.0", "valid string"),
         ("name: a\nsamples: {test: 2}", "", "one for each of splits"),
         ("[1, 2]", "", "expected a mapping"),
         ("name: [", "", "not a readable YAML"),
@@ -69,6 +72,8 @@ def test_a_scalar_stands_for_a_list_of_one(tmp_path):
         study_file(tmp_path, "name: a\ncheckpoints: x\ndecoding: {temperature: 0.5, top_k: 3}")
     )
     assert study.checkpoints == ["x"]
+    recipes = load_study(study_file(tmp_path, "name: a\ncheckpoints: {hw5: x}"))
+    assert recipes.checkpoints == {"hw5": ["x"]}
     assert study.decoding.settings() == (Setting.of(temperature=0.5, top_k=3, top_p=1.0, max_length=128),)
 
 
