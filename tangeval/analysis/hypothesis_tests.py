@@ -108,6 +108,15 @@ def family_tests(columns: Sequence[Column], seed: int) -> Tested:
     return Tested(p, adjusted, low, high)
 
 
+def holm(p: Floats) -> Floats:
+    """Return p-values ``[m]`` adjusted for their number, whatever tests they are of (Holm, *Scandinavian Journal of
+    Statistics* 6, 1979)."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
+
+
 def swaps(poems: int, most: int, seed: int) -> Floats:
     """Return ways to swap examples ``[n, P]``, 1 where one is; the first is what was observed.
 

@@ -23,6 +23,9 @@ from tangeval.metrics.base import Metric, Metrics
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 
+#: What a checkpoint's record says of its training, where the study declares recipes.
+_RUN = ("recipe", "run")
+
 
 def measures(metrics: Metrics) -> list[str]:
     """Return the columns of metrics: each one's value, its interval's ends, and of ``carried`` ones p against random."""
@@ -93,7 +96,11 @@ def summarize(run: RunFolder) -> Summary:
 
 def _run(whole: Part) -> dict[str, Any]:
     """What is kept of a recipe's run: its counts, and each metric by poem."""
-    counts = {"poems": whole.measured.poems, "samples": whole.measured.samples, "outputs": whole.outputs_per_poem}
+    counts = {
+        "poems": whole.measured.poems,
+        "samples": whole.measured.samples,
+        "outputs": whole.outputs_per_poem,
+    }
     return counts | {name: (whole.centred(name), whole.rare(name)) for name in whole.measured.metrics}
 
 
@@ -101,7 +108,13 @@ def _recipes(runs: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], metric
     """A row for each recipe and split: the mean over its runs, and how far these are apart."""
     ends, rows = ("", "_low", "_high", "_tau", "_tau_low", "_tau_high"), []
     for (recipe, split), own in runs.items():
-        row = {"recipe": recipe, "split": split, "runs": len(own), "poems": own[0]["poems"], "samples": own[0]["samples"]}
+        row = {
+            "recipe": recipe,
+            "split": split,
+            "runs": len(own),
+            "poems": own[0]["poems"],
+            "samples": own[0]["samples"],
+        }
         for name, metric in metrics.items():
             values, rare = (np.stack(each) for each in zip(*(run[name] for run in own), strict=True))
             found = estimate(values)
@@ -111,7 +124,9 @@ def _recipes(runs: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], metric
                 low, high = max(min(low, float(least)), 0), min(max(high, float(most)), 1)
             if (metric.rarest or metric.rare_from) and np.isnan(carrying(rare.sum(axis=0))):
                 low = high = np.nan
-            row |= zip((name + end for end in ends), (found.value, low, high, *between_runs(values)), strict=True)
+            row |= zip(
+                (name + end for end in ends), (found.value, low, high, *between_runs(values)), strict=True
+            )
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -5,6 +5,7 @@ or a path is shown as it is, never read as markup.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
@@ -29,6 +30,11 @@ from tangeval.resolve import ResolvedStudy
 from tangeval.results.explained import Explained
 
 say = console.say
+#: What is said where training seeds cannot be told from recipes.
+ONE_RUN = (
+    "One run each: interval and p are of these runs, and say nothing of the next training. How far runs of one recipe "
+    "were apart elsewhere: docs/statistics.md, Training seeds."
+)
 _LONG = 24  # characters of a name beyond which a letter stands for it in a table
 
 
@@ -100,9 +106,12 @@ def show_recipes(results: Results) -> None:
     console.print(rich_table(frame, title, metrics))
     for row in frame.to_dict("records"):
         apart = (f"{m} {row[f'{m}_tau']:.3f}" for m in metrics if metrics[m].headline and row[f"{m}_tau"] > 0)
-        said = f"between runs, beyond poems: τ {', '.join(apart) or 'nothing seen'}"
-        alone = "one run: its interval is over poems alone, and how far runs are apart is not known here"
-        say(f"{row['recipe']} on {row['split']}: {said if row['runs'] > 1 else alone}")
+        if row["runs"] > 1:
+            say(
+                f"{row['recipe']} on {row['split']}: runs are apart by τ {', '.join(apart) or 'nothing to be seen'}"
+            )
+    if (frame["runs"] == 1).any():
+        say(ONE_RUN)
 
 
 def show_engine(results: Results) -> None:
@@ -220,25 +229,39 @@ def show_comparison(frame: pd.DataFrame, title: str) -> None:
         for name, letter in letters.items():
             say(f"{letter}  {name}")
         frame = frame.assign(a=frame["a"].map(letters), b=frame["b"].map(letters))
-    needed = ["poems needed"] if "poems_needed" in frame and frame["poems_needed"].notna().any() else []
+    sizes = [f"{unit}_needed" for unit in ("poems", "runs") if f"{unit}_needed" in frame]
+    needed = ["needed"] if sizes and frame[sizes].notna().any(axis=None) else []
+    over = ["over"] if (frame["over"] != "poems").any() else []
     rows = []
     for row in frame.to_dict("records"):
         sides = (f"{row[side]}  {row[f'value_{side}']:.3f}" for side in ("a", "b"))
         real = f"{row['p_adjusted']:.4f}{'*' if row['p_adjusted'] <= ERROR else ' '}"
         ends = NO_INTERVAL if pd.isna(row["low"]) else f"{row['low']:+.3f}, {row['high']:+.3f}"
         between = f"{row['difference']:+.3f} [{ends}]"
-        known = needed and pd.notna(row["poems_needed"])
-        size = [f"{row['poems_needed']:,.0f} for {row['effect']:g}" if known else ""] * len(needed)
-        rows.append((row["metric"], *sides, between, f"{row['p']:.4f}", real, *size))
-    columns = ("metric", "a", "b", "a − b, 95 % interval", "p", "p (adjusted)", *needed)
+        size = [_needed(row)] * len(needed)
+        rows.append(
+            (row["metric"], *sides, *(row[name] for name in over), between, f"{row['p']:.4f}", real, *size)
+        )
+    columns = ("metric", "a", "b", *over, "a − b, 95 % interval", "p", "p (adjusted)", *needed)
     show_table(title, columns, rows, right=3 + len(needed))
+    if "poems, one run each" in set(frame["over"]):
+        say(ONE_RUN)
     if frame["low"].isna().any():
         say(WHY_NONE)
     noise = "shared" if frame["shared_noise"].all() else "not shared by all of them, which makes it larger"
-    say(
-        f"{len(rows)} comparison{'s' * (len(rows) > 1)}, tested together (max-T); *: real at the 5 % level. "
-        f"p by swapping poems between the two. Noise is {noise}."
-    )
+    tested, how = "tested together (max-T)", "p by swapping poems between the two"
+    if frame["over"].str.endswith("runs").any():
+        tested, how = "adjusted by Holm's rule", f"{how}, over runs by Student's t"
+    count = f"{len(rows)} comparison{'s' * (len(rows) > 1)}"
+    say(f"{count}, {tested}; *: real at the 5 % level. {how}. Noise is {noise}.")
+
+
+def _needed(row: Mapping[Any, Any]) -> str:
+    """How many poems, or runs, show the size that was asked for."""
+    for unit in ("poems", "runs"):
+        if pd.notna(found := row.get(f"{unit}_needed")):
+            return f"{found:,.0f} {unit} for {row['effect']:g}" if found < math.inf else "more poems"
+    return ""
 
 
 def show_plan(frame: pd.DataFrame) -> None:

@@ -12,6 +12,7 @@ from tangeval.analysis.hypothesis_tests import (
     ERROR,
     Corpora,
     family_tests,
+    holm,
     poems_needed,
     power_of,
     smallest_effect,
@@ -181,3 +182,9 @@ def test_the_smallest_effect_is_what_so_many_poems_are_needed_for():
         assert poems_needed(1.0, smallest_effect(1.0, poems)) == poems
     assert smallest_effect(1.0, 5) == np.inf
     assert power_of(1.0, 100.0, 5) == 0
+
+
+def test_holms_rule_is_statsmodels():
+    """statsmodels 0.15.0, ``multipletests(…, method="holm")``."""
+    adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
