@@ -540,7 +540,7 @@ def test_compare_prints_and_writes_what_was_found(finished, tmp_path):
     (row,) = pd.read_csv(tmp_path / "differences.csv").to_dict("records")
     assert "Differences on validation, 30 poems" in done.out
     assert f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" in done.out
-    assert f"{row['poems_needed']:,.0f} for 1" in done.out
+    assert f"{row['poems_needed']:,.0f} poems for 1" in done.out
     assert "Noise is shared" in done.out
 
 
