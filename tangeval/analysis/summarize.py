@@ -160,7 +160,8 @@ def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
                 reached = column[~np.isnan(column)]
                 if 2 * len(reached) >= len(column):
                     low, high = mean_interval(reached)
-                    rows.append((*own, place, len(reached), reached.mean(), float(low), float(high)))
+                    ends = (float(np.maximum(low, 0)), float(high))  # no likelihood is above 1
+                    rows.append((*own, place, len(reached), reached.mean(), *ends))
     columns = [*keys, "position", "poems", "nll", "nll_low", "nll_high"]
     return pd.DataFrame(rows, columns=columns).astype({"step": "Int64"})
 
@@ -195,4 +196,4 @@ def _row(group: Group, places: Any, labels: dict[Any, Any]) -> dict[str, Any]:
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows).reindex(columns=columns)
     whole = [c for c in ("step", *(knob.name for knob in KNOBS if knob.type is int)) if c in columns]
-    return frame.astype(dict.fromkeys(whole, "Int64"))
+    return frame.astype(dict.fromkeys(whole, "Int64")).copy()  # in one piece: there are many columns

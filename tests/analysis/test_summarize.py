@@ -22,3 +22,11 @@ def test_the_curve_is_the_mean_of_the_examples_that_reach_so_far():
 def test_likelihoods_without_characters_have_no_curve():
     assert not len(summarize.curve(likelihood().drop(columns="by_character")))
     assert not len(summarize.curve(pd.DataFrame()))
+
+
+def test_no_interval_of_a_likelihood_reaches_below_nought():
+    frame = pd.concat([likelihood().head(1)] * 3, ignore_index=True).assign(
+        by_character=[[0.1], [5.0], [5.0]]
+    )
+    low, nll = summarize.curve(frame).loc[0, ["nll_low", "nll"]]
+    assert 0 == low < nll

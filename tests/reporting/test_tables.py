@@ -49,7 +49,7 @@ def frames(
             )
     first = ["checkpoint", "step", *AXES, "no_repeat_ngram_size", "split"]
     settings = pd.DataFrame(rows).reindex(columns=[*first, "poems", "samples", *MEASURES, "n_tokens"])
-    settings = settings.astype(WHOLE | dict.fromkeys([*MEASURES, "n_tokens"], float))
+    settings = settings.astype(WHOLE | dict.fromkeys([*MEASURES, "n_tokens"], float)).copy()
     keys, numbers = ["checkpoint", "step", "split", "poems", "samples"], [*MEASURES, "n_tokens"]
     checkpoints = settings.groupby(keys, sort=False, dropna=False)[numbers].mean().reset_index()
     varied = [knob for knob in AXES if settings[knob].nunique() > 1]

@@ -47,6 +47,14 @@ def test_a_poem_is_never_its_own_baseline():
         baseline(replace(SAMPLE, examples=(alone,)), alone, 42, 2)
 
 
+def test_no_copy_of_a_poem_and_no_other_edition_is_its_baseline():
+    """HW5's training poems hold 103 pairs of editions that differ in a character or a few."""
+    copy = replace(QUATRAIN, id="train-901", split="train")
+    edition = replace(copy, id="train-902", reference="龘" + copy.reference[1:])
+    drawn = baseline(with_more(copy, edition, QUATRAIN), QUATRAIN, 42, 5_000)
+    assert not {as_verse(copy.reference), as_verse(edition.reference)} & set(drawn)
+
+
 def test_a_rare_number_of_clauses_is_drawn_from_the_nearest_common_one():
     """Whether the training data have none of its number, one, or one less than enough."""
     longer = of_length(8, "test-99", "test", number=900)

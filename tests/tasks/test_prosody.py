@@ -99,8 +99,16 @@ def test_an_odd_last_clause_has_no_partner():
     assert prosody(TOWER, "欲窮千里目")["rhyme"] == 0
 
 
+def test_a_character_does_not_rhyme_with_itself():
+    assert prosody(TOWER, "欲窮千里目，更上一層流。")["rhyme"] == 0
+    assert prosody(TOWER, "欲窮千里目，更上一層樓。欲窮千里目，更上一層樓。")["rhyme"] == 0
+    assert prosody("甲乙，丙爲。", "甲乙，丙為。")["rhyme"] == 0  # nor with its variant
+    assert prosody("甲乙，白鷗。", "甲乙，悠々。")["rhyme_level"] == 1
+    assert prosody("甲乙，丙悠。", "甲乙，悠々。")["rhyme"] == 0
+
+
 def test_ten_clauses_are_judged_to_the_last():
-    four = "欲窮千里目，更上一層樓。" * 4
+    four = "".join(f"欲窮千里目，更上一層{ending}。" for ending in "樓秋舟州")
     assert prosody(TOWER, four)["rhyme_level"] == 1
     assert prosody(TOWER, four + "欲窮千里目，更上一層山。")["rhyme"] == 0
 
@@ -149,6 +157,7 @@ def test_a_poem_rhymes_where_one_line_of_the_table_has_all_its_endings(endings):
     couplet, *text = [f"甲乙，丙{ending}。" for ending in endings]
     table = [fold(characters) for characters in read_table(PINGSHUI).values()]
     expected = any(all(fold(ending) in characters for ending in endings) for characters in table)
+    expected = expected and len(set(endings)) == len(endings)
     assert prosody(couplet, "".join(text))["rhyme"] == expected
 
 

@@ -1,4 +1,14 @@
-from tangeval.tasks.tang.text import HAN, as_verse, clauses, fold, han, line_length, punctuate, variants
+from tangeval.tasks.tang.text import (
+    HAN,
+    ITERATION,
+    as_verse,
+    clauses,
+    fold,
+    han,
+    line_length,
+    punctuate,
+    variants,
+)
 
 
 def test_clauses_are_runs_of_han_characters():
@@ -12,6 +22,15 @@ def test_rare_and_lost_characters_count_as_han():
     assert line_length("□\ue829𥳇〇䪥，") == 5
 
 
+def test_iteration_marks_stand_for_the_character_before_them():
+    """々, its vertical form 〻 and the old Chinese mark neither cut a clause nor stay signs of their own."""
+    for mark in ITERATION:
+        assert clauses(f"悠{mark}我心，人{mark}{mark}") == ("悠悠我心", "人人人")
+        assert line_length(f"悠{mark}我心，") == 4
+        assert fold(han(f"遠山長{mark}，")) == fold("遠山長長")
+    assert as_verse("々春，夜") == "々春，夜。"  # nothing stands before it
+
+
 def test_marks_and_latin_are_not_han():
     assert han("春,眠 abc不１覺！曉。") == "春眠不覺曉"
 
@@ -20,6 +39,7 @@ def test_fold_makes_variants_one():
     assert fold("撫長劒") == fold("撫長劍")
     assert fold("爲裏羣却啓") == fold("為里群卻啟")
     assert fold("棲") == fold("栖")
+    assert fold("\uf914") == fold("樂")  # a compatibility ideograph
 
 
 def test_fold_depends_on_no_context_and_keeps_the_length():

@@ -11,12 +11,13 @@ readings is read as suits the poem best: the metrics cannot know which was meant
 
 from collections.abc import Mapping
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tangeval.core.types import ASSETS
 from tangeval.metrics.base import Metric, Output
-from tangeval.tasks.tang.text import clauses, fold, han
+from tangeval.tasks.tang.text import clauses, fold
 
 _ASSETS = ASSETS / "prosody"
 #: The 106 groups of 平水韻, and in the same groups what 廣韻 has and that table lacks: a group a
@@ -25,6 +26,10 @@ PINGSHUI, GUANGYUN = _ASSETS / "pingshui.tsv", _ASSETS / "guangyun.tsv"
 
 #: The places in a clause whose tones a couplet opposes, the 2nd, 4th and 6th: 二四六分明.
 OPPOSED = slice(1, 6, 2)
+
+#: A line's tones as bits, 0 where a character is unknown.
+Line = tuple[int, ...]
+LEVEL, OBLIQUE, EITHER = 1, 2, 3
 
 _NONE: frozenset[str] = frozenset()
 
@@ -66,22 +71,36 @@ def tones(character: str) -> frozenset[str]:
     return frozenset("平" if is_level(group) else "仄" for group in rhyme_groups(character))
 
 
+@cache
+def _tone(character: str) -> int:
+    return sum({"平": LEVEL, "仄": OBLIQUE}[tone] for tone in tones(character))
+
+
+@lru_cache(maxsize=64)
+def lines(part: str) -> tuple[Line, ...]:
+    """Return the tones of each clause of a couplet or of a text."""
+    return tuple(tuple(map(_tone, clause)) for clause in clauses(part))
+
+
 def rhyme_endings(part: str) -> list[str]:
     """Return the characters of a couplet or of a text that have to rhyme: every second clause's last.
 
     Each part is paired by itself, so what the model writes is never shifted by what it was given.
     """
-    return [second[-1] for _, second in _pairs(part)]
+    return [second[-1] for second in clauses(part)[1::2]]
 
 
+@lru_cache(maxsize=1)
 def shared_groups(couplet: str, text: str) -> frozenset[str]:
     """Return the rhyme groups that all known endings of the poem share.
 
     None are shared unless two endings are known, one of them written: a couplet alone says nothing about the
-    model.
+    model. None are where an ending stands twice (重韻): a character does not rhyme with itself (王力, 漢語詩律學).
     """
-    given, written = (list(filter(None, map(rhyme_groups, rhyme_endings(part)))) for part in (couplet, text))
-    if not written or len(given) + len(written) < 2:
+    endings = [rhyme_endings(part) for part in (couplet, text)]
+    given, written = (list(filter(None, map(rhyme_groups, part))) for part in endings)
+    characters = fold("".join(chain(*endings)))
+    if not written or len(given) + len(written) < 2 or len(set(characters)) < len(characters):
         return _NONE
     return frozenset.intersection(*given, *written)
 
@@ -92,19 +111,20 @@ def tone_opposition(text: str) -> float:
     Places that a clause lacks, or where a character is unknown, are left out; 0 if none is left. A character
     with both tones opposes either.
     """
+    written = lines(text)
     met = [
-        tones(one) | tones(other)
-        for first, second in _pairs(text)
+        one | other
+        for first, second in zip(written[::2], written[1::2], strict=False)
         for one, other in zip(first[OPPOSED], second[OPPOSED], strict=False)
-        if tones(one) and tones(other)
+        if one and other
     ]
-    return sum(len(both) == 2 for both in met) / len(met) if met else 0.0
+    return met.count(EITHER) / len(met) if met else 0.0
 
 
 def known_share(text: str) -> float:
     """Return the share of the text's Han characters that the table knows; 0 if it has none."""
-    characters = han(text)
-    return sum(map(bool, map(rhyme_groups, characters))) / len(characters) if characters else 0.0
+    written = [tone for line in lines(text) for tone in line]
+    return sum(map(bool, written)) / len(written) if written else 0.0
 
 
 @lru_cache(maxsize=1)  # four metrics in a row ask for the same text
@@ -121,12 +141,6 @@ def prosody(couplet: str, text: str) -> Mapping[str, float]:
         "tone_opposition": tone_opposition(text),
         "prosody_known": known_share(text),
     }
-
-
-def _pairs(text: str) -> list[tuple[str, str]]:
-    """The clauses by twos, as written; an odd last one is left out."""
-    parts = clauses(text)
-    return list(zip(parts[::2], parts[1::2], strict=False))
 
 
 def _metric(name: str, en: str, zh: str, **kind: Any) -> Metric:

@@ -4,19 +4,23 @@ In: text. Out: clauses, folded text, punctuated text. Knows nothing of data, mod
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 from opencc import OpenCC
 
 from tangeval.core.types import ASSETS
 
 # The blocks of Unicode's Unified Ideographs, the two signs that stand for a character in
-# printed editions (〇, and □ for one that is lost), and the private-use area, where HW5's
-# files keep a character that Unicode did not have.
-HAN = "\u3007\u25a1\u3400-\u4dbf\u4e00-\u9fff\ue000-\uf8ff\uf900-\ufaff\U00020000-\U000323af"
+# printed editions (〇, and □ for one that is lost), the marks that stand for the character before them
+# (々, its vertical form 〻, and the old Chinese one), and the private-use area, where HW5's files keep a
+# character that Unicode did not have.
+ITERATION = "\u3005\u303b\U00016fe3"
+HAN = ITERATION + "\u3007\u25a1\u3400-\u4dbf\u4e00-\u9fff\ue000-\uf8ff\uf900-\ufaff\U00020000-\U000323af"
 _CLAUSE = re.compile(f"[{HAN}]+")
 _NOT_HAN = re.compile(f"[^{HAN}]+")
+_ITERATED = re.compile(f"(?<=([{HAN}]))[{ITERATION}]+")
 
 #: Marks that may end the first clause of a couplet, and those that may end the second.
 PAUSES = "，、；：？！"
@@ -39,10 +43,12 @@ _converter = cache(partial(OpenCC, "t2s"))
 
 @cache
 def _fold_character(character: str) -> str:
-    folded: str = _converter().convert(character)
+    # A compatibility ideograph (U+F900 and on) is its twin first.
+    folded: str = _converter().convert(unicodedata.normalize("NFC", character))
     return variants().get(folded, folded)
 
 
+@lru_cache(maxsize=64)  # metrics in a row ask for the same text
 def fold(text: str) -> str:
     """Return ``text`` with the variants of each character made one, in as many characters, for comparing.
 
@@ -52,14 +58,21 @@ def fold(text: str) -> str:
     return "".join(map(_fold_character, text))
 
 
+@lru_cache(maxsize=64)
+def spelt(text: str) -> str:
+    """Return ``text`` with each mark of ``ITERATION`` made the Han character before it, in as many characters."""
+    return _ITERATED.sub(lambda found: found[1] * len(found[0]), text)
+
+
 def han(text: str) -> str:
-    """Return the Han characters of ``text``, everything else left out."""
-    return _NOT_HAN.sub("", text)
+    """Return the Han characters of ``text``, spelt, everything else left out."""
+    return _NOT_HAN.sub("", spelt(text))
 
 
+@lru_cache(maxsize=64)
 def clauses(text: str) -> tuple[str, ...]:
-    """Return the clauses of ``text``: its unbroken runs of Han characters, in order."""
-    return tuple(_CLAUSE.findall(text))
+    """Return the clauses of ``text``, spelt: its unbroken runs of Han characters, in order."""
+    return tuple(_CLAUSE.findall(spelt(text)))
 
 
 def line_length(text: str) -> int:

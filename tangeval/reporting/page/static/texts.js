@@ -72,7 +72,7 @@ const texts = (() => {
     },
     rhyme(list, { input, reference }, copied, given) {
       const count = new Map(), own = endings(list);
-      for (const { character } of [...endings(tokens(given ? reference : input)), ...own])
+      for (const character of new Set([...endings(tokens(given ? reference : input)), ...own].map((token) => token.character)))
         for (const group of rhymes.get(character) ?? []) count.set(group, (count.get(group) ?? 0) + 1);
       const most = Math.max(0, ...count.values()), best = [...count.keys()].filter((group) => count.get(group) === most);
       const matches = (token) => most > 1 && rhymes.get(token.character)?.some((group) => best.includes(group));
