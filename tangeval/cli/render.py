@@ -290,7 +290,7 @@ def show_calibration(measured: pd.DataFrame) -> None:
     show_table("The training texts", ("metric", "reference", "random"), rows, right=2)
     say(
         "reference: the poets' own endings, looked for in all other training poems. random: another poem's ending of "
-        "the same form; real verse, so what a couplet has by itself (form, tone_opposition, parallelism) is right in it."
+        "the same form; real verse, so what it has by itself (form, tone_opposition, parallelism and so on) is right in it."
     )
 
 

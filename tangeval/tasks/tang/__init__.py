@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tangeval.core.types import Example
 from tangeval.metrics import bleu, chrf, copying, diversity, likelihood
 from tangeval.tasks.base import RhymeGroup, Task, Verse
-from tangeval.tasks.tang import data, external_outputs, form, parallelism, prompt, prosody
+from tangeval.tasks.tang import data, external_outputs, form, parallelism, prompt, prosody, regulated
 from tangeval.tasks.tang.baseline import baseline
 from tangeval.tasks.tang.coherence import others
 from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length
@@ -21,8 +21,10 @@ BLEU_STRICT = bleu.metric(
 METRICS = (
     bleu.BLEU, BLEU_STRICT, bleu.SHARED_PAIRS, chrf.CHRF, likelihood.REFERENCE_NLL,
     form.FORM, form.LINE_LENGTH, form.CLAUSE_COUNT, form.PUNCTUATION, form.HAN_ONLY, form.COMPLETE, form.NO_ECHO,
-    form.NO_REPEAT, form.LENGTH_MATCH,
+    form.NO_REPEAT, form.LENGTH_MATCH, form.REPEATED_CHARACTERS,
     prosody.RHYME, prosody.RHYME_LEVEL, prosody.TONE_OPPOSITION, prosody.PROSODY_KNOWN,
+    regulated.REGULATED, regulated.ALTERNATION, regulated.ADHESION_GIVEN, regulated.ADHESION_INNER,
+    regulated.ODD_LINE_TONE, regulated.THREE_LEVEL, regulated.LONE_LEVEL,
     parallelism.PARALLELISM,
     diversity.DISTINCT_1, diversity.DISTINCT_2, diversity.SELF_BLEU, diversity.UNIQUE,
     copying.TRAIN_OVERLAP, form.COPIED_CLAUSES,

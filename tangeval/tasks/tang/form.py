@@ -19,6 +19,7 @@ from tangeval.tasks.tang.text import HAN, MARKS, PAUSES, STOPS, clauses, fold, h
 Check = Callable[[str, str], bool]
 
 _PUNCTUATED = re.compile(f"(?:[{HAN}]+[{PAUSES}][{HAN}]+[{STOPS}])+")
+_DOUBLED = re.compile(f"([{HAN}])(?=\\1)")
 
 #: How many clauses a whole poem has: a quatrain's four or a regulated poem's eight.
 CLAUSES_OF_A_POEM = (4, 8)
@@ -55,6 +56,18 @@ def no_repeat(couplet: str, text: str) -> bool:
     """No clause is written twice."""
     written = clauses(fold(text))
     return len(set(written)) == len(written)
+
+
+def repeated_characters(couplet: str, text: str) -> float:
+    """Return the share of the text's characters that stand earlier in the poem (犯重字); 0 if it has none.
+
+    One that repeats the character right before it is no fault (疊字, as 青青).
+    """
+    written = clauses(fold(text))
+    characters = "".join(written)
+    new = set(characters).difference(fold(han(couplet)))
+    doubled = len(_DOUBLED.findall(" ".join(written)))
+    return (len(characters) - len(new) - doubled) / len(characters) if characters else 0.0
 
 
 CHECKS: Mapping[str, Check] = {
@@ -102,6 +115,10 @@ HAN_ONLY = _metric("han_only", "nothing but Han and marks", "只有漢字與標�
 COMPLETE = _metric("complete", "ended by itself", "自行收尾", ("cut off", "截斷"), headline=True)
 NO_ECHO = _metric("no_echo", "no clause of the couplet again", "不重複題聯", ("echo", "重複上聯"))
 NO_REPEAT = _metric("no_repeat", "no clause twice", "不重複句子", ("repeat", "自我重複"))
+REPEATED_CHARACTERS = _metric(
+    "repeated_characters", "characters that repeat", "犯重字", better="low",
+    compute=lambda output: repeated_characters(output.example.input, output.text),
+)  # fmt: skip
 _LENGTH, _COPIED = ("other length", "長短不同"), ("copied", "抄襲")
 LENGTH_MATCH = _metric(
     "length_match", "as many clauses as the poet", "句數同原作", _LENGTH, headline=True, compute=_length_match
