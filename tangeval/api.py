@@ -35,9 +35,10 @@ from tangeval.core.types import Checkpoint, check_split
 from tangeval.engines.base import OnProgress, needs_logits
 from tangeval.explain import subject as subjects
 from tangeval.generation import Pending
-from tangeval.judge.asking import Judge
+from tangeval.judge.asking import Asking, Judge, PairPrompt
 from tangeval.judge.coherence import LocalJudge, measure
 from tangeval.judge.grading import Graded, Wanted, grade
+from tangeval.judge.pairwise import Paired, compare_pairs
 from tangeval.models.checkpoints import Skipped, discover, identity, resolve_base, trained_on
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
@@ -216,20 +217,18 @@ def compare(
 
 
 def judge(
-    place: str | Path,
-    judge: Judge,
-    wanted: Wanted,
-    *,
-    limit: int = 500,
-    parallel: int = 8,
+    place: str | Path, judge: Judge, wanted: Wanted, *, limit: int = 500, parallel: int = 8,
     watch: Watch = Watch(),
-) -> Graded:
-    """Let a language model grade outputs, with at most ``limit`` calls, ``parallel`` of them in flight."""
+) -> Graded | Paired:  # fmt: skip
+    """Let a language model grade outputs, or compare pairs where its prompt is a ``PairPrompt``.
+
+    With at most ``limit`` calls, ``parallel`` of them in flight.
+    """
     results = load_results(place)
     check_data(results.dataset, results.run)
-    run, data = results.run, results.dataset
+    make: Callable[..., Graded | Paired] = compare_pairs if isinstance(judge.prompt, PairPrompt) else grade
     with exclusive_lock(results.folder), watch.counting(f"asking {judge.host}") as on_answer:
-        return grade(run, data, judge, wanted, limit=limit, parallel=parallel, on_answer=on_answer)
+        return make(results.run, results.dataset, judge, wanted, Asking(limit, parallel, on_answer))
 
 
 def coherence(

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from tangeval.cli.base import Knobs, Place, Split, api, command, console, render
 from tangeval.cli.progress import watch
+
+if TYPE_CHECKING:
+    from tangeval.judge.grading import Wanted
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,17 @@ class Judging:
 
     endpoint: Annotated[str, Option(help="An OpenAI-compatible server; mostly ends in /v1.")]
     model: Annotated[str, Option(help="The model that judges, as the server names it.")]
-    votes: Annotated[int, Option(min=1, help="How often an output is judged.")] = 3
+    pairwise: Annotated[
+        bool, Option("--pairwise", help="Which of two outputs is better, in both orders.")
+    ] = False
+    votes: Annotated[int | None, Option(min=1, help="How often each is judged (3; pairs: 1).")] = None
     temperature: Annotated[float, Option(min=0, max=2, help="The judge's own.")] = 1.0
     max_tokens: Annotated[int, Option(min=1, help="The longest answer, reasoning included.")] = 2048
     retries: Annotated[int, Option(min=0, help="How often a busy server is asked again.")] = 5
     prompt: Annotated[Path | None, Option(help="Other instructions for the judge (default: its own).")] = None
     limit: Annotated[int, Option(min=0, help="The most calls this run may make.")] = 500
     parallel: Annotated[int, Option(min=1, help="Calls in flight at a time.")] = 8
+    human: Annotated[Path | None, Option(help="A CSV file of people's votes to hold it against.")] = None
 
 
 @dataclass(frozen=True)
@@ -33,22 +40,32 @@ class Outputs:
         list[str] | None, Option(help="A checkpoint to judge; again for more (default: the selected one).")
     ] = None
     base: Annotated[bool, Option("--base", help="Judge the model before fine-tuning too.")] = False
+    reference: Annotated[bool, Option("--reference", help="Pairs with the reference too.")] = False
+    random: Annotated[bool, Option("--random", help="Judge random endings too.")] = False
     setting: Knobs = None
     split: Split = "test"
     samples: Annotated[int, Option(min=1, help="Outputs of each poem.")] = 1
 
+    def wanted(self, human: Path | None = None) -> "Wanted":
+        from tangeval.judge.grading import Wanted
+
+        names, knobs = tuple(self.checkpoint or ()), tuple(self.setting or ())
+        beside = (self.reference, self.random)
+        return Wanted(names, self.base, knobs, self.split, self.samples, *beside, human)
+
 
 @command("judge")
 def judge(place: Place, by: Judging, of: Outputs) -> None:
-    """Let a language model grade prosody and fluency, 0 to 10; goes on where it stopped."""
-    from tangeval.judge.asking import PROMPT, Judge, load_prompt
-    from tangeval.judge.grading import Wanted
+    """Let a language model grade prosody and fluency, 0 to 10, or compare pairs; goes on where it stopped."""
+    from tangeval.cli.judged import show_judged
+    from tangeval.judge.asking import Judge, PairPrompt, Prompt, load_prompt
 
-    prompt = load_prompt(by.prompt or PROMPT)
-    judge = Judge(by.endpoint, by.model, prompt, by.votes, by.temperature, by.max_tokens, by.retries)
-    wanted = Wanted(tuple(of.checkpoint or ()), of.base, tuple(of.setting or ()), of.split, of.samples)
-    graded = api.judge(place, judge, wanted, limit=by.limit, parallel=by.parallel, watch=watch(console))
-    render.show_graded(graded, judge, of.split)
+    prompt = load_prompt(PairPrompt if by.pairwise else Prompt, by.prompt)
+    votes = by.votes or (1 if by.pairwise else 3)
+    judge = Judge(by.endpoint, by.model, prompt, votes, by.temperature, by.max_tokens, by.retries)
+    wanted = of.wanted(by.human)
+    found = api.judge(place, judge, wanted, limit=by.limit, parallel=by.parallel, watch=watch(console))
+    show_judged(found, judge, of.split)
 
 
 @command("coherence")
@@ -59,10 +76,8 @@ def coherence(
 ) -> None:
     """Measure how much better outputs follow their own couplet than others, by a small model on this machine."""
     from tangeval.judge.coherence import summarize
-    from tangeval.judge.grading import Wanted
 
-    wanted = Wanted(tuple(of.checkpoint or ()), of.base, tuple(of.setting or ()), of.split, of.samples)
-    found = summarize(api.coherence(place, wanted, by=by, watch=watch(console))).to_dict("records")
+    found = summarize(api.coherence(place, of.wanted(), by=by, watch=watch(console))).to_dict("records")
     names = {True: "its own base", False: by}
     rows = [
         (r["checkpoint"], names[r["own_base"]], render.interval(r, "coherence"), str(r["poems"]))

@@ -133,6 +133,12 @@ def watch(console: SafeConsole, audience: Audience = "people") -> "Watch":
     def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         with make_bar(console) as bar:
             task = bar.add_task(what, total=None, more="")
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+            def update(done: int, total: int) -> None:
+                if not done:
+                    console.say(f"{what}: {total:,} calls")
+                bar.update(task, completed=done, total=total)
+
+            yield update
 
     return Watch(decoding, counting, console.status)

@@ -22,8 +22,6 @@ from tangeval.core.knobs import AXES
 from tangeval.core.types import SPLITS, Checkpoint
 from tangeval.explain.subject import Subject
 from tangeval.generation import Pending
-from tangeval.judge.asking import Judge
-from tangeval.judge.grading import Graded
 from tangeval.models.checkpoints import Skipped
 from tangeval.reporting.tables import NO_INTERVAL, WHY_NONE, rich_table
 from tangeval.resolve import ResolvedStudy
@@ -294,33 +292,7 @@ def show_calibration(measured: pd.DataFrame) -> None:
     )
 
 
-# A judge, one text
-
-
-def show_graded(graded: Graded, judge: Judge, split: str) -> None:
-    """Each checkpoint's mean grades, and what they leave out."""
-    there = f"{graded.wanted:,} votes are wanted, {graded.kept:,} were there"
-    say(f"{there}; asked {judge.host} for {graded.asked:,}")
-    rows = []
-    for row in graded.summary.to_dict("records"):
-        grades = [interval(row, name) if row["poems"] else "" for name in ("prosody", "fluency")]
-        shares = ["" if pd.isna(row[name]) else f"{row[name]:.0%}" for name in ("unparsable", "agreement")]
-        poems = f"{row['poems']} of {row['poems'] + row['missing']}"
-        rows.append((row["checkpoint"], *grades, poems, *shares))
-    columns = ("checkpoint", "prosody 格律", "fluency 語意通順", "poems", "unparsable", "votes agree")
-    title = f"Judged by {judge.model} on the {split} split, {judge.votes} votes an output"
-    show_table(title, columns, rows, right=5)
-    unread = graded.outputs[(graded.outputs["parsed"] == 0) & (graded.outputs["votes"] == judge.votes)]
-    if len(unread):
-        some = ", ".join(f"{row.example_id} of {row.checkpoint}" for row in unread.head(5).itertuples())
-        some += f" and {len(unread) - 5} more" * (len(unread) > 5)
-        say(f"no vote could be read for {some}; they are missing above", "yellow")
-    if graded.cut_off:
-        say(f"{graded.cut_off} answers were cut off before their scores; give more --max-tokens", "yellow")
-    if graded.left:
-        left = f"{graded.left:,} votes are left beyond --limit {graded.asked}"
-        say(f"{left}; the same command goes on", "yellow")
-    say("every output is in judge.csv, every answer in judge.jsonl")
+# One text
 
 
 def show_explained(subject: Subject, content: Explained, folder: Path) -> None:

@@ -1,19 +1,19 @@
 """Votes of a judge: what is asked of a server, and the file that its answers are kept in.
 
 In: texts, a prompt, a server. Out: answers, each appended to a file of JSON lines as it comes. Knows
-nothing of results folders and of what is made of the scores.
+nothing of results folders and of what is made of the answers.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, BinaryIO, Self
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -25,7 +25,7 @@ from tangeval.core.types import ASSETS
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.engines.client import Client, Kind, RequestError, in_flight, is_url, models_in
 
-PROMPT = ASSETS / "judge" / "prompt.yaml"
+PROMPTS = ASSETS / "judge"
 _LARGEST = 256 * MIB  # bytes of the answers: some 50,000, reasoning included
 #: What could close the marks around a text, or be a chat template's own token, made harmless.
 _HARMLESS = str.maketrans("<>[]", "＜＞［］")
@@ -40,58 +40,88 @@ _Grade = Annotated[float, Field(ge=0, le=10, strict=True, allow_inf_nan=False)]
 
 
 class Scores(BaseModel):
-    """What one vote says."""
+    """Grades of one text."""
 
     prosody: _Grade
     fluency: _Grade
 
 
+class Preference(BaseModel):
+    """Which of two texts is better, as they were shown."""
+
+    better: Literal["A", "B", "tie"]
+
+
 SCORES = tuple(Scores.model_fields)
-#: Asks for an object of these numbers, where a server has structured outputs; ``parse`` checks their range.
-_FORMAT: dict[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "scores", "strict": True,
-        "schema": {
-            "type": "object", "properties": {name: {"type": "number"} for name in SCORES},
-            "required": list(SCORES), "additionalProperties": False,
-        },
-    },
-}  # fmt: skip
+_Reply = TypeVar("_Reply", bound=BaseModel)
+#: What is asked for where a server has structured outputs; ``parse`` checks the numbers' range.
+_ASKED: dict[str, Any] = {name: {"type": "number"} for name in SCORES}
+_ASKED["better"] = {"type": "string", "enum": ["A", "B", "tie"]}
 
 
-def parse(raw: str) -> Scores | None:
-    """Return the scores in the JSON object of an answer, behind what the model thought aloud; None without any."""
+def _format(reply: type[BaseModel]) -> dict[str, Any]:
+    """What asks a server for an object of these fields."""
+    fields = {name: _ASKED[name] for name in reply.model_fields}
+    schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": reply.__name__.lower(), "strict": True, "schema": schema},
+    }
+
+
+def parse(raw: str, reply: type[_Reply]) -> _Reply | None:
+    """Return the JSON object of an answer, behind what the model thought aloud; None if it holds no ``reply``."""
     answer = raw.rpartition("</think>")[2]
     try:
-        return Scores.model_validate_json(answer[answer.find("{") : answer.rfind("}") + 1])
+        return reply.model_validate_json(answer[answer.find("{") : answer.rfind("}") + 1])
     except ValidationError:
         return None
 
 
 class Prompt(Section):
-    """The judge's instructions, and the question with ``$input`` and ``$output`` in it; ``$$`` is a $."""
+    """The judge's instructions, and the question with ``$input`` and its texts' names in it; ``$$`` is a $."""
 
+    texts: ClassVar[tuple[str, ...]] = ("output",)
+    reply: ClassVar[type[BaseModel]] = Scores
+    shipped: ClassVar[str] = "prompt.yaml"
     system: str
     user: str
 
     @model_validator(mode="after")
-    def _asks_about_both(self) -> Self:
-        template = Template(self.user)
-        if not template.is_valid() or set(template.get_identifiers()) != {"input", "output"}:
-            raise ValueError("user: must hold $input and $output, and no other $; a $ itself is written $$")
+    def _asks_about_all(self) -> Self:
+        template, names = Template(self.user), ("input", *self.texts)
+        if not template.is_valid() or set(template.get_identifiers()) != set(names):
+            wanted = " and ".join(f"${name}" for name in names)
+            raise ValueError(f"user: must hold {wanted}, and no other $; a $ itself is written $$")
         return self
 
-    def messages(self, given: str, text: str) -> list[dict[str, str]]:
-        """Return the chat that asks about ``text``; what it holds cannot end the marks around it."""
-        asked = {"input": given.translate(_HARMLESS), "output": text.translate(_HARMLESS)}
+    def messages(self, given: str, *texts: str) -> list[dict[str, str]]:
+        """Return the chat that asks about ``texts``; what they hold cannot end the marks around them."""
+        shown = zip(("input", *self.texts), (given, *texts), strict=True)
+        asked = {name: text.translate(_HARMLESS) for name, text in shown}
         question = Template(self.user).substitute(asked)
         return [{"role": "system", "content": self.system}, {"role": "user", "content": question}]
 
 
-def load_prompt(file: Path = PROMPT) -> Prompt:
-    """Return a file's prompt, YAML with ``system`` and ``user``; or raise ``TangevalError``."""
-    return validated(Prompt, read_yaml(file, (), PROMPT.parent), file)
+class PairPrompt(Prompt):
+    """The same for two texts, of which ``$first`` is called A."""
+
+    texts = ("first", "second")
+    reply = Preference
+    shipped = "pairwise.yaml"
+
+
+_Prompt = TypeVar("_Prompt", bound=Prompt)
+
+
+def load_prompt(kind: type[_Prompt], file: Path | None = None) -> _Prompt:
+    """Return a file's prompt, or the one that comes with tangeval: YAML with ``system`` and ``user``.
+
+    Raises:
+        TangevalError: it is not there, or does not ask about the texts.
+    """
+    path = file or PROMPTS / kind.shipped
+    return validated(kind, read_yaml(path, (), PROMPTS), path)
 
 
 @dataclass(frozen=True)
@@ -121,19 +151,20 @@ class Judge:
     def prompt_digest(self) -> str:
         return digest([self.prompt.system, self.prompt.user])
 
-    def key(self, given: str, text: str, vote: int) -> str:
-        """Return what one vote is kept under: all that decides the answer, save the server and its noise."""
-        return digest([self.prompt_digest, self.model, self.temperature, self.max_tokens, given, text, vote])
+    def call(self, example_id: str, given: str, texts: Sequence[str], vote: int) -> "Call":
+        """Return a vote, kept under all that decides the answer, save the server and its noise."""
+        own = [self.prompt_digest, self.model, self.temperature, self.max_tokens]
+        return Call(digest([*own, given, *texts, vote]), example_id, given, tuple(texts), vote)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One vote on one text; ``vote`` counts from 1 and is the seed too."""
+    """One vote on one text, or on two in this order; ``vote`` counts from 1 and is the seed too."""
 
     key: str
     example_id: str
     given: str
-    text: str
+    texts: tuple[str, ...]
     vote: int
 
 
@@ -145,9 +176,47 @@ class Answer:
     finish: str | None
     usage: dict[str, int] | None = None
 
-    @cached_property
-    def scores(self) -> Scores | None:
-        return parse(self.raw)
+
+@dataclass(frozen=True)
+class Asking:
+    """At most ``limit`` calls, ``parallel`` at a time; ``on_answer`` is called before the first and after each."""
+
+    limit: int = 500
+    parallel: int = 8
+    on_answer: Callable[[int, int], None] = lambda answered, asked: None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Of the ``wanted`` votes ``kept`` were there, ``asked`` came now, and ``left`` are beyond the limit.
+
+    ``cut_off`` answers ended at ``max_tokens`` before they said anything that can be read.
+    """
+
+    wanted: int
+    kept: int
+    asked: int
+    left: int
+    cut_off: int
+
+
+def collect(calls: Sequence[Call], judge: Judge, file: Path, how: Asking) -> tuple[dict[str, Answer], Tally]:
+    """Return the answers to ``calls`` by key, those that ``file`` keeps and those that are asked for now.
+
+    Raises:
+        TangevalError: as ``ask``, whose answers so far are kept.
+    """
+    wanted = {call.key: call for call in calls}
+    answers = {key: answer for key, answer in read_answers(file).items() if key in wanted}
+    pending, kept = [call for key, call in wanted.items() if key not in answers], len(answers)
+    now = pending[: how.limit]
+    how.on_answer(0, len(now))
+    for number, (call, answer) in enumerate(ask(now, judge, file, how.parallel), 1):
+        answers[call.key] = answer
+        how.on_answer(number, len(now))
+    short = [answer for answer in answers.values() if answer.finish == "length"]
+    cut_off = sum(parse(answer.raw, judge.prompt.reply) is None for answer in short)
+    return answers, Tally(len(wanted), kept, len(now), len(pending) - len(now), cut_off)
 
 
 def read_answers(file: Path) -> dict[str, Answer]:
@@ -188,7 +257,7 @@ def ask(pending: Sequence[Call], judge: Judge, file: Path, parallel: int) -> Ite
         return
     key = os.environ.get("OPENAI_API_KEY")
     client = Client(judge.endpoint, key, extra="judge", retries=judge.retries)
-    form: dict[str, Any] = {"response_format": _FORMAT}
+    form: dict[str, Any] = {"response_format": _format(judge.prompt.reply)}
     listed: list[str] = []
     with closing(client), _open(file) as stream:
         try:
@@ -214,7 +283,7 @@ def ask(pending: Sequence[Call], judge: Judge, file: Path, parallel: int) -> Ite
 def _answer(client: Client, judge: Judge, call: Call, form: Mapping[str, Any]) -> Answer:
     """One answer; an empty one where the server filters the text, or has nothing to say."""
     body = {
-        "model": judge.model, "messages": judge.prompt.messages(call.given, call.text), "seed": call.vote,
+        "model": judge.model, "messages": judge.prompt.messages(call.given, *call.texts), "seed": call.vote,
         "temperature": judge.temperature, "max_completion_tokens": judge.max_tokens, **form,
     }  # fmt: skip
     try:
@@ -228,11 +297,13 @@ def _answer(client: Client, judge: Judge, call: Call, form: Mapping[str, Any]) -
 
 
 def _append(stream: BinaryIO, judge: Judge, call: Call, answer: Answer) -> None:
+    reply = parse(answer.raw, judge.prompt.reply)
     line = {
         "key": call.key, "model": judge.model, "endpoint": judge.host, "prompt": judge.prompt_digest,
         "temperature": judge.temperature, "max_tokens": judge.max_tokens, "vote": call.vote,
-        "example_id": call.example_id, "text": call.text, "raw": answer.raw, "finish": answer.finish,
-        **(answer.scores.model_dump() if answer.scores else dict.fromkeys(SCORES)), "usage": answer.usage,
+        "example_id": call.example_id, **dict(zip(judge.prompt.texts, call.texts, strict=True)),
+        "raw": answer.raw, "finish": answer.finish,
+        **(reply.model_dump() if reply else dict.fromkeys(judge.prompt.reply.model_fields)), "usage": answer.usage,
     }  # fmt: skip
     stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     stream.flush()

@@ -6,9 +6,10 @@ answer as it came, and ``judge.csv``, a row an output. Each text is asked about 
 told who wrote a text.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,8 @@ from tangeval.core.config import named_numbers
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COLUMNS
 from tangeval.core.types import BASE, Split
-from tangeval.judge.asking import SCORES, Answer, Call, Judge, ask, read_answers
+from tangeval.judge.agreement import Agreement, pairs_of, read_votes, wins, with_counted, with_human
+from tangeval.judge.asking import SCORES, Answer, Asking, Call, Judge, Scores, Tally, collect, parse
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.base import Dataset
@@ -33,63 +35,55 @@ _AGREE = 1
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which outputs are judged; no checkpoints stands for the selected one, and ``setting`` changes its knobs."""
+    """Which outputs are judged; no checkpoints stands for the selected one, and ``setting`` changes its knobs.
+
+    ``reference`` and ``random`` are judged beside them on request, the reference's grades always;
+    ``human`` is a file of people's votes that the judge is held against.
+    """
 
     checkpoints: tuple[str, ...] = ()
     base: bool = False
     setting: tuple[str, ...] = ()
     split: str = "test"
     samples: int = 1
+    reference: bool = False
+    random: bool = False
+    human: Path | None = None
 
 
 @dataclass(frozen=True)
 class Graded:
-    """``outputs`` is ``judge.csv``, ``summary`` a row a checkpoint.
-
-    Of the ``wanted`` votes ``kept`` were there, ``asked`` came now, and ``left`` are beyond the limit;
-    ``cut_off`` answers ended at ``max_tokens`` before their scores.
-    """
+    """``outputs`` is ``judge.csv``, ``summary`` a row a checkpoint."""
 
     outputs: pd.DataFrame
     summary: pd.DataFrame
-    wanted: int
-    kept: int
-    asked: int
-    left: int
-    cut_off: int
+    agreement: Agreement
+    tally: Tally
 
 
-def grade(
-    folder: RunFolder, data: Dataset, judge: Judge, wanted: Wanted, *, limit: int = 500, parallel: int = 8,
-    on_answer: Callable[[int, int], None] = lambda answered, asked: None,
-) -> Graded:  # fmt: skip
+def grade(folder: RunFolder, data: Dataset, judge: Judge, wanted: Wanted, how: Asking) -> Graded:
     """Grade outputs of a results folder and their references, and write ``judge.jsonl`` and ``judge.csv``.
-
-    At most ``limit`` votes are asked for; ``on_answer`` is called before the first and after each.
 
     Raises:
         TangevalError: what is wanted is not there; or the server is not there, refuses, or stays busy:
             answers that came are kept.
     """
-    rows = select_rows(folder, data, wanted)
+    rows = select_rows(folder, data, replace(wanted, reference=True))
+    votes = read_votes(wanted.human, data) if wanted.human else None
     every = calls(rows, {example.id: example.input for example in data.examples}, judge)
-    answers = read_answers(folder.answers)
-    pending = [call for call in every if call.key not in answers]
-    now = pending[:limit]
-    on_answer(0, len(now))
-    for number, (call, answer) in enumerate(ask(now, judge, folder.answers, parallel), 1):
-        answers[call.key] = answer
-        on_answer(number, len(now))
+    answers, tally = collect(every, judge, folder.answers, how)
     outputs = table(rows, every, judge, answers)
     write_csv(folder.table("judge"), outputs)
-    given = [answers[call.key] for call in every if call.key in answers]
-    cut_off = sum(answer.finish == "length" and answer.scores is None for answer in given)
-    left = len(pending) - len(now)
-    return Graded(outputs, summarize(outputs), len(every), len(every) - len(pending), len(now), left, cut_off)
+    pairs = pairs_of(rows[["checkpoint", "example_id", "sample", "text"]].join(outputs[list(SCORES)]))
+    by_prosody = pairs.assign(win=wins(pairs["prosody_a"], pairs["prosody_b"]))
+    sums = (pairs[f"prosody_{side}"] + pairs[f"fluency_{side}"] for side in "ab")
+    human = None if votes is None else with_human(pairs.assign(win=wins(*sums)), votes)
+    agreed = Agreement(with_counted(by_prosody, tasks.load(folder.study.task), data), human)
+    return Graded(outputs, summarize(outputs), agreed, tally)
 
 
 def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFrame:
-    """Return the rows to judge, ``LABELS`` and ``text``: ``base`` first, the references last.
+    """Return the rows to judge, ``LABELS`` and ``text``: ``base`` first, references and random endings last.
 
     The checkpoint and the setting are those that were selected, as far as ``wanted`` names no others;
     where no setting met the requirements, the nearest.
@@ -115,7 +109,11 @@ def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFram
         )
     frame = frame[frame["sample"] < wanted.samples]
     parts = [frame[frame["checkpoint"] == name] for name in names]
-    parts.append(scoring.reference_rows(tasks.load(folder.study.task), data, cast(Split, wanted.split)))
+    task, split, samples = tasks.load(folder.study.task), cast(Split, wanted.split), wanted.samples
+    if wanted.reference:
+        parts.append(scoring.reference_rows(task, data, split))
+    if wanted.random:
+        parts.append(scoring.random_rows(task, data, split, folder.study.seed, samples, draws=samples))
     return pd.concat(parts, ignore_index=True).reindex(columns=[*LABELS, "text"])
 
 
@@ -148,7 +146,7 @@ def calls(rows: pd.DataFrame, given: Mapping[str, str], judge: Judge) -> list[Ca
     """Return every vote that ``rows`` want, each text of an example once: all first votes, then all second."""
     pairs = dict.fromkeys(zip(rows["example_id"], rows["text"], strict=True))
     return [
-        Call(judge.key(given[example_id], text, vote), example_id, given[example_id], text, vote)
+        judge.call(example_id, given[example_id], (text,), vote)
         for vote in range(1, judge.votes + 1)
         for example_id, text in pairs
     ]
@@ -163,10 +161,10 @@ def table(
     less the lowest. ``votes`` were answered, ``parsed`` of them could be read. ``agreement`` is the share
     of pairs of votes, of all scores, no more than a point apart.
     """
-    votes: dict[tuple[str, str], list[Any]] = {(call.example_id, call.text): [] for call in calls}
+    votes: dict[tuple[str, str], list[Any]] = {(call.example_id, call.texts[0]): [] for call in calls}
     for call in calls:
         if call.key in answers:
-            votes[call.example_id, call.text].append(answers[call.key].scores)
+            votes[call.example_id, call.texts[0]].append(parse(answers[call.key].raw, Scores))
     records = [_counted(votes[pair]) for pair in zip(rows["example_id"], rows["text"], strict=True)]
     measured = pd.DataFrame(records, index=rows.index)
     return rows[list(LABELS)].join(measured).assign(judge=judge.model, prompt=judge.prompt_digest)

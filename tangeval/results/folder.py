@@ -77,12 +77,13 @@ class RunFolder:
     page = _File("report.html")
     explain = _File("explain")
     answers = _File("judge.jsonl")
+    pair_answers = _File("judge_pairs.jsonl")
 
     def batch_file(self, batch_id: str) -> Path:
         return self.generations / f"{batch_id}.parquet"
 
     def table(self, name: str) -> Path:
-        """A CSV file: ``summary``, ``effects``, ``checkpoints``, ``recipes``, ``likelihood_curve``, ``variance``, ``judge``, ``coherence``."""
+        """A CSV file: ``summary``, ``effects``, ``checkpoints``, ``recipes``, ``likelihood_curve``, ``variance``, ``judge``, ``coherence``, …"""
         return self.path / f"{name}.csv"
 
     # Batch files and their checksums.

@@ -58,7 +58,7 @@ try:
         "base": lambda: checkpoint.resolve_base(str(place)),
         "json": lambda: store.read_json(place),
         "parquet": lambda: store.read_parquet(place),
-        "prompt": lambda: asking.load_prompt(place),
+        "prompt": lambda: asking.load_prompt(asking.Prompt, place),
     }[sys.argv[1]]()).__name__)
 except TangevalError as error:
     print("refused:", error)
