@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     begin, studies = time.perf_counter(), 400 if options.quick else 4000
     report: dict[str, Any] = {
-        "alike": alike(studies), "shares": shares(studies), "power": powers(studies), "tau": taus(studies),
+        "alike": alike(studies), "shares": shares(studies), "means": means(studies), "power": powers(studies), "tau": taus(studies),
         "bootstrap": bootstraps(studies // 10),
     }  # fmt: skip
     report["seconds"] = time.perf_counter() - begin
@@ -93,6 +93,18 @@ def shares(studies: int) -> list[dict[str, Any]]:
                 sides.append(generator.binomial(12, special.expit(same + own)) / 12)
             found += estimate(*sides).p <= 1 - LEVEL
         rows.append({"poems": poems, "rate": rate, "tau": tau, "runs": runs, "different": found / studies})
+    return rows
+
+
+def means(studies: int) -> list[dict[str, Any]]:
+    """How often the interval of one recipe holds its value."""
+    rows = []
+    for poems, metric, runs in product(POEMS, METRICS, (2, 3, 5)):
+        generator, held = np.random.default_rng([6, poems, len(rows)]), 0
+        for _ in range(studies):
+            found = estimate(trained(generator, metric, runs, LAWS[0], generator.normal(size=poems)))
+            held += found.low <= 0 <= found.high
+        rows.append({"poems": poems, "metric": metric, "runs": runs, "coverage": held / studies})
     return rows
 
 
@@ -168,7 +180,7 @@ def show(report: dict[str, Any]) -> None:
         for key, cells in lines.items():
             table.add_row(*key, *cells)
         console.print(table)
-    for kind in ("power", "tau", "bootstrap"):
+    for kind in ("means", "power", "tau", "bootstrap"):
         table = Table(*report[kind][0], title=kind)
         for row in report[kind]:
             table.add_row(

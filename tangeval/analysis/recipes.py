@@ -40,11 +40,11 @@ class Spread(NamedTuple):
     weight: float
     free: int
 
-    def variance(self) -> tuple[float, float]:
+    def variance(self, *, cautious: bool = True) -> tuple[float, float]:
         """Return the value's variance, and its degrees of freedom (Satterthwaite, *Biometrics Bulletin* 2, 1946).
 
         The variance is runs + poems − rest, since both have the rest in them. Neither is below it. Few runs leave
-        all of it their own degrees of freedom.
+        all of it their own degrees of freedom, if ``cautious``: in a difference most of it is theirs.
         """
         runs, poems = self.weight * self.runs, self.poems / self.size
         rest = self.weight * self.rest / self.size
@@ -52,7 +52,7 @@ class Spread(NamedTuple):
             return max(poems, rest), self.size - 1
         runs = max(runs, rest)
         variance = runs + max(poems - rest, 0)
-        if poems <= rest or self.free < FEW:
+        if poems <= rest or (cautious and self.free < FEW):
             return variance, self.free
         doubt = runs**2 / self.free + (poems**2 + rest**2 / self.free) / (self.size - 1)
         return variance, variance**2 / doubt
@@ -78,7 +78,7 @@ def estimate(first: Floats, second: Floats | None = None, level: float = LEVEL) 
     parts = [side.mean(axis=0) if side.ndim == 2 else side for side in sides]
     by_poem = parts[0] - parts[1] if second is not None else parts[0]
     spread = _spread(by_poem, [side for side in sides if side.ndim == 2])
-    variance, free = spread.variance() if spread.size > 1 else (math.nan, math.nan)
+    variance, free = spread.variance(cautious=len(sides) == 2) if spread.size > 1 else (math.nan, math.nan)
     value, error = float(by_poem.mean()), max(math.sqrt(variance), _ROUNDING)
     half = float(special.stdtrit(free, (1 + level) / 2)) * error
     p = 2 * float(special.stdtr(free, -abs(value) / error)) if abs(value) > _ROUNDING else 1.0

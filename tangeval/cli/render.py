@@ -23,16 +23,11 @@ from tangeval.core.types import SPLITS, Checkpoint
 from tangeval.explain.subject import Subject
 from tangeval.generation import Pending
 from tangeval.models.checkpoints import Skipped
-from tangeval.reporting.tables import NO_INTERVAL, WHY_NONE, rich_table
+from tangeval.reporting.tables import NO_INTERVAL, ONE_RUN, WHY_NONE, rich_table
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.explained import Explained
 
 say = console.say
-#: What is said where training seeds cannot be told from recipes.
-ONE_RUN = (
-    "One run each: interval and p are of these runs, and say nothing of the next training. How far runs of one recipe "
-    "were apart elsewhere: docs/statistics.md, Training seeds."
-)
 _LONG = 24  # characters of a name beyond which a letter stands for it in a table
 
 
@@ -99,15 +94,13 @@ def show_results(results: Results, *, selected: bool = True) -> None:
 
 def show_recipes(results: Results) -> None:
     """Each recipe over poems and runs, and how far its runs are apart."""
-    frame, metrics = results.recipes, results.task.metrics
+    frame = results.recipes
     title = "Recipes, averaged over all settings of each run's last checkpoint; intervals over poems and runs"
-    console.print(rich_table(frame, title, metrics))
-    for row in frame.to_dict("records"):
-        apart = (f"{m} {row[f'{m}_tau']:.3f}" for m in metrics if metrics[m].headline and row[f"{m}_tau"] > 0)
-        if row["runs"] > 1:
-            say(
-                f"{row['recipe']} on {row['split']}: runs are apart by τ {', '.join(apart) or 'nothing to be seen'}"
-            )
+    console.print(rich_table(frame, title, results.task.metrics))
+    shown = [f"{metric.name}_tau" for metric in results.task.metrics.values() if metric.headline]
+    for row in frame[frame["runs"] > 1].to_dict("records"):
+        apart = ", ".join(f"{name.removesuffix('_tau')} {row[name]:.3f}" for name in shown if row[name] > 0)
+        say(f"{row['recipe']} on {row['split']}, how far its runs are apart (τ): {apart or 'not to be seen'}")
     if (frame["runs"] == 1).any():
         say(ONE_RUN)
 
@@ -227,8 +220,7 @@ def show_comparison(frame: pd.DataFrame, title: str) -> None:
         for name, letter in letters.items():
             say(f"{letter}  {name}")
         frame = frame.assign(a=frame["a"].map(letters), b=frame["b"].map(letters))
-    sizes = [f"{unit}_needed" for unit in ("poems", "runs") if f"{unit}_needed" in frame]
-    needed = ["needed"] if sizes and frame[sizes].notna().any(axis=None) else []
+    needed = ["needed"] * any(map(_needed, frame.to_dict("records")))
     over = ["over"] if (frame["over"] != "poems").any() else []
     rows = []
     for row in frame.to_dict("records"):

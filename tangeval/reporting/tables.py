@@ -30,6 +30,11 @@ WHY_NONE = (
     "[–]: so few examples carry the value that no interval can be believed; p is of a randomisation test against the "
     "random baseline."
 )
+#: What is said where training seeds cannot be told from recipes.
+ONE_RUN = (
+    "One run each: interval and p are of these runs, and say nothing of the next training. How far runs of one recipe "
+    "were apart elsewhere: docs/statistics.md, Training seeds."
+)
 _NOTE = f"A value and its 95 % interval over examples. {WHY_NONE}"
 
 

@@ -75,6 +75,16 @@ def test_alike_recipes_are_called_different_in_one_of_twenty():
     assert 30 < whole < 70
 
 
+def test_a_recipes_interval_holds_its_value_and_is_no_wider_than_it_must():
+    """Most of the variance is the poems', which many tell; three runs have two degrees of freedom."""
+    generator = np.random.default_rng(9)
+    found = [
+        estimate(runs(generator, 3, 200, 0.0216, 0.098) + 0.3 * generator.normal(size=200))
+        for _ in range(1000)
+    ]
+    assert 0.93 < np.mean([each.low <= 0 <= each.high for each in found]) < 0.97
+
+
 def test_drawing_runs_and_poems_anew_gives_the_same_error():
     """Owen, *Annals of Applied Statistics* 1, 2007: it counts the rest three times, which is little here."""
     generator = np.random.default_rng(6)

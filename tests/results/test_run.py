@@ -93,7 +93,6 @@ def test_settings_of_the_same_texts_cannot_be_told_apart(finished):
             RunFolder(folder).scores(),
             RunFolder(folder).likelihood(),
             resolved.task.metrics,
-            resolved.study.seed,
         )
     )
     knobs = group.measured.knobs
