@@ -8,31 +8,27 @@ In: study files and results folders. Out: files in the folder, and what was foun
 Prints nothing. What is slow is imported where it is used.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tangeval import engines, generation
-from tangeval.analysis import scoring, variance
-from tangeval.analysis import summarize as summaries
+from tangeval import engines, generation, steps
 from tangeval.analysis.compare import compare as compare_items
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.external import Data, Scored, calibrate, data, score_files
 from tangeval.analysis.planning import plan
-from tangeval.analysis.select import check_selection, chosen_outputs
-from tangeval.analysis.select import select as choose
+from tangeval.analysis.select import check_selection
 from tangeval.analysis.successive_halving import halve
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
-from tangeval.core.study import Selection, Study, load_study
+from tangeval.core.study import Selection, load_study
 from tangeval.core.types import Checkpoint, check_split
-from tangeval.engines.base import OnProgress, needs_logits
+from tangeval.engines.base import needs_logits
 from tangeval.explain import subject as subjects
 from tangeval.generation import Pending
 from tangeval.judge.asking import Asking, Judge, PairPrompt
@@ -41,12 +37,13 @@ from tangeval.judge.grading import Graded, Wanted, grade
 from tangeval.judge.pairwise import Paired, compare_pairs
 from tangeval.models.checkpoints import Skipped, discover, identity, resolve_base, trained_on
 from tangeval.reporting.notebook import Results
-from tangeval.resolve import ResolvedStudy, resolve
+from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained, remote
 from tangeval.results.files import exclusive_lock, no_url, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
 from tangeval.results.remote import break_lock as unlock
+from tangeval.steps import AnyStudy, Options, Watch
 from tangeval.tasks.tang.data import fetch
 
 __all__ = [
@@ -54,65 +51,28 @@ __all__ = [
     "dry_run", "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "report", "run", "score_files",
     "select", "summarize", "unlock",
 ]  # fmt: skip
-#: A study, or the file of one.
-AnyStudy = str | Path | Study
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a study is run.
-
-    ``out`` is the results folder, or a URL of one; ``results/NAME`` if None. ``on`` is a Ray cluster to
-    decode on. ``overwrite`` removes generations of which none fits the study any longer; ``keep_going``
-    leaves out checkpoints that cannot be used; ``assume_unseen`` takes checkpoints without a record of their
-    training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code.
-    """
-
-    out: str | Path | None = None
-    on: str | None = None
-    overwrite: bool = False
-    keep_going: bool = False
-    assume_unseen: bool = False
-    allow_pickle: bool = False
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Contexts around what takes time, to show it; by default nothing is shown.
-
-    ``decoding`` is given what is decoded and what of it is pending, and yields what is called with the
-    progress; ``counting`` yields what is called with how many are done, of how many.
-    """
-
-    decoding: Callable[[str, Pending], AbstractContextManager[OnProgress]] = lambda what, pending: (
-        nullcontext(lambda name, ended, text: None)
-    )
-    counting: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] = lambda what: nullcontext(
-        lambda done, total: None
-    )
-    working: Callable[[str], AbstractContextManager[Any]] = lambda what: nullcontext()
 
 
 def run(study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()) -> Results:
     """Decode what the folder lacks, score, summarise, draw and select; return the results."""
-    resolved = _resolved(study, overrides, options)
-    _check(resolved, options)
-    with remote.at(_place(resolved, options)) as (folder, send):
-        _decode(resolved, folder, options, send, watch)
+    resolved = steps.resolved(study, overrides, options)
+    steps.check(resolved, options)
+    with remote.at(steps.place(resolved, options)) as (folder, send):
+        steps.decode(resolved, folder, options, send, watch)
         results = Results(folder, resolved.study)
-        _evaluate(results, watch)
+        steps.evaluate(results, watch)
         if resolved.study.select:
-            _select(results)
-        return _with_page(results, watch)
+            steps.select(results)
+        return steps.with_page(results, watch)
 
 
 def generate(
     study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()
 ) -> Results:
     """Decode the generations and likelihoods that the folder lacks; return the results, not scored yet."""
-    resolved = _resolved(study, overrides, options)
-    with remote.at(_place(resolved, options)) as (folder, send):
-        _decode(resolved, folder, options, send, watch)
+    resolved = steps.resolved(study, overrides, options)
+    with remote.at(steps.place(resolved, options)) as (folder, send):
+        steps.decode(resolved, folder, options, send, watch)
         return Results(folder, resolved.study)
 
 
@@ -120,9 +80,9 @@ def dry_run(
     study: AnyStudy, *overrides: str, options: Options = Options()
 ) -> tuple[ResolvedStudy, Pending, str]:
     """Return what ``run`` would decode, and what that takes, in words; nothing is written."""
-    resolved = _resolved(study, overrides, options)
-    _check(resolved, options)
-    place = _place(resolved, options)
+    resolved = steps.resolved(study, overrides, options)
+    steps.check(resolved, options)
+    place = steps.place(resolved, options)
     with (
         remote.copied(place) if remote.is_url(place) else nullcontext(Path(place)) as folder,
         engines.make(resolved, on=options.on) as engine,
@@ -151,8 +111,8 @@ def summarize(place: str | Path, *, watch: Watch = Watch()) -> Results:
     """Score, summarise and draw what a results folder holds; return the results."""
     results = load_results(place)
     with exclusive_lock(results.folder):
-        _evaluate(results, watch)
-        return _with_page(results, watch)
+        steps.evaluate(results, watch)
+        return steps.with_page(results, watch)
 
 
 def select(
@@ -174,9 +134,9 @@ def select(
         seen = {record["name"]: record["seen"] for record in results.run.manifest["checkpoints"]}
         check_selection(results.study.select, results.task.metrics, seen, assume_unseen=assume_unseen)
     with exclusive_lock(results.folder):
-        _select(results)
+        steps.select(results)
         # A page that is there would still show the old choice.
-        return _with_page(results, watch) if results.page.is_file() else results
+        return steps.with_page(results, watch) if results.page.is_file() else results
 
 
 def _with_margins(results: Results, within: Mapping[str, float], prefer: str | None) -> Results:
@@ -190,16 +150,16 @@ def _with_margins(results: Results, within: Mapping[str, float], prefer: str | N
 
 def report(place: str | Path, out: str | Path | None = None, *, watch: Watch = Watch()) -> tuple[Path, str]:
     """Write the page of a results folder, to ``out`` or into the folder; return the file, and what is in it."""
-    return _page(load_results(place), watch, Path(out) if out else None)
+    return steps.page(load_results(place), watch, Path(out) if out else None)
 
 
 def halving(
     study: AnyStudy, *overrides: str, options: Options = Options(), watch: Watch = Watch()
 ) -> tuple[dict[str, Any], Path]:
     """Choose the best setting by successive halving; return what ``halving.json`` says, and its folder."""
-    resolved = _resolved(study, overrides, options)
+    resolved = steps.resolved(study, overrides, options)
     needs_logits(resolved, "halving")
-    _check(resolved, options)
+    steps.check(resolved, options)
     folder = Path(options.out or Path("results") / f"{resolved.study.name}-halving")
     with exclusive_lock(folder):
         return halve(resolved, folder, watch.decoding), folder
@@ -254,7 +214,7 @@ def explain(
     (default ``results/NAME/explain/ID``). The study's page is written again where there is one, else a page of this text.
     """
     check_split(asked.split)
-    resolved = _resolved(study, overrides, options)
+    resolved = steps.resolved(study, overrides, options)
     needs_logits(resolved, "explain")
     with needs("explaining"):
         from tangeval.explain import trace
@@ -281,87 +241,3 @@ def checkpoints(
     found, skipped = discover([str(folder)], allow_pickle=allow_pickle)
     records = [trained_on(checkpoint) for checkpoint in found]
     return [(c, None if r is None else len(r.texts)) for c, r in zip(found, records, strict=True)], skipped
-
-
-def _resolved(study: AnyStudy, overrides: Sequence[str], options: Options) -> ResolvedStudy:
-    """The study with its names resolved; warns of checkpoints that are left out."""
-    quieten()
-    if isinstance(study, Study) and overrides:
-        raise TangevalError("overrides go with a study's file; use study.model_copy(update=…) instead")
-    read = study if isinstance(study, Study) else load_study(study, overrides)
-    with needs("decoding"):
-        resolved = resolve(read, allow_pickle=options.allow_pickle)
-    for skipped in resolved.skipped:
-        warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
-    return resolved
-
-
-def _check(resolved: ResolvedStudy, options: Options) -> None:
-    """Refuse now what would end the run after hours of decoding: a selection, or data without a random baseline."""
-    study = resolved.study
-    if study.select:
-        seen = {c.name: resolved.seen(c) for c in resolved.checkpoints}
-        check_selection(study.select, resolved.task.metrics, seen, assume_unseen=options.assume_unseen)
-    for example in (e for split in study.ordered_splits() for e in resolved.examples(split)):
-        resolved.task.baseline(resolved.dataset, example, study.seed, 1)
-
-
-def _place(resolved: ResolvedStudy, options: Options) -> str:
-    return str(options.out or Path("results") / resolved.study.name)
-
-
-def _decode(
-    resolved: ResolvedStudy, folder: Path, options: Options, send: Callable[[], None], watch: Watch
-) -> None:
-    with engines.make(resolved, on=options.on) as engine:
-        pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
-        if pending.stale:
-            old = f"{len(pending.stale)} batch files of an earlier run fit no longer ({generation.STALE})"
-            warnings.warn(f"{folder}: {old} and are removed", stacklevel=3)
-        grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
-        with watch.decoding(grid, pending) as on_progress:
-            left_out = generation.decode(
-                resolved, folder, on_progress, keep_going=options.keep_going, engine=engine, after_write=send
-            )
-    for skipped in left_out:
-        warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
-
-
-def _evaluate(results: Results, watch: Watch) -> None:
-    """Write scores, summary, tables and pictures of what is in the folder."""
-    from tangeval.reporting import figures, tables
-
-    study, run = results.study, results.run
-    with watch.working("scoring, summarising, drawing"):
-        scoring.score(study, results.dataset, results.folder)
-        metrics = results.task.metrics
-        first = next(metric.name for metric in metrics.values() if metric.per_setting)
-        by = study.select.setting.by if study.select else first
-        summary = summaries.summarize(run)
-        tables.write(summary, metrics, run.tables, by=by)
-        shares = variance.write_variance(run)
-        figures.draw(summary, shares, metrics, run.figures, by=by)
-
-
-def _select(results: Results) -> None:
-    """Choose, and write ``best/``."""
-    selection = choose(results.study, results.run)
-    if selection["setting"] and "test" in results.study.splits:
-        name = selection["checkpoint"]["checkpoint"]
-        generations = scoring.read_generations(results.study, results.folder, 0, name)
-        outputs = chosen_outputs(generations, selection)
-        examples = [results.dataset.by_id[name] for name in outputs["example_id"]]
-        text = results.task.outputs_file(examples, outputs["text"].tolist())
-        write_text(results.run.best_outputs, text)
-
-
-def _page(results: Results, watch: Watch, out: Path | None = None) -> tuple[Path, str]:
-    from tangeval.reporting.page import build
-
-    with watch.working("writing the page"):
-        return build.write(results.study, results.dataset, results.folder, out)
-
-
-def _with_page(results: Results, watch: Watch) -> Results:
-    """Write the page; the results, with a note of what it holds."""
-    return Results(results.folder, results.study, _page(results, watch)[1])

@@ -1,0 +1,148 @@
+"""The steps that the functions of ``api`` are made of: resolve, check, decode, evaluate, choose, write the page.
+
+In: a study or its results, and how it is run. Out: what a step found, and files in the results folder. How
+progress is shown is the caller's (``Watch``).
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tangeval import engines, generation
+from tangeval.analysis import scoring, variance
+from tangeval.analysis import summarize as summaries
+from tangeval.analysis.select import check_selection, chosen_outputs
+from tangeval.analysis.select import select as choose
+from tangeval.core.errors import TangevalError
+from tangeval.core.libraries import needs, quieten
+from tangeval.core.study import Study, load_study
+from tangeval.engines.base import OnProgress
+from tangeval.generation import Pending
+from tangeval.reporting.notebook import Results
+from tangeval.resolve import ResolvedStudy, resolve
+from tangeval.results.files import write_text
+
+#: A study, or the file of one.
+AnyStudy = str | Path | Study
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is run.
+
+    ``out`` is the results folder, or a URL of one; ``results/NAME`` if None. ``on`` is a Ray cluster to
+    decode on. ``overwrite`` removes generations of which none fits the study any longer; ``keep_going``
+    leaves out checkpoints that cannot be used; ``assume_unseen`` takes checkpoints without a record of their
+    training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code.
+    """
+
+    out: str | Path | None = None
+    on: str | None = None
+    overwrite: bool = False
+    keep_going: bool = False
+    assume_unseen: bool = False
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Contexts around what takes time, to show it; by default nothing is shown.
+
+    ``decoding`` is given what is decoded and what of it is pending, and yields what is called with the
+    progress; ``counting`` yields what is called with how many are done, of how many.
+    """
+
+    decoding: Callable[[str, Pending], AbstractContextManager[OnProgress]] = lambda what, pending: (
+        nullcontext(lambda name, ended, text: None)
+    )
+    counting: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] = lambda what: nullcontext(
+        lambda done, total: None
+    )
+    working: Callable[[str], AbstractContextManager[Any]] = lambda what: nullcontext()
+
+
+def resolved(study: AnyStudy, overrides: Sequence[str], options: Options) -> ResolvedStudy:
+    """The study with its names resolved; warns of checkpoints that are left out."""
+    quieten()
+    if isinstance(study, Study) and overrides:
+        raise TangevalError("overrides go with a study's file; use study.model_copy(update=…) instead")
+    read = study if isinstance(study, Study) else load_study(study, overrides)
+    with needs("decoding"):
+        resolved = resolve(read, allow_pickle=options.allow_pickle)
+    for skipped in resolved.skipped:
+        warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
+    return resolved
+
+
+def check(resolved: ResolvedStudy, options: Options) -> None:
+    """Refuse now what would end the run after hours of decoding: a selection, or data without a random baseline."""
+    study = resolved.study
+    if study.select:
+        seen = {c.name: resolved.seen(c) for c in resolved.checkpoints}
+        check_selection(study.select, resolved.task.metrics, seen, assume_unseen=options.assume_unseen)
+    for example in (e for split in study.ordered_splits() for e in resolved.examples(split)):
+        resolved.task.baseline(resolved.dataset, example, study.seed, 1)
+
+
+def place(resolved: ResolvedStudy, options: Options) -> str:
+    return str(options.out or Path("results") / resolved.study.name)
+
+
+def decode(
+    resolved: ResolvedStudy, folder: Path, options: Options, send: Callable[[], None], watch: Watch
+) -> None:
+    with engines.make(resolved, on=options.on) as engine:
+        pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
+        if pending.stale:
+            old = f"{len(pending.stale)} batch files of an earlier run fit no longer ({generation.STALE})"
+            warnings.warn(f"{folder}: {old} and are removed", stacklevel=3)
+        grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
+        with watch.decoding(grid, pending) as on_progress:
+            left_out = generation.decode(
+                resolved, folder, on_progress, keep_going=options.keep_going, engine=engine, after_write=send
+            )
+    for skipped in left_out:
+        warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
+
+
+def evaluate(results: Results, watch: Watch) -> None:
+    """Write scores, summary, tables and pictures of what is in the folder."""
+    from tangeval.reporting import figures, tables
+
+    study, run = results.study, results.run
+    with watch.working("scoring, summarising, drawing"):
+        scoring.score(study, results.dataset, results.folder)
+        metrics = results.task.metrics
+        first = next(metric.name for metric in metrics.values() if metric.per_setting)
+        by = study.select.setting.by if study.select else first
+        summary = summaries.summarize(run)
+        tables.write(summary, metrics, run.tables, by=by)
+        shares = variance.write_variance(run)
+        figures.draw(summary, shares, metrics, run.figures, by=by)
+
+
+def select(results: Results) -> None:
+    """Choose, and write ``best/``."""
+    selection = choose(results.study, results.run)
+    if selection["setting"] and "test" in results.study.splits:
+        name = selection["checkpoint"]["checkpoint"]
+        generations = scoring.read_generations(results.study, results.folder, 0, name)
+        outputs = chosen_outputs(generations, selection)
+        examples = [results.dataset.by_id[name] for name in outputs["example_id"]]
+        text = results.task.outputs_file(examples, outputs["text"].tolist())
+        write_text(results.run.best_outputs, text)
+
+
+def page(results: Results, watch: Watch, out: Path | None = None) -> tuple[Path, str]:
+    from tangeval.reporting.page import build
+
+    with watch.working("writing the page"):
+        return build.write(results.study, results.dataset, results.folder, out)
+
+
+def with_page(results: Results, watch: Watch) -> Results:
+    """Write the page; the results, with a note of what it holds."""
+    return Results(results.folder, results.study, page(results, watch)[1])
