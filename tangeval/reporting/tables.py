@@ -26,16 +26,9 @@ _CONSOLE_WIDTH, _CONSOLE_METRICS = 120, 4
 _DECIMALS = {"reference_nll": 3}
 #: What stands in the place of an interval that is not there, and why.
 NO_INTERVAL = "–"
-WHY_NONE = (
-    "[–]: so few examples carry the value that no interval can be believed; p is of a randomisation test against the "
-    "random baseline."
-)
-#: What is said where training seeds cannot be told from recipes.
-ONE_RUN = (
-    "One run each: interval and p are of these runs, and say nothing of the next training. How far runs of one recipe "
-    "were apart elsewhere: docs/statistics.md, Training seeds."
-)
-_NOTE = f"A value and its 95 % interval over examples. {WHY_NONE}"
+WHY_NONE = "[–]: so few examples carry the value that no interval can be believed."
+_AGAINST = "p is of a randomisation test against the random baseline."
+_NOTE = f"A value and its 95 % interval over examples. {WHY_NONE} {_AGAINST}"
 
 
 class Section(NamedTuple):
@@ -122,7 +115,8 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
         if Console(width=10**4).measure(table).maximum <= _CONSOLE_WIDTH:
             break
     if intervals and any((frame[name].notna() & frame[f"{name}_low"].isna()).any() for name in shown):
-        table.caption, table.caption_justify = Text(WHY_NONE), "left"
+        tested = any(f"{name}_p" in frame for name in shown)
+        table.caption, table.caption_justify = Text(f"{WHY_NONE} {_AGAINST * tested}"), "left"
     return table
 
 
