@@ -54,8 +54,8 @@ def test_pairs_alike_in_a_metric_are_left_out():
 
 
 def test_the_grades_of_the_better_and_of_the_worse_ending_are_told_apart():
-    found = with_counted(pairs([0.0] * 4, prosody_a=[7, 7, 7, 8], prosody_b=9), TANG, SAMPLE)
-    assert {(of.better, of.worse) for of in found} == {(7.25, 9)}
+    (form, *_) = with_counted(pairs([0.0] * 4, prosody_a=[7, 7, 7, 8], prosody_b=9), TANG, SAMPLE)
+    assert (form.metric, form.better, form.worse) == ("form", 7.25, 9)
 
 
 def test_a_share_counts_each_poem_once():
@@ -145,4 +145,4 @@ def test_both_judges_are_held_against_prosody_and_people(here, serve, options):
 
 
 def test_counted_metrics_are_those_that_the_task_has():
-    assert set(agreement.COUNTED) & TANG.metrics.keys() >= {"form", "rhyme", "tone_opposition"}
+    assert set(agreement.COUNTED) <= TANG.metrics.keys()
