@@ -72,7 +72,9 @@ class Pair:
         sides, name = (self.first, self.second), self.metric
         if self._metric.share:
             ends = [side.interval(name) for side in sides]
-            return intervals.rate_difference_interval(sides[0].by_poem(name), sides[1].by_poem(name), ends)
+            first, second = (side.by_poem(name) for side in sides)
+            outputs = min(side.outputs_per_poem for side in sides)
+            return intervals.rate_difference_interval(first, second, ends, outputs)
         if self._metric.level == "corpus":
             return intervals.corpus_difference_interval(self.by_poem, [side.rare(name) for side in sides])
         return None

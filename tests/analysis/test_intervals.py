@@ -96,7 +96,7 @@ def test_the_interval_of_a_difference_of_shares_is_newcombes(generator):
     p, q = first.mean(), second.mean()
     low = p - q - np.sqrt((p - a) ** 2 - 2 * phi * (p - a) * (d - q) + (d - q) ** 2)
     high = p - q + np.sqrt((b - p) ** 2 - 2 * phi * (b - p) * (q - c) + (q - c) ** 2)
-    assert rate_difference_interval(first, second, ends) == pytest.approx((low, high))
+    assert rate_difference_interval(first, second, ends, 1) == pytest.approx((low, high))
     assert (low, high) == pytest.approx((0.0569, 0.3404), abs=0.01)
 
 
@@ -104,9 +104,16 @@ def test_the_interval_of_a_difference_of_shares_is_newcombes(generator):
 def test_a_difference_of_shares_has_an_interval_inside_its_range_that_is_not_flat(generator, rates):
     for _ in range(50):
         first, second = (generator.random((2, 15)) < np.array(rates)[:, None]).astype(float)
-        low, high = rate_difference_interval(first, second, ends_of(first, second))
+        low, high = rate_difference_interval(first, second, ends_of(first, second), 1)
         assert -1 <= low <= first.mean() - second.mean() <= high <= 1
         assert high - low > 0.05
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_shares_that_agree_on_every_poem_have_an_interval_of_their_difference(generator, samples):
+    share = generator.integers(0, samples + 1, 15) / samples
+    low, high = rate_difference_interval(share, share, ends_of(share, share, samples=samples), samples)
+    assert low < -0.01 < 0.01 < high
 
 
 @pytest.mark.parametrize("poems", [15, 200])
@@ -115,7 +122,7 @@ def test_intervals_of_differences_of_shares_near_1_cover(generator, poems):
     for _ in range(600):
         easy = generator.beta(0.97 * 4, 0.03 * 4, poems)
         first, second = generator.binomial(2, easy, (2, poems)) / 2
-        low, high = rate_difference_interval(first, second, ends_of(first, second, samples=2))
+        low, high = rate_difference_interval(first, second, ends_of(first, second, samples=2), 2)
         held.append(low <= 0 <= high)
     assert np.mean(held) > 0.92
 
