@@ -45,7 +45,11 @@ reference: .venv/installed
 	$(BIN)/python -m finetune.recipes finetune/configs/recipes.yaml
 	$(BIN)/python -m finetune finetune/configs/gemma3-270m.yaml
 	$(BIN)/python -m finetune finetune/configs/tang-mini-hw5.yaml
+	$(BIN)/python -m finetune finetune/configs/recipes.yaml recipe=hw5 output_dir=checkpoints/seeds/hw5 seeds=1..5
+	$(BIN)/python -m finetune finetune/configs/recipes.yaml records=1040 learning_rate=1e-3 warmup_steps=7 per_device_batch_size=16 output_dir=checkpoints/seeds/default seeds=1..5
+	$(BIN)/python -m finetune finetune/configs/gemma3-270m.yaml output_dir=checkpoints/seeds/full seeds=1..5
 	$(BIN)/tangeval run studies/recipes.yaml
+	$(BIN)/tangeval run studies/seeds.yaml
 	$(BIN)/tangeval run studies/gemma3-270m.yaml
 	$(BIN)/tangeval run studies/tang-mini.yaml
 	for knob in $(KNOBS); do \
@@ -54,6 +58,7 @@ reference: .venv/installed
 	done
 	$(BIN)/python -m benchmarks.reference results/recipes results/gemma3-270m results/tang-mini \
 		$(foreach knob,$(KNOBS),results/gemma3-270m-$(knob) results/tang-mini-$(knob))
+	$(BIN)/python -m benchmarks.seeds results/seeds
 
 # The wheel is made from the source archive, so that both are known to be whole.
 dist: .venv/installed
