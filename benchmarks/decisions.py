@@ -18,7 +18,7 @@ from benchmarks.worlds import Counts, Floats
 from tangeval.analysis import hypothesis_tests
 from tangeval.analysis.as_good import shortfall_bounds
 from tangeval.analysis.differences import Pair, differences
-from tangeval.analysis.hypothesis_tests import ERROR, Tested, family_tests, poems_needed
+from tangeval.analysis.hypothesis_tests import ERROR, Tested, family_tests, holm, poems_needed
 from tangeval.analysis.select import Candidate, _corrected
 
 #: Fewer ways to swap than users get: a test's level does not depend on their number, only its time.
@@ -60,7 +60,7 @@ def families(runs: int) -> Iterator[Row]:
             lowered = np.r_[0, np.full(5, lower), np.zeros(5)]
             tested = _tested(_settings_of(generator, kind, poems, lowered), seed)
             power.append((tested.adjusted[:5] <= ERROR).mean())
-            by_holm.append((_holm(tested.p)[:5] <= ERROR).mean())
+            by_holm.append((holm(tested.p)[:5] <= ERROR).mean())
         yield {
             "data": kind, "poems": poems, "lower": lower, "one": share(np.array(alone)),
             "any of ten": share(np.array(any_of)), "power": share(np.array(power)),
@@ -88,12 +88,6 @@ def _tested(values: Floats, seed: int) -> Tested:
     """The first setting against the others."""
     with patch.multiple(hypothesis_tests, **FEW):
         return family_tests(list(values[:1] - values[1:]), seed)
-
-
-def _holm(p: Floats) -> Floats:
-    order = p.argsort()
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return steps[order.argsort()]
 
 
 def powers(runs: int) -> Iterator[Row]:
