@@ -20,6 +20,7 @@ from tangeval import engines, generation, steps
 from tangeval.analysis.compare import compare as compare_items
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.external import Data, Scored, calibrate, data, score_files
+from tangeval.analysis.front import front as front_of
 from tangeval.analysis.planning import plan
 from tangeval.analysis.select import check_selection
 from tangeval.analysis.successive_halving import halve
@@ -48,8 +49,8 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "coherence", "compare", "data",
-    "dry_run", "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "report", "run", "score_files",
-    "select", "summarize", "unlock",
+    "dry_run", "explain", "fetch", "front", "generate", "halving", "judge", "load_results", "plan", "report", "run",
+    "score_files", "select", "summarize", "unlock",
 ]  # fmt: skip
 
 
@@ -174,6 +175,22 @@ def compare(
     With ``effects`` (metric → size) the table says how many examples would show a difference of that size.
     """
     return compare_items(measure_all(items, split), metrics, effects)
+
+
+def front(
+    place: str | Path, metrics: Sequence[str], *, split: str = "validation", checkpoint: str | None = None
+) -> tuple[pd.DataFrame, Results]:
+    """Return the settings that none beats in all ``metrics``, and those shown to be beaten; written and drawn too.
+
+    Of one checkpoint (default: the chosen one), or of "all"; columns as in docs/results.md.
+    """
+    from tangeval.reporting import figures
+
+    results, names = load_results(place), list(dict.fromkeys(metrics))
+    with exclusive_lock(results.folder):
+        frame = front_of(results.run, names, split, checkpoint)
+        figures.draw_front(frame, [results.run.metrics[name] for name in names], results.run.figures)
+        return frame, steps.with_page(results, Watch()) if results.page.is_file() else results
 
 
 def judge(

@@ -7,6 +7,7 @@ style of ``style``; bands are the summary's 95 % intervals. Knows nothing of gen
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -41,6 +42,45 @@ def draw(summary: Summary, variance: pd.DataFrame, metrics: Metrics, folder: Pat
     shown = [metric for metric in metrics.values() if metric.headline]
     with matplotlib.style.context(style.STYLE, after_reset=True):
         return style.save(figures_of(summary, variance, shown, metrics[by]), folder)
+
+
+def draw_front(front: pd.DataFrame, metrics: list[Metric], folder: Path) -> list[Path]:
+    """Draw ``front_SPLIT`` of a frame as ``analysis.front`` returns it, as PNG, then SVG; return the paths."""
+    with matplotlib.style.context(style.STYLE, after_reset=True):
+        return style.save([(f"front_{front['split'].iloc[0]}", front_figure(front, metrics))], folder)
+
+
+def front_figure(front: pd.DataFrame, metrics: list[Metric]) -> Figure:
+    """Return every setting by the first two metrics: filled on the front, open if not told from it, small if dominated.
+
+    A third metric is the colour. Of two metrics alone the front is a line.
+    """
+    best, worse = front["on_front"] == 1, front["dominated_by"].notna()
+    x, y, *more = metrics
+    title = f"{', '.join(map(brief, metrics))} at once, on {front['split'].iloc[0]}"
+    note = "Filled: none beats it in all of them. Open: cannot be told from those. Small: shown to be worse in each than one. "
+    figure, (panel,) = style.panels(1, title, note + _better(metrics), Sizes(panel=(5.4, 3.6), right=1.6))
+    colours: Any = np.array([matplotlib.colors.to_rgba(style.shade(1))] * len(front))
+    if more:
+        scale = matplotlib.cm.ScalarMappable(cmap="viridis")
+        colours = scale.to_rgba(front[more[0].name].to_numpy())
+        box, inch = panel.get_position(), 1 / figure.get_figwidth()
+        bar = figure.colorbar(
+            scale, cax=figure.add_axes((box.x1 + 0.3 * inch, box.y0, 0.16 * inch, box.height))
+        )
+        bar.set_label(brief(more[0]))
+    else:
+        line = front[best].sort_values([x.name, y.name])
+        panel.plot(line[x.name], line[y.name], color="#a0a0a0", linewidth=1, zorder=1)
+    untold = ~best & ~worse
+    panel.scatter(front[x.name][worse], front[y.name][worse], s=7, color="#bdbdbd")
+    panel.scatter(
+        front[x.name][untold], front[y.name][untold], s=26, facecolors="none", edgecolors=colours[untold]
+    )
+    panel.scatter(front[x.name][best], front[y.name][best], s=34, color=colours[best])
+    panel.set_xlabel(label(x))
+    panel.set_ylabel(label(y))
+    return figure
 
 
 def figures_of(

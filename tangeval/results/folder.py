@@ -83,7 +83,7 @@ class RunFolder:
         return self.generations / f"{batch_id}.parquet"
 
     def table(self, name: str) -> Path:
-        """A CSV file: ``summary``, ``effects``, ``checkpoints``, ``recipes``, ``likelihood_curve``, ``variance``, ``judge``, ``coherence``, …"""
+        """A CSV file: ``summary``, ``effects``, ``checkpoints``, ``recipes``, ``likelihood_curve``, ``variance``, ``front``, ``judge``, …"""
         return self.path / f"{name}.csv"
 
     # Batch files and their checksums.

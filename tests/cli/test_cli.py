@@ -561,6 +561,22 @@ def test_an_effect_that_is_no_size_is_refused(finished, effect):
     assert f"--effect {effect}" in done.err
 
 
+def test_front_prints_and_writes_the_settings_that_none_beats(finished):
+    done = tangeval(
+        finished, "front", RESULTS, "--metric", "chrf", "--metric", "distinct_1", "--checkpoint", "all"
+    )
+    assert done.code == 0, done.err
+    frame = pd.read_csv(finished / RESULTS / "front.csv")
+    best = frame[frame["on_front"] == 1]
+    assert f"{len(best)} of {len(frame)} settings are on the front" in done.out
+    assert f"{frame['dominated_by'].notna().sum()} are shown to be worse in every metric" in done.out
+    for row in best.to_dict("records"):
+        assert f"{row['chrf']:.3f} [{row['chrf_low']:.3f}, {row['chrf_high']:.3f}]" in done.out
+    done = tangeval(finished, "front", RESULTS, "--metric", "bleu", "--metric", "chrf")
+    assert done.code == 2
+    assert "take shared_pairs or chrf" in done.err
+
+
 def test_files_side_by_side_are_compared(sample_poems, tmp_path):
     for name, cut in (("whole.txt", None), ("cut.txt", -3)):
         _, text = as_results_txt(sample_poems, [example.reference[:cut] for example in sample_poems])

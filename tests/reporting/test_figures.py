@@ -312,3 +312,34 @@ def test_a_line_is_a_stroke_and_a_length_of_lines_a_panel_of_the_likelihood():
     assert "10 examples" in five.get_title(loc="left")
     assert [len(line.get_xdata()) for line in five.lines] == [5] * 6 * 2
     assert [len(line.get_xdata()) for line in seven.lines] == [7] * 2 * 2
+
+
+def of_front(*metrics: str) -> tuple[pd.DataFrame, list]:
+    """Four settings: two on the front, one that is not told from it, one that is shown to be dominated."""
+    values = [[0.9, 0.2, 0.5], [0.3, 0.8, 0.6], [0.3, 0.7, 0.7], [0.1, 0.1, 0.4]]
+    frame = pd.DataFrame(values, columns=["form", "rhyme", "complete"])
+    frame = frame.assign(split="test", on_front=[1, 1, 0, 0], dominated_by=[None, None, None, "base:top_k=5"])
+    return frame, [METRICS[name] for name in metrics]
+
+
+def test_the_front_is_filled_and_what_it_is_shown_to_beat_small():
+    axes = figures.front_figure(*of_front("form", "rhyme")).axes[0]
+    worse, untold, best = axes.collections
+    assert [points.get_offsets().tolist() for points in (worse, untold, best)] == [
+        [[0.1, 0.1]], [[0.3, 0.7]], [[0.9, 0.2], [0.3, 0.8]]
+    ]  # fmt: skip
+    assert (len(untold.get_facecolors()), len(best.get_facecolors())) == (0, 2)
+    assert worse.get_sizes()[0] < untold.get_sizes()[0]
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == [0.3, 0.9]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == tuple(
+        style.label(METRICS[name]) for name in ("form", "rhyme")
+    )
+
+
+def test_a_third_metric_is_the_colour_and_no_line_is_drawn():
+    axes, bar = figures.front_figure(*of_front("form", "rhyme", "complete")).axes
+    assert not axes.lines
+    first, second = axes.collections[2].get_facecolors()[:, :3]
+    assert luminance(tuple(first)) < luminance(tuple(second))  # viridis: more is lighter
+    assert bar.get_ylabel() == style.brief(METRICS["complete"])

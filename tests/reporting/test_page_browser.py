@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 import tangeval
-from tangeval import tasks
+from tangeval import api, tasks
 from tangeval.core.knobs import AXES
 from tangeval.reporting.page import build as report
 from tangeval.results import explained
-from tangeval.results.files import read_json, write_json
+from tangeval.results.files import read_json, write_csv, write_json
 from tangeval.results.folder import RunFolder
 from tests.support.chromium import NoBrowserError, launched
 from tests.support.explained import make_explained
@@ -580,6 +580,28 @@ build.write(study, data, Path({str(folder)!r}), Path("page.html"))"""
     page.locator("#lang").select_option("zh")
     assert page.locator("#tokens h2").inner_text() == "輸出的詞元數"
     page.close()
+
+
+def test_the_front_that_was_found_is_ringed_as_long_as_it_is_of_these_numbers(browser, folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "own")
+    front = api.front(own, ["chrf", "distinct_2"], checkpoint="base")[0]
+    front.loc[0, "on_front"] = 0  # no longer what the page itself would find
+    front.loc[0, "dominated_by"] = "base:top_k=5"
+
+    def drawn() -> list[list[str]]:
+        write_csv(own / "front.csv", front)
+        report.write(*of(own), own)
+        page = opened_in(
+            browser, own / "report.html", "tab=pictures&quality=distinct_2&diversity=chrf&split=validation"
+        )
+        until(page, "document.querySelector('#pareto .box svg')")
+        rows = page.evaluate("document.querySelector('#pareto').table()")
+        page.close()
+        return rows[1:]
+
+    assert sum(row[-1] == "1" for row in drawn()) == front["on_front"].sum()
+    front["chrf"] += 1  # of other numbers
+    assert sum(row[-1] == "1" for row in drawn()) != front["on_front"].sum()
 
 
 def test_every_string_of_every_view_is_in_both_languages_and_every_heat_is_lighter_when_low(visit):

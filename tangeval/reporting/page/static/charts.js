@@ -156,7 +156,7 @@ const charts = (() => {
 
   /** Points in a plane: `axes` {x, y}: {name, inverse}; `lines`: {name, colour, symbol, points: [{x, y, ringed, here, tell}]}; `along`: points joined. */
   function pointPanel(box, { axes, lines, along, pick }) {
-    const mark = (point) => ({ value: [point.x, point.y], point, symbolSize: point.here ? 16 : 8,
+    const mark = (point) => ({ value: [point.x, point.y], point, symbolSize: point.here ? 16 : point.faint ? 4 : 8,
       itemStyle: point.ringed ? { borderColor: css("--ink"), borderWidth: 2, opacity: 1 } : {} });
     const series = lines.map(({ name, colour, symbol, points }) => ({ type: "scatter", name, color: colour, symbol, itemStyle: { opacity: 0.65 }, data: points.map(mark) }));
     const joined = { type: "line", data: along.map(({ x, y }) => [x, y]), symbol: "none", silent: true, color: css("--ink"), lineStyle: { width: 1, type: [4, 4] } };
