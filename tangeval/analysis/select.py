@@ -282,22 +282,32 @@ def _corrected(
     better = measured.metrics[metric].better
     fold = folds(measured.poems, seed)
     fitted = cross_fitted(
-        on, partial(_put_together, parts, metric), fold, better, partial(allowed, rule) if rule else None
+        on, partial(put_together, parts, metric), fold, better, partial(allowed, rule) if rule else None
     )
     stretch = joint_stretch(
         on(resample_weights(measured.poems, seed)), on(np.ones((1, measured.poems)))[0], better
     )
-    # Noise helped the winner: the end on the worse side is that of all candidates at once.
+    return after_selection(winner.part, metric, fitted.value, stretch)
+
+
+def after_selection(winner: Part, metric: str, value: float, stretch: float) -> dict[str, float | None]:
+    """Return a winner's corrected ``value`` with an interval that holds after selection; None for what is not known.
+
+    It is the winner's own; its end on the worse side, for noise helped the winner, lies ``stretch`` times as far.
+    """
+    better = winner.measured.metrics[metric].better
     stretches = (stretch, 1) if better == "high" else (1, stretch)
-    low, high = (winner.part.interval(metric, each)[end] for end, each in enumerate(stretches))
-    if np.isnan(fitted.value) or np.isnan(low):
-        return {"value": _number(fitted.value), "low": _number(low), "high": _number(high)}
-    return {"value": fitted.value, "low": min(low, fitted.value), "high": max(high, fitted.value)}
+    low, high = (winner.interval(metric, each)[end] for end, each in enumerate(stretches))
+    if not (np.isnan(value) or np.isnan(low)):
+        low, high = min(low, value), max(high, value)
+    return {"value": _number(value), "low": _number(low), "high": _number(high)}
 
 
-def _put_together(parts: Sequence[Part], metric: str, picked: Ints) -> float:
-    """The value of all examples together, each measured with its own candidate; −1 leaves one out."""
+def put_together(parts: Sequence[Part], metric: str, picked: Ints) -> float:
+    """Return the value of all examples together, each measured with its own candidate; −1 leaves one out, NaN all."""
     known = picked >= 0
+    if not known.any():
+        return np.nan
     if metric not in parts[0].measured.corpora:
         values = np.stack([part.by_poem(metric) for part in parts])
         return float(values[picked[known], np.flatnonzero(known)].mean())

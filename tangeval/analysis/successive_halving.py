@@ -2,11 +2,10 @@
 
 In: a study with a selection. Out: generations of ever fewer settings and ever more samples, in a results
 folder of their own, and ``halving.json``: the rounds, what they cost, and the winner, with its values on its
-split and on the test split. The checkpoint is chosen first, by likelihood, without decoding. Knows nothing of
-how progress is shown.
+split and on the test split. The checkpoint is chosen first, by likelihood, without decoding; then ``race`` says
+what is decoded. Knows nothing of how progress is shown.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 from tangeval import generation
 from tangeval.analysis import scoring
 from tangeval.analysis.aggregate import Measured, groups
+from tangeval.analysis.race import race, spent
 from tangeval.analysis.select import check_metrics, generation_config, knobs_at, shortfalls, shown
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting
@@ -29,43 +29,6 @@ from tangeval.results.folder import RunFolder
 
 #: Called for each round with what it is and what of it is pending; gives what the engine reports to.
 Watch = Callable[[str, generation.Pending], AbstractContextManager[OnProgress]]
-
-
-@dataclass(frozen=True)
-class Round:
-    """The settings of a round, the samples that each had by its end, and the settings that it kept."""
-
-    settings: tuple[int, ...]
-    samples: int
-    kept: tuple[int, ...]
-
-
-def successive_halving(
-    settings: int, samples: int, rank: Callable[[Sequence[int], int], Sequence[int]], keep: float = 0.5
-) -> list[Round]:
-    """Return the rounds, the last of which keeps the winner alone.
-
-    One sample of all settings, then twice as many of the best ``keep`` of them, and so on until those left
-    have ``samples``. ``rank`` is given settings and samples and returns the settings, best first. Karnin et
-    al., "Almost optimal exploration in multi-armed bandits", ICML 2013; here the samples that a setting has
-    are kept.
-    """
-    left, have = tuple(range(settings)), 1
-    rounds = []
-    while True:
-        ranked = tuple(rank(left, have))
-        last = have == samples or len(ranked) == 1
-        kept = ranked[: 1 if last else math.ceil(len(ranked) * keep)]
-        rounds.append(Round(left, have, kept))
-        if last:
-            return rounds
-        left, have = tuple(sorted(kept)), min(2 * have, samples)
-
-
-def spent(rounds: Sequence[Round]) -> int:
-    """Return how many settings × samples the rounds took; the whole grid is all settings × all samples."""
-    before = [0, *(r.samples for r in rounds)]
-    return sum(len(r.settings) * (r.samples - had) for r, had in zip(rounds, before, strict=False))
 
 
 def halve(resolved: ResolvedStudy, folder: Path, watch: Watch) -> dict[str, Any]:
@@ -126,18 +89,14 @@ class _Rounds:
     def run(self, rule: Selection) -> dict[str, Any]:
         study = self.resolved.study
         settings, samples = study.decoding.settings(), study.samples_of(rule.split)
-        sign = -1 if self.resolved.task.metrics[rule.setting.by].better == "high" else 1
+        poems = len(self.resolved.examples(rule.split))
 
-        def rank(places: Sequence[int], have: int) -> list[int]:
-            """Settings that meet what is required first, by value; then the others, by how far they are from it."""
-            measured = self.measured(rule.split, [settings[place] for place in places], have)
+        def measure(places: Sequence[int], have: int) -> Measured:
             # Settings are sorted, and so are those measured.
-            value = (sign * measured.value[rule.setting.by]).tolist()
-            order = sorted(zip(shortfalls(measured.value, rule), value, places, strict=True))
-            return [place for *_, place in order]
+            return self.measured(rule.split, [settings[place] for place in places], have)
 
-        rounds = successive_halving(len(settings), samples, rank)
-        winner = settings[rounds[-1].kept[0]]
+        raced = race(len(settings), samples, poems, measure, rule, study.seed)
+        winner = settings[raced.winner]
         best = self.measured(rule.split, [winner], samples)
         if shortfalls(best.value, rule)[0] > 0:
             what = f"the winner {winner.as_dict()} does not meet {rule.setting.require}"
@@ -146,10 +105,12 @@ class _Rounds:
             "rule": rule.model_dump(mode="json"),
             "checkpoint": self.resolved.checkpoints[0].name,
             "setting": knobs_at(best, 0),
-            "rounds": [{"settings": len(r.settings), "samples": r.samples} for r in rounds],
-            "spent": spent(rounds),
+            "rounds": [{"settings": len(r.settings), "samples": r.samples} for r in raced.rounds],
+            "spent": spent(raced.rounds),
+            "spent_on_correction": raced.on_top,
             "whole": len(settings) * samples,
             rule.split: shown(best, 0),
+            "corrected": raced.corrected,
         }
         if "test" in study.splits and rule.split != "test":
             result["test"] = shown(self.measured("test", [winner], study.samples_of("test")), 0)

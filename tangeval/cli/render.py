@@ -180,8 +180,12 @@ def show_halving(found: Mapping[str, Any], folder: Path) -> None:
     for split in dict.fromkeys((rule["split"], "test")):
         if split in found:
             say(f"  {by} on {split}: {estimate(found[split][by], 3)}")
-    share = found["spent"] / found["whole"]
-    say(f"  chosen for {share:.0%} of the grid's generations; all of it in {folder}")
+    if found["corrected"]["value"] is not None:
+        say(f"  corrected for having been picked: {by} {estimate(found['corrected'], 3)}")
+    share, more = (found[key] / found["whole"] for key in ("spent", "spent_on_correction"))
+    say(
+        f"  chosen for {share:.0%} of the grid's generations, corrected for {more:.0%} more; all of it in {folder}"
+    )
 
 
 # Files of outputs, comparisons

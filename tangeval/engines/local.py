@@ -58,7 +58,8 @@ class LocalEngine(base.Engine):
         self.workspace = Workspace(compile=self.load.compile)
         self._base: Any = None
         self._model: Any = None
-        self._name, self._on = "", ExitStack()  # the checkpoint on the model, and what takes it off
+        self._checkpoint: Checkpoint | None = None  # the one on the model
+        self._on = ExitStack()  # what takes it off
         self._loading: float | None = None
         self._checked = False
 
@@ -92,15 +93,12 @@ class LocalEngine(base.Engine):
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         lost: set[str] = set()
-        try:
-            for job in jobs:
-                if job.checkpoint.name not in lost:
-                    done = self.do(job, on_progress)
-                    if isinstance(done.made, UnusableError):
-                        lost.add(job.checkpoint.name)
-                    yield done
-        finally:
-            self._take_off()
+        for job in jobs:  # the last one's checkpoint stays on the model: what runs next may want it
+            if job.checkpoint.name not in lost:
+                done = self.do(job, on_progress)
+                if isinstance(done.made, UnusableError):
+                    lost.add(job.checkpoint.name)
+                yield done
 
     def do(self, job: Job, on_progress: OnProgress) -> Done:
         """Return one job done; its checkpoint stays on the model."""
@@ -120,7 +118,7 @@ class LocalEngine(base.Engine):
 
     def _with(self, checkpoint: Checkpoint) -> Any:
         """The model with ``checkpoint`` on it; the one before is taken off."""
-        if checkpoint.name != self._name:
+        if checkpoint != self._checkpoint:
             self._take_off()
             if checkpoint.kind == "full":
                 self._drop_base()  # two models at a time may be one too many
@@ -130,11 +128,11 @@ class LocalEngine(base.Engine):
                 self._base = loading.load_model(self.resolved.base, self.load)
                 self._loading = time.perf_counter() - began
             self._model = self._on.enter_context(loading.with_checkpoint(self._base, checkpoint, self.load))
-            self._name = checkpoint.name
+            self._checkpoint = checkpoint
         return self._model
 
     def _take_off(self) -> None:
-        self._model, self._name = None, ""
+        self._model = self._checkpoint = None
         self._on.close()
 
     def _drop_base(self) -> None:

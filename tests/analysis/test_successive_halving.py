@@ -15,12 +15,14 @@ import pytest
 from tangeval import generation as generate
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize
-from tangeval.analysis.successive_halving import halve, spent, successive_halving
+from tangeval.analysis.race import spent, successive_halving
+from tangeval.analysis.successive_halving import halve
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Decoding, load_study
 from tangeval.engines import ENGINES
 from tangeval.engines.base import Done, Job, OnProgress
 from tangeval.engines.local import LocalEngine
+from tangeval.models import loading
 from tangeval.resolve import resolve
 from tangeval.results.folder import RunFolder
 
@@ -108,7 +110,9 @@ def test_it_runs_what_it_says_and_a_second_one_nothing(study_file, tmp_path, don
     assert [tuple(r.values()) for r in result["rounds"]] == [(12, 1), (6, 2), (3, 4)]
     assert (result["spent"], result["whole"]) == (12 + 6 + 3 * 2, 48)
     own, decoded = result["checkpoint"], outputs(done)
-    assert decoded[own, "validation"] == 30 * result["spent"]  # nothing for the choice of the checkpoint
+    assert result["spent_on_correction"] > 0
+    # Nothing for the choice of the checkpoint.
+    assert decoded[own, "validation"] == 30 * (result["spent"] + result["spent_on_correction"])
     assert decoded[own, "test"] == 15 * 2
     assert set(decoded) == {(own, "validation"), (own, "test")}
     assert sum(each.loading is not None for each in done) == 1  # one engine, one base model for all rounds
@@ -136,6 +140,24 @@ def test_the_winner_is_worth_what_the_whole_grid_says_it_is(study_file, tmp_path
     (row,) = own.itertuples()
     assert result["validation"]["chrf"]["value"] == pytest.approx(row.chrf)
     assert result["validation"]["chrf"]["low"] == pytest.approx(row.chrf_low)
+
+
+def test_a_full_model_that_wins_is_loaded_once(tiny_model, tmp_path, monkeypatch):
+    """As the base model is for adapters; each round and the test split loaded it anew."""
+    loaded, load = [], loading.load_model
+    monkeypatch.setattr(loading, "load_model", lambda base, how: loaded.append(base.name) or load(base, how))
+    file = tmp_path / "full.yaml"
+    file.write_text(STUDY.format(base=tiny_model, run=tiny_model) + "include_base: false\n")
+    result = run(file, tmp_path / "halving")
+    assert len(result["rounds"]) > 1
+    assert loaded == [result["checkpoint"]]
+
+
+def test_the_corrected_value_lies_in_its_interval(study_file, tmp_path):
+    result = run(study_file, tmp_path / "halving")
+    found = result["corrected"]
+    assert found["low"] <= found["value"] <= found["high"]
+    assert found["low"] < result["validation"]["chrf"]["low"]  # it holds after selection
 
 
 def test_settings_that_meet_what_is_required_come_first(study_file, tmp_path):
