@@ -143,6 +143,8 @@ def show_selection(results: Results) -> None:
             say(f"  on {split}: {values}")
     if selection["corrected"]["value"] is not None:
         say(f"  corrected for having been picked: {by} {estimate(selection['corrected'])}")
+    if selection["corrected"]["low"] is None:
+        say(f"  {WHY_NONE}")
     if others := selection["runners_up"]["settings"]:
         apart = sum(other["distinguishable"] for other in others)
         some = f"of the other {len(others)} settings that may be chosen"
