@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: Of each part: the suffixes of its files, the lines that it is to have, and the most that it may have until then.
-#: Where the two differ the aim is missed; the most is only ever lowered.
+#: Where the two differ the aim is missed; the most is what stands, and rises by what a feature needs.
 PYTHON, PAGE = (".py",), (".js", ".css", ".html", ".json")
 PARTS = {
     "tangeval": (PYTHON, 10_000, 15_720),
     "tangeval/reporting/page/static": (PAGE, 1_800, 1_800),
     "finetune": (PYTHON, 1_000, 1_000),
-    "tests": (PYTHON, 10_500, 15_500),
+    "tests": (PYTHON, 10_500, 15_360),
 }
 #: Where modules and functions are bounded too; Triton kernels have a parameter for each pointer and stride.
 BOUNDED, APART = ("tangeval", "finetune"), {Path("tangeval/decoding/cuda/kernels.py")}

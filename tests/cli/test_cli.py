@@ -551,7 +551,7 @@ def test_long_names_stand_above_the_comparison_and_letters_in_it(finished):
     (row,) = done.table()
     assert row[0] == "chrf"
     assert [side.split()[0] for side in row[1:3]] == ["A", "B"]
-    assert "1 comparison, corrected" in done.out
+    assert "1 comparison, tested together" in done.out
 
 
 @pytest.mark.parametrize("effect", ["chrf", "chrf=much", "chrf=-1"])

@@ -87,10 +87,10 @@ def test_one_checkpoint_on_one_split_is_read_alone(whole):
 
 
 def test_scores_that_do_not_stand_together_are_refused(whole):
-    study, _, folder, expected = whole
+    _, _, folder, expected = whole
     base, random = (expected[expected["checkpoint"] == name] for name in ("base", "random"))
     metrics = RunFolder(folder).metrics
     with pytest.raises(TangevalError, match="scores of base on validation: they do not stand together"):
-        list(groups([base, random, base], NO_LIKELIHOOD, metrics, study.seed))
+        list(groups([base, random, base], NO_LIKELIHOOD, metrics))
     with pytest.raises(TangevalError, match="scores of base on test: example test-1 is there twice"):
-        list(groups([base[base["split"] == "test"]] * 2, NO_LIKELIHOOD, metrics, study.seed))
+        list(groups([base[base["split"] == "test"]] * 2, NO_LIKELIHOOD, metrics))
