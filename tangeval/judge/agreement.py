@@ -107,12 +107,12 @@ def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(pairs, ignore_index=True)
 
 
-def wins(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
+def wins(a: "pd.Series", b: "pd.Series") -> "pd.Series":
     """Return 1 where ``a`` is above ``b``, 1/2 where they are equal, 0 below; NaN where one is."""
     return (a > b).astype(float).mask(a == b, 0.5).mask(a.isna() | b.isna())
 
 
-def share(cases: "pd.Series[float]", examples: "pd.Series[str]") -> Share:
+def share(cases: "pd.Series", examples: "pd.Series") -> Share:
     """Return the mean over examples of their own means of ``cases``, each from 0 to 1; NaN is left out."""
     by_poem = np.asarray(cases.dropna().groupby(examples).mean(), np.float64)
     if not len(by_poem):
