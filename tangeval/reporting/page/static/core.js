@@ -127,8 +127,8 @@ const core = (() => {
     return Number(text).toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 2 : 3).replace("-", "−");
   }
   const number = (text) => (text === "" ? el("span", { class: "none" }, "–") : el("data", { value: text, title: text }, reader.digits ? text : short(text)));
-  const interval = (low, high) => (low === "" || high === "" ? null : el("span", { class: "interval" }, "[", number(low), ", ", number(high), "]"));
-  const measured = ([middle, low, high]) => el("span", {}, number(middle), " ", interval(low, high) ?? (middle && el("span", { class: "interval", title: t("no.interval") }, "[–]")));
+  const interval = (low, high) => (low === "" || high === "" ? el("span", { class: "interval", title: t("no.interval") }, "[–]") : el("span", { class: "interval" }, "[", number(low), ", ", number(high), "]"));
+  const measured = ([middle, low, high]) => el("span", {}, number(middle), " ", middle === "" ? null : interval(low, high));
 
   /** Fill a table: `head` names the columns; a row is what names it, then its cells; `of` gives a row's attributes. */
   function fillTable(table, head, rows, of = () => ({})) {

@@ -17,7 +17,7 @@
       el("h2", {}, t("best")), el("p", { class: "winner" }, best),
       el("p", { class: "chips" }, facts.knobs.map(({ name }) => el("span", { class: "chip" }, knobLabel(name), " ", el("b", {}, spellValue(name, setting[name]))))),
       selection.setting ? el("div", { class: "row" }, figures) : el("p", {}, t("no.setting.chosen")),
-      corrected?.value != null && el("p", {}, t("corrected", Object.fromEntries(Object.entries(corrected).map(([key, one]) => [key, short(one)])))),
+      corrected?.value != null && el("p", {}, t("corrected", { value: short(corrected.value), interval: corrected.low == null ? "–" : `${short(corrected.low)}, ${short(corrected.high)}` })),
       el("p", {}, tied.length ? t("ties.with", { names: joined(tied) }) : t("ties.none"), state.lang === "zh" ? "" : " ",
         settings.length ? t("ties.settings", { told, of: settings.length }) : ""),
       refused.length ? el("p", {}, t("refused", { names: joined(refused), split: t(`split.${rule.split}`) })) : null,
@@ -33,7 +33,7 @@
       en: {
         lede: "{checkpoints} checkpoints of {base} × {settings} decoding settings on {data}: {examples}. {outputs} texts were generated and scored.",
         "examples.of": "{n} {split} examples (samples of each: {samples})",
-        best: "Best checkpoint and setting", corrected: "Corrected for having been picked among all settings: {value} [{low}, {high}].",
+        best: "Best checkpoint and setting", corrected: "Corrected for having been picked among all settings: {value} [{interval}].",
         "ties.with": "These examples cannot tell the checkpoint from {names}.", "ties.none": "The checkpoint can be told from every other.",
         "ties.settings": "Of the {of} other settings that may be chosen, {told} can be told from this one.",
         refused: "Not considered, since trained on {split} examples: {names}.", "saw.test": "it was fine-tuned on {n} test examples",
@@ -47,7 +47,7 @@
       zh: {
         lede: "{base} 的 {checkpoints} 個檢查點 × {settings} 組解碼設定，資料為 {data}：{examples}。共生成並評分 {outputs} 篇。",
         "examples.of": "{split} {n} 題、每題 {samples} 個樣本",
-        best: "最佳檢查點與設定", corrected: "校正「因最高而被選中」之後：{value} [{low}, {high}]。",
+        best: "最佳檢查點與設定", corrected: "校正「因最高而被選中」之後：{value} [{interval}]。",
         "ties.with": "憑這些題目，無法與此檢查點分辨高下的有：{names}。", "ties.none": "此檢查點與其他各點都可分辨。",
         "ties.settings": "其餘 {of} 組可選的設定之中，有 {told} 組可與它分辨。",
         refused: "曾以{split}的題目訓練，故不列入：{names}。", "saw.test": "曾以 {n} 道測試題微調",
