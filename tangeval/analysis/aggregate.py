@@ -63,14 +63,6 @@ class Measured:
 
         return replace(self, value=own(self.value), by_poem=own(self.by_poem), corpora=own(self.corpora))
 
-    def first(self, samples: int) -> "Measured":
-        """Return the corpora of the first samples alone."""
-        corpora = {
-            name: replace(corpus, counts=[each[:, :, :samples] for each in corpus.counts])
-            for name, corpus in self.corpora.items()
-        }
-        return replace(self, corpora=corpora, samples=samples)
-
     def on(self, metric: str, weights: Floats) -> Floats:
         """Return each setting's value ``[n, C]`` on the examples, weighted by ``weights`` ``[n, P]``."""
         if metric in self.corpora:

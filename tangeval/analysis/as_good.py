@@ -10,16 +10,17 @@ import numpy as np
 from scipy import special
 
 from tangeval.analysis.aggregate import Part
-from tangeval.analysis.hypothesis_tests import ERROR, Bools, swaps
+from tangeval.analysis.hypothesis_tests import ERROR, FEWEST, swaps
 from tangeval.analysis.intervals import LEVEL, Floats, rate_interval
+from tangeval.analysis.selection_bias import Bools
 from tangeval.core.errors import TangevalError
 from tangeval.metrics.base import Metrics
 
-_MOST = 2_000  # ways to swap examples at random: a quantile needs no more
+VARIETY = "self_bleu"  #: how alike a setting's samples are
 
 
-def check_margins(margins: Mapping[str, float], metrics: Metrics) -> None:
-    """Refuse margins of what is no metric or no mean over examples.
+def check_margins(margins: Mapping[str, float], prefer: str | None, metrics: Metrics) -> None:
+    """Refuse margins of what is no metric or no mean over examples, and a preference that they leave without effect.
 
     Raises:
         TangevalError: naming the metric and what would do.
@@ -33,6 +34,16 @@ def check_margins(margins: Mapping[str, float], metrics: Metrics) -> None:
             means = [m.name for m in metrics.values() if m.level == "text" and not m.share]
             what = "is no mean over examples, so no bound on it can be shown"
             raise TangevalError(f"within: {name} {what}; take one that is, as {' or '.join(means)}")
+    if prefer in (None, "earliest"):
+        return
+    if not any(metrics[name].per_setting for name in margins):
+        raise TangevalError(
+            f"prefer: {prefer} of settings that within does not tell apart; give a metric that does"
+        )
+    if prefer == "most_varied" and VARIETY not in metrics:
+        raise TangevalError(
+            f"prefer: most_varied goes by {VARIETY}, which the task does not measure; take shortest"
+        )
 
 
 def as_good(parts: Sequence[Part], margins: Mapping[str, float]) -> tuple[dict[str, Floats], Bools]:
@@ -83,7 +94,7 @@ def _critical(differences: Floats) -> float:
     poems = differences.shape[1]
     if not varied.any():
         return float(special.stdtrit(poems - 1, 1 - ERROR))
-    signs = 1 - 2 * swaps(poems, _MOST, 0)
+    signs = 1 - 2 * swaps(poems, FEWEST, 0)  # a quantile needs no more
     # A way and its opposite are as likely: both are looked at.
     size = signs @ (differences[varied] / np.sqrt(squares[varied])[:, None]).T
     t = size * np.sqrt((poems - 1) / np.maximum(poems - size**2, 1e-9))

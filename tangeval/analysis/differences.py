@@ -61,11 +61,7 @@ class Pair:
         """Return what is tested: each example's difference ``[P]``, or its counts on both sides."""
         if self._metric.level != "corpus":
             return self.by_poem
-        first, second = self.first.counts(self.metric), self.second.counts(self.metric)
-        # Of unequal numbers of corpora, the fewer stand beside the others again and again.
-        corpora = np.arange(max(first.shape[1], second.shape[1]))
-        first, second = (np.take(side, corpora, axis=1, mode="wrap") for side in (first, second))
-        return Corpora(self._metric.score, first, second)
+        return facing(self._metric, self.first.counts(self.metric), self.second.counts(self.metric))
 
     def interval(self) -> tuple[float, float] | None:
         """Return the interval of the difference where it is not that of the test: of shares, and of corpora."""
@@ -78,6 +74,16 @@ class Pair:
         if self._metric.level == "corpus":
             return intervals.corpus_difference_interval(self.by_poem, [side.rare(name) for side in sides])
         return None
+
+
+def facing(metric: Metric, first: Floats, second: Floats) -> Corpora:
+    """Return two sides' counts ``[P, N, K]`` of a corpus metric as one comparison.
+
+    Of unequal numbers N of corpora, the fewer stand beside the others again and again.
+    """
+    corpora = np.arange(max(first.shape[1], second.shape[1]))
+    first, second = (np.take(side, corpora, axis=1, mode="wrap") for side in (first, second))
+    return Corpora(metric.score, first, second)
 
 
 def differences(pairs: Sequence[Pair]) -> list[Difference]:

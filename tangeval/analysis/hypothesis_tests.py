@@ -14,8 +14,6 @@ from scipy import special
 
 from tangeval.analysis.intervals import Floats
 
-Bools = NDArray[np.bool_]
-
 #: The error rate of tests: of a family of true null hypotheses, the chance that one or more is rejected.
 ERROR = 0.05
 #: The chance with which a study of the right size shows its effect.
@@ -71,10 +69,11 @@ class Tested:
 def family_tests(columns: Sequence[Column], seed: int) -> Tested:
     """Test m comparisons on the same P examples against no difference, with the same swaps.
 
-    Examples change places between
-    the two sides (of means: a difference changes its sign), corpora are scored anew (Riezler & Maxwell, *ACL
-    Workshop on Evaluation Measures* 2005). p is the share of ways that give a statistic at least as far from 0,
-    what was observed being one of them, so that the test is exact (Phipson & Smyth, *SAGMB* 9, 2010).
+    ``columns`` are each a difference by example ``[P]``, in the metric's unit, or ``Corpora``; ``seed`` draws the swaps
+    of more than 15 examples. Examples change places between the two sides (of means: a difference changes its
+    sign), corpora are scored anew (Riezler & Maxwell, *ACL Workshop on Evaluation Measures* 2005). p is the share of
+    ways that give a statistic at least as far from 0, what was observed being one of them, so that the test is exact
+    (Phipson & Smyth, *SAGMB* 9, 2010).
 
     Adjusted by the step-down maximum of the statistics, each scaled by its root mean square over the ways
     (Westfall & Young, *Resampling-Based Multiple Testing*, 1993): of differences of means, the order of Student's t.
@@ -206,4 +205,5 @@ def power_of(sd: float, effect: float, poems: int, level: float = ERROR, family:
 
 
 def _fewest(level: float) -> int:
+    """How many examples can be swapped in enough ways for p to reach ``level``."""
     return 2 + math.floor(math.log2(1 / level))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Measured, Part, groups
-from tangeval.analysis.as_good import as_good, check_margins
+from tangeval.analysis.as_good import VARIETY, as_good, check_margins
 from tangeval.analysis.differences import Pair, differences
 from tangeval.analysis.intervals import Floats, resample_weights
 from tangeval.analysis.selection_bias import Bools, Ints, cross_fitted, folds, joint_stretch
@@ -79,7 +79,7 @@ def check_metrics(selection: Selection, metrics: Metrics) -> None:
         if key not in ("select.checkpoint", "select.within") and not metrics[name].per_setting:
             what = "is the same for every setting of a checkpoint"
             raise TangevalError(f"{key}: {name} {what}; take another metric")
-    check_margins(selection.within, metrics)
+    check_margins(selection.within, selection.prefer, metrics)
 
 
 def select(study: Study, run: RunFolder) -> dict[str, Any]:
@@ -120,8 +120,8 @@ def _choose_checkpoint(study: Study, rule: Selection, run: RunFolder, selection:
         if group.checkpoint not in (RANDOM, REFERENCE)
     }
     candidates = [measured[name] for name in records if name not in refused]
-    best, *_ = ranked(candidates, rule.checkpoint)
-    chosen, others = _taken("checkpoints", best, candidates, rule, selection)
+    best, rest = ranked(candidates, rule.checkpoint)
+    chosen, others = _taken("checkpoints", [best, *rest], rule, selection)
     name: str = chosen.labels["checkpoint"]
     selection["checkpoint"] = {
         **chosen.labels,
@@ -144,8 +144,8 @@ def _choose_setting(study: Study, rule: Selection, own: Measured, selection: dic
         nearest = sorted(zip(lacking, _places(own), strict=True))[:3]
         selection |= {"setting": None, "nearest": [shown(own, place) for _, place in nearest]}
         return None
-    best, *_ = ranked(allowed, rule.setting.by)
-    chosen, others = _taken("settings", best, allowed, rule, selection)
+    best, rest = ranked(allowed, rule.setting.by)
+    chosen, others = _taken("settings", [best, *rest], rule, selection)
     (place,) = chosen.part.places
     selection["setting"] = chosen.labels
     selection["runners_up"]["settings"] = compared(chosen, others, rule.setting.by)
@@ -158,41 +158,35 @@ def _choose_setting(study: Study, rule: Selection, own: Measured, selection: dic
 _PREFERENCES: Mapping[str, tuple[str, Callable[[Candidate], float]]] = {
     "earliest": ("checkpoints", lambda candidate: candidate.labels["step"] or 0),
     "shortest": ("settings", lambda candidate: candidate.part.value("n_tokens")),
-    "most_varied": ("settings", lambda candidate: candidate.part.value("self_bleu")),
+    "most_varied": ("settings", lambda candidate: candidate.part.value(VARIETY)),
 }
 
 
 def _taken(
-    kind: str, best: Candidate, candidates: Sequence[Candidate], rule: Selection, selection: dict[str, Any]
+    kind: str, candidates: Sequence[Candidate], rule: Selection, selection: dict[str, Any]
 ) -> tuple[Candidate, list[Candidate]]:
-    """The best, or the preferred one of those shown to be as good, and the others, best first.
+    """The best of ``candidates``, which stand best first, or the preferred of those shown to be as good; and the others.
 
     ``selection`` gets a row for each candidate under ``as_good``, and the best one where another is taken.
     """
+    chosen = best = candidates[0]
     metrics = best.part.measured.metrics
     margins = {m: d for m, d in rule.within.items() if kind == "checkpoints" or metrics[m].per_setting}
-    by, chosen = rule.checkpoint if kind == "checkpoints" else rule.setting.by, best
     if margins:
         bounds, good = as_good([candidate.part for candidate in candidates], margins)
         selection.setdefault("as_good", {})[kind] = [
-            {
-                **candidate.labels,
-                **{m: _number(bound[place]) for m, bound in bounds.items()},
-                "as_good": bool(good[place]),
-            }
+            candidate.labels | {m: _number(bound[place]) for m, bound in bounds.items()} | {"as_good": bool(good[place])}
             for place, candidate in enumerate(candidates)
-        ]
+        ]  # fmt: skip
         wanted, key = _PREFERENCES.get(rule.prefer or "", ("", None))
         taken = [candidate for candidate, fine in zip(candidates, good, strict=True) if fine]
         if wanted == kind and taken and key:
             if np.isnan([key(candidate) for candidate in taken]).any():
-                raise TangevalError(
-                    f"select.prefer: {rule.prefer} wants two samples of each example; give samples: 2"
-                )
+                what = f"{rule.prefer} wants two samples of each example; give samples: 2"
+                raise TangevalError(f"select.prefer: {what}")
             chosen = min(taken, key=key)
             selection.setdefault("best", {})[kind] = best.labels
-    first, rest = ranked(candidates, by)
-    return chosen, [candidate for candidate in (first, *rest) if candidate is not chosen]
+    return chosen, [candidate for candidate in candidates if candidate is not chosen]
 
 
 def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.DataFrame:

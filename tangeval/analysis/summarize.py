@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Part, groups
-from tangeval.analysis.differences import Pair, differences
+from tangeval.analysis.differences import facing
+from tangeval.analysis.hypothesis_tests import family_tests
 from tangeval.analysis.intervals import carrying, mean_interval, rate_interval
 from tangeval.analysis.recipes import between_runs, estimate
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
@@ -136,11 +137,11 @@ def _test(rows: Sequence[dict[str, Any]], parts: Sequence[Part], baseline: Part)
 
     As many draws of the baseline as the parts have samples: what changes places must be as many on both sides.
     """
-    baseline = Part(baseline.measured.first(parts[0].measured.samples), [0])
     for metric in carried(baseline.measured.metrics):
-        found = differences([Pair(part, baseline, metric.name) for part in parts])
-        for row, each in zip(rows, found, strict=True):
-            row[f"{metric.name}_p"] = each.p_adjusted
+        drawn = baseline.counts(metric.name)[:, : parts[0].measured.samples]
+        tested = family_tests([facing(metric, part.counts(metric.name), drawn) for part in parts], seed=0)
+        for row, p in zip(rows, tested.adjusted, strict=True):
+            row[f"{metric.name}_p"] = float(p)
 
 
 def curve(likelihood: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@
       el("h2", {}, t("best")), el("p", { class: "winner" }, best),
       el("p", { class: "chips" }, facts.knobs.map(({ name }) => el("span", { class: "chip" }, knobLabel(name), " ", el("b", {}, spellValue(name, setting[name]))))),
       selection.setting ? el("div", { class: "row" }, figures) : el("p", {}, t("no.setting.chosen")),
-      corrected?.value != null && el("p", {}, t("corrected", { value: short(corrected.value), interval: corrected.low == null ? "–" : `${short(corrected.low)}, ${short(corrected.high)}` })),
+      corrected?.value != null && !selection.best?.settings && el("p", {}, t("corrected", { value: short(corrected.value), interval: corrected.low == null ? "–" : `${short(corrected.low)}, ${short(corrected.high)}` })),
       el("p", {}, tied.length ? t("ties.with", { names: joined(tied) }) : t("ties.none"), state.lang === "zh" ? "" : " ",
         settings.length ? t("ties.settings", { told, of: settings.length }) : ""),
       refused.length ? el("p", {}, t("refused", { names: joined(refused), split: t(`split.${rule.split}`) })) : null,
