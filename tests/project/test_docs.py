@@ -28,8 +28,10 @@ def test_files_of_the_project_that_a_page_names_are_there(page):
     assert [name for name in named if not (ROOT / name).exists() and name not in examples] == []
 
 
-def test_no_document_is_empty_or_half_merged():
-    for page in (Path(__file__).parents[2] / "docs").rglob("*.md"):
-        text = page.read_text("utf-8")
-        assert text.startswith("# "), page
-        assert "\n=======\n" not in text, page
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(ROOT / "results").glob("*.md"), *(ROOT / "tangeval").rglob("*.md")], ids=str
+)
+def test_no_page_is_empty_or_half_merged(page):
+    text = page.read_text("utf-8")
+    assert text.startswith("# ")
+    assert not re.search("^(<<<<<<<|=======|>>>>>>>)", text, re.M)
