@@ -21,7 +21,7 @@
       el("p", {}, tied.length ? t("ties.with", { names: joined(tied) }) : t("ties.none"), state.lang === "zh" ? "" : " ",
         settings.length ? t("ties.settings", { told, of: settings.length }) : ""),
       refused.length ? el("p", {}, t("refused", { names: joined(refused), split: t(`split.${rule.split}`) })) : null,
-      el("p", { class: "note" }, t("rule", { checkpoint: label(rule.checkpoint), setting: label(by), split: t(`split.${rule.split}`), require })),
+      el("p", { class: "note" }, t("rule", { checkpoint: label(rule.checkpoint), setting: label(by), split: t(`split.${rule.split}`), require }), rule.prefer ? t(`prefer.${rule.prefer}`, { margins: joined(Object.entries(rule.within).map(([name, far]) => `${label(name)} ${far}`)) }) : ""),
       el("button", { type: "button", class: "main", on: { click: () => goTo(chosen.setting, { a: String(chosen.checkpoint), tab: "explore" }) } }, t("to.explore")),
     ];
   };
@@ -37,7 +37,7 @@
         "ties.with": "These examples cannot tell the checkpoint from {names}.", "ties.none": "The checkpoint can be told from every other.",
         "ties.settings": "Of the {of} other settings that may be chosen, {told} can be told from this one.",
         refused: "Not considered, since trained on {split} examples: {names}.", "saw.test": "it was fine-tuned on {n} test examples",
-        rule: "Rule: the checkpoint by {checkpoint}, then the setting by {setting}, on {split}; required: {require}. In brackets: 95 % intervals over examples.",
+        "prefer.earliest": " Of the checkpoints shown to be within {margins} of the best, the earliest.", "prefer.shortest": " Of the settings shown to be within {margins} of the best, the one with the shortest texts.", "prefer.most_varied": " Of the settings shown to be within {margins} of the best, the most varied.", rule: "Rule: the checkpoint by {checkpoint}, then the setting by {setting}, on {split}; required: {require}. In brackets: 95 % intervals over examples.",
         nothing: "nothing", "to.explore": "Turn the knobs from here", "no.choice": "Nothing was chosen",
         "no.choice.say": "This study has no rule for choosing, or the choice was not made yet: tangeval select makes it.",
         "no.setting.chosen": "No setting met what the study requires; this is the nearest.",
@@ -51,7 +51,7 @@
         "ties.with": "憑這些題目，無法與此檢查點分辨高下的有：{names}。", "ties.none": "此檢查點與其他各點都可分辨。",
         "ties.settings": "其餘 {of} 組可選的設定之中，有 {told} 組可與它分辨。",
         refused: "曾以{split}的題目訓練，故不列入：{names}。", "saw.test": "曾以 {n} 道測試題微調",
-        rule: "規則：先以{checkpoint}選檢查點，再以{setting}選設定，依{split}；條件：{require}。方括號內為以題目為單位的 95 % 區間。",
+        "prefer.earliest": "其中確知與最佳者相差不出 {margins} 的檢查點，取最早者。", "prefer.shortest": "其中確知與最佳者相差不出 {margins} 的設定，取文字最短者。", "prefer.most_varied": "其中確知與最佳者相差不出 {margins} 的設定，取最多樣者。", rule: "規則：先以{checkpoint}選檢查點，再以{setting}選設定，依{split}；條件：{require}。方括號內為以題目為單位的 95 % 區間。",
         nothing: "無", "to.explore": "由此轉動旋鈕", "no.choice": "尚未選出", "no.choice.say": "此研究沒有選擇規則，或尚未選擇：請執行 tangeval select。",
         "no.setting.chosen": "沒有設定符合研究的條件；這是最接近的一組。",
         beside: "微調前後，介於兩個基準之間", "beside.note": "{split}，設定皆為 {setting}。random：同體式的隨機訓練文本；reference：人寫的原作。數值附 95 % 區間。",

@@ -8,8 +8,8 @@
     id: "ties", tab: "pictures", kind: "picture", panels: "half", needs: ["selection"],
     title: { en: "Ties of the selection", zh: "難分高下者" },
     note: {
-      en: "The best one's value minus each other's, with 95 % intervals; open dots cannot be told from the best (paired randomisation test, max-T). The 20 nearest settings are drawn; the table has all.",
-      zh: "最佳者減去其他各者之差與 95 % 區間；空心點無法與最佳者分辨（成對隨機化檢定，max-T 校正）。圖中為最接近的 20 組設定；表中有全部。",
+      en: "The chosen one's value minus each other's, with 95 % intervals; open dots cannot be told from it (paired randomisation test, max-T). The 20 nearest settings are drawn; the table has all.",
+      zh: "所選者減去其他各者之差與 95 % 區間；空心點無法與其分辨（成對隨機化檢定，max-T 校正）。圖中為最接近的 20 組設定；表中有全部。",
     },
     strings: {
       en: { "ties.checkpoints": "Checkpoints, by {metric}", "ties.of.settings": "Settings, by {metric}" },
