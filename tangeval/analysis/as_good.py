@@ -83,8 +83,7 @@ def shortfall_bounds(parts: Sequence[Part], metric: str) -> Floats:
         margin = critical * np.sqrt(np.maximum(squares, 0) / (poems * max(poems - 1, 1)))
     bounds: Floats = value - value[:, None] + margin
     np.fill_diagonal(bounds, 0)
-    greatest: Floats = bounds.max(axis=1)
-    return greatest
+    return np.asarray(bounds.max(axis=1))
 
 
 def _critical(differences: Floats) -> float:

@@ -43,5 +43,5 @@ def _show(frame: Any, metrics: list[str]) -> None:
     shown = int(frame["dominated_by"].notna().sum())
     render.say(
         f"{len(best)} of {len(frame)} settings are on the front; {len(frame) - len(best) - shown} others cannot be told "
-        f"from it; {shown} are shown to be worse in every metric than one on it (5 % level for all of them together)"
+        f"from it; {shown} shown to be worse in every metric than one on it (5 % level for all of them together)"
     )

@@ -142,8 +142,8 @@ def show_selection(results: Results) -> None:
             values = ", ".join(f"{m} {estimate(selection[split][m])}" for m in dict.fromkeys((by, form)))
             say(f"  on {split}: {values}")
     if selection["corrected"]["value"] is not None:
-        whose = "of the best setting, " if selection.get("best", {}).get("settings") else ""
-        say(f"  {whose}corrected for having been picked: {by} {estimate(selection['corrected'])}")
+        best_ones = "the best one's, " * ("settings" in selection.get("best", {}))
+        say(f"  {best_ones}corrected for having been picked: {by} {estimate(selection['corrected'])}")
     if selection["corrected"]["low"] is None:
         say(f"  {WHY_NONE}")
     if others := selection["runners_up"]["settings"]:

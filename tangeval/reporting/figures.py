@@ -25,6 +25,7 @@ from tangeval.reporting.tables import measured_on
 
 #: Of runs, the longest run's last, and the same signs in a text; the square is base's.
 _MARKERS = (("v", "▼"), ("^", "▲"), ("D", "◆"), ("o", "●"))
+_INTERVALS = "are 95 % intervals over examples, where enough of them carry a value"
 #: Colours of the variance figure: dark for what one chooses, green for the examples, grey for noise.
 _CHOICES = ("#2a6f97", "#d55e00", "#e69f00", "#cc79a7", "#8c6bb1", "#117733", "#882255", "#44aa99")
 _OTHERS = {
@@ -117,7 +118,7 @@ def knob_figure(effects: pd.DataFrame, knob: str, split: str, shown: list[Metric
     metrics = [metric for metric in _measured(part, shown) if metric.per_setting]
     others = effects[(effects["split"] == split) & (effects["knob"] != knob)]
     averaged = (others.groupby("knob")["value"].nunique() > 1).any()
-    note = "Averaged over the other knobs. " * bool(averaged) + "Bands are 95 % intervals over examples."
+    note = "Averaged over the other knobs. " * bool(averaged) + f"Bands {_INTERVALS}."
     title = f"What {knob} does to each metric, on {measured_on(part)}"
     figure, axes = style.panels(len(metrics) + 1, title, note)
     for place, (panel, metric) in enumerate(zip(axes, metrics, strict=False)):
@@ -142,7 +143,7 @@ def training_figure(checkpoints: pd.DataFrame, split: str, shown: list[Metric]) 
     runs = _runs(trained)
     ages = reversed(range(len(runs)))
     looks = [(style.shade(1 - age / len(runs)), *_MARKERS[-1 - age % len(_MARKERS)]) for age in ages]
-    note = f"Averaged over all decoding settings. Bands and bars are 95 % intervals over examples. {_better(metrics)}"
+    note = f"Averaged over all decoding settings. Bands and bars {_INTERVALS}. {_better(metrics)}"
     if len(runs) > 1:
         keys = (f"{sign} {name}" for name, (_, _, sign) in zip(runs, looks, strict=True))
         note += f" Runs: {', '.join(keys)}."

@@ -569,7 +569,7 @@ def test_front_prints_and_writes_the_settings_that_none_beats(finished):
     frame = pd.read_csv(finished / RESULTS / "front.csv")
     best = frame[frame["on_front"] == 1]
     assert f"{len(best)} of {len(frame)} settings are on the front" in done.out
-    assert f"{frame['dominated_by'].notna().sum()} are shown to be worse in every metric" in done.out
+    assert f"{frame['dominated_by'].notna().sum()} shown to be worse in every metric" in done.out
     for row in best.to_dict("records"):
         assert f"{row['chrf']:.3f} [{row['chrf_low']:.3f}, {row['chrf_high']:.3f}]" in done.out
     done = tangeval(finished, "front", RESULTS, "--metric", "bleu", "--metric", "chrf")
