@@ -39,7 +39,7 @@ class Run:
         if not list(self.folder.glob("checkpoint-*")):
             return None
         found, _ = checkpoints.discover([str(self.folder)])
-        return found[-1] if found else None
+        return next((c for c in found[::-1] if c.path and (c.path / "trainer_state.json").is_file()), None)
 
     def complete(self) -> bool:
         """Say whether this very run came to its end."""
@@ -126,7 +126,7 @@ def _make_ready(run: Run, overwrite: bool) -> None:
     if run.folder.is_dir():
         remove_temp_files(run.folder)
         cut_off = checkpoints.discover([str(run.folder)])[1] if list(run.folder.glob("checkpoint-*")) else ()
-        for path in {skipped.path for skipped in cut_off} - {run.folder}:
+        for path in {skipped.path for skipped in cut_off} & set(run.folder.glob("checkpoint-[0-9]*")):
             shutil.rmtree(path)
     if not run.newest() or record is None:
         write_json(run.folder / RECORD, {"settings": run.settings})

@@ -490,6 +490,20 @@ def cut_weights(save: Path) -> None:
     (save / "adapter_model.safetensors").write_bytes(weights(save)[:-1])
 
 
+def test_a_model_beside_the_checkpoints_is_no_save_to_be_removed(config, whole, out):
+    for name in ("", "merged"):
+        shutil.copytree(
+            out / SAVES[0],
+            out / name,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("trainer_state.json"),
+        )
+    unfinish(out)
+    finetune(config)
+    assert (out / "merged" / "adapter_model.safetensors").is_file()
+    assert saves(out) == SAVES
+
+
 @pytest.mark.parametrize("cut", [cut_state, cut_weights])
 def test_a_save_that_was_cut_off_is_made_again(config, whole, out, cut):
     for save in SAVES[1:]:
