@@ -9,12 +9,13 @@ Raises (all of them):
         the message names the file and the remedy.
 """
 
+import csv
 import json
 import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,8 @@ from tangeval.core.untrusted import inert, parsed, read_bytes
 #: What may be read of a Parquet file at a time: values, and bytes of them with every text spelt out.
 _VALUES, _BYTES = 2**28, 2**30
 _UNFINISHED = ".unfinished"
+#: How a text begins that a spreadsheet takes for a formula, and one that was made harmless.
+_FORMULA, _HARMLESS = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'(?='*[=+\-@\t\r])")
 _LOCK = ".lock"
 
 
@@ -98,7 +101,29 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame without its index; floats with nine significant digits."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+    write_text(path, csv_text(frame))
+
+
+def csv_text(frame: pd.DataFrame, digits: int = 9) -> str:
+    """Return a frame as CSV; texts that a spreadsheet would take for formulas have a ' before them (OWASP)."""
+    safe = _texts_as(frame, lambda text: f"'{text}" if _FORMULA.match(text) else text)
+    how: dict[str, Any] = {"index": False, "lineterminator": "\n", "float_format": f"%.{digits}g"}
+    text: str = safe.to_csv(**how)
+    if "\r" in text:
+        text = safe.to_csv(**how, quoting=csv.QUOTE_NONNUMERIC)
+    return text
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return what ``write_csv`` wrote; a checkpoint's name is text, whatever it looks like."""
+    frame = pd.read_csv(path, dtype={"checkpoint": str}, keep_default_na=False, na_values=[""])
+    return _texts_as(frame, lambda text: _HARMLESS.sub("", text, count=1))
+
+
+def _texts_as(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    texts = [str(name) for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
+    changed = {name: frame[name].map(lambda v: change(v) if isinstance(v, str) else v) for name in texts}
+    return frame.assign(**changed) if changed else frame
 
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:

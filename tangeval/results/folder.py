@@ -238,7 +238,7 @@ class RunFolder:
         return self._frame(files.read_parquet(self.likelihood_file))
 
     def read_table(self, name: str) -> pd.DataFrame:
-        return self._frame(pd.read_csv(self._made(self.table(name), "summarize")))
+        return self._frame(files.read_csv(self._made(self.table(name), "summarize")))
 
     def csv_bytes(self, file: Path) -> bytes:
         """Return a table as it stands in its file."""

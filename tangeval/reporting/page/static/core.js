@@ -82,7 +82,8 @@ const core = (() => {
   const packedLines = (id) => $(id).textContent.split("\n").filter(Boolean);
 
   function parseCsv(csv) {
-    const rows = csv.includes('"') ? quoted(csv) : csv.trimEnd().split("\n").map((line) => line.split(","));
+    const bare = (csv.includes('"') ? quoted(csv) : csv.trimEnd().split("\n").map((line) => line.split(",")));
+    const rows = /'[=+@\t\r-]/.test(csv) ? bare.map((row) => row.map((cell) => cell.replace(/^'(?='*[=+@\t\r-])/, ""))) : bare;
     const names = rows.shift();
     return { csv, names, rows, at: Object.fromEntries(names.map((name, place) => [name, place])) };
   }
