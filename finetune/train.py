@@ -18,8 +18,9 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.integrations import get_available_reporting_integrations
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.types import ADAPTER, Base
-from tangeval.models.loading import check_names, has_bfloat16, load_model, load_tokenizer, with_adapter
+from tangeval.core.types import Base
+from tangeval.models.adapters import with_adapter
+from tangeval.models.loading import has_bfloat16, load_model, load_tokenizer
 from tangeval.results.files import read_json, write_json
 
 from .config import Config
@@ -85,9 +86,7 @@ def adapted(config: Config, base: Base) -> Any:
         )  # fmt: skip
     model.config.use_cache = False
     if config.resume_adapter:
-        adapted = with_adapter(model, Path(config.resume_adapter), trainable=True)
-        check_names(adapted, Path(config.resume_adapter, ADAPTER))
-        return _in_order(adapted)
+        return _in_order(with_adapter(model, Path(config.resume_adapter), trainable=True))
     lora = config.lora
     adapter = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules),

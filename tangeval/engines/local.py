@@ -31,7 +31,9 @@ from tangeval.decoding.shared_prefix import suits
 from tangeval.engines import base
 from tangeval.engines.base import Description, Done, Job, OnProgress, ReferenceNLL, asked, sequence_of
 from tangeval.engines.likelihood import Reference, reference_nll
-from tangeval.models import loading
+from tangeval.models import adapters, loading
+from tangeval.models.adapter_kinds import unsupported
+from tangeval.models.checkpoints import identity
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.plan import Batch, hardware, versions_of
@@ -57,6 +59,7 @@ class LocalEngine(base.Engine):
         self.load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
         self.workspace = Workspace(compile=self.load.compile)
         self._base: Any = None
+        self._checksum: tuple[int, ...] = ()  # the base model's, as it was loaded
         self._model: Any = None
         self._name, self._on = "", ExitStack()  # the checkpoint on the model, and what takes it off
         self._loading: float | None = None
@@ -93,6 +96,11 @@ class LocalEngine(base.Engine):
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         lost: set[str] = set()
         try:
+            for job in jobs:  # before the first is decoded
+                path = job.checkpoint.path
+                if path and job.checkpoint.name not in lost and (reason := unsupported(path)):
+                    lost.add(job.checkpoint.name)
+                    yield Done(job, UnusableError(f"{path}: {reason}"), 0.0)
             for job in jobs:
                 if job.checkpoint.name not in lost:
                     done = self.do(job, on_progress)
@@ -111,7 +119,7 @@ class LocalEngine(base.Engine):
             began = time.perf_counter()
             made = self._batch(job.batch, model, on_progress) if job.batch else self._nll(job.examples, model)
         except UnusableError as error:
-            self._drop_base()  # peft leaves on the model what it had loaded before it failed
+            self._take_off()
             made = UnusableError(str(error))  # the error's own traceback would keep the model
         loading, self._loading = self._loading, None
         limit = self.workspace.limit
@@ -127,19 +135,29 @@ class LocalEngine(base.Engine):
             elif self._base is None:
                 self.workspace.clear()
                 began = time.perf_counter()
-                self._base = loading.load_model(self.resolved.base, self.load)
+                source, recorded = self.resolved.base, self.resolved.base_fingerprint
+                model = loading.load_model(source, self.load)
+                if source.local and identity(source) != recorded:
+                    raise TangevalError(f"base_model: {source.source}: {adapters.CHANGED}")
+                self._base, self._checksum = model, adapters.checksum(model)
                 self._loading = time.perf_counter() - began
-            self._model = self._on.enter_context(loading.with_checkpoint(self._base, checkpoint, self.load))
-            self._name = checkpoint.name
+            recorded = self.resolved.fingerprints[checkpoint.name]
+            on = adapters.with_checkpoint(self._base, checkpoint, self.load, recorded)
+            self._model, self._name = self._on.enter_context(on), checkpoint.name
         return self._model
 
     def _take_off(self) -> None:
-        self._model, self._name = None, ""
+        name, self._model, self._name = self._name, None, ""
         self._on.close()
+        if self._base is not None and adapters.checksum(self._base) != self._checksum:
+            warnings.warn(
+                f"{name or 'a checkpoint'} left the base model changed; it is loaded anew", stacklevel=2
+            )
+            self._drop_base()
 
     def _drop_base(self) -> None:
-        self._take_off()
         self._base = None
+        self._take_off()
         self.workspace.clear()
 
     def _nll(self, examples: Sequence[Example], model: Any) -> list[ReferenceNLL]:

@@ -29,7 +29,7 @@ from tangeval.decoding.sampler import descending
 from tangeval.decoding.warpers import Candidates, cut
 from tangeval.engines.base import asked
 from tangeval.explain.subject import Subject
-from tangeval.models import loading
+from tangeval.models import adapters, loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained
@@ -60,7 +60,8 @@ def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) 
     load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
     tokenizer = loading.load_tokenizer(resolved.base)
     base = None if subject.checkpoint.kind == "full" else loading.load_model(resolved.base, load)
-    with loading.with_checkpoint(base, subject.checkpoint, load) as model:
+    recorded = resolved.fingerprints[subject.checkpoint.name]
+    with adapters.with_checkpoint(base, subject.checkpoint, load, recorded) as model:
         return Trace(model, tokenizer, resolved, subject).content(step)
 
 

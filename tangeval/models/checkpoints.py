@@ -150,7 +150,7 @@ def _weights_of(folder: Path) -> list[tuple[str, bytes]]:
     files = sorted(
         {*folder.glob("*.safetensors"), *folder.glob("adapter_model.bin"), *folder.glob("pytorch_model*.bin")}
     )
-    return [(f.name, _digest_of(f, f.stat().st_mtime_ns, f.stat().st_size)) for f in files]
+    return [(f.name, _digest_of(f)) for f in files]
 
 
 def discover_runs(
@@ -233,14 +233,19 @@ def fingerprint(folder: Path, gguf: str | None = None) -> str:
     names = {gguf} if gguf else {f.name for p in patterns for f in folder.glob(p) if f.is_file()}
     whole = hashlib.blake2b(digest_size=16)
     for name in sorted(names - {"training_args.bin"}):
-        about = (folder / name).stat()
-        whole.update(f"{name}\0".encode() + _digest_of(folder / name, about.st_mtime_ns, about.st_size))
+        whole.update(f"{name}\0".encode() + _digest_of(folder / name))
     return whole.hexdigest()
 
 
-@lru_cache(maxsize=2**12)
-def _digest_of(file: Path, modified: int, size: int) -> bytes:
+def _digest_of(file: Path) -> bytes:
     """A file's digest; one that has not changed since is not read again."""
+    about = file.stat()
+    # Changed, a file may be given its old date and size again; its time of change may not.
+    return _digest_as_seen(file, (about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_size))
+
+
+@lru_cache(maxsize=2**12)
+def _digest_as_seen(file: Path, seen: tuple[int, ...]) -> bytes:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").digest()
 

@@ -54,8 +54,6 @@ def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
         return f"{config.name} is missing or not whole; expected an adapter or a full model{_instead(folder)}"
     if about.get("peft_type") == "XLORA":
         return f"{config.name} is an X-LoRA's, which takes other adapters from wherever it names; expected a LoRA"
-    if "num_virtual_tokens" in about:
-        return f"{config.name} is a {about.get('peft_type')} adapter's, which puts tokens before the prompt; expected one of layers, such as LoRA"
     files = [folder / ADAPTER] if adapter else weight_files(folder)
     if files is None:
         return f"{_INDEX} names no weights, or files that are not beside it"

@@ -26,8 +26,9 @@ from tangeval.analysis.select import check_selection
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.core.types import Load
+from tangeval.models.adapters import with_checkpoint
 from tangeval.models.checkpoints import discover, resolve_base, trained_on
-from tangeval.models.loading import load_model, with_checkpoint
+from tangeval.models.loading import load_model
 from tangeval.models.tokens import encode_prompt
 from tangeval.resolve import resolve
 from tangeval.tasks.tang import TANG

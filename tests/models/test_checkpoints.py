@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Checkpoint, Load
+from tangeval.models.adapters import with_checkpoint
 from tangeval.models.checkpoints import (
     TrainRecord,
     check_tokenizer,
@@ -18,7 +19,7 @@ from tangeval.models.checkpoints import (
     trained_on,
 )
 from tangeval.models.folders import tensors
-from tangeval.models.loading import load_model, with_checkpoint
+from tangeval.models.loading import load_model
 from tests.support.tiny import make_adapter, make_tiny_model
 
 

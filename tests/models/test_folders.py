@@ -165,11 +165,6 @@ def empty_adapter(run):
     return run / "checkpoint-20"
 
 
-def virtual_tokens(run):
-    (run / "checkpoint-20" / ADAPTER[0]).write_text('{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8}')
-    return run / "checkpoint-20"
-
-
 def broken_link(run):
     file = run / "checkpoint-20" / ADAPTER[1]
     file.unlink()
@@ -185,7 +180,6 @@ REFUSED = {
     "torch's own": (lambda run: only(run, "model.pt", config=False), r"save_pretrained\(\) it"),
     "no weights": (lambda run: only(run), "missing or cut short"),
     "no tensors": (empty_adapter, "holds no tensors.*save the model there again"),
-    "virtual tokens": (virtual_tokens, "PROMPT_TUNING adapter's.*such as LoRA"),
     "broken link": (broken_link, "a link to what is not there: download it again"),
     "nothing": (lambda run: run / "nowhere", "no folder"),
     "too long": (lambda run: run / ("x" * 300), "no folder"),
