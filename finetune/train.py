@@ -99,11 +99,7 @@ def adapted(config: Config, base: Base) -> Any:
 
 
 def _in_order(adapted: Any) -> Any:
-    """Let ``adapter_config.json`` name the modules in one order.
-
-    peft keeps them as a set, which Python orders anew in each process: a run that was cut off
-    would end in other bytes, and its checkpoints in another fingerprint.
-    """
+    """Let ``adapter_config.json`` name the modules in one order: peft keeps them as a set, and each process has another."""
     for adapter in adapted.peft_config.values():
         if isinstance(adapter.target_modules, set):
             adapter.target_modules = sorted(adapter.target_modules)
@@ -111,11 +107,7 @@ def _in_order(adapted: Any) -> Any:
 
 
 def arguments(config: Config) -> TrainingArguments:
-    """Return the configuration as the Trainer takes it, for this process of those that torchrun started.
-
-    Raises:
-        TangevalError: the machine does not compute so, or cannot report so.
-    """
+    """Return the configuration as the Trainer takes it, for this process of those that torchrun started, or refuse it."""
     on_gpu = torch.cuda.is_available()
     precision = config.precision
     if precision == "auto":
@@ -139,11 +131,7 @@ def arguments(config: Config) -> TrainingArguments:
 
 
 def check_machine(config: Config, precision: str, processes: int) -> None:
-    """Refuse what this machine cannot train.
-
-    Raises:
-        TangevalError: naming the key and the remedy.
-    """
+    """Raise a TangevalError, with the key and the remedy, for what this machine cannot train."""
     on_gpu = torch.cuda.is_available()
     if precision == "float16" and not on_gpu:
         raise TangevalError(

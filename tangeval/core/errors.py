@@ -8,5 +8,9 @@ class TangevalError(Exception):
     """Something the user can mend; the message names file, field and remedy."""
 
 
+class DamagedError(TangevalError):
+    """A file can be read, and is not what it should be."""
+
+
 class UnusableError(TangevalError):
     """One checkpoint cannot be used; others may be."""

@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tangeval.core.config import Section, read_yaml, validated
+from tangeval.core.config import Dumper, Section, read_yaml, validated
 from tangeval.core.knobs import AXES, KNOBS, Knob, Setting
 from tangeval.core.types import ASSETS, SPLITS, Load, Split
 
@@ -241,7 +241,7 @@ class Study(Section):
 
     def to_yaml(self) -> str:
         """Return ``content`` as YAML."""
-        return yaml.safe_dump(self.content(), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.content(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def load_study(

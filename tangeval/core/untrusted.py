@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import reading
 
 MIB = 2**20
 #: Bytes of a JSON file: tokenizers of 262,144 tokens have half of it. As Python's objects it may be 30 times as much.
@@ -25,10 +26,10 @@ def read_bytes(file: Path, largest: int = LARGEST) -> bytes:
     """Return a file's content, of which no more than ``largest`` bytes are ever read.
 
     Raises:
-        TangevalError: there is more of it.
-        OSError: it cannot be read.
+        TangevalError: there is more of it, or it cannot be read at the moment.
+        OSError: there is no such file.
     """
-    with file.open("rb") as stream:
+    with reading(file), file.open("rb") as stream:
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise TangevalError(f"{file}: larger than {largest // MIB} MiB, which no such file is; give another")

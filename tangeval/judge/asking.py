@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tangeval.core.config import Section, read_yaml, validated
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import opened, present
 from tangeval.core.types import ASSETS
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.engines.client import Client, Kind, RequestError, in_flight, is_url, models_in
@@ -225,7 +226,7 @@ def read_answers(file: Path) -> dict[str, Answer]:
     Raises:
         TangevalError: another line is no answer; with its number.
     """
-    lines = read_bytes(file, _LARGEST).split(b"\n")[:-1] if file.is_file() else []
+    lines = read_bytes(file, _LARGEST).split(b"\n")[:-1] if present(file) else []
     answers: dict[str, Answer] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -238,7 +239,7 @@ def read_answers(file: Path) -> dict[str, Answer]:
 
 def _open(file: Path) -> BinaryIO:
     """``file`` to append to, without a last line that was cut off."""
-    stream = file.open("ab+")
+    stream = os.fdopen(opened(file, os.O_RDWR | os.O_APPEND), "ab+")
     stream.seek(0)
     stream.truncate(stream.read().rfind(b"\n") + 1)
     return stream

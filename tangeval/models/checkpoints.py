@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import reading
 from tangeval.core.types import ASSETS, BASE, RANDOM, REFERENCE, Base, Checkpoint, user_cache
 from tangeval.models.folders import ADAPTER_CONFIG, cut_off, incomplete, is_model, read_object
 
@@ -246,7 +247,7 @@ def _digest_of(file: Path) -> bytes:
 
 @lru_cache(maxsize=2**12)
 def _digest_as_seen(file: Path, seen: tuple[int, ...]) -> bytes:
-    with file.open("rb") as stream:
+    with reading(file), file.open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").digest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import listed, present, reading
 from tangeval.core.types import ADAPTER
 from tangeval.core.untrusted import LARGEST, MIB, parsed, read_bytes
 
@@ -35,7 +36,7 @@ _REMEDIES = {
 
 def is_model(folder: Path) -> bool:
     """Return whether something was saved here as an adapter or a full model, whole or not."""
-    adapter = (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file()
+    adapter = present(folder / ADAPTER_CONFIG) or present(folder / ADAPTER)
     return adapter or ((folder / "config.json").is_file() and any(_weights(folder)))
 
 
@@ -47,7 +48,7 @@ def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
             is larger than any of its kind, or cannot be read.
     """
     check_sizes(folder)
-    adapter = (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file()
+    adapter = present(folder / ADAPTER_CONFIG) or present(folder / ADAPTER)
     config = folder / (ADAPTER_CONFIG if adapter else "config.json")
     about = read_object(config)
     if about is None:
@@ -120,16 +121,9 @@ def _instead(folder: Path) -> str:
 
 def check_sizes(folder: Path) -> None:
     """Refuse what a library would read whole and no machine might hold."""
-    for file in sorted(_listed(folder)):
+    for file in listed(folder):
         if file.suffix in _READ_WHOLE and file.is_file() and file.stat().st_size > LARGEST:
             raise TangevalError(f"{file}: larger than {LARGEST // MIB} MiB, which no such file of a model is")
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise _unreadable(folder, error) from error
 
 
 def tensors(file: Path) -> dict[str, Any] | None:
@@ -138,7 +132,7 @@ def tensors(file: Path) -> dict[str, Any] | None:
     It is whole if it is as long as its own header says.
     """
     try:
-        with file.open("rb") as stream:
+        with reading(file), file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             if not 0 < size <= min(file.stat().st_size - 8, _HEADER):
                 return None
@@ -146,11 +140,7 @@ def tensors(file: Path) -> dict[str, Any] | None:
         held = {name: entry for name, entry in header.items() if name != "__metadata__"}
         ends = [entry["data_offsets"][1] for entry in held.values()]
         return held if 8 + size + max(ends, default=0) == file.stat().st_size else None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
 
 
@@ -158,15 +148,6 @@ def read_object(file: Path) -> dict[str, Any] | None:
     """Return what a JSON file says; None if it is not there, is not whole, or holds no object."""
     try:
         content = parsed(read_bytes(file))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+    except (OSError, ValueError):
         return None
-    except OSError as error:
-        raise _unreadable(file, error) from error
     return content if isinstance(content, dict) else None
-
-
-def _unreadable(file: Path, error: OSError) -> TangevalError:
-    return TangevalError(
-        f"{file} cannot be read ({error.strerror or error}), which says nothing of what it holds; make it readable and "
-        "give the same command again"
-    )

@@ -1,9 +1,11 @@
 """``python -m finetune`` on a random tiny model: what a run leaves, how it goes on, what it refuses."""
 
 import csv
+import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from finetune import train
 from finetune.__main__ import main
 from finetune.config import load_config
 from finetune.data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
+from tangeval import api
 from tangeval.analysis.select import check_selection
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
@@ -35,6 +38,7 @@ from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import TESTING, TRAINING, TRUTH
 from tangeval.tasks.tang.prompt import asked, prompt_text
+from tests.support.faults import unreadable
 from tests.support.tiny import make_tiny_model
 
 CONFIGS = Path(train.__file__).parent / "configs"
@@ -472,7 +476,7 @@ def test_a_run_goes_on_from_its_newest_checkpoint(config, whole, out, capsys, ke
     for save in SAVES[kept:]:
         shutil.rmtree(out / save)
     unfinish(out)
-    (out / ".training_log.csv.unfinished").write_text("step,ep")
+    (out / f".tangeval-{16 * '0'}.unfinished").write_text("step,ep")
     times = {save: (out / save / "trainer_state.json").stat().st_mtime_ns for save in SAVES[:kept]}
     finetune(config)
     told = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if ": validation" in line]
@@ -761,3 +765,52 @@ def test_a_wrong_key_or_value_is_named_with_its_file(config, tmp_path, capsys, o
 def test_a_base_model_that_is_nowhere_is_refused(config, tmp_path, capsys):
     assert "base_model: nowhere is not a shipped model" in refusal(capsys, config, "base_model=nowhere")
     assert not (tmp_path / "out").exists()
+
+
+# What is suspect is moved aside; what cannot be read stops the run
+
+
+@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_checkpoint_is_whole_with_all_its_parts_or_not_at_all(config, whole, out, capsys, part, damage):
+    shutil.rmtree(out / SAVES[2])
+    unfinish(out)
+    file = out / SAVES[1] / part
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-9])
+    finetune(config)
+    assert re.search(f"moved aside to .*{SAVES[1]}.*tangeval repair", capsys.readouterr().err)
+    assert [weights(out / save) for save in SAVES] == [weights(whole / save) for save in SAVES]
+    assert len(list(out.glob(f"quarantine/*/{SAVES[1]}/adapter_model.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", ""])
+def test_a_checkpoint_that_cannot_be_read_stops_the_run_and_stays(
+    config, out, monkeypatch, capsys, number, name
+):
+    unfinish(out)
+    shutil.rmtree(out / SAVES[2])
+    before = sorted(out.rglob("*"))
+    with monkeypatch.context() as patch:
+        unreadable(patch, str(out / SAVES[1] / name), number)
+        with pytest.raises(SystemExit):
+            finetune(config)
+    assert "cannot be read now" in capsys.readouterr().err
+    assert [file for file in sorted(out.rglob("*")) if file.name != ".lock"] == before
+
+
+def test_a_folder_of_ones_own_is_moved_aside_and_brought_back(config, out, capsys):
+    unfinish(out)
+    (out / "checkpoint-99").mkdir()
+    (out / "checkpoint-99" / "mine.txt").write_text("mine")
+    (out / "checkpoint-mine").mkdir()
+    finetune(config)
+    assert re.search("moved aside to .*checkpoint-99", capsys.readouterr().err)
+    assert (out / "checkpoint-mine").is_dir()
+    (place,) = (out / "quarantine").iterdir()
+    api.repair(place)
+    assert (out / "checkpoint-99" / "mine.txt").read_text() == "mine"
+    assert saves(out)[: len(SAVES)] == SAVES
