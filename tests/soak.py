@@ -201,6 +201,8 @@ def restore(place: Path, before: Path, stage: Stage) -> None:
     for old in (place, Path(os.environ["TANGEVAL_CACHE"])):  # where copies of URLs are
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(before, place)
+    if stage.url:  # a local store makes no folders
+        (place / "remote" / "generations").mkdir(parents=True)
     for name in stage.forget:
         (place / name).unlink()
 
