@@ -28,9 +28,10 @@ test: .venv/installed
 soak: .venv/installed
 	$(BIN)/python -m tests.soak
 
-# Every type of adapter that peft has; some minutes.
+# Every type of adapter that peft has, and every causal-LM class of transformers: the table of docs/reliability.md; some minutes.
 matrix: .venv/installed
 	$(BIN)/python -m pytest -n auto -m matrix
+	$(BIN)/python -m tests.matrix
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Base
+from tangeval.decoding.planning import token_cost
 from tangeval.models.adapters import with_adapter
 from tangeval.models.loading import has_bfloat16, load_model, load_tokenizer
 from tangeval.results.files import read_json, write_json
@@ -79,6 +80,7 @@ def fix_seeds(seed: int) -> None:
 def adapted(config: Config, base: Base) -> Any:
     """Return the base model with an adapter to train: a new one, or ``resume_adapter``'s to go on with."""
     model = load_model(base, config.load_settings(), shared_out=config.fsdp)
+    token_cost(model.config)  # what tangeval could not decode with is not trained
     if config.load.quantization != "none":
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,

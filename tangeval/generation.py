@@ -22,7 +22,7 @@ from tangeval.engines import make
 from tangeval.engines.base import Description, Done, Engine, Job, OnProgress, ReferenceNLL
 from tangeval.models.checkpoints import Skipped
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import read_parquet, remove_temp_files
+from tangeval.results.files import read_parquet, remove_temp_files, write_json
 from tangeval.results.folder import SCHEMA, RunFolder
 from tangeval.results.plan import STALE, Batch, about, estimate_duration, make_plan, read_plan
 
@@ -109,10 +109,18 @@ def _decode(
     remove_temp_files(run.path)
     set_aside_damaged(run, read_plan(run))
     batches, cache_keys = _plan(resolved, run, engine)
-    write_run(resolved, run, batches, _manifest(resolved, cache_keys, engine.describe()))
+    checked = (run.read_json(run.manifest_file) or {}).get("self_check", {})
+    checked = {name: each for name, each in checked.items() if each["cache_key"] == cache_keys.get(name)}
+    manifest = _manifest(resolved, cache_keys, engine.describe()) | (
+        {"self_check": checked} if checked else {}
+    )
+    write_run(resolved, run, batches, manifest)
     table = LikelihoodTable(resolved, run, engine)
     failed: list[Skipped] = []
     for done in engine.run(_jobs(resolved, run, batches, table), on_progress):
+        if done.self_check and (name := done.job.checkpoint.name) not in checked:
+            checked[name] = {"cache_key": cache_keys[name], "way": done.self_check}
+            write_json(run.manifest_file, manifest | {"self_check": dict(sorted(checked.items()))})
         if not isinstance(done.made, UnusableError):
             _write(run, done, table)
             after_write()

@@ -67,6 +67,9 @@ class Done:
     seconds: float
     loading: float | None = None  #: seconds, where the base model was loaded for it
     fitted: int | None = None  #: the most sequences that memory held, where it did not hold the batch
+    self_check: str | None = (
+        None  #: how its checkpoint's rows are kept, so that they are the model's own texts
+    )
 
 
 @dataclass(frozen=True)

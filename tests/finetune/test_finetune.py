@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling, MambaConfig
 
 from finetune import train
 from finetune.__main__ import main
@@ -255,6 +255,13 @@ def test_a_text_that_is_cut_does_not_teach_to_end(tokenizer, poems):
 
 def test_float16_is_refused_where_there_is_no_gpu(config, capsys):
     assert "set precision=auto" in refusal(capsys, config, "recipe=hw5", "records=16")
+
+
+def test_a_model_that_could_not_be_decoded_with_is_not_trained(config, tiny_model, tmp_path, capsys):
+    base = shutil.copytree(tiny_model, tmp_path / "mamba")
+    size = {"vocab_size": len(AutoTokenizer.from_pretrained(base)), "hidden_size": 32, "num_hidden_layers": 2}
+    AutoModelForCausalLM.from_config(MambaConfig(**size)).save_pretrained(base)
+    assert "MambaForCausalLM keeps no keys and values" in refusal(capsys, config, f"base_model={base}")
 
 
 def test_the_homeworks_log_is_reproduced(lone_layer, tmp_path):
