@@ -35,7 +35,7 @@ from tangeval.engines.likelihood import Reference, reference_nll
 from tangeval.models import adapters, loading
 from tangeval.models.adapter_kinds import unsupported
 from tangeval.models.checkpoints import identity
-from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
+from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt, spelling_problem
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.plan import Batch, hardware, versions_of
 
@@ -265,6 +265,9 @@ def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
     """
     size, texts = resolved.study.decoding.no_repeat_ngram_size, _texts(resolved, tokenizer)
     _check_context(resolved, texts)
+    targets = [resolved.task.target(example) for example in base.examples_of(resolved)]
+    if problem := spelling_problem(tokenizer, targets):
+        warnings.warn(f"base_model: {problem}", stacklevel=2)
     forbidden: list[str] = []
     for prompt, reference in texts:
         end = [*prompt[len(prompt) - size + 1 :], reference[0]]

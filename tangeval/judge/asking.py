@@ -6,6 +6,7 @@ nothing of results folders and of what is made of the answers.
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,8 +74,16 @@ def _format(reply: type[BaseModel]) -> dict[str, Any]:
 def parse(raw: str, reply: type[_Reply]) -> _Reply | None:
     """Return the JSON object of an answer, behind what the model thought aloud; None if it holds no ``reply``."""
     answer = raw.rpartition("</think>")[2]
+    if whole := _read(answer[answer.find("{") : answer.rfind("}") + 1], reply):
+        return whole
+    # Remarks around the object may have braces too; two objects say nothing.
+    found = [read for text in re.findall(r"\{[^{}]*\}", answer) if (read := _read(text, reply))]
+    return found[0] if len(found) == 1 else None
+
+
+def _read(text: str, reply: type[_Reply]) -> _Reply | None:
     try:
-        return reply.model_validate_json(answer[answer.find("{") : answer.rfind("}") + 1])
+        return reply.model_validate_json(text)
     except ValidationError:
         return None
 
