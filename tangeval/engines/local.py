@@ -260,13 +260,11 @@ def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
     a completion after them, every output begins with another token.
 
     Raises:
-        TangevalError: naming ``decoding.max_length`` and the model's limit; or the tokenizer has no chat
-            template, or no EOS.
+        TangevalError: with ``decoding.max_length`` and the model's limit; or there is no chat template, or no EOS.
     """
     size, texts = resolved.study.decoding.no_repeat_ngram_size, _texts(resolved, tokenizer)
     _check_context(resolved, texts)
-    targets = [resolved.task.target(example) for example in base.examples_of(resolved)]
-    if problem := spelling_problem(tokenizer, targets):
+    if problem := spelling_problem(tokenizer, [resolved.task.target(e) for e in base.examples_of(resolved)]):
         warnings.warn(f"base_model: {problem}", stacklevel=2)
     forbidden: list[str] = []
     for prompt, reference in texts:
@@ -328,8 +326,7 @@ def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
     the vocabulary. Where a GPU's memory does not hold that, batches are halved, and what fitted is remembered.
     """
     study, load = resolved.study, resolved.study.loading()
-    config = loading.load_config(resolved.base)
-    cost = token_cost(config)
+    cost = token_cost(config := loading.load_config(resolved.base))
     if cost is None:
         return _CAUTIOUS
     prompt = max(len(encode_prompt(tokenizer, asked(resolved, e))) for e in base.examples_of(resolved))
