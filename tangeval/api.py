@@ -23,6 +23,7 @@ from tangeval.analysis.external import Data, Scored, calibrate, data, score_file
 from tangeval.analysis.planning import plan
 from tangeval.analysis.select import check_selection
 from tangeval.analysis.successive_halving import halve
+from tangeval.checks import Finding, machine, of_study
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import QUARANTINE, brought_back, check_links, listed
@@ -50,7 +51,8 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "coherence", "compare", "data",
-    "dry_run", "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "repair", "report", "run", "score_files",
+    "doctor", "dry_run", "explain", "fetch", "generate", "halving", "judge", "load_results", "plan", "repair", "report", "run",
+    "score_files",
     "select", "summarize", "unlock",
 ]  # fmt: skip
 
@@ -254,6 +256,11 @@ def explain(
 
         build.write_explained([out / explained.FILE], out / run.page.name)
     return subject, content, out
+
+
+def doctor(study: AnyStudy | None = None, *overrides: str, options: Options = Options()) -> list[Finding]:
+    """Return what this machine has for evaluating, and what ``run`` would find of a study before it decodes."""
+    return [*machine(), *([] if study is None else of_study(study, overrides, options))]
 
 
 def checkpoints(

@@ -49,7 +49,7 @@ app = typer.Typer(
     help="Which checkpoint, with which decoding settings, and is the difference real?",
 )  # fmt: skip
 # In a pipe or a log there is no width to keep to.
-console = SafeConsole(width=None if sys.stdout.isatty() else 120)
+console = SafeConsole(width=None if sys.stdout and sys.stdout.isatty() else 120)
 
 StudyFile = Annotated[str, Argument(metavar="STUDY", help="A study file.")]
 Overrides = Annotated[

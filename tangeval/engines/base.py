@@ -125,6 +125,10 @@ class Engine(Protocol):
             TangevalError: naming the study's key and the remedy.
         """
 
+    def probe(self) -> None:
+        """Refuse what only asking for texts tells: nothing where the weights are here."""
+        return None
+
     def describe(self) -> Description: ...
 
     def cache_key(self, checkpoint: Checkpoint) -> str:

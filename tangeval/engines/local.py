@@ -19,7 +19,7 @@ import torch
 
 from tangeval.core.config import Section
 from tangeval.core.digest import digest
-from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.errors import TangevalError, UnusableError, usable
 from tangeval.core.knobs import Setting
 from tangeval.core.types import Base, Checkpoint, Example, Load
 from tangeval.decoding.batch import Way, Workspace
@@ -118,15 +118,15 @@ class LocalEngine(base.Engine):
         made: pd.DataFrame | list[ReferenceNLL] | UnusableError
         began, before = time.perf_counter(), self.workspace.limit.too_many
         try:
-            model = self._with(job.checkpoint)
-            self.workspace.way = self._way(model, job.checkpoint.name)
-            began = time.perf_counter()
-            made = self._batch(job.batch, model, on_progress) if job.batch else self._nll(job.examples, model)
+            with usable():
+                batch, model = job.batch, self._with(job.checkpoint)
+                self.workspace.way = self._way(model, job.checkpoint.name)
+                began = time.perf_counter()
+                made = self._batch(batch, model, on_progress) if batch else self._nll(job.examples, model)
         except UnusableError as error:
             self._take_off()
             made = UnusableError(str(error))  # the error's own traceback would keep the model
-        loading, self._loading = self._loading, None
-        limit = self.workspace.limit
+        loading, self._loading, limit = self._loading, None, self.workspace.limit
         fitted = limit.fitted if limit.too_many not in (None, before) else None
         way = self._ways.get(job.checkpoint.name)
         return Done(job, made, time.perf_counter() - began, loading, fitted, way and str(way))
@@ -148,9 +148,8 @@ class LocalEngine(base.Engine):
             elif self._base is None:
                 self.workspace.clear()
                 began = time.perf_counter()
-                source, recorded = self.resolved.base, self.resolved.base_fingerprint
-                model = loading.load_model(source, self.load)
-                if source.local and identity(source) != recorded:
+                source, model = self.resolved.base, loading.load_model(self.resolved.base, self.load)
+                if source.local and identity(source) != self.resolved.base_fingerprint:
                     raise TangevalError(f"base_model: {source.source}: {adapters.CHANGED}")
                 self._base, self._checksum = model, adapters.checksum(model)
                 self._loading = time.perf_counter() - began
@@ -161,11 +160,12 @@ class LocalEngine(base.Engine):
 
     def _take_off(self) -> None:
         name, self._model, self._name = self._name, None, ""
-        self._on.close()
+        try:
+            self._on.close()
+        except Exception:  # a library's own: what it left on the base model is not known
+            self._base = None
         if self._base is not None and adapters.checksum(self._base) != self._checksum:
-            warnings.warn(
-                f"{name or 'a checkpoint'} left the base model changed; it is loaded anew", stacklevel=2
-            )
+            warnings.warn(f"{name} left the base model changed; it is loaded anew", stacklevel=2)
             self._drop_base()
 
     def _drop_base(self) -> None:

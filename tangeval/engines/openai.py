@@ -294,6 +294,9 @@ class OpenAIEngine(base.Engine):
                 )
         base.check_knobs(self.resolved, DIALECTS[self.dialect].takes, f"{self.dialect} server")
 
+    def probe(self) -> None:
+        self._try(next(iter(self.config.models)))
+
     def _try(self, checkpoint: str) -> None:
         """Ask for the longest and hottest text, and whether the study's knobs are honoured: better heard now than after hours."""
         study = self.resolved.study

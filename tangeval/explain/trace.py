@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tangeval import __version__
-from tangeval.core.errors import TangevalError
+from tangeval.core.errors import TangevalError, usable
 from tangeval.core.knobs import AXES, KNOB, KNOBS, Setting
 from tangeval.core.study import Decoding
 from tangeval.decoding.batch import Workspace
@@ -63,7 +63,7 @@ def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) 
     tokenizer = loading.load_tokenizer(resolved.base)
     base = None if subject.checkpoint.kind == "full" else loading.load_model(resolved.base, load)
     recorded = resolved.fingerprints[subject.checkpoint.name]
-    with adapters.with_checkpoint(base, subject.checkpoint, load, recorded) as model:
+    with usable(), adapters.with_checkpoint(base, subject.checkpoint, load, recorded) as model:
         return Trace(model, tokenizer, resolved, subject).content(step)
 
 

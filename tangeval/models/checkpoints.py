@@ -31,6 +31,9 @@ class Skipped:
 
     path: Path
     reason: str
+    lost: bool = (
+        True  #: whether something is that should be there; not of a copy, or of what was not asked for
+    )
 
 
 def shipped() -> list[str]:
@@ -143,7 +146,8 @@ def _in_place(place: str, *, allow_pickle: bool) -> tuple[list[Path], list[Skipp
         for p in inside
         if p not in saves and is_model(p)
     }
-    return found, [Skipped(path, why) for path, why in (problems | beside).items() if why]
+    lost = {path for path, why in problems.items() if why and path in saves}
+    return found, [Skipped(path, why, path in lost) for path, why in (problems | beside).items() if why]
 
 
 def _weights_of(folder: Path) -> list[tuple[str, bytes]]:

@@ -213,6 +213,23 @@ def eos_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(sorted({i for i in [*several, tokenizer.eos_token_id] if i is not None}))
 
 
+def declared_ends(base: Base, config: Any, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the ids that end a text by the file that names them; None where it names none."""
+    try:
+        generation: Any = transformers.GenerationConfig.from_pretrained(base.source, cache_dir=base.cache_dir)
+    except (OSError, ValueError):
+        generation = None
+    named = {"config": config.get_text_config(), "generation_config": generation, "tokenizer": tokenizer}
+    return {where: getattr(each, "eos_token_id", None) for where, each in named.items()}
+
+
+def shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each of a model's parameters, of which none is made."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
 @contextmanager
 def _readable(base: Base) -> Iterator[None]:
     """Turn a library's failure to read a model into what the user can do."""

@@ -68,12 +68,24 @@ def prompt_text(tokenizer: Any, prompt: Prompt) -> str:
     except TemplateError:
         # Some templates have no system role (Gemma 2's, Mistral's first): it opens the question then.
         joined = [{"role": "user", "content": "\n\n".join(message["content"] for message in prompt)}]
-        text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True)
+        except Exception as error:
+            raise _no_template(error) from error
+    except Exception as error:  # whatever the template's own expressions raise
+        raise _no_template(error) from error
     return str(text)
 
 
 #: A space between two characters that no ASCII is, as decoders of word pieces put one.
 _PARTED = re.compile(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])")
+
+
+def _no_template(error: Exception) -> TangevalError:
+    return TangevalError(
+        f"prompt: chat: the tokenizer's chat template fails ({type(error).__name__}: {error}); mend chat_template.jinja (or "
+        "chat_template in tokenizer_config.json), or use prompt: hw5"
+    )
 
 
 def decode_completion(tokenizer: Any, ids: Sequence[int], *, cut: bool) -> str:
