@@ -22,6 +22,7 @@ from tangeval.resolve import resolve
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch
 from tests.results.test_faults import spoil
+from tests.support.architectures import tiny_config
 from tests.support.pages import module
 from tests.support.plain_decoder import plain_decode
 from tests.support.tiny import make_tiny_model
@@ -311,6 +312,21 @@ def test_a_model_without_keys_and_values_is_refused_before_anything_is_loaded(tm
     engine = make(resolve(load_study(study_of(base, tmp_path))))
     with pytest.raises(TangevalError, match="MambaForCausalLM keeps no keys and values"):
         engine.check()
+
+
+def test_a_model_whose_layers_differ_in_width_is_planned_and_decoded(tmp_path):
+    """Gemma 4: the last of its layers has heads of twice the width; its buffers of one number have a checksum too."""
+    base = make_tiny_model(tmp_path / "base")
+    size = len(AutoTokenizer.from_pretrained(base)) + 64
+    config = tiny_config("gemma4_text")
+    config.vocab_size, config.vocab_size_per_layer_input, config.max_position_embeddings = size, size, 512
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    cost = local.token_cost(config)
+    assert cost.largest < cost.whole < config.num_hidden_layers * cost.largest
+    generation.decode(resolve(load_study(study_of(base, tmp_path))), tmp_path / "out")
+    assert (
+        RunFolder(tmp_path / "out").manifest["self_check"]["base"]["way"] == "rows copied, prompts together"
+    )
 
 
 def test_a_batch_is_small_where_a_model_does_not_tell_what_it_costs(tiny_model, tmp_path, monkeypatch):
