@@ -9,7 +9,7 @@ ifneq ($(HW5),)
 export TANGEVAL_DATA ?= $(abspath $(HW5))
 endif
 
-.PHONY: demo test soak check bench reference dist docs format clean
+.PHONY: demo test soak matrix check bench reference dist docs format clean
 
 .venv/installed: $(REQUIREMENTS) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,6 +27,11 @@ test: .venv/installed
 # SIGKILL at random moments of every command; a quarter of an hour.
 soak: .venv/installed
 	$(BIN)/python -m tests.soak
+
+# Every type of adapter that peft has, and every causal-LM class of transformers: the table of docs/reliability.md; some minutes.
+matrix: .venv/installed
+	$(BIN)/python -m pytest -n auto -m matrix
+	$(BIN)/python -m tests.matrix
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.noise import noise_key
 from tangeval.decoding.shared_prefix import bare
 from tangeval.models import loading as models
+from tangeval.models.adapters import with_checkpoint
 from tangeval.models.checkpoints import discover, resolve_base
 from tangeval.models.tokens import encode_prompt
 from tangeval.tasks.tang import data as dataset
@@ -126,7 +127,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "samples": options.samples, "max_length": options.max_length, "outputs": len(sequences), "ways": {},
     }  # fmt: skip
     if options.loop or options.batches:
-        with models.with_checkpoint(model, checkpoint, load) as adapted:
+        with with_checkpoint(model, checkpoint, load) as adapted:
             report["ways"] |= time_generate(adapted, task, sequences, options)
         del adapted
         yield report
@@ -139,7 +140,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         total = torch.cuda.get_device_properties(model.device).total_memory
         torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
     workspace = Workspace(compile=fast.compile)
-    with models.with_checkpoint(model, checkpoint, fast) as adapted:
+    with with_checkpoint(model, checkpoint, fast) as adapted:
         few = sequences[:: max(1, len(sequences) // 20)]  # libraries and kernels wake up
         decode(adapted, task.prompts, few, eos=task.eos, no_repeat_ngram_size=3)
         first, batches = plan(adapted, task, sequences, workspace, options.batch)
@@ -298,7 +299,7 @@ def grow(
         batches = cut(sequences, most)
         began = time.perf_counter()
         for _ in range(times if kind == "checkpoints" else 1):
-            with models.with_checkpoint(model, checkpoint, load) as adapted:
+            with with_checkpoint(model, checkpoint, load) as adapted:
                 _, seen = run(adapted, task, batches, workspace)
             rows += sum(map(sum, seen))
         if torch.cuda.is_available():
@@ -320,7 +321,7 @@ def compare_texts(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The share of outputs that other ways to compute the same leave as they are, and where the others part."""
     halves = [half for w in batches for half in (w[: len(w) // 2], w[len(w) // 2 :])]
-    with models.with_checkpoint(model, checkpoint, load) as adapted:
+    with with_checkpoint(model, checkpoint, load) as adapted:
         used = Workspace(compile=load.compile)
         yield "a row a sequence", likeness(texts, run(adapted, task, batches, used, share=False)[0])
         yield "batches of half the size", likeness(texts, run(adapted, task, halves, used)[0])
@@ -336,7 +337,7 @@ def compare_texts(
         others["float32"] = replace(load, dtype="float32")
     for name, other in others.items():
         again = models.load_model(base, other)
-        with models.with_checkpoint(again, checkpoint, other) as adapted:
+        with with_checkpoint(again, checkpoint, other) as adapted:
             yield name, likeness(texts, run(adapted, task, halves, Workspace(compile=load.compile))[0])
         del again, adapted
 

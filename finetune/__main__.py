@@ -27,7 +27,7 @@ def main() -> None:
     )
     parser.add_argument("config", type=Path, help="a YAML file, such as finetune/configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as learning_rate=1e-3")
-    parser.add_argument("--overwrite", action="store_true", help="delete another run's checkpoints")
+    parser.add_argument("--overwrite", action="store_true", help="move another run's checkpoints aside")
     options = parser.parse_args()
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with command():

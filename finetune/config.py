@@ -112,9 +112,5 @@ class Config(Section):
 
 
 def load_config(path: Path, overrides: list[str]) -> Config:
-    """Read a configuration.
-
-    Raises:
-        TangevalError: naming the file, the key, and what would be right.
-    """
+    """Return a configuration; a TangevalError names the file, the key, and what would be right."""
     return validated(Config, read_yaml(path, overrides, SHIPPED), path)

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from bitsandbytes.nn import Linear4bit
 from rich.console import Console
 from transformers import TrainerCallback
 
 from tangeval.cli.progress import make_bar
+from tangeval.results.checksums import seal
 from tangeval.results.files import write_bytes, write_text
 
 from .config import Config
@@ -86,8 +88,10 @@ class Log(TrainerCallback):
             self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()  # each process writes a part of the checkpoint
         if not state.is_world_process_zero:
             return
+        seal(self.file.with_name(f"checkpoint-{state.global_step}"))
         loss = self.rows[state.global_step]["validation_loss"]
         said = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
         self.console.print(f"checkpoint-{state.global_step}: {said}", highlight=False)

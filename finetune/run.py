@@ -4,14 +4,15 @@ In: a ``Config``. Out: a ``Run`` with base, poems and folder, ready to begin, to
 known to be complete. Knows nothing of torch, so that a complete run says so at once.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import aside, listed, present
 from tangeval.core.types import Base, Checkpoint, Example
 from tangeval.models import checkpoints
+from tangeval.results.checksums import broken_part
 from tangeval.results.files import read_json, remove_temp_files, write_json
 from tangeval.tasks.base import part_digests
 from tangeval.tasks.tang import TANG
@@ -36,10 +37,8 @@ class Run:
 
     def newest(self) -> Checkpoint | None:
         """Return the newest whole checkpoint of the folder."""
-        if not list(self.folder.glob("checkpoint-*")):
-            return None
-        found, _ = checkpoints.discover([str(self.folder)])
-        return found[-1] if found else None
+        found = checkpoints.discover([str(self.folder)])[0] if _saves(self.folder) else ()
+        return next((c for c in found[::-1] if c.path and present(c.path / "trainer_state.json")), None)
 
     def complete(self) -> bool:
         """Say whether this very run came to its end."""
@@ -54,7 +53,7 @@ class Run:
 
 
 def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> Run:
-    """Read the data, and make the folder ready: cut-off saves removed, another run's refused.
+    """Read the data, and make the folder ready: cut-off saves moved aside, another run's refused.
 
     Of several processes that train together only the ``first`` touches the folder.
 
@@ -69,12 +68,9 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     if config.include_validation:
         examples = tuple(e for e in data.examples if e.split != "test")
     if config.records and config.records > len(examples):
-        remedy = "ask for fewer"
-        if not config.include_validation:
-            remedy += ", or set include_validation: true and give up the validation split"
-        raise TangevalError(
-            f"records: {config.records} were asked for and there are {len(examples)} to train on; {remedy}"
-        )
+        said = f"records: {config.records} were asked for and there are {len(examples)} to train on; ask for fewer"
+        more = ", or set include_validation: true and give up the validation split"
+        raise TangevalError(said + ("" if config.include_validation else more))
     examples = examples[: config.records]
     validation = () if config.include_validation else data.split("validation")
     settings = config.model_dump(mode="json", exclude=_NO_SETTINGS)
@@ -110,23 +106,31 @@ def _start(config: Config) -> Checkpoint | None:
     return start
 
 
+def _saves(folder: Path) -> list[Path]:
+    return [p for p in listed(folder, "checkpoint-*") if p.name.partition("-")[2].isdigit() and p.is_dir()]
+
+
 def _make_ready(run: Run, overwrite: bool) -> None:
-    saves = list(run.folder.glob("checkpoint-*"))
-    record = read_json(run.folder / RECORD)
-    if saves and overwrite:
-        for save in saves:
-            shutil.rmtree(save)
-    elif saves and (record is None or record["settings"] != run.settings):
-        other = record["settings"] if record else {}
-        differ = [key for key in run.settings | other if other.get(key) != run.settings.get(key)]
+    saves, recorded = _saves(run.folder), (read_json(run.folder / RECORD) or {}).get("settings", {})
+    if saves and not overwrite and recorded != run.settings:
+        differ = [key for key in run.settings | recorded if recorded.get(key) != run.settings.get(key)]
         raise TangevalError(
             f"output_dir: {run.folder} holds checkpoints of another run ({', '.join(differ)} differ); give "
-            "another output_dir=…, or --overwrite to delete them"
+            "another output_dir=…, or --overwrite to move them aside"
         )
-    if run.folder.is_dir():
-        remove_temp_files(run.folder)
-        cut_off = checkpoints.discover([str(run.folder)])[1] if list(run.folder.glob("checkpoint-*")) else ()
-        for path in {skipped.path for skipped in cut_off} - {run.folder}:
-            shutil.rmtree(path)
-    if not run.newest() or record is None:
+    remove_temp_files(run.folder)
+    found = checkpoints.discover([str(run.folder)])[0] if saves and not overwrite else ()
+    whole = [c.path for c in found if c.path in saves]
+    while whole and whole[-1] and not run.complete() and not _can_go_on(whole[-1]):
+        whole.pop()
+    strange = [save for save in saves if save not in whole]
+    aside(strange, run.folder, "no whole checkpoints of this run, which makes its own")
+    if not whole or not recorded:
         write_json(run.folder / RECORD, {"settings": run.settings})
+
+
+def _can_go_on(save: Path) -> bool:
+    """Whether the parts beside the weights are there, as they were sealed."""
+    noise = listed(save, "rng_state*") or [save / "rng_state.pth"]
+    parts = [save / "optimizer.pt", save / "scheduler.pt", *noise]
+    return all(map(present, parts)) and not broken_part(save)

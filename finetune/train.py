@@ -18,8 +18,10 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.integrations import get_available_reporting_integrations
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.types import ADAPTER, Base
-from tangeval.models.loading import check_names, has_bfloat16, load_model, load_tokenizer, with_adapter
+from tangeval.core.types import Base
+from tangeval.decoding.planning import token_cost
+from tangeval.models.adapters import with_adapter
+from tangeval.models.loading import has_bfloat16, load_model, load_tokenizer
 from tangeval.results.files import read_json, write_json
 
 from .config import Config
@@ -78,6 +80,7 @@ def fix_seeds(seed: int) -> None:
 def adapted(config: Config, base: Base) -> Any:
     """Return the base model with an adapter to train: a new one, or ``resume_adapter``'s to go on with."""
     model = load_model(base, config.load_settings(), shared_out=config.fsdp)
+    token_cost(model.config)  # what tangeval could not decode with is not trained
     if config.load.quantization != "none":
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=config.gradient_checkpointing and not config.fsdp,
@@ -85,9 +88,7 @@ def adapted(config: Config, base: Base) -> Any:
         )  # fmt: skip
     model.config.use_cache = False
     if config.resume_adapter:
-        adapted = with_adapter(model, Path(config.resume_adapter), trainable=True)
-        check_names(adapted, Path(config.resume_adapter, ADAPTER))
-        return _in_order(adapted)
+        return _in_order(with_adapter(model, Path(config.resume_adapter), trainable=True))
     lora = config.lora
     adapter = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules),
@@ -100,11 +101,7 @@ def adapted(config: Config, base: Base) -> Any:
 
 
 def _in_order(adapted: Any) -> Any:
-    """Let ``adapter_config.json`` name the modules in one order.
-
-    peft keeps them as a set, which Python orders anew in each process: a run that was cut off
-    would end in other bytes, and its checkpoints in another fingerprint.
-    """
+    """Let ``adapter_config.json`` name the modules in one order: peft keeps them as a set, and each process has another."""
     for adapter in adapted.peft_config.values():
         if isinstance(adapter.target_modules, set):
             adapter.target_modules = sorted(adapter.target_modules)
@@ -112,11 +109,7 @@ def _in_order(adapted: Any) -> Any:
 
 
 def arguments(config: Config) -> TrainingArguments:
-    """Return the configuration as the Trainer takes it, for this process of those that torchrun started.
-
-    Raises:
-        TangevalError: the machine does not compute so, or cannot report so.
-    """
+    """Return the configuration as the Trainer takes it, for this process of those that torchrun started, or refuse it."""
     on_gpu = torch.cuda.is_available()
     precision = config.precision
     if precision == "auto":
@@ -140,11 +133,7 @@ def arguments(config: Config) -> TrainingArguments:
 
 
 def check_machine(config: Config, precision: str, processes: int) -> None:
-    """Refuse what this machine cannot train.
-
-    Raises:
-        TangevalError: naming the key and the remedy.
-    """
+    """Raise a TangevalError, with the key and the remedy, for what this machine cannot train."""
     on_gpu = torch.cuda.is_available()
     if precision == "float16" and not on_gpu:
         raise TangevalError(

@@ -24,8 +24,10 @@ from tangeval.analysis.front import front as front_of
 from tangeval.analysis.planning import plan
 from tangeval.analysis.select import check_selection
 from tangeval.analysis.successive_halving import halve
+from tangeval.checks import Finding, machine, of_study
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import QUARANTINE, brought_back, check_links, listed
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import Selection, load_study
 from tangeval.core.types import Checkpoint, check_split
@@ -43,14 +45,15 @@ from tangeval.results import explained, remote
 from tangeval.results.files import exclusive_lock, no_url, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
+from tangeval.results.plan import repair as rebuilt
 from tangeval.results.remote import break_lock as unlock
 from tangeval.steps import AnyStudy, Options, Watch
 from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "coherence", "compare", "data",
-    "dry_run", "explain", "fetch", "front", "generate", "halving", "judge", "load_results", "plan", "report", "run",
-    "score_files", "select", "summarize", "unlock",
+    "doctor", "dry_run", "explain", "fetch", "front", "generate", "halving", "judge", "load_results", "plan", "repair",
+    "report", "run", "score_files", "select", "summarize", "unlock",
 ]  # fmt: skip
 
 
@@ -90,6 +93,25 @@ def dry_run(
     ):
         pending = generation.pending(resolved, folder, engine, overwrite=True)
         return resolved, pending, generation.estimate(folder, engine, pending.waiting)
+
+
+def repair(place: str | Path) -> tuple[int, list[Path]]:
+    """Make plan and checksums of a results folder anew of its batch files; return how many hold, and those left alone.
+
+    A folder in ``quarantine/`` is first brought back to where it was; so is that of a fine-tuning, which has no plan.
+    """
+    root, aside, name = str(place).rstrip("/").rpartition(f"/{QUARANTINE}/")
+    with remote.at(root if aside else str(place)) as (folder, _):
+        if aside:
+            brought_back(name, folder)
+        if not listed(folder, RunFolder(folder).generations.name):
+            if not aside:
+                raise TangevalError(
+                    f"{place} holds no generations; give a results folder, or one in {QUARANTINE}/"
+                )
+            return 0, []
+        batches, left = rebuilt(RunFolder(folder))
+        return len(batches), left
 
 
 def load_results(place: str | Path) -> Results:
@@ -236,6 +258,7 @@ def explain(
     with needs("explaining"):
         from tangeval.explain import trace
     folder = Path("results") / resolved.study.name
+    check_links(folder)
     subject = subjects.find(resolved, folder, asked)
     with watch.working(f"running {subject.checkpoint.name} on {subject.example.id}"):
         content = trace.explain(resolved, subject, step)
@@ -249,6 +272,11 @@ def explain(
 
         build.write_explained([out / explained.FILE], out / run.page.name)
     return subject, content, out
+
+
+def doctor(study: AnyStudy | None = None, *overrides: str, options: Options = Options()) -> list[Finding]:
+    """Return what this machine has for evaluating, and what ``run`` would find of a study before it decodes."""
+    return [*machine(), *([] if study is None else of_study(study, overrides, options))]
 
 
 def checkpoints(

@@ -16,16 +16,17 @@ import pandas as pd
 from tangeval import __version__
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.keeping import aside, present
 from tangeval.core.types import Checkpoint, Example
 from tangeval.engines import make
 from tangeval.engines.base import Description, Done, Engine, Job, OnProgress, ReferenceNLL
 from tangeval.models.checkpoints import Skipped
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import read_parquet, remove_temp_files, write_parquet
+from tangeval.results.files import read_parquet, remove_temp_files, write_json
 from tangeval.results.folder import SCHEMA, RunFolder
-from tangeval.results.plan import Batch, estimate_duration, make_plan, write_run
+from tangeval.results.plan import STALE, Batch, about, estimate_duration, make_plan, read_plan
 
-STALE = "engine, checkpoints, weights, data, prompt, seed, versions or machine are others"
+from tangeval.results.plan import set_aside_damaged, stale_files, write_run  # isort: skip
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,14 @@ def pending(resolved: ResolvedStudy, folder: Path, engine: Engine, *, overwrite:
     engine.check()
     run = RunFolder(folder)
     batches, _ = _plan(resolved, run, engine)
-    waiting = [batch for batch in batches if not run.batch_file(batch.id).is_file()]
-    there = set(run.generations.glob("*.parquet"))
-    stale = there - {run.batch_file(batch.id) for batch in batches}
-    if stale and stale == there and not overwrite:
+    waiting = [batch for batch in batches if not present(run.batch_file(batch.id))]
+    stale = stale_files(run, batches)
+    if stale and len(waiting) == len(batches) and not overwrite:
         raise TangevalError(
             f"{folder}: none of its {len(stale)} batch files of generations fits this study any longer ({STALE}); give "
-            "--overwrite to remove them, or another folder with --out"
+            "--overwrite to move them aside, or another folder with --out"
         )
-    return Pending(batches, waiting, sorted(stale))
+    return Pending(batches, waiting, stale)
 
 
 def estimate(folder: Path, engine: Engine, batches: Sequence[Batch]) -> str:
@@ -107,12 +107,20 @@ def _decode(
     """``decode`` of all checkpoints; those that failed are still in the folder's record."""
     engine.check()
     remove_temp_files(run.path)
-    run.drop_damaged()
+    set_aside_damaged(run, read_plan(run))
     batches, cache_keys = _plan(resolved, run, engine)
-    write_run(resolved, run, batches, _manifest(resolved, cache_keys, engine.describe()))
+    checked = (run.read_json(run.manifest_file) or {}).get("self_check", {})
+    checked = {name: each for name, each in checked.items() if each["cache_key"] == cache_keys.get(name)}
+    manifest = _manifest(resolved, cache_keys, engine.describe()) | (
+        {"self_check": checked} if checked else {}
+    )
+    write_run(resolved, run, batches, manifest)
     table = LikelihoodTable(resolved, run, engine)
     failed: list[Skipped] = []
     for done in engine.run(_jobs(resolved, run, batches, table), on_progress):
+        if done.self_check and (name := done.job.checkpoint.name) not in checked:
+            checked[name] = {"cache_key": cache_keys[name], "way": done.self_check}
+            write_json(run.manifest_file, manifest | {"self_check": dict(sorted(checked.items()))})
         if not isinstance(done.made, UnusableError):
             _write(run, done, table)
             after_write()
@@ -122,9 +130,9 @@ def _decode(
         else:
             name = done.job.checkpoint.name
             raise TangevalError(f"{name}: {done.made}; --keep-going leaves it out") from done.made
-    run.tidy_checksums()
     if not failed:
         table.finish()
+    run.tidy_checksums(run.batch_file(batch.id) for batch in batches)
     return tuple(failed)
 
 
@@ -178,7 +186,7 @@ def _jobs(
     jobs = []
     for checkpoint in resolved.checkpoints:
         own = (batch for batch in batches if batch.checkpoint == checkpoint.name)
-        jobs += [Job(checkpoint, batch) for batch in own if not run.batch_file(batch.id).is_file()]
+        jobs += [Job(checkpoint, batch) for batch in own if not present(run.batch_file(batch.id))]
         lacking = table.lacking(checkpoint)
         jobs += [Job(checkpoint, examples=tuple(lacking))] if lacking else []
     return jobs
@@ -190,7 +198,7 @@ def _write(run: RunFolder, done: Done, table: "LikelihoodTable") -> None:
     if done.loading is not None:
         run.record("load", checkpoint.name, done.loading)
     if batch and isinstance(done.made, pd.DataFrame):
-        run.write_batch_file(batch.id, done.made)
+        run.write_batch_file(batch.id, done.made, about(batch))
         run.record("batches", batch.id, done.seconds)
         if done.fitted:
             run.record("fitted", batch.cache_key, done.fitted)
@@ -203,13 +211,15 @@ class LikelihoodTable:
     """``likelihood.parquet``: one row a checkpoint and example, kept while its key holds."""
 
     def __init__(self, resolved: ResolvedStudy, run: RunFolder, engine: Engine) -> None:
-        self.resolved, self.file = resolved, run.likelihood_file
-        if not engine.gives_likelihood:  # what an engine with the weights left there
-            self.file.unlink(missing_ok=True)
+        self.resolved, self.run, file = resolved, run, run.likelihood_file
+        if not engine.gives_likelihood and present(file):
+            aside([file], run.path, "another engine's likelihoods fit no longer")
+        if run.damaged(file):
+            aside([file], run.path, "likelihoods are not as they were written, and are made again")
         given = resolved.checkpoints if engine.gives_likelihood else ()
         self.keys = {c.name: engine.likelihood_key(c) for c in given}
         self.examples = [e for split in resolved.study.ordered_splits() for e in resolved.examples(split)]
-        self.frame = read_parquet(self.file) if self.file.is_file() else pd.DataFrame()
+        self.frame = read_parquet(file) if present(file) else pd.DataFrame()
         if "by_character" not in self.frame:  # rows of an earlier version
             self.frame = pd.DataFrame()
 
@@ -239,10 +249,10 @@ class LikelihoodTable:
             for e, value, chars in zip(examples, values, counted, strict=True)
         ]  # fmt: skip
         self.frame = pd.concat([self.frame, pd.DataFrame(rows).astype({"step": "Int64"})])
-        write_parquet(self.file, self.frame)
+        self.run.write_likelihood(self.frame)
 
     def finish(self) -> None:
         """Keep what the study asks for, in its order."""
         if self.keys:
             order = [self._key(c, e) for c in self.resolved.checkpoints for e in self.examples]
-            write_parquet(self.file, self.frame.set_index("key").loc[order].reset_index())
+            self.run.write_likelihood(self.frame.set_index("key").loc[order].reset_index())

@@ -100,7 +100,7 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
             )
         base = Base("served", "served")
         return ResolvedStudy(study, base, checkpoints_on_disk.served(study.engine.models), (), data)
-    base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir)
+    base = checkpoints_on_disk.resolve_base(study.base_model, study.cache_dir, allow_pickle=allow_pickle)
     if isinstance(study.checkpoints, dict):
         found, skipped = checkpoints_on_disk.discover_runs(study.checkpoints, allow_pickle=allow_pickle)
     else:

@@ -34,7 +34,7 @@ class Options:
     """How a study is run.
 
     ``out`` is the results folder, or a URL of one; ``results/NAME`` if None. ``on`` is a Ray cluster to
-    decode on. ``overwrite`` removes generations of which none fits the study any longer; ``keep_going``
+    decode on. ``overwrite`` moves aside generations of which none fits the study any longer; ``keep_going``
     leaves out checkpoints that cannot be used; ``assume_unseen`` takes checkpoints without a record of their
     training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code.
     """
@@ -45,6 +45,12 @@ class Options:
     keep_going: bool = False
     assume_unseen: bool = False
     allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out is not None and not str(self.out).strip():
+            raise TangevalError(
+                "--out is empty, as of a variable that is not set; give a folder, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,6 @@ def decode(
 ) -> None:
     with engines.make(resolved, on=options.on) as engine:
         pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
-        if pending.stale:
-            old = f"{len(pending.stale)} batch files of an earlier run fit no longer ({generation.STALE})"
-            warnings.warn(f"{folder}: {old} and are removed", stacklevel=3)
         grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
         with watch.decoding(grid, pending) as on_progress:
             left_out = generation.decode(

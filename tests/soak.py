@@ -2,8 +2,8 @@
 
     python -m tests.soak --kills 50
 
-A tiny model is fine-tuned, decoded, scored, summarised and put on a page, each once without a
-cut; what every stage left is set aside. Then each stage is begun anew from what the one before
+A tiny model is fine-tuned, decoded, scored, summarised and put on a page, decoded to a URL, judged by a
+server and put through successive halving, each once without a cut; what every stage left is set aside. Then each stage is begun anew from what the one before
 it left, in a process group of its own, and killed: half of the times at a moment drawn evenly
 from the stage's time, half at one of the moments at which its files change. What is there after
 a kill is looked at, the same command is given again (and perhaps killed again), and what it ends
@@ -27,16 +27,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from tangeval.core.keeping import QUARANTINE
 from tangeval.core.libraries import quieten
 from tangeval.models.checkpoints import discover
 from tangeval.tasks.tang import data as dataset
+from tests.support.stub_server import StubServer
 
 FINETUNE = """
 base_model: ../model
@@ -63,7 +68,9 @@ select: {setting: {by: bleu}}
 """
 PYTHON = sys.executable
 #: Files that a stage rewrites as it goes on: until its end they are whole, but not yet what they will be.
-GROWING = {"run.json", "training_log.csv", "generations.sha256", "likelihood.parquet"}
+GROWING = {"run.json", "training_log.csv", "generations.sha256", "likelihood.parquet", "judge.jsonl"}
+#: Files of times.
+_FREE = ("timings.json", "timings.jsonl")
 #: The seconds that a command may take that is not killed.
 PATIENCE = 300
 
@@ -74,6 +81,7 @@ class Stage:
 
     ``forget`` names what an earlier stage left that this one is to make anew. A command that is
     two stages has the file that ends the first of them in ``until``, and in ``since`` of the second.
+    ``url`` is where a killed run leaves a lock, which is removed before the command is given again.
     """
 
     name: str
@@ -82,6 +90,7 @@ class Stage:
     forget: tuple[str, ...] = ()
     until: str = ""
     since: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,13 +120,19 @@ class Round:
 
 
 _TANGEVAL = (PYTHON, "-m", "tangeval")
+_URL = "local://remote"
+_PORT = 18417  # of the judge: its address is a part of its answers
+_JUDGE = ("--endpoint", f"http://127.0.0.1:{_PORT}/v1", "--model", "stub", "--parallel", "1", "--limit", "60")
 STAGES = (
-    Stage("finetune", (PYTHON, "-m", "finetune", "../finetune.yaml"), 0.26),
-    Stage("generate", (*_TANGEVAL, "generate", "../study.yaml", "--out", "results"), 0.26),
-    Stage("score", (*_TANGEVAL, "summarize", "results"), 0.14, until="results/scores.parquet"),
-    Stage("summarize", (*_TANGEVAL, "summarize", "results"), 0.14, since="results/scores.parquet"),
-    Stage("report", (*_TANGEVAL, "report", "results"), 0.12, forget=("results/report.html",)),
-    Stage("score FILE", (*_TANGEVAL, "score", "../poems.txt", "--data", "sample", "--json"), 0.08),
+    Stage("finetune", (PYTHON, "-m", "finetune", "../finetune.yaml"), 0.2),
+    Stage("generate", (*_TANGEVAL, "generate", "../study.yaml", "--out", "results"), 0.2),
+    Stage("score", (*_TANGEVAL, "summarize", "results"), 0.1, until="results/scores.parquet"),
+    Stage("summarize", (*_TANGEVAL, "summarize", "results"), 0.1, since="results/scores.parquet"),
+    Stage("report", (*_TANGEVAL, "report", "results"), 0.08, forget=("results/report.html",)),
+    Stage("score FILE", (*_TANGEVAL, "score", "../poems.txt", "--data", "sample", "--json"), 0.06),
+    Stage("generate at a URL", (*_TANGEVAL, "generate", "../study.yaml", "--out", _URL), 0.1, url=_URL),
+    Stage("judge", (*_TANGEVAL, "judge", "results", *_JUDGE), 0.08),
+    Stage("halving", (*_TANGEVAL, "halving", "../study.yaml", "--out", "race"), 0.08),
 )
 
 
@@ -125,6 +140,8 @@ STAGES = (
 
 
 def begun(stage: Stage, place: Path, said: Path) -> subprocess.Popen[bytes]:
+    if stage.url:
+        subprocess.run([*_TANGEVAL, "unlock", stage.url], cwd=place, check=True, capture_output=True)
     with said.open("wb") as stream:
         return subprocess.Popen(
             stage.command, cwd=place, stdout=stream, stderr=subprocess.PIPE, start_new_session=True
@@ -181,8 +198,11 @@ def uncut(stage: Stage, work: Path, before: Path) -> Uncut:
 
 
 def restore(place: Path, before: Path, stage: Stage) -> None:
-    shutil.rmtree(place, ignore_errors=True)
+    for old in (place, Path(os.environ["TANGEVAL_CACHE"])):  # where copies of URLs are
+        shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(before, place)
+    if stage.url:  # a local store makes no folders
+        (place / "remote" / "generations").mkdir(parents=True)
     for name in stage.forget:
         (place / name).unlink()
 
@@ -211,11 +231,11 @@ def killed(uncut: Uncut, work: Path, noise: random.Random) -> str:
 
 
 def contents(place: Path) -> dict[str, str]:
-    """Every file's digest, but of what may differ; an unfinished draft is a file like any other."""
+    """Every file's digest, but of what may differ and what was moved aside; a draft is a file like any other."""
     return {
         str(file.relative_to(place)): digest(file)
         for file in sorted(place.rglob("*"))
-        if file.is_file() and file.name not in ("timings.json", "timings.jsonl")
+        if file.is_file() and file.name not in _FREE and QUARANTINE not in file.parts
     }
 
 
@@ -236,9 +256,9 @@ def differences(place: Path, expected: Path) -> list[str]:
 def half_written(place: Path, expected: Path) -> list[str]:
     """What a kill left that somebody would take for whole, and that is not.
 
-    Drafts (``.NAME.unfinished``) and checkpoints that ``discover`` leaves out are nobody's.
+    Drafts (``.tangeval-….unfinished``) and checkpoints that ``discover`` leaves out are nobody's.
     """
-    nobodys = {place / "results" / ".lock", place / "checkpoints" / ".lock"}
+    nobodys = set(place.glob("*/.lock"))
     if list(place.glob("checkpoints/checkpoint-*")):
         cut_off = discover([str(place / "checkpoints")])[1]
         nobodys |= {file for skipped in cut_off for file in skipped.path.rglob("*")}
@@ -247,7 +267,11 @@ def half_written(place: Path, expected: Path) -> list[str]:
         file = place / name
         if not file.is_file() or file in nobodys or file.name.endswith(".unfinished"):
             continue
-        if not (file.name in GROWING and whole(file, expected / name)):
+        if name.startswith("race/"):  # its rounds write them anew
+            good = file.suffix != ".parquet" or whole(file, expected / name)
+        else:
+            good = file.name in GROWING and whole(file, expected / name)
+        if not good:
             faults.append(name)
     return faults
 
@@ -255,6 +279,8 @@ def half_written(place: Path, expected: Path) -> list[str]:
 def whole(file: Path, expected: Path) -> bool:
     """Whether a file that is still to grow can be read, and says nothing that the end does not say."""
     text = file.read_bytes()
+    if file.name == "judge.jsonl":  # a line that was cut off is asked for again
+        return expected.read_bytes().startswith(text)
     if file.suffix == ".parquet":
         return bool(len(pd.read_parquet(file)))
     if file.suffix == ".json":
@@ -262,7 +288,8 @@ def whole(file: Path, expected: Path) -> bool:
     lines = text.decode().splitlines()
     if file.suffix == ".csv":
         return all(line.count(",") == lines[0].count(",") for line in lines)
-    return set(lines) <= set(expected.read_text("utf-8").splitlines())
+    said = set(lines) - {line for line in lines if line.endswith("  likelihood.parquet")}
+    return said <= set(expected.read_text("utf-8").splitlines())
 
 
 # The soak
@@ -301,8 +328,8 @@ def one_round(uncut: Uncut, work: Path, noise: random.Random, most: int) -> Roun
     return Round(tuple(kills), tuple(faults))
 
 
-def soak(work: Path, kills: int, seed: int) -> bool:
-    """Kill every stage its share of ``kills`` times; print each round and a table; say whether all went well."""
+def soak(work: Path, kills: int, seed: int, only: Sequence[str] | None = None) -> bool:
+    """Kill every stage, or ``only`` some, its share of ``kills`` times; print each round and a table; say whether all went well."""
     prepare(work)
     before, results = work / "nothing", []
     for stage in STAGES:
@@ -314,7 +341,7 @@ def soak(work: Path, kills: int, seed: int) -> bool:
         )
         noise, left, began = (
             random.Random(f"{seed} {stage.name}"),
-            math.ceil(stage.share * kills),
+            math.ceil(stage.share * kills) if only is None or stage.name in only else 0,
             time.monotonic(),
         )
         rounds = []
@@ -345,18 +372,26 @@ def print_table(results: list[tuple[Uncut, list[Round], float]]) -> None:
     print(f"\n{total} kills", flush=True)
 
 
+def _graded(body: dict[str, Any]) -> tuple[int, str]:
+    """A judge's answer, a function of what it is asked."""
+    grade = zlib.crc32(json.dumps(body, sort_keys=True).encode()) % 11
+    return 200, json.dumps({"prosody": grade, "fluency": 10 - grade})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--kills", type=int, default=50, help="how many, of all stages together (default: 50)"
     )
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="kill in these stages alone")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # bytes are promised for one machine
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="soak-") as work:
-        good = soak(Path(work), options.kills, options.seed)
+    with tempfile.TemporaryDirectory(prefix="soak-") as work, closing(StubServer(port=_PORT, reply=_graded)):
+        os.environ["TANGEVAL_CACHE"] = str(Path(work) / "cache")
+        good = soak(Path(work), options.kills, options.seed, options.only)
     print(f"{time.monotonic() - began:.0f} s: {'nothing differs' if good else 'SOMETHING DIFFERS'}")
     sys.exit(0 if good else 1)
 

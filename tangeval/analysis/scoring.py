@@ -10,11 +10,12 @@ import json
 import math
 import multiprocessing
 import os
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -26,13 +27,14 @@ from numpy.typing import NDArray
 
 from tangeval import tasks
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import present
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example, Split
 from tangeval.metrics.base import Output
 from tangeval.results.files import read_parquet, write_json, write_parts
 from tangeval.results.folder import RunFolder
-from tangeval.results.plan import Batch, check_data, read_plan
+from tangeval.results.plan import Batch, check_data, check_rows, read_plan
 from tangeval.tasks.base import Dataset, Task, training_index
 
 KEYS = ("checkpoint", "step", *COLUMNS, "split", "example_id", "sample")
@@ -136,7 +138,7 @@ def _opened(content: str, folder: Path) -> tuple[Study, Dataset]:
 
 
 def _score_chunk(study: Study, dataset: Dataset, folder: Path, chunk: _Chunk) -> pd.DataFrame:
-    only = [("example_id", "in", list(chunk.examples))]
+    only = {"example_id": list(chunk.examples)}
     frame = _read(study, folder, chunk.batches, [chunk.checkpoint], only)
     return score_texts(frame, tasks.load(study.task), dataset)
 
@@ -154,7 +156,7 @@ def read_generations(
     # Who reads sample after sample has had all batch files checked with the first.
     batches, names = _whole_run(folder, check=not sample)
     batches = [batch for batch in batches if checkpoint in (None, batch.checkpoint)]
-    return _read(study, folder, batches, names, [("sample", "==", sample)] if sample is not None else None)
+    return _read(study, folder, batches, names, {"sample": [sample]} if sample is not None else {})
 
 
 def _whole_run(folder: Path, *, check: bool = True) -> tuple[list[Batch], list[str]]:
@@ -164,20 +166,29 @@ def _whole_run(folder: Path, *, check: bool = True) -> tuple[list[Batch], list[s
     if not batches:
         raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
     files = [run.batch_file(batch.id) for batch in batches]
-    if missing := [file for file in files if not file.is_file()]:
+    if missing := [file for file in files if not present(file)]:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
-    if check and (broken := run.damaged()):
+    if check and (unchecked := len(run.unchecked(files))):
+        what = f"{unchecked} batch files have no checksum: nothing tells whether they were altered"
+        warnings.warn(f"{folder}: {what}", stacklevel=2)
+    if check and (broken := run.damaged(*files)):
         what = f"{broken[0]} and {len(broken) - 1} more are not as they were written"
         raise TangevalError(f"{what}; run the study again, which makes them anew")
     return batches, [checkpoint["name"] for checkpoint in run.manifest["checkpoints"]]
 
 
 def _read(
-    study: Study, folder: Path, batches: Sequence[Batch], names: list[str], only: list[Any] | None
+    study: Study, folder: Path, batches: Sequence[Batch], names: list[str], only: Mapping[str, list[Any]]
 ) -> pd.DataFrame:
-    """What the batch files hold of the study, in order."""
-    files = [RunFolder(folder).batch_file(batch.id) for batch in batches]
-    frame = pd.concat([read_parquet(file, only) for file in files], ignore_index=True)
+    """What the batch files hold of the study, in order; of some columns ``only`` these values."""
+    run, parts = RunFolder(folder), list[pd.DataFrame]()
+    for batch in batches:
+        file = run.batch_file(batch.id)
+        parts.append(read_parquet(file, [(name, "in", values) for name, values in only.items()] or None))
+        examples = tuple(e for e in batch.examples if e in only.get("example_id", batch.examples))
+        samples = tuple(s for s in batch.samples if s in only.get("sample", batch.samples))
+        check_rows(replace(batch, examples=examples, samples=samples), parts[-1], file)
+    frame = pd.concat(parts, ignore_index=True)
     grid = {setting.values for setting in study.decoding.settings()}
     knobs = zip(*(frame[name] for name in AXES), strict=True)
     wanted = pd.Series([knob in grid for knob in knobs], index=frame.index)

@@ -5,7 +5,6 @@ In: a results folder with scores, and the study's ``select``. Out: ``best/`` wit
 """
 
 import operator
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,7 +101,8 @@ def select(study: Study, run: RunFolder) -> dict[str, Any]:
     if place is not None and "test" in study.splits:
         (tested,) = groups(run.scores(name, "test"), run.likelihood(), run.metrics)
         selection["test"] = shown(tested.measured, place)
-    shutil.rmtree(run.best, ignore_errors=True)  # what an earlier choice left there
+    for earlier in (run.generation_config, run.selection_file, run.best_outputs):
+        earlier.unlink(missing_ok=True)
     if place is not None:
         write_json(run.generation_config, generation_config(selection["setting"]))
     write_json(run.selection_file, selection)

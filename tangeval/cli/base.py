@@ -4,6 +4,7 @@ Imports nothing slow: ``tangeval --help`` reads every group.
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import is_dataclass
@@ -48,7 +49,7 @@ app = typer.Typer(
     help="Which checkpoint, with which decoding settings, and is the difference real?",
 )  # fmt: skip
 # In a pipe or a log there is no width to keep to.
-console = SafeConsole(width=None if sys.stdout.isatty() else 120)
+console = SafeConsole(width=None if sys.stdout and sys.stdout.isatty() else 120)
 
 StudyFile = Annotated[str, Argument(metavar="STUDY", help="A study file.")]
 Overrides = Annotated[
@@ -66,6 +67,9 @@ Unseen = Annotated[
 Knobs = Annotated[list[str] | None, Option(help="knob=value: changes the selected setting; again for more.")]
 
 
+_NoLock = Annotated[bool, Option("--no-lock", help="Take no lock: for file systems that have none.")]
+
+
 def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command; each field of its dataclass parameters becomes an option of its own."""
 
@@ -74,11 +78,16 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
         options = {name: inspect.signature(group).parameters for name, group in groups.items()}
         expanded = [p for p in parameters if p.name not in groups]
+        expanded.append(
+            inspect.Parameter("no_lock", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_NoLock)
+        )
         for own in options.values():
             expanded += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
 
         @wraps(function)
         def run(**given: Any) -> None:
+            if given.pop("no_lock"):
+                os.environ["TANGEVAL_NO_LOCK"] = "1"
             for name, own in options.items():
                 given[name] = groups[name](**{key: given.pop(key) for key in own})
             function(**given)

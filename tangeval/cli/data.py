@@ -1,12 +1,15 @@
-"""``data``, ``checkpoints``: what is there to evaluate."""
+"""``data``, ``checkpoints``, ``doctor``: what is there to evaluate, and with what."""
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from tangeval.cli.base import Pickle, Validation, api, app, command, console, render
+from tangeval.cli.base import Overrides, Pickle, Validation, api, app, command, console, render
 from tangeval.core.errors import TangevalError
+from tangeval.core.untrusted import inert_json
 
 data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
 app.add_typer(data_app, name="data")
@@ -50,3 +53,20 @@ def checkpoints(
 ) -> None:
     """List the checkpoints in a folder, by step, and what was left out."""
     render.show_checkpoints(folder, *api.checkpoints(folder, allow_pickle=allow_pickle))
+
+
+@command("doctor")
+def doctor(
+    study: Annotated[str | None, Argument(metavar="[STUDY]", help="A study file.")] = None,
+    overrides: Overrides = None,
+    allow_pickle: Pickle = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what this machine has, and what a run of a study would refuse: the first thing to ask for in a report."""
+    found = api.doctor(study, *overrides or (), options=api.Options(allow_pickle=allow_pickle))
+    if as_json:
+        print(inert_json(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2)))
+    else:
+        render.show_findings(found)
+    if any(each.ok is False for each in found):
+        raise typer.Exit(1)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from tangeval.analysis.hypothesis_tests import ERROR
 from tangeval.api import Data, Results, Scored
+from tangeval.checks import Finding
 from tangeval.cli.base import console
 from tangeval.core.knobs import AXES
 from tangeval.core.types import SPLITS, Checkpoint
@@ -327,3 +328,11 @@ def show_checkpoints(
         rows.append((checkpoint.name, str(checkpoint.step or ""), str(checkpoint.kind), trained))
     rows += [(left_out.path.name, "", "left out", left_out.reason) for left_out in skipped]
     show_table(folder, ("checkpoint", "step", "kind", "fine-tuned on"), rows)
+
+
+def show_findings(found: Sequence[Finding]) -> None:
+    """A line for each: green what is well, red what is not, with the remedy, and plain what is a fact."""
+    signs = {True: ("ok", "green"), False: ("NO", "red"), None: ("--", None)}
+    for each in found:
+        sign, style = signs[each.ok]
+        say(f"{sign} {each.part}: {each.said}{f'; {each.remedy}' if each.remedy else ''}", style)

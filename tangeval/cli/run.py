@@ -1,4 +1,4 @@
-"""``run``, ``plan``, ``generate``, ``halving``, ``unlock``: what decodes, and how much of it is needed."""
+"""``run``, ``plan``, ``generate``, ``halving``, ``repair``, ``unlock``: what decodes, and how much of it is needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Running:
         Option(help="Decode on a Ray cluster: ray (this machine is one of its nodes), or ray://HOST:10001."),
     ] = None
     overwrite: Annotated[
-        bool, Option("--overwrite", help="Remove generations of which none fits the study any longer.")
+        bool, Option("--overwrite", help="Move aside generations of which none fits the study any longer.")
     ] = False
     keep_going: Annotated[
         bool, Option("--keep-going", help="Leave out checkpoints that cannot be used, and run the others.")
@@ -103,6 +103,21 @@ def halving(
     options = api.Options(out=out, allow_pickle=allow_pickle, assume_unseen=assume_unseen)
     found, folder = api.halving(study, *overrides or (), options=options, watch=watch(console))
     render.show_halving(found, folder)
+
+
+@command("repair")
+def repair(
+    place: Annotated[
+        str, Argument(metavar="FOLDER", help="A results folder or its URL, or a folder in quarantine/.")
+    ],
+) -> None:
+    """Bring back what was moved aside; make plan and checksums anew of the batch files."""
+    batches, left = api.repair(place)
+    console.say(f"{batches} batch files hold what they should; `tangeval run STUDY` makes what is missing")
+    if left:
+        console.say(
+            f"left alone, as nothing tells what they are or their rows are others: {', '.join(map(str, left))}"
+        )
 
 
 @command("unlock")

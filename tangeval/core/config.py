@@ -5,12 +5,13 @@ file, key and what would be right, each problem on a line. Knows nothing of stud
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import MIB, read_bytes
@@ -19,6 +20,13 @@ _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
 _LARGEST = MIB  # bytes of a file
+_NUMBER = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)\Z")
+#: What YAML 1.2 takes for a value of each kind.
+_READ_OTHERWISE = {
+    "tag:yaml.org,2002:bool": re.compile("true|True|TRUE|false|False|FALSE"),
+    "tag:yaml.org,2002:int": re.compile("[-+]?(0|[1-9][0-9]*)"),
+    "tag:yaml.org,2002:float": re.compile(rf"{_NUMBER.pattern}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+}
 
 
 class Section(BaseModel):
@@ -26,14 +34,55 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = re.findall(r"\b(int|float|bool)\b", str(cls.model_fields[info.field_name or ""].annotation))
+        if kinds and "bool" not in kinds and _has_truth(value):
+            raise ValueError("true and false are no numbers")
+        return value
+
+
+def _has_truth(value: Any) -> bool:
+    inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return isinstance(value, bool) or any(map(_has_truth, inner))
+
 
 class _Loader(yaml.SafeLoader):
-    """Plain values alone: no tags, and no aliases, which a few lines of could stand for gigabytes."""
+    """Plain values alone: no tags, no aliases, which a few lines of could stand for gigabytes, no key twice.
+
+    Words and numbers are those of YAML 1.2, where 1e-3 is a number; what 1.1 reads otherwise is refused.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        content: dict[Any, Any] = {}
+        for key, value in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, str) or name in content:
+                problem = "is given twice" if isinstance(name, str) else "is no text"
+                raise yaml.MarkedYAMLError(problem=f"the key {name} {problem}", problem_mark=key.start_mark)
+            content[name] = self.construct_object(value, deep=deep)
+        return content
+
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        text = super().construct_scalar(node)  # type: ignore[arg-type]
+        if node.tag in _READ_OTHERWISE and not _READ_OTHERWISE[node.tag].fullmatch(str(text)):
+            said = f"{text} is another value in YAML 1.1 than in 1.2; write true, false or a plain number, or quote it"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
+        return text
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*) are not taken; write the value again")
         return super().compose_node(parent, index)
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes plain values so that they are read here as they were."""
+
+
+for _kind in (_Loader, Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
@@ -87,8 +136,8 @@ def _override(content: dict[str, Any], override: str) -> None:
         )
     try:
         value = yaml.load(text, _Loader)
-    except (ValueError, RecursionError, yaml.YAMLError):
-        raise TangevalError(f"{override!r}: the value is not YAML") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise TangevalError(f"{override!r}: the value is not YAML: {error}") from None
     *sections, last = key.split(".")
     for section in sections:
         inner = content.setdefault(section, {})

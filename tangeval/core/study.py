@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tangeval.core.config import Section, read_yaml, validated
+from tangeval.core.config import Dumper, Section, read_yaml, validated
 from tangeval.core.knobs import AXES, KNOBS, Knob, Setting
 from tangeval.core.types import ASSETS, SPLITS, Load, Split
 
@@ -68,7 +68,7 @@ class DataSection(Section):
     """A folder with HW5's three files, and how many of its poems are for validation."""
 
     path: str
-    validation: _Count = 200
+    validation: Annotated[int, Field(ge=0)] = 200
 
 
 class _Grid(Section):
@@ -206,6 +206,8 @@ class Study(Section):
             raise ValueError(
                 f"select.split: {self.select.split} is not among splits {self.splits}; add it, or select: null"
             )
+        if self.validation_size == 0 and "validation" in self.splits:
+            raise ValueError("data.validation: 0 leaves no validation split; say splits: [test]")
         if isinstance(self.samples, dict) and set(self.samples) != set(self.splits):
             raise ValueError(f"samples: give one number, or one for each of splits {self.splits}")
         return self
@@ -241,7 +243,7 @@ class Study(Section):
 
     def to_yaml(self) -> str:
         """Return ``content`` as YAML."""
-        return yaml.safe_dump(self.content(), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.content(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def load_study(

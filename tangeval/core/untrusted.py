@@ -1,16 +1,18 @@
-"""What others wrote: read within bounds, and shown without effect.
+"""What others wrote: read within bounds, and shown without effect and without secrets.
 
 In: files of anybody's making, and texts out of them. Out: bytes up to a limit, JSON as plain
-values, texts in which no character steers a terminal. What a file is for, and what should be in
-it, is for who opens it.
+values, texts in which no character steers a terminal and no key is told. What a file is for, and what
+should be in it, is for who opens it.
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import reading
 
 MIB = 2**20
 #: Bytes of a JSON file: tokenizers of 262,144 tokens have half of it. As Python's objects it may be 30 times as much.
@@ -20,15 +22,26 @@ _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+#: Names of environment variables that hold a secret, the fewest characters of one, and secrets in any text.
+_SECRET = re.compile(
+    r"(?:^|_)(?:API)?(?:KEY|TOKEN|SECRET|PASS|PASSWORD|PASSWD|PAT|CREDENTIALS?)(?:_|$)", re.I
+)
+_SHORTEST = 8
+_TOLD = re.compile(
+    r"(?<=://)[^\s/@'\"]+(?=@)|\bsk-[\w-]{16,}|(?<=Bearer )(?!none\b)[\w.~+/=-]{8,}"
+    r"|(?<=[?&])((?:api[_-]?key|key|token|access_token|password|sig|signature)=)[^&\s'\"]+",
+    re.I,
+)
+
 
 def read_bytes(file: Path, largest: int = LARGEST) -> bytes:
     """Return a file's content, of which no more than ``largest`` bytes are ever read.
 
     Raises:
-        TangevalError: there is more of it.
-        OSError: it cannot be read.
+        TangevalError: there is more of it, or it cannot be read at the moment.
+        OSError: there is no such file.
     """
-    with file.open("rb") as stream:
+    with reading(file), file.open("rb") as stream:
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise TangevalError(f"{file}: larger than {largest // MIB} MiB, which no such file is; give another")
@@ -47,9 +60,17 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def redacted(text: str, *secrets: str) -> str:
+    """Return ``text`` with *** for ``secrets``, values of environment variables that are named as such, and keys in URLs."""
+    held = {v.strip() for name, v in os.environ.items() if _SECRET.search(name)} | set(secrets)
+    for secret in sorted((s for s in held if len(s) >= _SHORTEST), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _TOLD.sub(lambda found: f"{found[1] or ''}***", text)
+
+
 def inert(text: str) -> str:
-    """Return ``text`` with its control characters made visible: ESC is shown as ␛, others as their picture or as �."""
-    return _STEERING.sub(_picture, text)
+    """Return ``text``, redacted, with control characters made visible: ESC is shown as ␛, others as their picture or as �."""
+    return _STEERING.sub(_picture, redacted(text))
 
 
 def _picture(found: re.Match[str]) -> str:
@@ -59,4 +80,4 @@ def _picture(found: re.Match[str]) -> str:
 
 def inert_json(text: str) -> str:
     """Return JSON with the same characters escaped, so that it says the same and steers no terminal."""
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", redacted(text))

@@ -14,16 +14,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tangeval.core.errors import TangevalError
 from tangeval.decoding.cuda.compile import Fused
+from tangeval.decoding.planning import cache_of, keys_and_values
 from tangeval.decoding.shared_prefix import Shape, Store, attending, bare, fits, make_store
 
 _COARSE = 256  # places; below, a step's size hardly changes what it costs
+
+
+class Way(NamedTuple):
+    """How a model's rows are kept, where it ``fits``: the fastest, unless its logits are others then."""
+
+    shares: bool = True  #: rows share their prompts' keys and values
+    pads: bool = True  #: prompts of different lengths are run together
+
+    def __str__(self) -> str:
+        rows, prompts = "shared" if self.shares else "copied", "together" if self.pads else "one at a time"
+        return f"rows {rows}, prompts {prompts}"
+
+
+_FASTEST = Way()
 
 
 class Rows(ABC):
@@ -125,6 +140,8 @@ def prefill(
         TangevalError: the model keeps no keys and values (but a state, as Mamba does), or is to be
             compiled and tangeval's attention does not suit it.
     """
+    if not workspace.way.pads:
+        forget(model, prompts[0])
     longest = max(map(len, prompts))
     history = torch.tensor([[-1] * (longest - len(p)) + list(p) for p in prompts], device=model.device)
     mask = history >= 0
@@ -135,16 +152,10 @@ def prefill(
         use_cache=True,
         logits_to_keep=1,
     )
-    # What a model calls its cache differs between versions of transformers.
-    name = next((name for name in ("cache", "past_key_values") if name in result.keys()), "")  # noqa: SIM118
-    cache = result.get(name)
-    if cache is None or all(getattr(layer, "keys", None) is None for layer in cache.layers):
-        raise TangevalError(
-            f"base_model: {type(model).__name__} keeps no keys and values that tangeval can decode with; take a "
-            "model with attention"
-        )
+    name, cache = cache_of(result)
+    keys_and_values(model, cache)
     logits = result.logits[:, -1]
-    if fits(model, cache, longest + room):
+    if workspace.way.shares and fits(model, cache, longest + room):
         return logits, Shared(model, history, cache, room, most, workspace)
     if workspace.compile:
         raise TangevalError(
@@ -152,6 +163,11 @@ def prefill(
             "compile out"
         )
     return logits, Copied(model, history, name, cache, room, sum(most))
+
+
+def forget(model: Any, text: Sequence[int]) -> None:
+    """Let a model whose rotary frequencies grow with what it reads (dynamic NTK) begin anew, by a text of one token."""
+    model(input_ids=torch.tensor([text[:1]], device=model.device), use_cache=False)
 
 
 @dataclass
@@ -181,11 +197,11 @@ class Limit:
 class Workspace:
     """Buffers and recorded steps that one decode leaves for the next of its shape.
 
-    With ``compile`` the model's layers are compiled (``fused``).
+    With ``compile`` the model's layers are compiled (``fused``). ``way`` is the loaded checkpoint's.
     """
 
-    def __init__(self, *, compile: bool = False) -> None:
-        self.compile = compile
+    def __init__(self, *, compile: bool = False, way: Way = _FASTEST) -> None:
+        self.compile, self.way = compile, way
         self._buffers: _Buffers | None = None
         self.limit = Limit()
 

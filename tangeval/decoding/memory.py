@@ -6,6 +6,7 @@ the whole. Knows nothing of what a sequence costs: a size is tried, and halved w
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -26,13 +27,15 @@ def decode_in_memory(
 ) -> list[list[int]]:
     """Return each sequence's tokens; where a GPU's memory does not hold them all, in halves.
 
-    ``options`` are ``decode``'s. Noise belongs to the sequence, so halves draw what the whole would.
-    ``workspace.limit`` remembers how many fitted. ``on_step`` is told a negative number where a try failed.
+    ``options`` are ``decode``'s. Noise belongs to the sequence, so halves draw what the whole would; and so do
+    prompts one at a time, where ``workspace.way`` wants them so. ``workspace.limit`` remembers how many fitted. ``on_step`` is told a negative number where a try failed.
 
     Raises:
         TangevalError: the memory does not hold a single sequence.
     """
     limit, tokens, left = workspace.limit, [], [list(sequences)]
+    if not workspace.way.pads:
+        left = [list(own) for _, own in groupby(sequences, lambda sequence: sequence.prompt)][::-1]
     limit.begin()
     while left:
         part = left.pop()

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from tangeval.core.errors import TangevalError
+
 attend_own: "Callable[..., Tensor] | None" = None
 if torch.cuda.is_available():
     # PyTorch for Windows comes without Triton: matrix products do the same there, more slowly.
@@ -31,6 +33,10 @@ _STORE: "ContextVar[Store]" = ContextVar("store")
 #: Models that add a learned bias to the scores, or attend twice in a layer.
 _OF_THEIR_OWN = ("doge", "diffllama")
 _COPIED = 2**28  # bytes that are copied in one go when rows change places
+
+
+class UnlikeError(TangevalError):
+    """A model attends otherwise than once a layer over keys and values as its cache has them."""
 
 
 class Shape(NamedTuple):
@@ -57,6 +63,7 @@ class Store(ABC):
         self.own = own
         self.prompt = torch.zeros(own.shape[2], dtype=torch.int64, device=own.device)
         self.written = 0
+        self.attended: list[int] = []  #: the layers of a step so far
         self.position = torch.zeros(
             1, dtype=torch.int64, device=own.device
         )  #: ``written``, where the device sees it
@@ -68,6 +75,15 @@ class Store(ABC):
     @abstractmethod
     def lay_out(self, rows: int) -> None:
         """Make ready for a step of the first ``rows`` places."""
+
+    def expect(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """Raise ``UnlikeError`` for a call of the attention that ``attend`` would not serve."""
+        _, _, _, groups, _, size = self.own.shape
+        if not key.shape[1:] == value.shape[1:] == (groups, 1, size) or query.shape[1] % groups:
+            raise UnlikeError(
+                f"layer {layer} attends over {list(key.shape[1:])}, its cache has {[groups, 1, size]}"
+            )
+        self.attended.append(layer)
 
     @abstractmethod
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -222,8 +238,10 @@ def attend(
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer, with one new token a row."""
     if attention_mask is not None or more.get("softcap") is not None or more.get("s_aux") is not None:
-        raise NotImplementedError("attention with soft-capped scores, sinks or a bias over shared prompts")
-    return _STORE.get().attend(module.layer_idx, query, key, value, scaling), None
+        raise UnlikeError("attention with soft-capped scores, sinks or a bias")
+    store = _STORE.get()
+    store.expect(module.layer_idx, query, key, value)
+    return store.attend(module.layer_idx, query, key, value, scaling), None
 
 
 AttentionInterface.register(NAME, attend)
@@ -231,13 +249,20 @@ AttentionInterface.register(NAME, attend)
 
 @contextmanager
 def attending(model: Any, store: Store) -> Iterator[None]:
-    """Let the model attend by ``attend`` over ``store``."""
+    """Let the model attend by ``attend`` over ``store``, for one step.
+
+    Raises:
+        UnlikeError: not every layer attended exactly once.
+    """
     config = model.config.get_text_config()
     usual = config._attn_implementation
     config._attn_implementation = NAME
     token = _STORE.set(store)
+    store.attended.clear()
     try:
         yield
+        if sorted(store.attended) != list(range(len(store.own))):
+            raise UnlikeError(f"layers {store.attended} attended, of {len(store.own)}")
     finally:
         _STORE.reset(token)
         config._attn_implementation = usual

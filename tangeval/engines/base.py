@@ -67,6 +67,9 @@ class Done:
     seconds: float
     loading: float | None = None  #: seconds, where the base model was loaded for it
     fitted: int | None = None  #: the most sequences that memory held, where it did not hold the batch
+    self_check: str | None = (
+        None  #: how its checkpoint's rows are kept, so that they are the model's own texts
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,10 @@ class Engine(Protocol):
         Raises:
             TangevalError: naming the study's key and the remedy.
         """
+
+    def probe(self) -> None:
+        """Refuse what only asking for texts tells: nothing where the weights are here."""
+        return None
 
     def describe(self) -> Description: ...
 

@@ -1,11 +1,14 @@
 """A client of servers that speak OpenAI's API: checked replies, many requests at a time.
 
 In: an address and bodies of requests. Out: ``Reply``, or ``RequestError``. The package
-``openai`` talks, retries and backs off. Knows nothing of prompts, texts or files.
+``openai`` talks, retries and backs off. Nothing goes to another host than the address's, an answer is bounded
+in bytes, depth and time, and no key is in what comes out. Knows nothing of prompts, texts or files.
 """
 
 import queue
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -13,10 +16,12 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.untrusted import MIB, redacted
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Kind = Literal["slow", "unreachable", "key", "refused", "busy", "broken", "foreign"]
+_LARGEST = 64 * MIB  # bytes of an answer: 128 texts with their logprobs have a tenth
 _BY_STATUS: dict[int | None, Kind] = {
     400: "refused", 401: "key", 403: "key", 404: "refused", 422: "refused", 429: "busy",
 }  # fmt: skip
@@ -61,7 +66,7 @@ class Choice(_Sent):
     text: _Text = ""
     message: Message = Message()
     finish_reason: str | None = None
-    logprobs: dict[str, Any] = {}
+    logprobs: Any = None
 
     @property
     def said(self) -> str:
@@ -99,7 +104,7 @@ class Client:
     """An open connection; its methods may be called from several threads.
 
     Raises:
-        TangevalError: the package openai is not installed; ``extra`` brings it.
+        TangevalError: the package openai is not installed, and ``extra`` brings it; or key or address is none.
     """
 
     def __init__(self, url: str, key: str | None, *, extra: str, retries: int, timeout: float = 600) -> None:
@@ -109,9 +114,45 @@ class Client:
             raise TangevalError(
                 f"a server is asked by the package openai; `pip install 'tangeval[{extra}]'` brings it"
             ) from None
-        limits: dict[str, Any] = {"max_retries": retries, "timeout": timeout}
-        self._client = openai.OpenAI(base_url=url, api_key=key or "none", **limits)
+        given, self._timeout = (key or "").strip(), timeout
+        self._own = given  # what no answer and no error may tell
+        if not re.fullmatch("[!-~]*", given):
+            raise TangevalError(
+                "the key has white space or other characters in it that no key has; set it anew"
+            )
+        # Of its own accord it would follow redirects with the request, and unpack answers of any size.
+        http = openai.DefaultHttpxClient(
+            follow_redirects=False, headers={"accept-encoding": "identity"}, event_hooks={"response": [self._within]}
+        )  # fmt: skip
+        limits: dict[str, Any] = {"max_retries": retries, "timeout": timeout, "http_client": http}
+        try:
+            self._client = openai.OpenAI(base_url=url, api_key=given or "none", **limits)
+        except Exception as error:
+            raise TangevalError(f"{url}: no address of a server ({error})") from None
+        # Else those of the environment's variables go to whatever server this is.
+        self._client.organization = self._client.project = None
         self.close = self._client.close
+
+    def _within(self, response: Any) -> None:
+        """Read an answer within bounds, and leave keys out of it."""
+        import openai
+
+        until, body, problem = time.monotonic() + self._timeout, bytearray(), ""
+        if response.has_redirect_location:
+            problem = f"it sends requests on to {response.headers['location'][:200]}; give that address if you trust it"
+        elif response.headers.get("content-encoding", "identity") != "identity":
+            problem = "its answer is compressed, which was not asked for"
+        for chunk in () if problem else response.iter_raw():
+            body += chunk
+            if len(body) > _LARGEST or time.monotonic() > until:
+                problem = (
+                    f"its answer has more than {_LARGEST // MIB} MiB, or takes more than {self._timeout:g} s"
+                )
+                break
+        if problem:
+            response.close()
+            raise openai.OpenAIError(problem)  # which is not asked for again
+        response._content = redacted(body.decode("utf-8", "replace"), self._own).encode()
 
     def complete(self, body: Mapping[str, Any]) -> Reply:
         """Return the answer to a request, of a chat where ``body`` has ``messages``; or raise ``RequestError``."""
@@ -138,19 +179,37 @@ class Client:
             raise RequestError("unreachable", str(error.__cause__ or error)) from None
         except openai.OpenAIError as error:
             said = " ".join(f"{error} {getattr(error, 'body', None) or ''}".split())[:300]
-            kind = _BY_STATUS.get(getattr(error, "status_code", None), "broken")
-            raise RequestError(kind, said, getattr(error, "code", None)) from None
-        except ValueError:  # it said JSON and was none
+            status = getattr(error, "status_code", None)
+            kind = _BY_STATUS.get(status, "broken" if status else "foreign")
+            raise RequestError(kind, redacted(said, self._own), getattr(error, "code", None)) from None
+        except (ValueError, RecursionError):  # it said JSON and was none
             reply = None
         if not isinstance(reply, dict):
             raise RequestError("foreign", "no JSON object")
+        if "choices" not in reply and (wrong := _error_in(reply)):
+            raise wrong
         return reply
+
+
+def _error_in(reply: Mapping[str, Any]) -> RequestError | None:
+    """The error that a server tells in an answer that says that all is well."""
+    told = reply.get("error") or (reply if reply.get("object") == "error" else reply.get("detail"))
+    if not told:
+        return None
+    fields = told if isinstance(told, dict) else {}
+    said, code = " ".join(str(fields.get("message") or told).split())[:300], fields.get("code")
+    kind = _BY_STATUS.get(code if isinstance(code, int) else None, "broken")
+    return RequestError(kind, said, code if isinstance(code, str) else None)
 
 
 def is_url(address: str) -> bool:
     """Say whether an address has the form that a ``Client`` takes."""
-    parts = urlsplit(address)
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    try:
+        parts = urlsplit(address)
+        whole = parts.port != 0 and not re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", address)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and whole
 
 
 def models_in(listing: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -75,6 +75,32 @@ def dialect_of(listed: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
+#: What servers call a text's own end, and max_tokens; and what the other ends are.
+_FINISHES = {
+    **dict.fromkeys(("eos", "eos_token", "stop_sequence", "end_turn"), "stop"),
+    **dict.fromkeys(("max_tokens", "max_length"), "length"),
+}  # fmt: skip
+_ENDS = {
+    None: "the server does not say how a text ended (finish_reason is null or not there); take a server that does",
+    "content_filter": "the server filtered a text (finish_reason content_filter); take a server that filters nothing",
+    "tool_calls": "a text ended in a call of a tool (finish_reason tool_calls); take away the server's tools",
+}
+
+
+def _counted(logprobs: Any) -> int:
+    """The tokens that logprobs tell of, in any of the shapes that servers give them."""
+    listed = (
+        [logprobs.get(key) for key in ("tokens", "content")] if isinstance(logprobs, dict) else [logprobs]
+    )
+    return next((len(each) for each in listed if isinstance(each, list) and each), 0)
+
+
+def echoes(text: str, prompt: str | Sequence[Mapping[str, str]]) -> bool:
+    """Say whether a text begins with its prompt, or with the last message, white space apart."""
+    asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    return "".join(text.split()).startswith("".join(asked.split()))
+
+
 def read_reply(reply: Reply, *, n: int, max_length: int) -> list[Output]:
     """Return the ``n`` texts of a reply, in their order.
 
@@ -88,21 +114,20 @@ def read_reply(reply: Reply, *, n: int, max_length: int) -> list[Output]:
     if len(choices) != n:
         raise TangevalError(f"it gave {len(choices)} texts where n was {n}; {one}")
     total = reply.usage.completion_tokens
-    counts = [len(c.logprobs.get("tokens") or c.logprobs.get("content") or ()) for c in choices]
+    counts = [_counted(choice.logprobs) for choice in choices]
     if total is None or (n > 1 and sum(counts) != total):
         remedy = one if n > 1 else "take a server that does"
         raise TangevalError(f"it does not count the tokens of each text (usage, logprobs); {remedy}")
     outputs = []
     for choice, tokens in zip(choices, counts if n > 1 else [total], strict=True):
-        reason: Any = choice.finish_reason
+        reason: Any = _FINISHES.get(str(choice.finish_reason), choice.finish_reason)
         if tokens > max_length:
             raise TangevalError(
                 f"it writes on beyond max_tokens: {tokens} where it was {max_length}; take a server that does not"
             )
         if reason not in ("stop", "length"):
-            raise TangevalError(
-                f"a text ended for another reason than its own end or max_tokens: {reason}; take a server that filters nothing"
-            )
+            other = f"a text ended neither by itself nor at max_tokens (finish_reason {reason}); look at the server's log"
+            raise TangevalError(_ENDS.get(reason, other))
         if reason == "length" and tokens < max_length:
             raise TangevalError(
                 f"a text was cut at {tokens} tokens where max_tokens was {max_length}; give the server a longer "

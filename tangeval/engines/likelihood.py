@@ -6,13 +6,14 @@ decoding but that its workspace may have to give way.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
 
 from tangeval.core.errors import NOT_NUMBERS, TangevalError, UnusableError
 from tangeval.core.types import Base, Load
-from tangeval.decoding.batch import Workspace
+from tangeval.decoding.batch import Workspace, forget
 from tangeval.engines.base import ReferenceNLL
 from tangeval.models import loading
 from tangeval.models.tokens import Prompt, decode_completion, encode_completion, encode_prompt
@@ -42,30 +43,49 @@ def scorer(base: Base) -> Callable[[Sequence[tuple[str, str]]], list[float]]:
     return nats
 
 
-@torch.inference_mode()
 def reference_nll(
     model: Any, tokenizer: Any, references: Sequence[Reference], characters: Characters, workspace: Workspace
 ) -> list[ReferenceNLL]:
-    """Return the negative log-likelihood of each reference.
-
-    Raw logits at temperature 1. The sum runs over the completion's tokens, the first space and EOS
-    among them, given the prompt. Where memory is short, the ``workspace`` of the decoding is cleared
-    and the batch halved.
+    """Return the negative log-likelihood of each reference: ``token_nats`` of the completion, its first space and EOS too.
 
     Raises:
         TangevalError: the GPU's memory does not hold one reference.
         UnusableError: the model does not give numbers.
     """
-    results: list[ReferenceNLL] = []
-    size = _REFERENCES
-    while len(results) < len(references):
-        batch = references[len(results) : len(results) + size]
+    prompts = [encode_prompt(tokenizer, r.prompt) for r in references]
+    answers = [encode_completion(tokenizer, r.prompt, r.target) for r in references]
+    found = zip(references, answers, token_nats(model, prompts, answers, workspace), strict=True)
+    return [
+        ReferenceNLL(sum(own), len(own), by_character(tokenizer, answer, own, r.target, characters))
+        for r, answer, own in found
+    ]
+
+
+@torch.inference_mode()
+def token_nats(
+    model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], workspace: Workspace
+) -> list[list[float]]:
+    """Return the negative log-likelihood of each token of each answer, given its prompt and the tokens before.
+
+    Raw logits at temperature 1. Where memory is short, the ``workspace`` of the decoding is cleared
+    and the batch halved; its ``way`` says whether texts are padded.
+
+    Raises:
+        TangevalError: the GPU's memory does not hold one text.
+        UnusableError: the model does not give numbers.
+    """
+    results: list[list[float]] = []
+    size = _REFERENCES if workspace.way.pads else 1
+    while len(results) < len(prompts):
+        batch = slice(len(results), len(results) + size)
         try:
-            results += _nll(model, tokenizer, batch, characters)
+            if not workspace.way.pads:
+                forget(model, prompts[batch.start])
+            results += _nats(model, prompts[batch], answers[batch])
         except torch.OutOfMemoryError as error:
             if size == 1:
                 raise TangevalError(
-                    f"the GPU's memory does not hold the reference of {batch[0].id} ({error}); use "
+                    f"the GPU's memory does not hold a reference of {len(answers[batch.start])} tokens ({error}); use "
                     "load.quantization: nf4, or a larger GPU"
                 ) from error
             size //= 2
@@ -73,12 +93,8 @@ def reference_nll(
     return results
 
 
-def _nll(
-    model: Any, tokenizer: Any, batch: Sequence[Reference], characters: Characters
-) -> list[ReferenceNLL]:
-    """``reference_nll`` of one batch, padded on the left."""
-    prompts = [encode_prompt(tokenizer, r.prompt) for r in batch]
-    answers = [encode_completion(tokenizer, r.prompt, r.target) for r in batch]
+def _nats(model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[list[float]]:
+    """``token_nats`` of one batch, padded on the left."""
     longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
     padded = [[-1] * (longest - len(p) - len(a)) + p + a for p, a in zip(prompts, answers, strict=True)]
     ids = torch.tensor(padded, device=model.device)
@@ -91,14 +107,11 @@ def _nll(
         use_cache=False,
         logits_to_keep=tail + 1,
     ).logits[:, -tail - 1 : -1]
-    if logits.isnan().any():
-        raise UnusableError(NOT_NUMBERS)
     picked = logits.float().log_softmax(-1).gather(-1, ids[:, -tail:].clamp(min=0)[..., None])[..., 0].cpu()
     nats = [(-row[-len(answer) :].double()).tolist() for row, answer in zip(picked, answers, strict=True)]
-    return [
-        ReferenceNLL(sum(own), len(own), by_character(tokenizer, answer, own, r.target, characters))
-        for r, answer, own in zip(batch, answers, nats, strict=True)
-    ]
+    if not all(isfinite(sum(own)) for own in nats):
+        raise UnusableError(NOT_NUMBERS)
+    return nats
 
 
 def by_character(

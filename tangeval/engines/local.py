@@ -16,28 +16,32 @@ from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from tangeval.core.config import Section
 from tangeval.core.digest import digest
-from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.errors import TangevalError, UnusableError, usable
 from tangeval.core.knobs import Setting
 from tangeval.core.types import Base, Checkpoint, Example, Load
-from tangeval.decoding.batch import Workspace
+from tangeval.decoding.batch import Way, Workspace
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.memory import decode_in_memory
 from tangeval.decoding.noise import noise_key
+from tangeval.decoding.planning import rotary_change, token_cost
+from tangeval.decoding.self_check import choose_way
 from tangeval.decoding.shared_prefix import suits
 from tangeval.engines import base
 from tangeval.engines.base import Description, Done, Job, OnProgress, ReferenceNLL, asked, sequence_of
 from tangeval.engines.likelihood import Reference, reference_nll
-from tangeval.models import loading
-from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
+from tangeval.models import adapters, loading
+from tangeval.models.adapter_kinds import unsupported
+from tangeval.models.checkpoints import identity
+from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt, spelling_problem
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.plan import Batch, hardware, versions_of
 
 #: Raised when decoding or noise changes what is written: older batch files are then made again.
 VERSION = 4
+_CAUTIOUS = 16  # sequences of a batch, where a model's configuration does not tell what one costs
 _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a batch; the whole process then stays under 4 GiB
 
 
@@ -57,11 +61,13 @@ class LocalEngine(base.Engine):
         self.load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
         self.workspace = Workspace(compile=self.load.compile)
         self._base: Any = None
+        self._checksum: tuple[int, ...] = ()  # the base model's, as it was loaded
         self._model: Any = None
         self._checkpoint: Checkpoint | None = None  # the one on the model
         self._on = ExitStack()  # what takes it off
         self._loading: float | None = None
         self._checked = False
+        self._ways: dict[str, Way] = {}  # of checkpoints, by name
 
     def __exit__(self, *exception: object) -> None:
         self._drop_base()
@@ -93,6 +99,11 @@ class LocalEngine(base.Engine):
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         lost: set[str] = set()
+        for job in jobs:  # before the first is decoded
+            path = job.checkpoint.path
+            if path and job.checkpoint.name not in lost and (reason := unsupported(path)):
+                lost.add(job.checkpoint.name)
+                yield Done(job, UnusableError(f"{path}: {reason}"), 0.0)
         for job in jobs:  # the last one's checkpoint stays on the model: what runs next may want it
             if job.checkpoint.name not in lost:
                 done = self.do(job, on_progress)
@@ -105,16 +116,26 @@ class LocalEngine(base.Engine):
         made: pd.DataFrame | list[ReferenceNLL] | UnusableError
         began, before = time.perf_counter(), self.workspace.limit.too_many
         try:
-            model = self._with(job.checkpoint)
-            began = time.perf_counter()
-            made = self._batch(job.batch, model, on_progress) if job.batch else self._nll(job.examples, model)
+            with usable():
+                batch, model = job.batch, self._with(job.checkpoint)
+                self.workspace.way = self._way(model, job.checkpoint.name)
+                began = time.perf_counter()
+                made = self._batch(batch, model, on_progress) if batch else self._nll(job.examples, model)
         except UnusableError as error:
-            self._drop_base()  # peft leaves on the model what it had loaded before it failed
+            self._take_off()
             made = UnusableError(str(error))  # the error's own traceback would keep the model
-        loading, self._loading = self._loading, None
-        limit = self.workspace.limit
+        loading, self._loading, limit = self._loading, None, self.workspace.limit
         fitted = limit.fitted if limit.too_many not in (None, before) else None
-        return Done(job, made, time.perf_counter() - began, loading, fitted)
+        way = self._ways.get(job.checkpoint.name)
+        return Done(job, made, time.perf_counter() - began, loading, fitted, way and str(way))
+
+    def _way(self, model: Any, name: str) -> Way:
+        """The way to decode with the checkpoint on ``model``: told by the whole study, not by the batch that comes first."""
+        if name not in self._ways:
+            texts = _texts(self.resolved, self.tokenizer)
+            lengths = [*self.resolved.study.decoding.max_length, *(len(reference) for _, reference in texts)]
+            self._ways[name] = choose_way(model, [prompt for prompt, _ in texts], int(max(lengths)))
+        return self._ways[name]
 
     def _with(self, checkpoint: Checkpoint) -> Any:
         """The model with ``checkpoint`` on it; the one before is taken off."""
@@ -125,19 +146,31 @@ class LocalEngine(base.Engine):
             elif self._base is None:
                 self.workspace.clear()
                 began = time.perf_counter()
-                self._base = loading.load_model(self.resolved.base, self.load)
+                source, model = self.resolved.base, loading.load_model(self.resolved.base, self.load)
+                if source.local and identity(source) != self.resolved.base_fingerprint:
+                    raise TangevalError(f"base_model: {source.source}: {adapters.CHANGED}")
+                self._base, self._checksum = model, adapters.checksum(model)
                 self._loading = time.perf_counter() - began
-            self._model = self._on.enter_context(loading.with_checkpoint(self._base, checkpoint, self.load))
-            self._checkpoint = checkpoint
+            recorded = self.resolved.fingerprints[checkpoint.name]
+            on = adapters.with_checkpoint(self._base, checkpoint, self.load, recorded)
+            self._model, self._checkpoint = self._on.enter_context(on), checkpoint
         return self._model
 
     def _take_off(self) -> None:
-        self._model = self._checkpoint = None
-        self._on.close()
+        last, self._model, self._checkpoint = self._checkpoint, None, None
+        try:
+            self._on.close()
+        except Exception:  # a library's own: what it left on the base model is not known
+            self._base = None
+        if self._base is not None and adapters.checksum(self._base) != self._checksum:
+            warnings.warn(
+                f"{last and last.name} left the base model changed; it is loaded anew", stacklevel=2
+            )
+            self._drop_base()
 
     def _drop_base(self) -> None:
-        self._take_off()
         self._base = None
+        self._take_off()
         self.workspace.clear()
 
     def _nll(self, examples: Sequence[Example], model: Any) -> list[ReferenceNLL]:
@@ -227,43 +260,61 @@ def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
     a completion after them, every output begins with another token.
 
     Raises:
-        TangevalError: naming ``decoding.max_length`` and the model's limit; or the tokenizer has no chat
-            template, or no EOS.
+        TangevalError: with ``decoding.max_length`` and the model's limit; or there is no chat template, or no EOS.
     """
-    examples, size = base.examples_of(resolved), resolved.study.decoding.no_repeat_ngram_size
-    prompts = [encode_prompt(tokenizer, asked(resolved, e)) for e in examples]
-    _check_context(resolved, max(map(len, prompts)))
+    size, texts = resolved.study.decoding.no_repeat_ngram_size, _texts(resolved, tokenizer)
+    _check_context(resolved, texts)
+    if problem := spelling_problem(tokenizer, [resolved.task.target(e) for e in base.examples_of(resolved)]):
+        warnings.warn(f"base_model: {problem}", stacklevel=2)
     forbidden: list[str] = []
-    for example, prompt in zip(examples, prompts, strict=True):
-        target = resolved.task.target(example)
-        first = encode_completion(tokenizer, asked(resolved, example), target)[0]
-        end = [*prompt[len(prompt) - size + 1 :], first]
+    for prompt, reference in texts:
+        end = [*prompt[len(prompt) - size + 1 :], reference[0]]
         if size and any(prompt[i : i + size] == end for i in range(len(prompt) - size + 1)):
             forbidden.append(str(tokenizer.decode(end)))
     if forbidden:
         warnings.warn(
             f"decoding.no_repeat_ngram_size: {size} forbids how the poets' own endings begin after {len(forbidden)} of "
-            f"{len(prompts)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
+            f"{len(texts)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
             "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
             stacklevel=2,
         )
 
 
-def _check_context(resolved: ResolvedStudy, prompt: int) -> None:
-    """Refuse texts that reach beyond the positions of a model, after a prompt of ``prompt`` tokens."""
-    length = int(max(resolved.study.decoding.max_length))
+def _texts(resolved: ResolvedStudy, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Each example's prompt and reference as tokens."""
+    asking = [(asked(resolved, e), resolved.task.target(e)) for e in base.examples_of(resolved)]
+    return [(encode_prompt(tokenizer, p), encode_completion(tokenizer, p, target)) for p, target in asking]
+
+
+def _check_context(resolved: ResolvedStudy, texts: Sequence[tuple[list[int], list[int]]]) -> None:
+    """Refuse models without keys and values, and texts beyond a model's positions or across a change of them."""
+    length, prompt = int(max(resolved.study.decoding.max_length)), max(len(p) for p, _ in texts)
+    whole = max(len(p) + len(reference) for p, reference in texts)
     models = {resolved.base if c.kind != "full" else Base(c.name, str(c.path)) for c in resolved.checkpoints}
     for model in sorted(models, key=lambda model: model.name):
         try:
-            limit = loading.context_length(loading.load_config(model))
+            config = loading.load_config(model)
         except TangevalError:
             if model == resolved.base:
                 raise
             continue  # a checkpoint that cannot be read is refused, or left out, when its turn comes
+        token_cost(config)
+        limit, change = loading.context_length(config), rotary_change(config)
         if limit is not None and prompt + length > limit:
             raise TangevalError(
                 f"decoding.max_length: {length} tokens after a prompt of {prompt} are more than the context of "
                 f"{model.name}, {limit} tokens; set it to {limit - prompt} or less, or take another model"
+            )
+        if limit is not None and whole > limit:
+            raise TangevalError(
+                f"data: a prompt and its reference have {whole} tokens, more than the context of {model.name}, {limit}; take "
+                "another model, or a shorter prompt"
+            )
+        across = [len(p) for p, _ in texts if change is not None and len(p) <= change < len(p) + length]
+        if change is not None and across:
+            raise TangevalError(
+                f"decoding.max_length: {model.name} has other rotary frequencies beyond {change} tokens (longrope), and {length} "
+                f"tokens after a prompt of {max(across)} cross that; set it to {change - max(across)} or less, or take another model"
             )
 
 
@@ -272,22 +323,20 @@ def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
 
     A sequence's cost is its tokens' keys and values, the prompt's too where a model does not
     let its rows share them, twice over in the layer at hand, and a few vectors of the size of
-    the vocabulary. Sequences that share a row cost less than that. Where a GPU's memory does not
-    hold what is planned, batches are halved, and the driver remembers what fitted.
+    the vocabulary. Where a GPU's memory does not hold that, batches are halved, and what fitted is remembered.
     """
     study, load = resolved.study, resolved.study.loading()
-    whole = loading.load_config(resolved.base)
-    config = whole.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cost = token_cost(config := loading.load_config(resolved.base))
+    if cost is None:
+        return _CAUTIOUS
     prompt = max(len(encode_prompt(tokenizer, asked(resolved, e))) for e in base.examples_of(resolved))
     length = int(max(study.decoding.max_length))
     tokens: float = prompt + length
-    if suits(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(whole), None), config, prompt + length):
+    text = config.get_text_config()
+    if suits(cost.kind, text, prompt + length):
         tokens = length + prompt / len({setting.sequence for setting in study.decoding.settings()})
-    layers = config.num_hidden_layers
-    cache = 2 * (layers + 2) * heads * width * loading.dtype_of(load).itemsize * tokens
-    return max(1, int(_budget(resolved.base, load) / (cache + 24 * config.vocab_size)))
+    cache = (cost.whole + 2 * cost.largest) * loading.dtype_of(load).itemsize * tokens
+    return max(1, int(_budget(resolved.base, load) / (cache + 24 * text.vocab_size)))
 
 
 def _budget(model: Base, load: Load) -> float:

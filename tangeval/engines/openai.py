@@ -7,6 +7,7 @@ not share it; likelihoods are not to be had. Knows nothing of torch, metrics or 
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +26,12 @@ from tangeval.core.types import RANDOM, REFERENCE, Checkpoint, Example
 from tangeval.engines import base
 from tangeval.engines.base import Description, Done, Job, OnProgress, Output, asked, sequence_of
 from tangeval.engines.client import Client, Kind, RequestError, in_flight, is_url, models_in
-from tangeval.engines.completions import DIALECTS, dialect_of, read_reply
+from tangeval.engines.completions import DIALECTS, dialect_of, echoes, read_reply
 from tangeval.engines.knob_checks import check_honoured
 from tangeval.models.tokens import completion_text
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.plan import Batch, hardware, versions_of
+from tangeval.tasks.base import cut_note
 
 #: Raised when what is asked of a server changes: older batch files are then made again.
 VERSION = 2
@@ -63,7 +65,7 @@ class ServerConfig(Section):
     def _address_and_names(self) -> Self:
         if not is_url(self.server):
             raise ValueError(f"server: {self.server} is no URL; give one such as http://localhost:8000/v1")
-        if "@" in urlsplit(self.server).netloc:
+        if "@" in urlsplit(self.server).netloc or urlsplit(self.server).query:
             raise ValueError(
                 "server: a key in the URL would be recorded; name the variable that holds it as api_key_env"
             )
@@ -92,6 +94,7 @@ class OpenAIEngine(base.Engine):
     def __init__(self, resolved: ResolvedStudy, config: ServerConfig) -> None:
         """Raise ``TangevalError`` where the study says something of weights or likelihood."""
         self.resolved, self.config, self.host = resolved, config, urlsplit(config.server).netloc
+        self.several, self.cuts, self.silence = True, list[tuple[str, ...]](), ""
         study = resolved.study
         if given := [key for key in WEIGHTS if key in study.model_fields_set]:
             raise TangevalError(
@@ -136,7 +139,7 @@ class OpenAIEngine(base.Engine):
             return self.config.dialect
         if (found := dialect_of(list(self.listed.values()))) is None:
             raise TangevalError(
-                f"engine.dialect: {self.config.server} does not say what kind of server it is; give one of "
+                f"engine.dialect: {self.config.server} does not say what kind of server it is{self.silence}; give one of "
                 f"{', '.join(DIALECTS)} (openai sends OpenAI's own fields alone)"
             )
         return found
@@ -147,6 +150,7 @@ class OpenAIEngine(base.Engine):
             return self.client.get(path)
         except RequestError as error:
             if error.kind in ("refused", "foreign"):
+                self.silence = f" ({error.said})"
                 return {}
             raise self._explained(error) from None
 
@@ -203,6 +207,10 @@ class OpenAIEngine(base.Engine):
                 # Batches overlap: each has the time since the last one was whole, so that all sum to the run's.
                 yield Done(job, self._rows(job.batch, texts.pop(job.key)), time.perf_counter() - began)
                 began = time.perf_counter()
+        if note := cut_note(self.cuts):
+            warnings.warn(
+                f"engine.server: {self.config.server}: {note}, which are none of the answer", stacklevel=2
+            )
 
     def _rows(self, batch: Batch, texts: Mapping[Any, Output]) -> pd.DataFrame:
         return base.generations(
@@ -230,7 +238,9 @@ class OpenAIEngine(base.Engine):
         """The texts that one request may ask for."""
         if self.config.n != "auto":
             return self.config.n
-        return 128 if DIALECTS[self.dialect].several else 1  # as many as OpenAI's own servers give
+        return (
+            128 if DIALECTS[self.dialect].several and self.several else 1
+        )  # as many as OpenAI's own servers give
 
     def _answer(self, request: _Request) -> list[Output]:
         """Ask for a request's texts; its seed is of all that tells it from others, so that no two share noise."""
@@ -239,9 +249,22 @@ class OpenAIEngine(base.Engine):
         seed = int(digest([*own, request.samples[0]])[:8], 16) >> 1  # 31 bits: what every server takes
         knobs = dict(zip(AXES, setting.sequence, strict=True)) | {"max_length": setting.max_length}
         made = self._ask(name, request.example, knobs | self.study_wide, seed, len(request.samples))
-        return [Output(completion_text(m.text, cut=m.finish == "length"), m.tokens, m.finish) for m in made]
+        outputs = []
+        for each in made:
+            text = completion_text(each.text, cut=each.finish == "length")
+            text, cut = self.resolved.task.unwrap(text, request.example.input)
+            self.cuts.append(cut)
+            outputs.append(Output(text, each.tokens, each.finish))
+        return outputs
 
-    def _ask(
+    def _ask(self, *what: Any) -> list[Output]:
+        """Return ``_send``'s texts; its errors as a user is shown them."""
+        try:
+            return self._send(*what)
+        except RequestError as error:
+            raise self._explained(error) from None
+
+    def _send(
         self, checkpoint: str, example: Example, knobs: Mapping[str, float], seed: int = 0, n: int = 1
     ) -> list[Output]:
         """Return ``n`` texts as the server gave them."""
@@ -251,9 +274,14 @@ class OpenAIEngine(base.Engine):
         body |= {"messages": prompt} if chat else {"prompt": f"{self.config.bos}{prompt}"}
         body |= {"logprobs": True if chat else 1} if n > 1 else {}  # they count the tokens of each
         try:
-            return read_reply(self.client.complete(body), n=n, max_length=int(knobs["max_length"]))
-        except RequestError as error:
-            raise self._explained(error) from None
+            made = read_reply(self.client.complete(body), n=n, max_length=int(knobs["max_length"]))
+            if any(echoes(each.text, prompt) for each in made):
+                raise TangevalError(
+                    "its texts begin with the prompt; turn that off where it is served (echo, return_full_text)"
+                )
+            return made
+        except RequestError:
+            raise
         except TangevalError as error:
             raise TangevalError(f"engine.server: {self.config.server}: {served}: {error}") from None
 
@@ -266,6 +294,9 @@ class OpenAIEngine(base.Engine):
                 )
         base.check_knobs(self.resolved, DIALECTS[self.dialect].takes, f"{self.dialect} server")
 
+    def probe(self) -> None:
+        self._try(next(iter(self.config.models)))
+
     def _try(self, checkpoint: str) -> None:
         """Ask for the longest and hottest text, and whether the study's knobs are honoured: better heard now than after hours."""
         study = self.resolved.study
@@ -273,15 +304,33 @@ class OpenAIEngine(base.Engine):
         settings = study.decoding.settings()
         most = {axis: max(getattr(s, axis) for s in settings) for axis in ("temperature", "max_length")}
         self._ask(checkpoint, example, most)
+        if self.config.n == "auto" and self.most > 1 and most["temperature"]:
+            self._try_several(checkpoint, example, most)
 
         def draw(knobs: Mapping[str, float], many: int) -> list[Output]:
             def ask(seeds: tuple[int, ...]) -> list[Output]:
-                return self._ask(checkpoint, example, knobs, seeds[0], len(seeds))
+                try:
+                    return self._send(checkpoint, example, knobs, seeds[0], len(seeds))
+                except RequestError as error:
+                    if error.kind == "refused":
+                        return []
+                    raise self._explained(error) from None
 
             parts = _parts(tuple(range(1, many + 1)), self.most if knobs["temperature"] else 1)
-            return [o for _, outputs in in_flight(ask, parts, self.config.concurrency) for o in outputs]
+            made = [outputs for _, outputs in in_flight(ask, parts, self.config.concurrency)]
+            return [output for outputs in made for output in outputs] if all(made) else []
 
         check_honoured(study.decoding, draw)
+
+    def _try_several(self, checkpoint: str, example: Example, knobs: Mapping[str, float]) -> None:
+        """Ask for two texts in one request; where that fails each is asked for alone."""
+        try:
+            self._send(checkpoint, example, knobs, 0, 2)
+        except TangevalError as error:
+            if isinstance(error, RequestError) and error.kind in ("slow", "unreachable", "key", "busy"):
+                raise self._explained(error) from None
+            self.several = False
+            warnings.warn(f"engine.n: one text a request, since of two: {error}", stacklevel=2)
 
 
 def _parts(samples: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:

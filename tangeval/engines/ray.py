@@ -99,7 +99,9 @@ class _Worker:
     def here(self) -> LocalEngine:
         base = self.resolved.base
         if self.named:
-            base = checkpoints.resolve_base(self.resolved.study.base_model, base.cache_dir)
+            base = checkpoints.resolve_base(
+                self.resolved.study.base_model, base.cache_dir, allow_pickle=self.resolved.allow_pickle
+            )
         elif Path(base.source).is_absolute() and not Path(base.source).exists():
             raise TangevalError(f"there is no {base.source} (base_model); {_EVERYWHERE}")
         return LocalEngine(replace(self.resolved, base=base), None)

@@ -19,17 +19,19 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tangeval import __version__
-from tangeval.core.errors import TangevalError
+from tangeval.core.errors import TangevalError, usable
 from tangeval.core.knobs import AXES, KNOB, KNOBS, Setting
 from tangeval.core.study import Decoding
+from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.processors import ban_repeats
 from tangeval.decoding.sampler import descending
+from tangeval.decoding.self_check import choose_way
 from tangeval.decoding.warpers import Candidates, cut
 from tangeval.engines.base import asked
 from tangeval.explain.subject import Subject
-from tangeval.models import loading
+from tangeval.models import adapters, loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained
@@ -60,7 +62,8 @@ def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) 
     load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
     tokenizer = loading.load_tokenizer(resolved.base)
     base = None if subject.checkpoint.kind == "full" else loading.load_model(resolved.base, load)
-    with loading.with_checkpoint(base, subject.checkpoint, load) as model:
+    recorded = resolved.fingerprints[subject.checkpoint.name]
+    with usable(), adapters.with_checkpoint(base, subject.checkpoint, load, recorded) as model:
         return Trace(model, tokenizer, resolved, subject).content(step)
 
 
@@ -132,7 +135,9 @@ class Trace:
         size = self.resolved.study.decoding.no_repeat_ngram_size
         sequences = [TokenSequence(0, setting, self._key) for setting in self._settings]
         keys = list(dict.fromkeys(key for setting in self._settings for key in _stage_keys(setting)))
-        decoded = decode(self.model, [self._prompt], sequences, eos=eos, no_repeat_ngram_size=size).tokens
+        way = choose_way(self.model, [self._prompt], max(setting.max_length for setting in self._settings))
+        options: dict[str, Any] = {"eos": eos, "no_repeat_ngram_size": size, "workspace": Workspace(way=way)}
+        decoded = decode(self.model, [self._prompt], sequences, **options).tokens
         for setting, ids in zip(self._settings, decoded, strict=True):
             stopped = ids[-1] in eos
             text = decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped)

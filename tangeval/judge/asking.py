@@ -6,6 +6,7 @@ nothing of results folders and of what is made of the answers.
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tangeval.core.config import Section, read_yaml, validated
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import opened, present
 from tangeval.core.types import ASSETS
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.engines.client import Client, Kind, RequestError, in_flight, is_url, models_in
@@ -72,8 +74,16 @@ def _format(reply: type[BaseModel]) -> dict[str, Any]:
 def parse(raw: str, reply: type[_Reply]) -> _Reply | None:
     """Return the JSON object of an answer, behind what the model thought aloud; None if it holds no ``reply``."""
     answer = raw.rpartition("</think>")[2]
+    if whole := _read(answer[answer.find("{") : answer.rfind("}") + 1], reply):
+        return whole
+    # Remarks around the object may have braces too; two objects say nothing.
+    found = [read for text in re.findall(r"\{[^{}]*\}", answer) if (read := _read(text, reply))]
+    return found[0] if len(found) == 1 else None
+
+
+def _read(text: str, reply: type[_Reply]) -> _Reply | None:
     try:
-        return reply.model_validate_json(answer[answer.find("{") : answer.rfind("}") + 1])
+        return reply.model_validate_json(text)
     except ValidationError:
         return None
 
@@ -225,7 +235,7 @@ def read_answers(file: Path) -> dict[str, Answer]:
     Raises:
         TangevalError: another line is no answer; with its number.
     """
-    lines = read_bytes(file, _LARGEST).split(b"\n")[:-1] if file.is_file() else []
+    lines = read_bytes(file, _LARGEST).split(b"\n")[:-1] if present(file) else []
     answers: dict[str, Answer] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -238,7 +248,7 @@ def read_answers(file: Path) -> dict[str, Answer]:
 
 def _open(file: Path) -> BinaryIO:
     """``file`` to append to, without a last line that was cut off."""
-    stream = file.open("ab+")
+    stream = os.fdopen(opened(file, os.O_RDWR | os.O_APPEND), "ab+")
     stream.seek(0)
     stream.truncate(stream.read().rfind(b"\n") + 1)
     return stream

@@ -6,6 +6,7 @@ answer as it came, and ``judge.csv``, a row an output. Each text is asked about 
 told who wrote a text.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -26,7 +27,7 @@ from tangeval.judge.agreement import Agreement, pairs_of, read_votes, wins, with
 from tangeval.judge.asking import SCORES, Answer, Asking, Call, Judge, Scores, Tally, collect, parse
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
-from tangeval.tasks.base import Dataset
+from tangeval.tasks.base import Dataset, Task, cut_note
 
 LABELS = ("checkpoint", "step", *COLUMNS, "split", "example_id", "sample")
 #: Votes on one text agree if they are no further apart.
@@ -108,13 +109,23 @@ def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFram
             f"--samples {wanted.samples}: {folder.path} has {there} of each {wanted.split} poem"
         )
     frame = frame[frame["sample"] < wanted.samples]
-    parts = [frame[frame["checkpoint"] == name] for name in names]
     task, split, samples = tasks.load(folder.study.task), cast(Split, wanted.split), wanted.samples
+    frame = _unwrapped(frame[frame["checkpoint"].isin(names)], task, data)
+    parts = [frame[frame["checkpoint"] == name] for name in names]
     if wanted.reference:
         parts.append(scoring.reference_rows(task, data, split))
     if wanted.random:
         parts.append(scoring.random_rows(task, data, split, folder.study.seed, samples, draws=samples))
     return pd.concat(parts, ignore_index=True).reindex(columns=[*LABELS, "text"])
+
+
+def _unwrapped(frame: pd.DataFrame, task: Task, data: Dataset) -> pd.DataFrame:
+    """The rows with the answers alone for texts; warns of what was cut."""
+    pairs = zip(frame["text"], frame["example_id"], strict=True)
+    found = [task.unwrap(text, data.by_id[example].input) for text, example in pairs]
+    if note := cut_note([cut for _, cut in found]):
+        warnings.warn(f"judged without what is none of the answer: {note}", stacklevel=2)
+    return frame.assign(text=[text for text, _ in found])
 
 
 def _known(frame: pd.DataFrame, column: str, values: Sequence[Any], option: str) -> pd.DataFrame:

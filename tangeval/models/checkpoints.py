@@ -13,23 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.types import ADAPTER, ASSETS, BASE, RANDOM, REFERENCE, Base, Checkpoint, user_cache
-from tangeval.core.untrusted import LARGEST, MIB, parsed, read_bytes
+from tangeval.core.keeping import reading
+from tangeval.core.types import ASSETS, BASE, RANDOM, REFERENCE, Base, Checkpoint, user_cache
+from tangeval.models.folders import ADAPTER_CONFIG, cut_off, incomplete, is_model, read_object
 
 TRAIN_IDS = "train_ids.json"
-ADAPTER_CONFIG = "adapter_config.json"
 GEMMA = "gemma3-270m"
-_INDEX = "model.safetensors.index.json"
 _STEP = re.compile(r"checkpoint-(\d+)")
-_CUT_OFF = "trainer_state.json, which Trainer writes last, is missing or not whole: the save was cut off"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-#: What libraries read whole, beside the weights.
-_READ_WHOLE = (".json", ".jinja", ".model", ".txt")
-#: Bytes of a safetensors file's header; a model of 100,000 tensors has as many.
-_HEADER = 16 * MIB
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,9 @@ class Skipped:
 
     path: Path
     reason: str
+    lost: bool = (
+        True  #: whether something is that should be there; not of a copy, or of what was not asked for
+    )
 
 
 def shipped() -> list[str]:
@@ -50,7 +46,7 @@ def named() -> tuple[str, ...]:
     return (*shipped(), GEMMA)
 
 
-def resolve_base(name: str, cache_dir: str | None = None) -> Base:
+def resolve_base(name: str, cache_dir: str | None = None, *, allow_pickle: bool = False) -> Base:
     """Return the base model that ``name`` stands for: shipped, packaged, a folder, a .gguf, a hub id; or raise ``TangevalError``."""
     if name in shipped():
         return Base(name, str(ASSETS / name))
@@ -69,8 +65,9 @@ def resolve_base(name: str, cache_dir: str | None = None) -> Base:
                 f"base_model: {name} holds {ADAPTER_CONFIG} too, which transformers would put on the model, or take "
                 "another model from; give the model's own folder, and the adapter under checkpoints"
             )
-        _check_sizes(path)
-        return Base(path.name, str(path))
+        if problem := incomplete(path, allow_pickle=allow_pickle):
+            raise TangevalError(f"base_model: {name}: {problem}")
+        return Base(_name(path), str(path))
     if _HUB_ID.fullmatch(name) and not path.parent.is_dir():
         return Base(name, name, cache_dir=cache_dir)
     raise TangevalError(
@@ -104,34 +101,61 @@ def discover(
 ) -> tuple[tuple[Checkpoint, ...], tuple[Skipped, ...]]:
     """Return the checkpoints in ``places``, by step within each, and what was left out.
 
-    A place is a Trainer's output folder (its ``checkpoint-N`` folders are taken), an adapter,
-    or a full model. A save that was cut off is never taken: Trainer writes
-    ``trainer_state.json`` last, and a safetensors header says how long its file must be.
+    A place is a Trainer's output folder (its ``checkpoint-N`` folders are taken, and what was saved at the end
+    beside them, if its weights are others), an adapter, or a full model; a file of these stands for the folder
+    alone, whatever is beside it. What is whole is in ``folders``; a save that was cut off is never taken.
 
     Raises:
-        TangevalError: a place does not exist, holds nothing, or a weight file is a pickle.
+        TangevalError: a place does not exist, holds nothing, cannot be read, or a weight file is a pickle.
     """
     found: list[Path] = []
     skipped: list[Skipped] = []
     for place in places:
-        folder = Path(place)
-        if not folder.is_dir():
-            raise TangevalError(f"checkpoints: there is no folder {place}")
-        saves = [p for p in folder.iterdir() if p.is_dir() and _STEP.fullmatch(p.name)]
-        if not saves:
-            if problem := incomplete(folder, allow_pickle=allow_pickle):
-                raise TangevalError(f"checkpoints: {place}: {problem}")
-            found.append(folder)
-        elif (folder / ADAPTER_CONFIG).is_file():
-            reason = "an adapter beside its checkpoint-N folders; name it alone to run it"
-            skipped.append(Skipped(folder, reason))
-        for save in sorted(saves, key=lambda save: _step(save.name) or 0):
-            unfinished = _json(save / "trainer_state.json") is None
-            if problem := _CUT_OFF if unfinished else incomplete(save, allow_pickle=allow_pickle):
-                skipped.append(Skipped(save, problem))
-            else:
-                found.append(save)
+        whole, left_out = _in_place(place, allow_pickle=allow_pickle)
+        found += whole
+        skipped += left_out
     return _checkpoints(found), tuple(skipped)
+
+
+def _in_place(place: str, *, allow_pickle: bool) -> tuple[list[Path], list[Skipped]]:
+    """The checkpoints of one place as of ``discover``, and what was left out."""
+    try:
+        alone = Path(place).is_file()
+        folder = Path(place).parent if alone else Path(place)
+        inside = [p for p in sorted(folder.iterdir()) if p.is_dir()]
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise TangevalError(f"checkpoints: there is no folder {place} that can be read ({reason})") from None
+    saves = sorted((p for p in inside if _STEP.fullmatch(p.name)), key=lambda save: _step(save.name) or 0)
+    if alone or not saves:
+        if problem := incomplete(folder, allow_pickle=allow_pickle):
+            raise TangevalError(f"checkpoints: {place}: {problem}")
+        return [folder], []
+    problems = {save: cut_off(save) or incomplete(save, allow_pickle=allow_pickle) for save in saves}
+    found = [save for save, problem in problems.items() if problem is None]
+    if is_model(folder):  # what a trainer saves when it ends
+        twins = [save.name for save in found if _weights_of(save) == _weights_of(folder)]
+        problems[folder] = (
+            f"its weights are those of {twins[-1]}"
+            if twins
+            else incomplete(folder, allow_pickle=allow_pickle)
+        )
+        found += [folder] * (problems[folder] is None)
+    beside = {
+        p: "a model beside checkpoint-N folders; name it itself to run it"
+        for p in inside
+        if p not in saves and is_model(p)
+    }
+    lost = {path for path, why in problems.items() if why and path in saves}
+    return found, [Skipped(path, why, path in lost) for path, why in (problems | beside).items() if why]
+
+
+def _weights_of(folder: Path) -> list[tuple[str, bytes]]:
+    """A digest of each weight file, by name; files of a training's state are none."""
+    files = sorted(
+        {*folder.glob("*.safetensors"), *folder.glob("adapter_model.bin"), *folder.glob("pytorch_model*.bin")}
+    )
+    return [(f.name, _digest_of(f)) for f in files]
 
 
 def discover_runs(
@@ -176,6 +200,11 @@ def _runs(places: Sequence[str]) -> Iterator[Path]:
         ]
 
 
+def _name(folder: Path) -> str:
+    """A folder's name, that of ``.`` too."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
 def _step(name: str) -> int | None:
     step = _STEP.fullmatch(name)
     return int(step[1]) if step else None
@@ -187,74 +216,13 @@ def served(names: Iterable[str]) -> tuple[Checkpoint, ...]:
     return tuple(Checkpoint(name, _step(name), None, "base" if name == BASE else "served") for name in order)
 
 
-def incomplete(folder: Path, *, allow_pickle: bool = False) -> str | None:
-    """Say what keeps ``folder`` from being a whole adapter or model; None if nothing does.
-
-    Raises:
-        TangevalError: its weights are a pickle, which can run code when it is loaded; or a file
-            is larger than any of its kind.
-    """
-    _check_sizes(folder)
-    adapter = (folder / ADAPTER_CONFIG).is_file() or (folder / ADAPTER).is_file()
-    config = folder / (ADAPTER_CONFIG if adapter else "config.json")
-    files = [folder / ADAPTER] if adapter else _weight_files(folder)
-    if files is None:
-        return f"{_INDEX} names no weights, or files that are not beside it"
-    about = _json(config)
-    if about is None:
-        return f"{config.name} is missing or not whole; expected an adapter or a full model"
-    if about.get("peft_type") == "XLORA":
-        return f"{config.name} is an X-LoRA's, which takes other adapters from wherever it names; expected a LoRA"
-    pickles = list(folder.glob("adapter_model.bin" if adapter else "pytorch_model*.bin"))
-    if pickles and not all(file.is_file() for file in files):
-        if allow_pickle:
-            return None
-        raise TangevalError(
-            f"{pickles[0]} is a pickle, which can run code when it is loaded; save it as safetensors, or "
-            "give --allow-pickle if you trust its maker"
-        )
-    broken = [file.name for file in files if not whole_safetensors(file)]
-    return f"{broken[0]} is missing or cut short" if broken else None
-
-
-def _weight_files(folder: Path) -> list[Path] | None:
-    """A full model's weight files; None if its index names none, or some elsewhere."""
-    if not (folder / _INDEX).is_file():
-        return [folder / "model.safetensors"]
-    weights = (_json(folder / _INDEX) or {}).get("weight_map")
-    names = list(weights.values()) if isinstance(weights, dict) else []
-    beside = all(isinstance(n, str) and n == Path(n).name and n.endswith(".safetensors") for n in names)
-    return sorted({folder / name for name in names}) if names and beside else None
-
-
-def _check_sizes(folder: Path) -> None:
-    """Refuse what a library would read whole and no machine might hold."""
-    for file in sorted(folder.iterdir()):
-        if file.suffix in _READ_WHOLE and file.stat().st_size > LARGEST:
-            raise TangevalError(f"{file}: larger than {LARGEST // MIB} MiB, which no such file of a model is")
-
-
-def whole_safetensors(file: Path) -> bool:
-    """Say whether a safetensors file is as long as its own header says."""
-    try:
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if not 0 < size <= min(file.stat().st_size - 8, _HEADER):
-                return False
-            header: dict[str, Any] = parsed(stream.read(size))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return bool(8 + size + max(ends, default=0) == file.stat().st_size)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return False
-
-
 def check_tokenizer(base: Base, checkpoint: Checkpoint) -> None:
     """Raise ``TangevalError`` for a full model of another vocabulary than the base model, whose tokenizer asks all."""
     if checkpoint.kind != "full" or checkpoint.path is None or not base.local:
         return
     ours, theirs = Path(base.source), checkpoint.path
-    sizes = [(_json(place / "config.json") or {}).get("vocab_size") for place in (ours, theirs)]
-    models = [(_json(place / "tokenizer.json") or {}).get("model") for place in (ours, theirs)]
+    sizes = [(read_object(place / "config.json") or {}).get("vocab_size") for place in (ours, theirs)]
+    models = [(read_object(place / "tokenizer.json") or {}).get("model") for place in (ours, theirs)]
     vocabularies = [model.get("vocab") if isinstance(model, dict) else None for model in models]
     if (all(sizes) and sizes[0] != sizes[1]) or (all(vocabularies) and vocabularies[0] != vocabularies[1]):
         raise TangevalError(
@@ -270,15 +238,20 @@ def fingerprint(folder: Path, gguf: str | None = None) -> str:
     names = {gguf} if gguf else {f.name for p in patterns for f in folder.glob(p) if f.is_file()}
     whole = hashlib.blake2b(digest_size=16)
     for name in sorted(names - {"training_args.bin"}):
-        about = (folder / name).stat()
-        whole.update(f"{name}\0".encode() + _digest_of(folder / name, about.st_mtime_ns, about.st_size))
+        whole.update(f"{name}\0".encode() + _digest_of(folder / name))
     return whole.hexdigest()
 
 
-@lru_cache(maxsize=2**12)
-def _digest_of(file: Path, modified: int, size: int) -> bytes:
+def _digest_of(file: Path) -> bytes:
     """A file's digest; one that has not changed since is not read again."""
-    with file.open("rb") as stream:
+    about = file.stat()
+    # Changed, a file may be given its old date and size again; its time of change may not.
+    return _digest_as_seen(file, (about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_size))
+
+
+@lru_cache(maxsize=2**12)
+def _digest_as_seen(file: Path, seen: tuple[int, ...]) -> bytes:
+    with reading(file), file.open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").digest()
 
 
@@ -315,7 +288,7 @@ def trained_on(checkpoint: Checkpoint) -> TrainRecord | None:
     if checkpoint.path is None:
         return None
     for file in (checkpoint.path / TRAIN_IDS, checkpoint.path.parent / TRAIN_IDS):
-        if (record := _json(file)) is None:
+        if (record := read_object(file)) is None:
             continue
         lists = [record.get("hashes"), record.get("parts", [])]
         if not all(isinstance(found, list) and all(isinstance(e, str) for e in found) for found in lists):
@@ -328,8 +301,8 @@ def trained_on(checkpoint: Checkpoint) -> TrainRecord | None:
 
 def _checkpoints(folders: Sequence[Path]) -> tuple[Checkpoint, ...]:
     """Folders as checkpoints; those of one name have their parent's name too, and what still collides is refused."""
-    alone = Counter(folder.name for folder in folders)
-    names = [f.name if alone[f.name] == 1 else f"{f.parent.name}/{f.name}" for f in folders]
+    alone = Counter(map(_name, folders))
+    names = [_name(f) if alone[_name(f)] == 1 else f"{_name(f.parent)}/{_name(f)}" for f in folders]
     for name, count in Counter(names).items():
         if count > 1 or name in (BASE, RANDOM, REFERENCE):
             raise TangevalError(f"checkpoints: the name {name} is taken; rename the folder")
@@ -337,11 +310,3 @@ def _checkpoints(folders: Sequence[Path]) -> tuple[Checkpoint, ...]:
         Checkpoint(name, _step(f.name), f, "adapter" if (f / ADAPTER_CONFIG).is_file() else "full")
         for name, f in zip(names, folders, strict=True)
     )
-
-
-def _json(file: Path) -> dict[str, Any] | None:
-    try:
-        content = parsed(read_bytes(file))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

@@ -1,26 +1,24 @@
-"""Load a tokenizer, a base model, and checkpoints on it, one after another.
+"""Load a tokenizer and a model.
 
-In: resolved ``Base`` and ``Checkpoint`` records and a ``Load``. Out: transformers objects,
+In: a resolved ``Base`` and a ``Load``. Out: transformers objects,
 ready for inference. The one place that decides device, dtype and quantisation. Knows
 nothing of prompts, settings or results.
 """
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from tangeval.core.errors import TangevalError, UnusableError
-from tangeval.core.types import ADAPTER, Base, Checkpoint, Load, user_cache
+from tangeval.core.types import Base, Load, user_cache
 
 
 def device() -> torch.device:
@@ -88,27 +86,66 @@ def load_model(base: Base, load: Load, *, shared_out: bool = False) -> PreTraine
     nf4 is the homework's: double quantisation, compute in ``dtype_of(load)``. With ``merge`` its
     weights are written out in that dtype again, the values that nf4 left of them, so that
     adapters can be merged: 16-bit memory and speed, the weights that the adapter was trained on.
+    So are those of a model that is stored in 4 bits.
 
     Raises:
-        TangevalError: the model cannot be read; the message says what to put where.
+        TangevalError: the model cannot be read, its tensors are not those of its configuration, or it is
+            quantised in a way that ``load`` does not suit; the message says what to put where.
     """
     dtype = dtype_of(load)
-    if load.quantization != "none" and base.gguf:
-        raise TangevalError("load.quantization: a .gguf base is dequantised when loaded; use none")
+    own = _quantised(base, load)
     nf4 = {
         "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
         "bnb_4bit_compute_dtype": dtype, **({"bnb_4bit_quant_storage": dtype} if shared_out else {}),
     }  # fmt: skip
-    how = {"none": None, "nf4": nf4, "int8": {"load_in_8bit": True}}[load.quantization]
+    how = None if own else {"none": None, "nf4": nf4, "int8": {"load_in_8bit": True}}[load.quantization]
     arguments: dict[str, Any] = {"dtype": dtype}
     arguments |= {} if load.allow_pickle else {"use_safetensors": True}
     arguments |= {} if shared_out and not how else {"device_map": {"": device()}}
     arguments |= {"quantization_config": transformers.BitsAndBytesConfig(**how)} if how else {}
     part = str(dtype).removeprefix("torch.")
-    model: PreTrainedModel = _read(AutoModelForCausalLM, base, part, **arguments)
-    if load.quantization == "nf4" and load.merge:
+    model: PreTrainedModel
+    model, found = _read(AutoModelForCausalLM, base, part, output_loading_info=True, **arguments)
+    _check_tensors(base, found)
+    if load.merge and (own or load.quantization) == "nf4":
         model = model.dequantize()  # in the dtype that nf4 computes in; RoPE's frequencies stay float32
+    if (
+        model.device.type == "cpu"
+    ):  # safetensors maps the file, and whoever writes to it would change the weights
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
     return model.eval()
+
+
+def _quantised(base: Base, load: Load) -> str | None:
+    """Return how the model's stored weights are quantised, in ``load``'s words; None where they are not."""
+    if base.gguf:
+        if load.quantization != "none":
+            raise TangevalError("load.quantization: a .gguf base is dequantised when loaded; use none")
+        return None
+    about = getattr(load_config(base), "quantization_config", None) or {}
+    about = about if isinstance(about, dict) else about.to_dict()
+    few = "nf4" if about.get("load_in_4bit") else "int8" if about.get("load_in_8bit") else None
+    own: str | None = few or about.get("quant_method")
+    if own and load.quantization not in ("none", own):
+        raise TangevalError(f"load.quantization: {base.source} is quantised already ({own}); use none")
+    if own and load.merge and own != "nf4":
+        raise TangevalError(
+            f"load.merge: {base.source} is quantised ({own}); merging into few bits changes outputs; leave merge out"
+        )
+    return own
+
+
+def _check_tensors(base: Base, found: Any) -> None:
+    """Refuse tensors that are missing, which transformers draws at random, or unknown; tied and declared ones are neither."""
+    odd = [f"{name} is missing" for name in sorted(found["missing_keys"])]
+    odd += [f"{name} is not known" for name in sorted(found["unexpected_keys"])]
+    if odd:
+        raise TangevalError(
+            f"{base.source}: its tensors are not those of its config.json: {odd[0]}"
+            + (f", and {len(odd) - 1} more are missing or not known" if odd[1:] else "")
+            + "; save the model itself with save_pretrained (of one from torch.compile, its _orig_mod), or mend config.json"
+        )
 
 
 def _unpacked(base: Base, part: str) -> Path:
@@ -131,7 +168,11 @@ def _unpacked(base: Base, part: str) -> Path:
         else:
             dequantized = GgufConfig(dequantize=True)
             arguments |= {"quantization_config": dequantized, "dtype": getattr(torch, part)}
-            read = [AutoModelForCausalLM.from_pretrained(base.source, **arguments)]
+            model, found = AutoModelForCausalLM.from_pretrained(
+                base.source, output_loading_info=True, **arguments
+            )
+            _check_tensors(base, found)
+            read = [model]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as draft:
@@ -159,109 +200,34 @@ def _plain(tokenizer: Any) -> Tokenizer:
     return transformers.PreTrainedTokenizerFast(**parts, **tokens)
 
 
-@contextmanager
-def with_checkpoint(
-    model: PreTrainedModel | None, checkpoint: Checkpoint, load: Load
-) -> Iterator[torch.nn.Module]:
-    """Yield ``model`` with an adapter on it, and take it off again; a full model is loaded and wants no ``model``.
-
-    Raises:
-        TangevalError: ``load.merge`` and the adapter's weight is tied.
-        UnusableError: the adapter does not fit the base model, or it was made for another.
-    """
-    if checkpoint.kind == "full":
-        try:
-            whole = load_model(Base(checkpoint.name, str(checkpoint.path)), load)
-        except TangevalError as error:
-            raise UnusableError(str(error)) from error
-        yield whole
-        return
-    assert model is not None
-    if checkpoint.path is None:
-        yield model
-        return
-    # An adapter may have trained biases too, which peft writes into the model itself.
-    biases = {n: p.detach().clone() for n, p in model.named_parameters() if n.endswith("bias")}
-    adapted = with_adapter(model, checkpoint.path).eval()
-    try:
-        check_names(adapted, checkpoint.path / ADAPTER)
-        with _merged(adapted, checkpoint) if load.merge else nullcontext():
-            yield adapted
-    finally:
-        adapted.delete_adapter("default")  # first, or unload would leave the modules that were trained whole
-        adapted.unload()
-        model.load_state_dict(biases, strict=False)
-
-
-@contextmanager
-def _merged(adapted: PeftModel, checkpoint: Checkpoint) -> Iterator[None]:
-    """Add an adapter into the 16- or 32-bit weights for the time being.
-
-    The weights are put back from a copy in the machine's memory: subtracting what was added would not
-    give the same bits. A weight that two modules share is refused: the other one would be changed too.
-    """
-    layers = [m for m in adapted.modules() if hasattr(m, "base_layer") and hasattr(m, "lora_A")]
-    owners: dict[int, set[str]] = {}
-    for name, parameter in adapted.named_parameters(remove_duplicate=False):
-        owners.setdefault(parameter.data_ptr(), set()).add(name)
-    for layer in layers:
-        if len(shared := owners[layer.base_layer.weight.data_ptr()]) > 1:
-            raise TangevalError(
-                f"load.merge: {checkpoint.path} adapts a weight that is tied ({', '.join(sorted(shared))}); leave merge out"
-            )
-    kept = [layer.base_layer.weight.detach().to("cpu", copy=True) for layer in layers]
-    adapted.base_model.merge_adapter()
-    try:
-        yield
-    finally:
-        adapted.base_model.unmerge_adapter()
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.base_layer.weight.data.copy_(weight)
-
-
-def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> Any:
-    """Return ``model`` under the adapter in ``folder``.
-
-    Raises:
-        TangevalError: it does not fit the model's layers.
-    """
-    try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    except (torch.OutOfMemoryError, MemoryError) as error:  # no fault of the adapter's
-        raise TangevalError(
-            f"{folder}: the memory does not hold the adapter beside its base model ({error}); use load.quantization: nf4, a "
-            "smaller batch_size, or a larger machine"
-        ) from error
-    except Exception as error:  # whatever peft and safetensors make of a stranger's files
-        raise UnusableError(
-            f"{folder}: the adapter does not fit base model {model.name_or_path}: {error or type(error).__name__}"
-        ) from error
-
-
-def check_names(adapted: Any, file: Path) -> None:
-    """Raise ``UnusableError`` for an adapter whose tensors are others than this base model's adapter has.
-
-    peft itself leaves out what it does not find, and only warns of what is missing.
-    """
-    if not file.is_file():
-        return
-    with safe_open(file, "pt") as weights:
-        stored = {name for name in weights.keys() if "lora_" in name}  # noqa: SIM118
-    # Left to choose, peft asks the hub for the model that the adapter says it was trained on.
-    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    wanted = {name for name in state if "lora_" in name}
-    if stored != wanted:
-        raise UnusableError(
-            f"{file.parent}: the adapter was made for another base model than {adapted.get_base_model().name_or_path}: "
-            f"{min(stored ^ wanted)} is in one of them alone; set base_model to the one it was trained on"
-        )
-
-
 def eos_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Return the token ids that end a text: the model's own and the tokenizer's."""
+    """Return the token ids that end a text: the model's own and the tokenizer's.
+
+    Raises:
+        UnusableError: the model declares something else than token ids.
+    """
     declared = model.generation_config.eos_token_id if model.generation_config else None
     several = declared if isinstance(declared, list) else [declared]
+    if odd := [i for i in several if i is not None and type(i) is not int]:
+        raise UnusableError(f"generation_config.json: eos_token_id: {odd[0]!r} is no token id; give numbers")
     return tuple(sorted({i for i in [*several, tokenizer.eos_token_id] if i is not None}))
+
+
+def declared_ends(base: Base, config: Any, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the ids that end a text by the file that names them; None where it names none."""
+    try:
+        generation: Any = transformers.GenerationConfig.from_pretrained(base.source, cache_dir=base.cache_dir)
+    except (OSError, ValueError):
+        generation = None
+    named = {"config": config.get_text_config(), "generation_config": generation, "tokenizer": tokenizer}
+    return {where: getattr(each, "eos_token_id", None) for where, each in named.items()}
+
+
+def shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each of a model's parameters, of which none is made."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 @contextmanager
@@ -269,6 +235,8 @@ def _readable(base: Base) -> Iterator[None]:
     """Turn a library's failure to read a model into what the user can do."""
     try:
         yield
+    except TangevalError:
+        raise
     except torch.OutOfMemoryError as error:
         raise TangevalError(
             f"base_model: the GPU's memory does not hold {base.source} ({error}); use load.quantization: nf4 without "

@@ -8,7 +8,9 @@ A completion begins with one space, as Llama 2's format has it, and ends with EO
 tokens are the same whether or not a completion follows.
 """
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -66,14 +68,62 @@ def prompt_text(tokenizer: Any, prompt: Prompt) -> str:
     except TemplateError:
         # Some templates have no system role (Gemma 2's, Mistral's first): it opens the question then.
         joined = [{"role": "user", "content": "\n\n".join(message["content"] for message in prompt)}]
-        text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(joined, tokenize=False, add_generation_prompt=True)
+        except Exception as error:
+            raise _no_template(error) from error
+    except Exception as error:  # whatever the template's own expressions raise
+        raise _no_template(error) from error
     return str(text)
 
 
+#: A space between two characters that no ASCII is, as decoders of word pieces put one.
+_PARTED = re.compile(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])")
+
+
+def _no_template(error: Exception) -> TangevalError:
+    return TangevalError(
+        f"prompt: chat: the tokenizer's chat template fails ({type(error).__name__}: {error}); mend chat_template.jinja (or "
+        "chat_template in tokenizer_config.json), or use prompt: hw5"
+    )
+
+
 def decode_completion(tokenizer: Any, ids: Sequence[int], *, cut: bool) -> str:
-    """Return a completion's text: special tokens left out, then as ``completion_text``."""
-    text = str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    return completion_text(text, cut=cut)
+    """Return a completion's text: special tokens left out, what the decoder parts joined, then as ``completion_text``."""
+    text = _decoded(tokenizer, ids)
+    return completion_text(_PARTED.sub("", text) if _parts(tokenizer) else text, cut=cut)
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+@lru_cache(maxsize=8)
+def _parts(tokenizer: Any) -> bool:
+    """Whether the tokenizer's decoder puts spaces where the text had none."""
+    return bool(
+        _PARTED.search(_decoded(tokenizer, tokenizer.encode("山水人，日月。", add_special_tokens=False)))
+    )
+
+
+def spelling_problem(tokenizer: Any, texts: Sequence[str]) -> str:
+    """Return which of ``texts`` the tokenizer cannot write, with an example, and the remedy; "" where it can write all."""
+    ids = (encode_completion(tokenizer, "", text)[:-1] for text in texts)
+    written = [decode_completion(tokenizer, each, cut=False) for each in ids]
+    wrong = [(text, other) for text, other in zip(texts, written, strict=True) if text != other]
+    if not wrong:
+        return ""
+    lost = "".join(dict.fromkeys(c for text, other in wrong for c in text if c not in other))
+    lacks = f"; it lacks {lost[:12]}{f' and {len(lost) - 12} more' if len(lost) > 12 else ''}" if lost else ""
+    means = (
+        "no text can be right, and the checks mean nothing"
+        if 2 * len(wrong) > len(texts)
+        else "their scores suffer"
+    )
+    return (
+        f"the tokenizer cannot write {len(wrong)} of {len(texts)} references as they are: {wrong[0][0]!r} comes back as "
+        f"{wrong[0][1]!r}{lacks}; {means}: take a model whose tokenizer spells these texts"
+    )
 
 
 def completion_text(text: str, *, cut: bool) -> str:

@@ -1,12 +1,15 @@
 """What all figures share: style, colours, axes and panels.
 
 In: frames as ``summarize`` makes them, and matplotlib's axes. Out: marks on the axes; files whose
-bytes are the same for the same figure, whatever the user's matplotlibrc says. Lines are
+bytes are the same for the same figure, whatever the user's matplotlibrc says. Texts are drawn as they are: no mathtext, and a font that has their
+characters. Lines are
 checkpoints, pale when early and dark when late, ``base`` orange; the baselines are horizontal
 lines. ``pyplot`` is not used. Knows nothing of tasks: a metric is what its ``Metric`` says.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -18,10 +21,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findSystemFonts, fontManager, get_font
+from matplotlib.text import Text
 from scipy.optimize import isotonic_regression
 
 from tangeval.core.knobs import KNOB
 from tangeval.core.types import BASE, RANDOM, REFERENCE
+from tangeval.core.untrusted import inert
 from tangeval.metrics.base import Metric
 from tangeval.results.files import write_bytes
 
@@ -32,6 +38,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": "#a0a0a0", "xtick.labelcolor": "#333333", "ytick.color": "#a0a0a0",
     "ytick.labelcolor": "#333333", "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#ececec",
     "axes.axisbelow": True, "svg.fonttype": "none", "svg.hashsalt": "tangeval",
+    "text.parse_math": False,
 }  # fmt: skip
 _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 BASELINES = {RANDOM: ("#6b6b6b", "--"), REFERENCE: ("#222222", ":")}
@@ -57,12 +64,47 @@ def save(figures: Iterable[tuple[str, Figure]], folder: Path) -> list[Path]:
     """Write each (name, figure) as PNG, then SVG; return the paths."""
     paths = []
     for name, figure in figures:
+        _make_plain(figure)
         for kind, metadata in _METADATA.items():
             data = BytesIO()
-            figure.savefig(data, format=kind, dpi=150, metadata=metadata)
+            with (
+                warnings.catch_warnings()
+            ):  # a box for each character that no font has: `tangeval doctor` says so
+                warnings.filterwarnings("ignore", message="Glyph .* missing from")
+                figure.savefig(data, format=kind, dpi=150, metadata=metadata)
             paths.append(folder / f"{name}.{kind}")
             write_bytes(paths[-1], data.getvalue())
     return paths
+
+
+@lru_cache
+def chinese_font() -> str | None:
+    """Return the name of an installed font with Chinese characters; None if there is none.
+
+    Of several a regular one without serifs. matplotlib's own list of fonts may be older than the font.
+    """
+    named = [
+        (any(w in file.lower() for w in ("bold", "black", "light", "thin")), "sans" not in file.lower(), file)
+        for file in findSystemFonts()
+    ]
+    for *_, file in sorted(named):
+        try:
+            font = get_font(file)
+            if all(map(font.get_char_index, map(ord, "詩诗"))):
+                fontManager.addfont(file)
+                return font.family_name
+        except (OSError, RuntimeError, ValueError):  # a file that FreeType cannot read
+            continue
+    return None
+
+
+def _make_plain(figure: Figure) -> None:
+    """Make each text of a figure one that steers nothing, and give those with Chinese characters a font that has them."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(inert(text.get_text()))
+        if any(character >= "\u2e80" for character in text.get_text()) and (font := chinese_font()):
+            text.set_fontfamily(["DejaVu Sans", font])
 
 
 def label(metric: Metric) -> str:
@@ -110,6 +152,7 @@ def looks_of(part: pd.DataFrame) -> dict[str, tuple[Any, str]]:
 
 def short(name: str) -> str:
     """Return a name that fits beside a panel: a checkpoint's folder and step, or the end of a long one."""
+    name = " ".join(name.split())
     if len(name) > 20:
         name = name.replace("/checkpoint-", "/")
     return name if len(name) <= 20 else f"…{name[-19:]}"

@@ -18,8 +18,9 @@ from rich.text import Text
 from tangeval.analysis.summarize import Summary
 from tangeval.core.knobs import AXES, CUTS
 from tangeval.core.types import BASE, RANDOM, REFERENCE
+from tangeval.core.untrusted import inert
 from tangeval.metrics.base import Metrics
-from tangeval.results.files import write_text
+from tangeval.results.files import csv_text, write_text
 
 BEST = 10  # settings in ``best_settings``
 _CONSOLE_WIDTH, _CONSOLE_METRICS = 120, 4
@@ -34,6 +35,10 @@ ONE_RUN = (
 )
 _AGAINST = "p is of a randomisation test against the random baseline."
 _NOTE = f"A value and its 95 % interval over examples. {WHY_NONE} {_AGAINST}"
+
+
+#: What is markup in a name: all but a _ between letters.
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<!\w)_|_(?!\w)")
 
 
 class Section(NamedTuple):
@@ -69,7 +74,7 @@ def write(
     for name, (frame, parts) in tables.items():
         sections = list(parts)
         texts = {
-            ".csv": frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"),
+            ".csv": csv_text(frame, digits=6),
             ".md": "\n".join(_markdown(each, shown) for each in sections) or "No knob has two values.\n",
             ".tex": "% \\usepackage{booktabs,graphicx}\n"
             + "".join(_latex(f"{name}-{place}", each, shown) for place, each in enumerate(sections, 1)),
@@ -166,7 +171,13 @@ def _readable(
     """``frame`` as text: ``0.42 [0.31, 0.53]``, and nothing where nothing was measured."""
 
     def text(value: Any, form: str = "g") -> str:
-        return "" if pd.isna(value) else value if isinstance(value, str) else f"{value:{form}}"
+        return (
+            ""
+            if pd.isna(value)
+            else " ".join(inert(value).split())
+            if isinstance(value, str)
+            else f"{value:{form}}"
+        )
 
     def measured(row: dict[Any, Any], name: str) -> str:
         form = f".{_DECIMALS.get(name, 2)}f"
@@ -184,7 +195,8 @@ def _readable(
 
 def _markdown(section: Section, metrics: Sequence[str]) -> str:
     title, keys, frame = section
-    table = _readable(frame, keys, metrics).map(lambda text: text.replace("|", r"\|"))
+    table = _readable(frame, keys, metrics)
+    table[list(keys)] = table[list(keys)].map(lambda text: _MARKDOWN.sub(r"\\\g<0>", text))
     align = ["left"] * len(keys) + ["right"] * len(metrics)
     written = table.to_markdown(index=False, disable_numparse=True, colalign=align)
     return f"### {title}\n\n{_NOTE}\n\n{written}\n"
@@ -196,8 +208,8 @@ def _latex(label: str, section: Section, metrics: Sequence[str]) -> str:
     styler = _readable(frame, keys, metrics).style.hide(axis="index").format(escape="latex")
     styler = styler.format_index(escape="latex", axis="columns")
     tabular = styler.to_latex(hrules=True, column_format="l" * len(keys) + "r" * len(metrics))
-    # A row that begins with a bracket would be read as the argument of the row's end before it.
-    tabular = re.sub(r"^\[", "{[}", tabular, flags=re.M)
+    # A row that begins with a bracket or a star would be read as the argument of the row's end before it.
+    tabular = re.sub(r"^[\[*]", r"{\g<0>}", tabular, flags=re.M)
     caption = f"{title}. {_NOTE}".replace("_", r"\_").replace(" %", r"\,\%")
     return (
         f"\\begin{{table}}\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n"

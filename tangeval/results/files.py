@@ -1,6 +1,6 @@
 """Files that are whole or not there, and readers that stay within bounds.
 
-In: bytes, text, frames. Out: files written under a temporary name in the same folder, synced, then
+In: bytes, text, frames. Out: files written under a random name in the same folder, synced, then
 renamed, so that a process killed anywhere leaves the old file or the new one. Parquet files are
 measured before they are read. Knows nothing of what a file is for: ``folder.py`` does.
 
@@ -9,12 +9,14 @@ Raises (all of them):
         the message names the file and the remedy.
 """
 
+import csv
 import json
 import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -26,13 +28,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from tangeval.core.errors import TangevalError
+from tangeval.core.errors import DamagedError, TangevalError
+from tangeval.core.keeping import DRAFT, check_links, new_draft, opened, present, reading
 from tangeval.core.untrusted import inert, parsed, read_bytes
 
 #: What may be read of a Parquet file at a time: values, and bytes of them with every text spelt out.
 _VALUES, _BYTES = 2**28, 2**30
-_UNFINISHED = ".unfinished"
-_LOCK = ".lock"
+#: How a text begins that a spreadsheet takes for a formula, and one that was made harmless.
+_FORMULA, _HARMLESS = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'(?='*[=+\-@\t\r])")
+_LOCK, _ABOUT = ".lock", b"tangeval"
+NO_LOCK = "TANGEVAL_NO_LOCK"  # the variable that, set to 1, lets commands write without one
 
 
 # Writing
@@ -41,10 +46,10 @@ _LOCK = ".lock"
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that gets its name once all of it is written."""
-    draft = path.with_name(f".{path.name}{_UNFINISHED}")
     with _writing(path):
+        draft, descriptor = new_draft(path.parent)
         try:
-            with draft.open("wb") as stream:
+            with os.fdopen(descriptor, "wb") as stream:
                 yield stream
                 _sync(stream)
             draft.replace(path)
@@ -81,7 +86,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file. A process killed meanwhile leaves a part of the line, which readers skip."""
-    with _writing(path), path.open("ab") as stream:
+    with _writing(path), os.fdopen(opened(path, os.O_WRONLY | os.O_APPEND), "ab") as stream:
         stream.write(f"{line}\n".encode())
         _sync(stream)
 
@@ -98,13 +103,47 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame without its index; floats with nine significant digits."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+    write_text(path, csv_text(frame))
 
 
-def parquet_bytes(frame: pd.DataFrame) -> bytes:
-    """Return a frame as Parquet without its index: the same frame gives the same bytes."""
-    data: bytes = frame.to_parquet(None, index=False, compression="zstd")
+def csv_text(frame: pd.DataFrame, digits: int = 9) -> str:
+    """Return a frame as CSV; texts that a spreadsheet would take for formulas have a ' before them (OWASP)."""
+    safe = _texts_as(frame, lambda text: f"'{text}" if _FORMULA.match(text) else text)
+    how: dict[str, Any] = {"index": False, "lineterminator": "\n", "float_format": f"%.{digits}g"}
+    text: str = safe.to_csv(**how)
+    if "\r" in text:
+        text = safe.to_csv(**how, quoting=csv.QUOTE_NONNUMERIC)
+    return text
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return what ``write_csv`` wrote; a checkpoint's name is text, whatever it looks like."""
+    frame = pd.read_csv(path, dtype={"checkpoint": str}, keep_default_na=False, na_values=[""])
+    return _texts_as(frame, lambda text: _HARMLESS.sub("", text, count=1))
+
+
+def _texts_as(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    texts = [str(name) for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)]
+    changed = {name: frame[name].map(lambda v: change(v) if isinstance(v, str) else v) for name in texts}
+    return frame.assign(**changed) if changed else frame
+
+
+def parquet_bytes(frame: pd.DataFrame, about: Mapping[str, Any] | None = None) -> bytes:
+    """Return a frame as Parquet without its index, and what it says of itself: the same gives the same bytes."""
+    table, stream = pa.Table.from_pandas(frame, preserve_index=False), pa.BufferOutputStream()
+    if about:
+        told = {_ABOUT: json.dumps(about, ensure_ascii=False, separators=(",", ":"))}
+        table = table.replace_schema_metadata((table.schema.metadata or {}) | told)
+    pq.write_table(table, stream, compression="zstd")
+    data: bytes = stream.getvalue().to_pybytes()
     return data
+
+
+def parquet_about(path: Path) -> Any:
+    """Return what a Parquet file says of itself; None where it says nothing."""
+    with _reading(path):
+        told = (pq.read_schema(path).metadata or {}).get(_ABOUT)
+        return None if told is None else parsed(told)
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -124,9 +163,10 @@ def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
 
 
 def remove_temp_files(folder: Path) -> None:
-    """Remove what a process that was killed left unfinished."""
-    for draft in folder.rglob(f".*{_UNFINISHED}"):
-        draft.unlink()
+    """Remove what a process that was killed left unfinished: files of our own drafts' names alone."""
+    for draft in folder.rglob(".tangeval-*"):
+        if DRAFT.fullmatch(draft.name) and present(draft):
+            draft.unlink()
 
 
 def no_url(place: Path) -> None:
@@ -151,10 +191,15 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder; the lock goes with the process, however it ends.
 
     Raises:
-        TangevalError: another run is at work there; the message names it.
+        TangevalError: another run is at work there; its file system has no locks; a link leads out of it.
     """
     no_url(folder)
     new = not folder.exists()
+    check_links(folder)
+    if os.environ.get(NO_LOCK) == "1":
+        warnings.warn(f"{folder}: no lock is taken; see that nothing else writes there", stacklevel=3)
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = _locked(folder / _LOCK)
@@ -176,13 +221,16 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 def _locked(path: Path) -> IO[str]:
     """Open and lock a file that its last owner may be removing."""
     while True:
-        stream = path.open("a+", encoding="utf-8")
+        stream = os.fdopen(opened(path, os.O_RDWR), "r+", encoding="utf-8", errors="replace")
         try:
             portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
-            stream.seek(0)
+        except portalocker.LockException as error:
             owner = stream.read().strip()
             stream.close()
+            if not isinstance(error, portalocker.AlreadyLocked):
+                what = f"gives no lock ({error.args[0] if error.args else error}); give a folder on another, or see that"
+                remedy = f"nothing else writes there and give --no-lock ({NO_LOCK}=1)"
+                raise TangevalError(f"{path.parent}: its file system {what} {remedy}") from error
             raise TangevalError(
                 f"{path.parent}: another run is at work there ({owner}); wait for it, or give another folder"
             ) from None
@@ -195,16 +243,14 @@ def _locked(path: Path) -> IO[str]:
 # Reading
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "delete it, and give the command again that made it") -> Any:
     """Return what a JSON file says, or None where there is no such file."""
-    if not path.is_file():
+    if not present(path):
         return None
     try:
         return parsed(read_bytes(path).decode("utf-8"))
     except ValueError as error:
-        raise TangevalError(
-            f"{path}: not valid JSON ({error}); delete it, and give the command again that made it"
-        ) from None
+        raise DamagedError(f"{path}: not valid JSON ({error}); {remedy}") from None
 
 
 def read_parquet(path: Path, filters: list[Any] | None = None) -> pd.DataFrame:
@@ -261,9 +307,10 @@ def _condition(wanted: Mapping[str, Any]) -> pc.Expression:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
-        yield
+        with reading(path):
+            yield
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise TangevalError(
+        raise DamagedError(
             f"{path}: not a parquet file that can be read ({inert(str(error))}); delete it, and run the study again"
         ) from None
 

@@ -6,11 +6,10 @@ version of their schema they have. Knows nothing of what the numbers mean.
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ import pandas as pd
 
 from tangeval import tasks
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import listed, present
 from tangeval.core.study import Study, load_study
 from tangeval.core.types import RANDOM
 from tangeval.core.untrusted import parsed, read_bytes
 from tangeval.metrics.base import Metric, Metrics
-from tangeval.results import files, schema2
+from tangeval.results import checksums, files, schema2
 
 #: The schema that is written; that of ``schema2`` can be read.
 SCHEMA = 3
@@ -88,46 +88,52 @@ class RunFolder:
 
     # Batch files and their checksums.
 
-    def write_batch_file(self, batch_id: str, frame: pd.DataFrame) -> None:
-        """Write a batch's rows, and their checksum."""
-        data, path = files.parquet_bytes(frame), self.batch_file(batch_id)
+    def batch_files(self) -> list[Path]:
+        """Return the Parquet files among the generations, whoever wrote them."""
+        return listed(self.generations, "*.parquet")
+
+    def write_batch_file(self, batch_id: str, frame: pd.DataFrame, about: Mapping[str, Any]) -> None:
+        """Write a batch's rows, which say what they are."""
+        self._write(self.batch_file(batch_id), files.parquet_bytes(frame, about))
+
+    def write_likelihood(self, frame: pd.DataFrame) -> None:
+        self._write(self.likelihood_file, files.parquet_bytes(frame))
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file after its checksum: whenever the process is killed, what is there has one."""
+        files.append_line(self.checksums, f"{hashlib.sha256(data).hexdigest()}  {self._name(path)}")
         files.write_bytes(path, data)
-        files.append_line(self.checksums, _checksum_line(path, hashlib.sha256(data).hexdigest()))
 
-    def damaged(self) -> list[Path]:
-        """Return the batch files that are not as they were written: cut short, altered, or not recorded.
-
-        Of a folder without any checksums nothing can be said.
-        """
+    def damaged(self, *paths: Path) -> list[Path]:
+        """Return those of ``paths``, or of all files, that are not as their checksums say: cut short or altered."""
         sums = self._sums()
-        return [path for path in self._batch_files() if sums and sums.get(path.name) != _digest(path)]
+        checked = [path for path in self._checked(paths or self.batch_files()) if self._name(path) in sums]
+        return [path for path in checked if checksums.digest_of(path) not in sums[self._name(path)]]
 
-    def drop_damaged(self) -> None:
-        """Remove the batch files that are not as they were written, so that they are made again; warn."""
-        broken = self.damaged()
-        for path in broken:
-            path.unlink()
-        if broken:
-            count = f"{len(broken)} batch files of generations"
-            warnings.warn(f"{self.path}: {count} were cut short or altered, and are made again", stacklevel=2)
-
-    def tidy_checksums(self) -> None:
-        """Write the checksums of the batch files that are there, in the order of their names."""
+    def unchecked(self, paths: Iterable[Path]) -> list[Path]:
+        """Return the files that have no checksum, of which ``damaged`` knows nothing."""
         sums = self._sums()
-        lines = (_checksum_line(path, sums.get(path.name) or _digest(path)) for path in self._batch_files())
-        text = "".join(f"{line}\n" for line in lines)
-        if not self.checksums.is_file() or self.checksums.read_text("utf-8", "replace") != text:
-            files.write_text(self.checksums, text)
+        return [path for path in paths if self._name(path) not in sums]
 
-    def _batch_files(self) -> list[Path]:
-        return sorted(self.generations.glob("*.parquet"))
+    def tidy_checksums(self, paths: Iterable[Path], *, anew: bool = False) -> None:
+        """Write a line for each of these batch files and the likelihoods; what was recorded stays, unless ``anew``."""
+        sums = {} if anew else self._sums()
+        lines = []
+        for path in self._checked(paths):
+            known, found = sums.get(self._name(path)), checksums.digest_of(path)
+            lines.append(f"{known[-1] if known and found not in known else found}  {self._name(path)}\n")
+        if not present(self.checksums) or self.checksums.read_text("utf-8", "replace") != "".join(lines):
+            files.write_text(self.checksums, "".join(lines))
 
-    def _sums(self) -> dict[str, str]:
-        """The digest of each batch file, by its name."""
-        if not self.checksums.is_file():
-            return {}
-        lines = read_bytes(self.checksums).decode("utf-8", "replace").splitlines()
-        return {name.rpartition("/")[2]: known for known, _, name in (line.partition("  ") for line in lines)}
+    def _checked(self, paths: Iterable[Path]) -> list[Path]:
+        return [path for path in dict.fromkeys((*paths, self.likelihood_file)) if present(path)]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def _sums(self) -> dict[str, list[str]]:
+        remedy = f"`tangeval repair {self.path}` makes it anew of what is there"
+        return checksums.read_sums(self.checksums, remedy)
 
     # What was measured of time and memory.
 
@@ -163,11 +169,12 @@ class RunFolder:
 
     def read_json(self, file: Path) -> Any:
         """Return what one of its JSON files says, or None where there is no such file."""
-        content = files.read_json(file)
+        repair = {"remedy": f"`tangeval repair {self.path}` makes it anew"} if file == self.plan else {}
+        content = files.read_json(file, **repair)
         return schema2.renamed(content) if self._old else content
 
     def _made(self, file: Path, command: str = "run STUDY") -> Path:
-        if not file.is_file():
+        if not present(file):
             raise TangevalError(f"{file} is missing; `tangeval {command}` makes it")
         return file
 
@@ -233,12 +240,16 @@ class RunFolder:
 
     def likelihood(self) -> pd.DataFrame:
         """Return the references' likelihoods; no rows where no checkpoint gave one."""
-        if not self.likelihood_file.is_file():
+        if not present(self.likelihood_file):
             return NO_LIKELIHOOD
+        if self.damaged(self.likelihood_file):
+            raise TangevalError(
+                f"{self.likelihood_file} is not as it was written; `tangeval run STUDY` makes it anew"
+            )
         return self._frame(files.read_parquet(self.likelihood_file))
 
     def read_table(self, name: str) -> pd.DataFrame:
-        return self._frame(pd.read_csv(self._made(self.table(name), "summarize")))
+        return self._frame(files.read_csv(self._made(self.table(name), "summarize")))
 
     def csv_bytes(self, file: Path) -> bytes:
         """Return a table as it stands in its file."""
@@ -260,19 +271,3 @@ def _whole_examples(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
             yield part[~last]
     if begun is not None:
         yield begun
-
-
-def _checksum_line(path: Path, digest: str) -> str:
-    return f"{digest}  {path.parent.name}/{path.name}"
-
-
-def _digest(path: Path) -> str:
-    about = path.stat()
-    return _digest_of(path, about.st_mtime_ns, about.st_size)
-
-
-@lru_cache(maxsize=2**16)
-def _digest_of(path: Path, modified: int, size: int) -> str:
-    """A file's SHA-256; one that has not changed since is not read again."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,24 +9,31 @@ a run that was killed makes the same batches when it goes on, and the same bytes
 import json
 import platform
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 
 from tangeval.core.digest import digest
-from tangeval.core.errors import TangevalError
+from tangeval.core.errors import DamagedError, TangevalError
+from tangeval.core.keeping import aside, listed, present
 from tangeval.core.knobs import AXES, COLUMNS, Setting
 from tangeval.core.untrusted import LARGEST, MIB
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.files import write_json, write_text
+from tangeval.results.files import parquet_about, read_columns, write_json, write_text
 from tangeval.results.folder import SCHEMA, RunFolder
 from tangeval.tasks.base import Dataset
 
+STALE = "engine, checkpoints, weights, data, prompt, seed, versions or machine are others"
 _BATCH_ID = re.compile(r"\w+")
+#: What is kept of a batch beside its settings.
+_KEPT = ("id", "checkpoint", "cache_key", "examples", "samples")
 #: A batch file's columns: what engines make and scores are made of.
 GENERATIONS = (
     "checkpoint", "step", *COLUMNS, "split", "example_id", "sample", "text", "n_tokens", "finish_reason",
@@ -67,41 +74,126 @@ def read_plan(run: RunFolder) -> list[Batch]:
     """Return the batches recorded in a results folder; none if there is no plan.
 
     Raises:
-        TangevalError: the plan is damaged or of another version.
+        TangevalError: the plan is damaged or of another version, or is missing beside batch files.
     """
     content = run.read_json(run.plan)
     if content is None:
+        if any(map(described, run.batch_files())):
+            raise DamagedError(
+                f"{run.plan} is missing; `tangeval repair {run.path}` makes it anew of the batch files"
+            )
         return []
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TangevalError(f"{run.plan}: made by another version of tangeval; use another folder")
     try:
-        grids = [
-            tuple(Setting.of(**dict(zip(content["axes"], values, strict=True))) for values in grid)
-            for grid in content["grids"]
-        ]
-        batches = [
-            Batch(name, checkpoint, key, tuple(b["examples"]), tuple(b["samples"]), grids[b["grid"]])
-            for b in content["batches"]
-            for name, checkpoint, key in [(b["id"], b["checkpoint"], b["cache_key"])]
-        ]
-        for batch in batches:  # the name of its file, which lies in the folder and nowhere else
-            if not _BATCH_ID.fullmatch(batch.id):
-                raise ValueError(f"{batch.id!r} is no batch's id")
+        grids = [_grid(content["axes"], grid) for grid in content["grids"]]
+        return [_batch(b, grids[b["grid"]]) for b in content["batches"]]
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise TangevalError(
-            f"{run.plan}: not a plan ({error!r}); delete it, and run the study again"
+        raise DamagedError(
+            f"{run.plan}: not a plan ({error!r}); `tangeval repair {run.path}` makes it anew of the batch files"
         ) from None
-    return batches
+
+
+def _batch(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Batch:
+    """A recorded batch; its id is the name of its file, which lies in the folder and nowhere else."""
+    if not _BATCH_ID.fullmatch(record["id"]):
+        raise ValueError(f"{record['id']!r} is no batch's id")
+    examples, samples = tuple(record["examples"]), tuple(record["samples"])
+    return Batch(record["id"], record["checkpoint"], record["cache_key"], examples, samples, settings)
+
+
+def _grid(axes: Sequence[str], points: Sequence[Sequence[float]]) -> tuple[Setting, ...]:
+    return tuple(Setting.of(**dict(zip(axes, values, strict=True))) for values in points)
+
+
+def about(batch: Batch) -> dict[str, Any]:
+    """Return what a batch file says of itself."""
+    settings = [setting.values for setting in batch.settings]
+    return {"schema": SCHEMA, "axes": AXES, "settings": settings} | {
+        key: getattr(batch, key) for key in _KEPT
+    }
+
+
+def described(file: Path) -> Batch | None:
+    """Return the batch that a file says it holds; None where it says nothing, as one of an earlier version does."""
+    try:
+        told = parquet_about(file)
+        batch = _batch(told, _grid(told["axes"], told["settings"]))
+    except (DamagedError, LookupError, TypeError, AttributeError, ValueError):
+        return None
+    return batch if batch.id == file.stem else None
+
+
+def check_rows(batch: Batch, frame: pd.DataFrame, file: Path) -> None:
+    """Raise a TangevalError if the rows of a file are not each of the batch's once."""
+    wanted = {(e, s, *each.values) for e, s, each in product(batch.examples, batch.samples, batch.settings)}
+    rows = list(zip(*(frame[name] for name in ("example_id", "sample", *AXES)), strict=True))
+    if len(rows) != len(wanted) or set(rows) != wanted or not (frame["checkpoint"] == batch.checkpoint).all():
+        raise DamagedError(
+            f"{file}: its rows are not those that plan.json records; run the study again, which makes it anew"
+        )
+
+
+def _fits(batch: Batch, file: Path) -> bool:
+    """Whether a batch file can be read and has its record's rows."""
+    try:
+        names = ["checkpoint", "example_id", "sample", *AXES]
+        check_rows(batch, read_columns(file, names, (), {}), file)
+    except DamagedError:
+        return False
+    return True
+
+
+def set_aside_damaged(run: RunFolder, batches: Sequence[Batch]) -> None:
+    """Move aside the batch files that are not as they were written, so that they are made again; warn.
+
+    Raises:
+        TangevalError: no file is as its checksum says: then the checksums are suspect.
+    """
+    there = {path: batch for batch in batches if present(path := run.batch_file(batch.id))}
+    damaged = [path for path in run.damaged() if path in there]
+    if len(damaged) == len(there) > 1:
+        raise TangevalError(
+            f"{run.checksums}: none of {len(damaged)} batch files is as it says; put back what was changed, or `tangeval repair "
+            f"{run.path}` takes those for whole that hold what they should"
+        )
+    if unchecked := len(run.unchecked(there)):
+        what = f"{unchecked} batch files have no checksum; they get one if their rows are right"
+        warnings.warn(f"{run.path}: {what}", stacklevel=2)
+    other = [path for path, batch in there.items() if path not in damaged and not _fits(batch, path)]
+    for found, what in ((damaged, "were cut short or altered"), (other, "hold other rows than they should")):
+        aside(found, run.path, f"{len(found)} batch files of generations {what}, and are made again")
+
+
+def stale_files(run: RunFolder, batches: Sequence[Batch]) -> list[Path]:
+    """Return the batch files of this folder's runs, as its plan or they themselves say, that are no longer wanted."""
+    wanted = {batch.id for batch in batches}
+    recorded = {batch.id for batch in read_plan(run)}
+    own = (file for file in run.batch_files() if file.stem in recorded or described(file))
+    return [file for file in own if file.stem not in wanted]
+
+
+def repair(run: RunFolder) -> tuple[list[Batch], list[Path]]:
+    """Make plan and checksums anew of the batch files; return the batches that are there, and the files left alone."""
+    try:
+        recorded = {batch.id: batch for batch in read_plan(run)}
+    except DamagedError:
+        recorded = {}
+        aside([file for file in [run.plan] if present(file)], run.path, "the plan is not whole")
+    told = {file: described(file) or recorded.get(file.stem) for file in run.batch_files()}
+    held = {batch.id: batch for file, batch in told.items() if batch and _fits(batch, file)}
+    write_plan(run, list((recorded | held).values()))
+    run.tidy_checksums(map(run.batch_file, held), anew=True)
+    return list(held.values()), [file for file in told if file.stem not in held]
 
 
 def write_plan(run: RunFolder, batches: Sequence[Batch]) -> None:
     """Record the batches. They have few lists of settings among them, so those stand apart, once each."""
     grids = list(dict.fromkeys(batch.settings for batch in batches))
     place = {grid: number for number, grid in enumerate(grids)}
-    kept = ("id", "checkpoint", "cache_key", "examples", "samples")
-    listed = [{key: getattr(b, key) for key in kept} | {"grid": place[b.settings]} for b in batches]
+    records = [{key: getattr(b, key) for key in _KEPT} | {"grid": place[b.settings]} for b in batches]
     spelt = [[setting.values for setting in grid] for grid in grids]
-    content = {"schema": SCHEMA, "axes": AXES, "grids": spelt, "batches": listed}
+    content = {"schema": SCHEMA, "axes": AXES, "grids": spelt, "batches": records}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n"
     if len(text) > LARGEST:
         raise TangevalError(
@@ -114,14 +206,17 @@ def write_plan(run: RunFolder, batches: Sequence[Batch]) -> None:
 def write_run(
     resolved: ResolvedStudy, run: RunFolder, batches: Sequence[Batch], manifest: Mapping[str, Any]
 ) -> None:
-    """Write study, plan and manifest before anything is decoded, and remove what is part of the plan no longer."""
+    """Write study, plan and manifest before anything is decoded; move aside what is part of the plan no longer."""
+    stale = stale_files(run, batches)
+    aside(stale, run.path, f"{len(stale)} batch files of an earlier run fit no longer ({STALE})")
     write_text(run.study_file, resolved.study.to_yaml())
     write_plan(run, batches)
     write_json(run.manifest_file, manifest)
     run.generations.mkdir(exist_ok=True)
-    for stale in set(run.generations.glob("*.parquet")) - {run.batch_file(batch.id) for batch in batches}:
-        stale.unlink()
-    run.tidy_checksums()
+    own = [run.batch_file(batch.id) for batch in batches]
+    if strange := ", ".join(file.name for file in listed(run.generations) if file not in own):
+        warnings.warn(f"{run.generations}: left alone, as not of this run: {strange}", stacklevel=2)
+    run.tidy_checksums(own)
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -177,7 +272,7 @@ def make_plan(
             return False
         outputs = product(batch.examples, batch.samples)
         whole = wanted.issuperset(outputs) and set(settings).issuperset(batch.settings)
-        return whole or run.batch_file(batch.id).is_file()
+        return whole or present(run.batch_file(batch.id))
 
     kept = list(filter(holds, read_plan(run)))
     lengths = dict.fromkeys(setting.max_length for setting in settings)

@@ -5,6 +5,7 @@ attributes of ``Task``; ``tasks/tang/`` is one, and the default.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +67,16 @@ class Verse:
     rhymes: Sequence[RhymeGroup]
 
 
+def _as_it_is(text: str, given: str) -> tuple[str, tuple[str, ...]]:
+    return text, ()
+
+
+def cut_note(cuts: Sequence[Sequence[str]]) -> str:
+    """Return what was cut, and from how many of the texts, in words; "" where nothing was."""
+    found = Counter(what for cut in cuts for what in cut)
+    return f"{', '.join(found)} cut from {sum(map(bool, cuts))} of {len(cuts)} texts" if found else ""
+
+
 def _same(text: str) -> str:
     return text
 
@@ -110,6 +121,8 @@ class Task:
     #: Reads a file made elsewhere; arguments are the file, its name for readers, the examples it answers, and the
     #: data's other examples: a file that answers those is refused. TangevalError: it cannot be read as such.
     read_outputs: Callable[[Path, str, Sequence[Example], Sequence[Example]], Outputs] | None = None
+    #: A text without what is known to be none of the answer, and what was cut, given the example's input too.
+    unwrap: Callable[[str, str], tuple[str, tuple[str, ...]]] = _as_it_is
     #: How these characters are read, where the task is verse: the page marks rhymes and tones.
     verse: Callable[[Iterable[str]], Verse] | None = None
 

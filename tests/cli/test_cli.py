@@ -150,7 +150,7 @@ def test_checkpoints_are_listed_by_step_with_what_was_left_out(tiny_run, tmp_pat
     run = shutil.copytree(tiny_run, tmp_path / "run")
     shutil.copytree(run / "checkpoint-10", run / "checkpoint-100")
     shutil.copytree(run / "checkpoint-10", run / "checkpoint-110")
-    (run / "checkpoint-110" / "trainer_state.json").unlink()
+    (run / "checkpoint-110" / "trainer_state.json").write_text("")
     write_json(run / "train_ids.json", {"data": "x", "ids": ["a", "b"], "hashes": ["c", "d"]})
     done = tangeval(tmp_path, "checkpoints", "run")
     assert done.code == 0, done.err

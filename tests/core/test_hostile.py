@@ -24,7 +24,8 @@ from tangeval.cli.progress import SafeConsole, print_event
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Load
 from tangeval.core.untrusted import LARGEST, MIB, inert, inert_json
-from tangeval.models.checkpoints import discover, resolve_base, trained_on, whole_safetensors
+from tangeval.models.checkpoints import discover, resolve_base, trained_on
+from tangeval.models.folders import tensors
 from tangeval.models.loading import load_model, load_tokenizer
 from tangeval.results import files as store
 from tangeval.results import plan
@@ -248,7 +249,7 @@ def safetensors(header: object, data: bytes = b"") -> bytes:
 )  # fmt: skip
 def test_a_safetensors_header_that_lies_is_no_whole_file(tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
-    assert not whole_safetensors(tmp_path / "x.safetensors")
+    assert tensors(tmp_path / "x.safetensors") is None
 
 
 def test_a_safetensors_header_of_hostile_size_is_not_read(tiny_run, tmp_path):

@@ -43,6 +43,7 @@ def test_a_missing_study_is_answered_with_those_that_come_along():
         ("name: a\nload: {quantization: int8, merge: true}", "load", "use quantization: nf4"),
         ("name: a\nsplits: [train]", "splits.0", "'validation' or 'test'"),
         ("name: a\nsplits: [test]", "", "select.split: validation is not among splits"),
+        ("name: a\ndata: {path: x, validation: 0}", "", "0 leaves no validation split; say splits: [test]"),
         ("name: ../a", "name", "match pattern"),
         ("name: a\ninclude_base: false", "", "there is nothing to run"),
         (
@@ -92,6 +93,44 @@ def test_overrides_reach_into_sections_and_are_checked_like_the_file(tmp_path):
         load_study(file, ["temperature"])
     with pytest.raises(TangevalError, match="unknown key"):
         load_study(file, ["decodin.temperature=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: a\nseed: 1\nseed: 2\n", 3),
+        ("name: a\ndecoding:\n  top_k: 1\n  temperature: 1\n  top_k: 2\n", 5),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_line(tmp_path, text, line):
+    with pytest.raises(TangevalError, match=rf"(seed|top_k) is given twice[\s\S]*line {line}"):
+        load_study(study_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "Off", "010", "1_000", "1:30", "0x1F", "0b1"])
+def test_what_yaml_1_1_reads_otherwise_is_refused_with_its_line(tmp_path, word):
+    with pytest.raises(TangevalError, match=rf"{word} is another value in YAML 1.1[\s\S]*line 2"):
+        load_study(study_file(tmp_path, f"name: a\nseed: {word}\n"))
+    with pytest.raises(TangevalError, match=r"another value in YAML 1\.1"):
+        load_study(study_file(tmp_path, "name: a"), [f"seed={word}"])
+    assert load_study(study_file(tmp_path, f"name: a\ncache_dir: '{word}'")).cache_dir == word
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed: true", "decoding: {temperature: [true]}", "decoding: {top_k: false}", "samples: {test: true}",
+     "decoding: {temperature: [0.5, 1.0], only: [{temperature: true}]}"],
+)  # fmt: skip
+def test_truth_is_no_number(tmp_path, text):
+    with pytest.raises(TangevalError, match="true and false are no numbers"):
+        load_study(study_file(tmp_path, f"name: a\n{text}\n"))
+    assert load_study(study_file(tmp_path, "name: a\nload: {merge: true}\n")).load.merge
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path):
+    study = load_study(study_file(tmp_path, "name: '1e3'\ndecoding: {temperature: [1e-3, 1E0, .5, 2]}"))
+    assert study.decoding.temperature == [1e-3, 1, 0.5, 2]
+    assert load_study(study_file(tmp_path, study.to_yaml())).content() == study.content()
 
 
 def test_a_study_written_out_reads_back_the_same(tmp_path):

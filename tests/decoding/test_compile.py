@@ -11,8 +11,8 @@ from tangeval.core.types import Load
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.cuda.compile import Fused
 from tangeval.decoding.decoder import decode
+from tangeval.models.adapters import with_checkpoint
 from tangeval.models.checkpoints import discover
-from tangeval.models.loading import with_checkpoint
 from tests.support.plain_decoder import sequence_of
 
 PROMPTS, EOS = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2]], 3

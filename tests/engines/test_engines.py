@@ -1,11 +1,12 @@
 """What every engine owes its callers, whatever it does inside. docs/extending.md says how to add one."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, MambaConfig
 
 from tangeval import generation
 from tangeval.core.errors import TangevalError, UnusableError
@@ -21,6 +22,7 @@ from tangeval.resolve import resolve
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch
 from tests.results.test_faults import spoil
+from tests.support.architectures import tiny_config
 from tests.support.pages import module
 from tests.support.plain_decoder import plain_decode
 from tests.support.tiny import make_tiny_model
@@ -279,6 +281,89 @@ def test_a_context_is_as_long_as_a_models_scaled_positions(tiny_model, changes, 
     for name, value in changes.items():
         setattr(config, name, value)
     assert loading.context_length(config) == limit
+
+
+def test_references_beyond_a_models_context_are_refused_before_decoding(tmp_path):
+    """A prompt and four tokens are within the positions; a prompt and the poet's own ending are not."""
+    prompts = [len(prompt) for prompt, _ in texts_of(gpt2(tmp_path / "gpt2", 256), tmp_path)]
+    file = study_of(gpt2(tmp_path / "gpt2", max(prompts) + 8), tmp_path, max_length=4)
+    with pytest.raises(TangevalError, match=r"data: a prompt and its reference have \d+ tokens"):
+        make(resolve(load_study(file))).check()
+
+
+def test_texts_across_longropes_change_are_refused_before_decoding(tmp_path):
+    base = make_tiny_model(tmp_path / "base")
+    longest = max(len(prompt) for prompt, _ in texts_of(base, tmp_path))
+    config, width = json.loads((base / "config.json").read_text()), 16
+    config["rope_parameters"] = {
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": longest + 5, "factor": 2.0,
+        "long_factor": [2.0] * width, "short_factor": [1.0] * width,
+    }  # fmt: skip
+    (base / "config.json").write_text(json.dumps(config))
+    make(resolve(load_study(study_of(base, tmp_path, max_length=5)))).check()
+    with pytest.raises(TangevalError, match=r"decoding\.max_length: .*longrope.* set it to 5 or less"):
+        make(resolve(load_study(study_of(base, tmp_path, max_length=6)))).check()
+
+
+def test_a_model_without_keys_and_values_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    base = make_tiny_model(tmp_path / "base")
+    MambaConfig(vocab_size=512, hidden_size=32, num_hidden_layers=2).save_pretrained(base)
+    monkeypatch.setattr(loading, "load_model", None)
+    engine = make(resolve(load_study(study_of(base, tmp_path))))
+    with pytest.raises(TangevalError, match="MambaForCausalLM keeps no keys and values"):
+        engine.check()
+
+
+def test_a_model_whose_layers_differ_in_width_is_planned_and_decoded(tmp_path):
+    """Gemma 4: the last of its layers has heads of twice the width; its buffers of one number have a checksum too."""
+    base = make_tiny_model(tmp_path / "base")
+    size = len(AutoTokenizer.from_pretrained(base)) + 64
+    config = tiny_config("gemma4_text")
+    config.vocab_size, config.vocab_size_per_layer_input, config.max_position_embeddings = size, size, 512
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    cost = local.token_cost(config)
+    assert cost.largest < cost.whole < config.num_hidden_layers * cost.largest
+    generation.decode(resolve(load_study(study_of(base, tmp_path))), tmp_path / "out")
+    assert (
+        RunFolder(tmp_path / "out").manifest["self_check"]["base"]["way"] == "rows copied, prompts together"
+    )
+
+
+def test_a_batch_is_small_where_a_model_does_not_tell_what_it_costs(tiny_model, tmp_path, monkeypatch):
+    engine = make(resolve(load_study(study_of(tiny_model, tmp_path))))
+    assert engine.sequences_per_batch() > 16
+    monkeypatch.setattr(local, "token_cost", lambda config: None)
+    assert engine.sequences_per_batch() == 16
+
+
+def test_the_manifest_keeps_how_each_checkpoints_rows_are_kept(tiny_model, tiny_run, tmp_path):
+    def checked(*overrides):
+        file = tmp_path / "keys.yaml"
+        file.write_text(STUDY.format(base=tiny_model, run=tiny_run))
+        generation.decode(resolve(load_study(file, overrides)), tmp_path / "out")
+        return RunFolder(tmp_path / "out").manifest["self_check"]
+
+    first = checked("checkpoints=[]")
+    assert {name: each["way"] for name, each in first.items()} == {"base": "rows shared, prompts together"}
+    assert checked("checkpoints=[]") == first
+    more = checked()
+    assert more["base"] == first["base"]
+    assert len(more) > 1
+
+
+def study_of(base, folder, max_length=4):
+    file = folder / "study.yaml"
+    file.write_text(
+        f"name: x\nbase_model: {base}\nsplits: [test]\nselect: null\n"
+        f"decoding: {{temperature: 0.7, max_length: {max_length}, no_repeat_ngram_size: 0}}\n"
+    )
+    return file
+
+
+def texts_of(base, folder):
+    """Prompts and references as tokens."""
+    resolved = resolve(load_study(study_of(base, folder)))
+    return local._texts(resolved, loading.load_tokenizer(resolved.base))
 
 
 def load_study_of(base):

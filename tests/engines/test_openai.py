@@ -279,7 +279,7 @@ def test_a_server_whose_dialect_cannot_be_told_wants_it_named(serve, tmp_path):
         ("vllm", "max_tokens", [], "it writes on beyond max_tokens", "take a server"),
         ("vllm", "finish", [], "no text is said to be cut", "take a server"),
         ("vllm", "usage", [], "it does not count the tokens", "take a server"),
-        ("vllm", "uncounted", [], "it does not count the tokens of each text", "engine.n=1"),
+        ("vllm", "uncounted", ["engine.n=3"], "it does not count the tokens of each text", "engine.n=1"),
         ("llamacpp", "", ["engine.n=3"], "it gave 1 texts where n was 3", "engine.n=1"),
         ("openai", "", [], "decoding.top_k: the openai server engine does not honour it", "set it to 0"),
         ("vllm", "", ["decoding.no_repeat_ngram_size=3"], "no_repeat_ngram_size: the server does not honour it: 1 changes no text", "no_repeat_ngram_size=0"),
@@ -296,6 +296,92 @@ def test_what_a_server_does_not_honour_is_refused_before_any_text_is_wanted(
     assert problem in done.err
     assert remedy in done.err
     assert stub.work == []
+
+
+def test_a_server_is_not_asked_for_temperatures_that_no_setting_has_but_to_learn(serve, tmp_path):
+    stub = serve(trouble=lambda body: 400 if not 0.01 < body["temperature"] <= 1.5 else None)
+    assert generate(tmp_path, stub, *SMALL).code == 0
+    assert 0 not in {body["temperature"] for body in stub.asked}
+    stub = serve(dialect="transformers", trouble=lambda body: 400 if body["temperature"] == 0 else None)
+    assert generate(tmp_path, stub, *SMALL, "decoding.no_repeat_ngram_size=3", "--overwrite").code == 0
+
+
+def test_a_study_without_draws_asks_for_none(serve, tmp_path):
+    stub = serve(trouble=lambda body: 400 if body["temperature"] else None)
+    assert generate(tmp_path, stub, *SMALL, "decoding.temperature=0").code == 0
+    told = generate(
+        tmp_path, serve("temperature"), *SMALL, "decoding.temperature=0", "seed=3", "--overwrite"
+    ).err
+    assert "decoding.temperature: the server does not honour it: 24 draws at 0 give 24 texts" in told
+
+
+def test_a_server_that_refuses_the_studys_own_0_is_refused(serve, tmp_path):
+    stub = serve(trouble=lambda body: 400 if body["temperature"] == 0 else None)
+    assert "it refuses 0; leave 0 out of decoding.temperature" in generate(tmp_path, stub).err
+
+
+def test_where_draws_too_cold_are_alike_it_is_said_that_knobs_cannot_be_checked(serve, tmp_path):
+    stub = serve(trouble=lambda body: 400 if body["temperature"] > 1.5 else None)
+    done = generate(tmp_path, stub, *SMALL, "decoding.temperature=0.005")
+    assert done.code == 0
+    assert "decoding.temperature: cannot be told to be honoured: it refuses temperature 2" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flaws", "trouble"), [(["uncounted"], None), ([], 400), ([], 500)], ids=["uncounted", "refused", "fails"]
+)
+def test_a_server_that_gives_no_several_texts_is_asked_for_one_at_a_time(serve, tmp_path, flaws, trouble):
+    stub = serve(*flaws, trouble=lambda body: trouble if body.get("n", 1) > 1 else None)
+    done = generate(tmp_path, stub, *SMALL, "engine.retries=0")
+    assert (done.code, "engine.n: one text a request" in done.err) == (0, True)
+    assert not any("n" in body for body in stub.work)
+    assert len(texts(tmp_path)) == POEMS * SAMPLES
+
+
+def test_what_stands_around_a_servers_texts_is_cut_and_told(serve, tmp_path):
+    stub = serve()
+    write = stub.write
+
+    def wrapped(body, index):
+        text, tokens, finish = write(body, index)
+        return f" 第一首：{text}" if tokens == 6 else text, tokens, finish
+
+    stub.write = wrapped
+    done = generate(tmp_path, stub, *SMALL)
+    assert f"a number cut from {POEMS * SAMPLES} of {POEMS * SAMPLES} texts" in done.err
+    assert not texts(tmp_path)["text"].str.contains("首").any()
+
+
+@pytest.mark.parametrize("template", ["hw5", "chat"])
+def test_a_server_that_gives_the_prompt_back_is_refused(serve, tmp_path, template):
+    stub = serve()
+    write = stub.write
+
+    def echoed(body, index):
+        text, tokens, finish = write(body, index)
+        asked = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        return f"{asked}\n{text}", tokens, finish
+
+    stub.write = echoed
+    done = generate(tmp_path, stub, *SMALL, f"prompt={template}")
+    assert "its texts begin with the prompt; turn that off" in done.err
+
+
+@pytest.mark.parametrize(
+    ("reason", "found"),
+    [
+        ("eos_token", "stop"), ("end_turn", "stop"), ("max_tokens", "length"), (None, "does not say how a text ended"),
+        ("content_filter", "filtered a text"), ("tool_calls", "a call of a tool"), ("abort", "finish_reason abort"),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_text_is_called_what_it_is(reason, found):
+    choice = {"text": "春", "finish_reason": reason}
+    reply = Reply.model_validate({"choices": [choice], "usage": {"completion_tokens": 1}})
+    if found in ("stop", "length"):
+        assert read_reply(reply, n=1, max_length=1)[0].finish == found
+    else:
+        with pytest.raises(TangevalError, match=found):
+            read_reply(reply, n=1, max_length=1)
 
 
 def test_ties_at_the_last_place_are_no_sign_that_a_cut_is_ignored(serve, tmp_path):
@@ -389,7 +475,7 @@ def test_a_server_that_fails_for_good_ends_the_run_which_goes_on_later(serve, tm
 
 def test_a_text_that_was_filtered_is_no_text(serve, tmp_path):
     done = generate(tmp_path, serve("filter"), *SMALL)
-    assert "a text ended for another reason than its own end or max_tokens: content_filter" in done.err
+    assert "the server filtered a text (finish_reason content_filter)" in done.err
 
 
 def test_no_server_and_an_unknown_model_are_said_at_once(serve, tmp_path):

@@ -1,9 +1,11 @@
 """``python -m finetune`` on a random tiny model: what a run leaves, how it goes on, what it refuses."""
 
 import csv
+import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,24 +18,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling, MambaConfig
 
 from finetune import train
 from finetune.__main__ import main
 from finetune.config import load_config
 from finetune.data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
+from tangeval import api
 from tangeval.analysis.select import check_selection
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.core.types import Load
+from tangeval.models.adapters import with_checkpoint
 from tangeval.models.checkpoints import discover, resolve_base, trained_on
-from tangeval.models.loading import load_model, with_checkpoint
+from tangeval.models.loading import load_model
 from tangeval.models.tokens import encode_prompt
 from tangeval.resolve import resolve
 from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import TESTING, TRAINING, TRUTH
 from tangeval.tasks.tang.prompt import asked, prompt_text
+from tests.support.faults import unreadable
 from tests.support.tiny import make_tiny_model
 
 CONFIGS = Path(train.__file__).parent / "configs"
@@ -250,6 +255,13 @@ def test_a_text_that_is_cut_does_not_teach_to_end(tokenizer, poems):
 
 def test_float16_is_refused_where_there_is_no_gpu(config, capsys):
     assert "set precision=auto" in refusal(capsys, config, "recipe=hw5", "records=16")
+
+
+def test_a_model_that_could_not_be_decoded_with_is_not_trained(config, tiny_model, tmp_path, capsys):
+    base = shutil.copytree(tiny_model, tmp_path / "mamba")
+    size = {"vocab_size": len(AutoTokenizer.from_pretrained(base)), "hidden_size": 32, "num_hidden_layers": 2}
+    AutoModelForCausalLM.from_config(MambaConfig(**size)).save_pretrained(base)
+    assert "MambaForCausalLM keeps no keys and values" in refusal(capsys, config, f"base_model={base}")
 
 
 def test_the_homeworks_log_is_reproduced(lone_layer, tmp_path):
@@ -471,7 +483,7 @@ def test_a_run_goes_on_from_its_newest_checkpoint(config, whole, out, capsys, ke
     for save in SAVES[kept:]:
         shutil.rmtree(out / save)
     unfinish(out)
-    (out / ".training_log.csv.unfinished").write_text("step,ep")
+    (out / f".tangeval-{16 * '0'}.unfinished").write_text("step,ep")
     times = {save: (out / save / "trainer_state.json").stat().st_mtime_ns for save in SAVES[:kept]}
     finetune(config)
     told = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if ": validation" in line]
@@ -488,6 +500,20 @@ def cut_state(save: Path) -> None:
 
 def cut_weights(save: Path) -> None:
     (save / "adapter_model.safetensors").write_bytes(weights(save)[:-1])
+
+
+def test_a_model_beside_the_checkpoints_is_no_save_to_be_removed(config, whole, out):
+    for name in ("", "merged"):
+        shutil.copytree(
+            out / SAVES[0],
+            out / name,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("trainer_state.json"),
+        )
+    unfinish(out)
+    finetune(config)
+    assert (out / "merged" / "adapter_model.safetensors").is_file()
+    assert saves(out) == SAVES
 
 
 @pytest.mark.parametrize("cut", [cut_state, cut_weights])
@@ -746,3 +772,52 @@ def test_a_wrong_key_or_value_is_named_with_its_file(config, tmp_path, capsys, o
 def test_a_base_model_that_is_nowhere_is_refused(config, tmp_path, capsys):
     assert "base_model: nowhere is not a shipped model" in refusal(capsys, config, "base_model=nowhere")
     assert not (tmp_path / "out").exists()
+
+
+# What is suspect is moved aside; what cannot be read stops the run
+
+
+@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_checkpoint_is_whole_with_all_its_parts_or_not_at_all(config, whole, out, capsys, part, damage):
+    shutil.rmtree(out / SAVES[2])
+    unfinish(out)
+    file = out / SAVES[1] / part
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-9])
+    finetune(config)
+    assert re.search(f"moved aside to .*{SAVES[1]}.*tangeval repair", capsys.readouterr().err)
+    assert [weights(out / save) for save in SAVES] == [weights(whole / save) for save in SAVES]
+    assert len(list(out.glob(f"quarantine/*/{SAVES[1]}/adapter_model.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", ""])
+def test_a_checkpoint_that_cannot_be_read_stops_the_run_and_stays(
+    config, out, monkeypatch, capsys, number, name
+):
+    unfinish(out)
+    shutil.rmtree(out / SAVES[2])
+    before = sorted(out.rglob("*"))
+    with monkeypatch.context() as patch:
+        unreadable(patch, str(out / SAVES[1] / name), number)
+        with pytest.raises(SystemExit):
+            finetune(config)
+    assert "cannot be read now" in capsys.readouterr().err
+    assert [file for file in sorted(out.rglob("*")) if file.name != ".lock"] == before
+
+
+def test_a_folder_of_ones_own_is_moved_aside_and_brought_back(config, out, capsys):
+    unfinish(out)
+    (out / "checkpoint-99").mkdir()
+    (out / "checkpoint-99" / "mine.txt").write_text("mine")
+    (out / "checkpoint-mine").mkdir()
+    finetune(config)
+    assert re.search("moved aside to .*checkpoint-99", capsys.readouterr().err)
+    assert (out / "checkpoint-mine").is_dir()
+    (place,) = (out / "quarantine").iterdir()
+    api.repair(place)
+    assert (out / "checkpoint-99" / "mine.txt").read_text() == "mine"
+    assert saves(out)[: len(SAVES)] == SAVES

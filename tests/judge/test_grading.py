@@ -72,6 +72,8 @@ def texts(here):
             Scores(prosody=4, fluency=4),
         ),
         ('{"prosody": 9, "fluency": 9} {"prosody": 4, "fluency": 4}', None),
+        ('{格律} {"prosody": 4, "fluency": 5} (of {10})', Scores(prosody=4, fluency=5)),
+        ('**Grades:** ```json\n{"prosody": 4, "fluency": 5}\n```', Scores(prosody=4, fluency=5)),
         ('{"prosody": 11, "fluency": 5}', None),
         ('{"prosody": -1, "fluency": 5}', None),
         ('{"prosody": NaN, "fluency": 5}', None),
@@ -365,7 +367,7 @@ def test_a_server_that_stays_busy_ends_the_run_with_what_it_gave(here, serve):
         ),
         (400, {"detail": "Server is pinned"}, "Server is pinned"),
         (200, "<html>welcome</html>", "OpenAI's API"),
-        (200, {"error": "odd"}, "OpenAI's API"),
+        (200, {"error": "odd"}, "the server fails (odd)"),
     ],
 )
 def test_a_server_that_refuses_is_asked_once(here, serve, status, content, problem):

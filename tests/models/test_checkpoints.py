@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Checkpoint, Load
+from tangeval.models.adapters import with_checkpoint
 from tangeval.models.checkpoints import (
     TrainRecord,
     check_tokenizer,
@@ -16,9 +17,9 @@ from tangeval.models.checkpoints import (
     fingerprint,
     resolve_base,
     trained_on,
-    whole_safetensors,
 )
-from tangeval.models.loading import load_model, with_checkpoint
+from tangeval.models.folders import tensors
+from tangeval.models.loading import load_model
 from tests.support.tiny import make_adapter, make_tiny_model
 
 
@@ -46,12 +47,18 @@ def test_weights_cut_short_are_never_a_checkpoint(run_folder, kept):
     assert skipped[0].reason == "adapter_model.safetensors is missing or cut short"
 
 
-@pytest.mark.parametrize("content", [None, "", '{"global_step": 2'])
-def test_a_save_without_its_last_file_is_never_a_checkpoint(run_folder, content):
-    state = run_folder / "checkpoint-20" / "trainer_state.json"
-    state.unlink()
-    if content is not None:
-        state.write_text(content)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("trainer_state.json", ""),
+        ("trainer_state.json", '{"global_step": 2'),
+        ("optimizer.pt", "x"),
+        ("rng_state_0.pth", "x"),
+    ],
+)
+def test_a_save_without_its_last_file_is_never_a_checkpoint(run_folder, name, content):
+    (run_folder / "checkpoint-20" / "trainer_state.json").unlink()
+    (run_folder / "checkpoint-20" / name).write_text(content)
     found, skipped = discover([str(run_folder)])
     assert [c.name for c in found] == ["checkpoint-10"]
     assert "cut off" in skipped[0].reason
@@ -92,9 +99,9 @@ def test_whole_safetensors_knows_its_length(tiny_model, tmp_path):
     file = tmp_path / "x.safetensors"
     data = (tiny_model / "model.safetensors").read_bytes()
     file.write_bytes(data)
-    assert whole_safetensors(file)
+    assert tensors(file)
     file.write_bytes(data + b"x")
-    assert not whole_safetensors(file)
+    assert tensors(file) is None
 
 
 def test_fingerprint_changes_with_one_byte_of_weights(run_folder):
@@ -228,14 +235,6 @@ def test_a_full_model_of_another_vocabulary_is_refused(tiny_model, tmp_path):
     with pytest.raises(TangevalError, match="another vocabulary"):
         check_tokenizer(base, same)
     check_tokenizer(resolve_base(str(tiny_model)), same)
-
-
-def test_an_adapter_beside_checkpoints_is_named_as_left_out(run_folder):
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copy(run_folder / "checkpoint-20" / name, run_folder / name)
-    found, skipped = discover([str(run_folder)])
-    assert [c.name for c in found] == ["checkpoint-10", "checkpoint-20"]
-    assert [s.path for s in skipped] == [run_folder]
 
 
 def test_nf4_is_merged_into_the_values_that_it_left(tiny_model, run_folder):

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tangeval.core.errors import TangevalError
 from tangeval.models.checkpoints import resolve_base
-from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
+from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt, spelling_problem
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import asked, prompt_text
 
@@ -106,3 +106,37 @@ def test_a_tokenizer_without_what_is_needed_is_refused():
         encode_prompt(characters(llama2=False), asked(EXAMPLE, "chat"))
     with pytest.raises(TangevalError, match="no EOS"):
         encode_completion(characters(llama2=False, eos=None), asked(EXAMPLE, "hw5"), POEM)
+
+
+def word_pieces(letters: str) -> PreTrainedTokenizerFast:
+    """BERT's kind, which knows these characters alone and decodes them with spaces between."""
+    core = Tokenizer(
+        models.WordPiece({t: n for n, t in enumerate(["[UNK]", "[SEP]", *letters])}, unk_token="[UNK]")
+    )
+    core.normalizer, core.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", eos_token="[SEP]")
+
+
+def test_what_a_decoder_of_word_pieces_parts_is_joined():
+    tokenizer = word_pieces("".join(dict.fromkeys(POEM + "山水人日月")))
+    ids = encode_completion(tokenizer, "", POEM)[:-1]
+    assert " " in tokenizer.decode(ids)
+    assert decode_completion(tokenizer, ids, cut=False) == POEM
+    assert spelling_problem(tokenizer, [POEM]) == ""
+
+
+def test_what_a_tokenizer_cannot_spell_is_told_with_an_example():
+    problem = spelling_problem(
+        word_pieces("不知棟裏，去作人間。"), [POEM, "不知人間，去作人間。", "不知棟裏，去作人間。"]
+    )
+    assert "cannot write 1 of 3 references as they are: '不知棟裏雲，去作人間雨。'" in problem
+    assert "it lacks 雲雨; their scores suffer" in problem
+    assert "no text can be right" in spelling_problem(word_pieces("天"), [POEM])
+
+
+@pytest.mark.parametrize("llama2", [False, True])
+def test_a_space_that_a_model_wrote_stays(llama2):
+    tokenizer = characters(llama2=llama2)
+    ids = encode_completion(tokenizer, "", "不知 棟裏")[:-1]
+    assert decode_completion(tokenizer, ids, cut=False) == "不知 棟裏"

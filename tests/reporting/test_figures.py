@@ -1,14 +1,20 @@
 """Figures: what stands where in them, which are drawn, and that every run draws the same."""
 
+import warnings
+from typing import Any
+from xml.etree import ElementTree
+
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.font_manager import get_font
 
 from tangeval.analysis import summarize
 from tangeval.analysis.variance import decompose
 from tangeval.core.knobs import AXES
+from tangeval.core.untrusted import inert
 from tangeval.reporting import figures, style
 from tests.reporting.test_tables import METRICS, frames
 from tests.support.pages import luminance
@@ -65,6 +71,48 @@ def test_pictures_are_the_same_bytes_whatever_the_users_settings(tmp_path):
     assert ">character BLEU</text>" in first[1].read_text()  # text stays text
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
     assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in first}
+
+
+def named(name: str) -> Any:
+    """Frames in which a checkpoint has this name."""
+    made = frames(steps=(50, 200), **SMALL)
+    for frame in (made.settings, made.effects, made.checkpoints):
+        frame["checkpoint"] = frame["checkpoint"].replace("checkpoint-50", name)
+    return made
+
+
+@pytest.mark.parametrize("name", ["$a$b$", "a$_$", "$\\frac{$", "x\x07\x1b[31m\n&<y>", "^_{}\\"])
+def test_a_name_is_drawn_as_it_is_and_neither_typeset_nor_obeyed(tmp_path, name):
+    drawn = [path for path in draw(named(name), tmp_path) if path.suffix == ".svg"]
+    texts = [e.text for path in drawn for e in ElementTree.fromstring(path.read_bytes()).iter() if e.text]
+    assert style.short(inert(name)) in texts
+
+
+def test_chinese_names_are_drawn_with_a_font_that_has_them(tmp_path):
+    """Noto and others are not on every machine; the glyphs of the name are compared with those of the missing one."""
+    if style.chinese_font() is None:
+        pytest.skip("no Chinese font on this machine")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")
+        (name, figure), *_ = figures.figures_of(named("唐詩"), NO_VARIANCE, SHOWN, METRICS["bleu"])
+        style.save([(name, figure)], tmp_path)
+    drawn = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() == "唐詩"]
+    assert drawn
+    paths = matplotlib.font_manager.fontManager._find_fonts_by_props(drawn[0].get_fontproperties())
+    assert any(get_font(path).get_char_index(ord("詩")) for path in paths)
+    assert style.chinese_font() in (tmp_path / f"{name}.svg").read_text()
+
+
+def test_without_a_chinese_font_a_picture_is_still_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "findSystemFonts", list)
+    style.chinese_font.cache_clear()
+    try:
+        assert style.chinese_font() is None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Glyph")
+            assert draw(named("唐詩"), tmp_path)
+    finally:
+        style.chinese_font.cache_clear()
 
 
 def names(**grid):

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from tangeval import tasks
 from tangeval.analysis.summarize import Summary
 from tangeval.core.knobs import AXES
+from tangeval.core.untrusted import inert
 from tangeval.reporting import tables
 
 METRICS = tasks.load("tang").metrics
@@ -196,11 +198,43 @@ def written(tmp_path):
 
 
 def test_names_cannot_break_markdown_or_latex(written, tmp_path):
-    assert r"[a]\|b_c&50%" in (tmp_path / "checkpoints.md").read_text()
+    assert r"\[a\]\|b_c\&50%{d}\\e\#\$\~^" in (tmp_path / "checkpoints.md").read_text()
     latex = (tmp_path / "checkpoints.tex").read_text()
     assert r"{[}a]|b\_c\&50\%\{d\}\textbackslash e\#\$\textasciitilde \textasciicircum " in latex
     assert r"reference\_nll" in latex
     assert "_" not in latex.replace(r"\_", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b\nc\x1b[31m",
+        "**b** <b>x</b> [y](z)",
+        "`a`",
+        "_x_ my_run",
+        "*",
+        "\\",
+        "$a$",
+        "&lt;",
+        "![a](b)",
+        "# a",
+    ],
+)
+def test_a_name_is_one_cell_of_its_row_whatever_it_holds(tmp_path, name):
+    """What a Markdown renderer, markdown-it, shows of the cell is the name, and nothing else of it."""
+    made = frames()
+    for frame in (made.settings, made.effects, made.checkpoints):
+        frame["checkpoint"] = frame["checkpoint"].replace("checkpoint-50", name)
+    write(made, tmp_path)
+    tokens = MarkdownIt("commonmark").enable("table").parse((tmp_path / "checkpoints.md").read_text())
+    cells = [token.children or [] for token in tokens if token.type == "inline"]
+    shown = [
+        cell for cell in cells if "".join(part.content for part in cell) == " ".join(inert(name).split())
+    ]
+    assert len(shown) == 2  # a row a split
+    assert {part.type for cell in shown for part in cell} <= {"text", "text_special"}
+    rows = (tmp_path / "checkpoints.tex").read_text().split(r"\\" + "\n")
+    assert not [row for row in rows if row.startswith(("*", "["))]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")

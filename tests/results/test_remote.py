@@ -164,3 +164,70 @@ def test_a_url_where_a_folder_is_meant_is_refused(url, command):
     code, said = tangeval(command, url)
     assert code
     assert "take a URL" in said
+
+
+# Copies are whole or not there
+
+
+@pytest.mark.parametrize("way", ["get_file", "put_file"])
+def test_a_copy_that_was_cut_off_takes_no_files_place(url, monkeypatch, way):
+    with remote.at(url) as (folder, _):
+        (folder / "judge.jsonl").write_bytes(b"paid for\n")
+    fs, _ = fsspec.core.url_to_fs(url)
+    original = getattr(type(fs), way)
+
+    def half(self, source, target, **named):
+        original(self, source, target, **named)
+        with fs.open(target, "wb") if way == "put_file" else open(target, "wb") as stream:  # noqa: PTH123
+            stream.write(b"pa")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(fs), way, half)
+    with pytest.raises(KeyboardInterrupt), remote.at(url) as (folder, send):  # noqa: PT012
+        (folder / "judge.jsonl").write_bytes(b"paid for\nagain\n")
+        send()
+    monkeypatch.undo()
+    monkeypatch.setenv("TANGEVAL_CACHE", str(folder.parents[1]))
+    assert stored(url)["judge.jsonl"] == b"paid for\n"
+    remote.break_lock(url)
+    with remote.at(url) as (folder, _):
+        assert (folder / "judge.jsonl").read_bytes().startswith(b"paid for\n")
+    assert not [name for name in stored(url) if "unfinished" in name]
+
+
+def test_what_is_smaller_than_at_the_url_takes_nothings_place_in_silence(url):
+    with remote.at(url) as (folder, _):
+        (folder / "judge.jsonl").write_bytes(b"paid for\n")
+        (folder / "plan.json").write_bytes(b"{...}")
+    (folder / "judge.jsonl").write_bytes(b"")
+    (folder / "plan.json").write_bytes(b"{}")
+    with (
+        pytest.warns(UserWarning, match="judge.jsonl was not sent yet and is smaller .*moved aside") as said,
+        remote.at(url),
+    ):
+        pass
+    assert any("plan.json was not sent yet and is smaller" in str(each.message) for each in said)
+    assert stored(url)["judge.jsonl"] == b"paid for\n"
+    assert stored(url)["plan.json"] == b"{}"
+
+
+@pytest.mark.parametrize("name", ["/elsewhere", "../elsewhere", "a//b", "a/./b"])
+def test_a_key_that_leads_out_of_the_folder_is_refused_in_a_look_too(url, monkeypatch, name):
+    fs, root = fsspec.core.url_to_fs(url)
+    with remote.at(url):
+        pass
+    found = [f"{root}/{name}", f"{root}/a"]
+    monkeypatch.setattr(type(fs), "find", lambda *_, **__: found)
+    for look in (remote.at, remote.copied):
+        with pytest.raises(TangevalError, match="leads out of"), look(url):
+            pass
+
+
+def test_what_others_put_at_the_url_meanwhile_stays(url):
+    with remote.at(url) as (folder, send):
+        (folder / "a").write_bytes(b"1")
+        send()
+        put(url, "b", b"theirs")
+        put(url, "a", b"changed there, not here")
+        send()
+    assert stored(url) == {"a": b"changed there, not here", "b": b"theirs"}

@@ -78,6 +78,7 @@ def make_results(
         write_parquet(run.batch_file(batch.id), frame.astype({"step": "Int64"}))
         batches.append(batch)
     write_plan(run, batches)
+    run.tidy_checksums(run.batch_files())
     write_json(folder / "manifest.json", manifest(study.name, list(names), data))
     write_text(folder / "study.yaml", study.to_yaml())
     score.score(study, data, folder)

@@ -135,6 +135,26 @@ def test_no_validation_split_is_none_even_where_every_record_shares_a_clause(fol
         dataset.load(str(folder), 1)
 
 
+@pytest.mark.parametrize("wrap", ["{}{}", "第1首：{}{}", "{}\t{}", "「{}{}」"])
+def test_answers_that_hold_the_whole_poem_are_cut_and_told(folder, wrap):
+    plain = dataset.load(str(folder), 30)
+    for name, file in ((TRAINING, folder / TRAINING), (TESTING, folder / TRUTH)):
+        records = json.loads((folder / name).read_text())
+        if name == TRAINING:
+            whole = [{**r, "output": wrap.format(r["input"], r["output"])} for r in records]
+            file.write_text(json.dumps(whole))
+        else:
+            lines = zip(records, file.read_text().splitlines(), strict=True)
+            file.write_text("\n".join(wrap.format(r["input"], line) for r, line in lines))
+    with pytest.warns(UserWarning, match="the couplet before the poem") as told:
+        found = dataset.load(str(folder), 30)
+    assert [e.reference for e in found.examples] == [e.reference for e in plain.examples]
+    assert [
+        f"cut from {n} of {n} answers" in str(w.message) for n, w in zip((630, 15), told, strict=True)
+    ] == [True] * 2
+    assert found.digest != plain.digest
+
+
 def test_digest_changes_with_the_files_and_the_split(folder):
     digests = {dataset.load(str(folder), 30).digest, dataset.load(str(folder), 29).digest}
     with (folder / TRUTH).open("a") as stream:

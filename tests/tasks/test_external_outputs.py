@@ -237,7 +237,6 @@ def test_a_couplet_repeated_before_a_records_text_is_cut_once_and_another_poems_
         ("[" * 10**5, "o.json: line 1: not valid JSON (nested too deeply)"),
         ("[" + "1" * 5000 + "]", "o.json: line 1: not valid JSON ("),
         ("7", "o.json: no list of records"),
-        ('{"predict": "a"}', "o.json: no list of records; a file with a record a line is named .jsonl"),
         ('["a"]', "o.json: record 1: a record has a text 'predict'"),
         ('[{"predict": "a"}, {"input": "a"}]', "o.json: record 2: a record has a text 'predict'"),
         ('[{"predict": "a", "input": 7}]', "o.json: record 1: a record has a text 'predict'"),
@@ -260,17 +259,51 @@ def test_another_encoding_or_format_is_refused(refuse):
     content = b"\r\n".join([NUMBERED[0].encode(), "2. 春風".encode("big5"), b""])
     assert refuse(content) == "out.txt: line 2: not UTF-8; save the file as UTF-8"
     assert "save the file as UTF-8" in refuse("\n".join(LINES).encode("utf-16"))
-    assert "looks like JSON; name it .json" in refuse(json.dumps(RECORDS))
-    assert "looks like JSON; name it .json" in refuse("\n".join(map(json.dumps, RECORDS)))
     assert refuse("a,b", "out.csv").startswith("out.csv: give .txt with an output a line, .json")
 
 
-def test_a_prompt_before_the_poem_is_refused(refuse):
-    answers = [{"predict": f"{prompt_text(e)} {e.reference}"} for e in POEMS]
-    assert (
-        refuse(json.dumps(answers), "o.json")
-        == "o.json: record 1: holds the prompt; keep what comes after [/INST]"
+@pytest.mark.parametrize("name", ["out.txt", "out.json", "out.jsonl", "out"])
+def test_json_is_read_as_json_whatever_its_file_is_called(parse, name):
+    lines = "\n".join(json.dumps(record, ensure_ascii=False) for record in RECORDS)
+    for content in (json.dumps(RECORDS), json.dumps(RECORDS, indent=1), lines, f"\n {lines}"):
+        assert parse(content, name).texts == TEXTS
+
+
+def test_what_begins_with_a_bracket_and_is_a_number_is_no_json(parse):
+    assert parse([f"[{n}] {line}" for n, line in enumerate(LINES, 1)]).texts == TEXTS
+
+
+def test_a_prompt_before_the_poem_is_cut_and_says_whose_it_is(parse):
+    answers = [{"predict": f"{prompt_text(e)} {e.reference}"} for e in reversed(POEMS)]
+    found = parse(json.dumps(answers), "o.json")
+    assert (found.texts, found.matched) == (TEXTS, "15 outputs for 15 poems: 15 by couplet; reordered")
+    assert found.notes == ("records 1, 2, 3, 4, 5 and 10 more: the prompt cut",)
+
+
+@pytest.mark.parametrize(
+    "before", ["{instruction}", "請完成這首詩。", "第三題", "題為山中作：", "根據上文寫成全詩 "]
+)
+def test_a_couplet_near_the_beginning_owns_its_line(parse, before):
+    lines = [before.format(instruction=e.instruction) + line for e, line in zip(POEMS, LINES, strict=True)]
+    found = parse(lines[::-1])
+    assert (found.texts, found.matched) == (TEXTS, "15 outputs for 15 poems: 15 by couplet; reordered")
+    assert "before the couplet cut" in found.notes[0]
+    records = [{"id": e.id, "predict": line} for e, line in zip(POEMS, lines, strict=True)]
+    assert parse(json.dumps(records), "o.json").texts == TEXTS
+
+
+def test_an_output_by_order_that_holds_another_poems_couplet_is_refused(refuse, parse):
+    message = refuse(changed(TEXTS, _3=TEXTS[2] + COUPLETS[4] + TEXTS[4]))
+    assert message.startswith(
+        f"out.txt: line 3: by its place the output for {COUPLETS[2]}, and holds {COUPLETS[4]}; put each"
     )
+    own = TEXTS[2] + COUPLETS[2]
+    assert parse(changed(TEXTS, _3=own)).texts[2] == own
+
+
+def test_any_numbering_that_contradicts_the_order_is_refused(refuse):
+    numbered = [f"第{n}首：{text}" for n, text in enumerate(TEXTS, 1)]
+    assert refuse(changed(numbered, _4=numbered[4], _5=numbered[3])).startswith("out.txt: line 4: numbered 5")
 
 
 def test_an_output_over_several_lines_is_refused_in_a_text_file(refuse):
@@ -304,7 +337,7 @@ def test_an_empty_output_is_one_under_its_number_its_couplet_or_in_its_place(par
 
 @pytest.mark.parametrize(
     "text",
-    ["春風,秋月.", "春風， 秋月？！。", "Sure! 春風", "，春風。", "「春風」</s>秋月", "春風 \t 秋月", "[INST] 春風", "7 春風", "***"],
+    ["春風,秋月.", "春風， 秋月？！。", "Sure! 春風", "，春風。", "「春風」</s>秋月", "春風 \t 秋月", "7 春風"],
 )  # fmt: skip
 def test_a_text_is_handed_on_as_it_was_written(parse, text):
     for lines in (LINES, TEXTS):

@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from tangeval.core.types import Example
 from tangeval.metrics import bleu, chrf, copying, diversity, likelihood
 from tangeval.tasks.base import RhymeGroup, Task, Verse
-from tangeval.tasks.tang import data, external_outputs, form, parallelism, prompt, prosody, regulated
+from tangeval.tasks.tang import (
+    data,
+    external_outputs,
+    form,
+    parallelism,
+    prompt,
+    prosody,
+    regulated,
+    wrappers,
+)
 from tangeval.tasks.tang.baseline import baseline
 from tangeval.tasks.tang.coherence import others
 from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length
@@ -46,6 +55,12 @@ def signatures() -> Mapping[str, str]:
         "bleu_strict": f"{counted}Han characters only|mean over sample indices",
         "chrf": f"{bleu.signature('CHRF')}|text:{_NORMALISED}|mean of sentence scores",
     }
+
+
+def unwrap(text: str, given: str) -> tuple[str, tuple[str, ...]]:
+    """Return ``text`` without what stands around the poem, the couplet ``given`` among it, and what was cut."""
+    found = wrappers.unwrap(text, normalise(given))
+    return (found.text, found.cut) if found.cut else (text, ())
 
 
 def show(text: str) -> str:
@@ -87,5 +102,6 @@ TANG = Task(
     show=show,
     outputs_file=results_txt,
     read_outputs=external_outputs.read,
+    unwrap=unwrap,
     verse=verse,
 )

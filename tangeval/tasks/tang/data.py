@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import subprocess
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS, Example, Split
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.tasks.base import Dataset
-from tangeval.tasks.tang.text import clauses, fold, punctuate
+from tangeval.tasks.tang.text import clauses, fold, han, punctuate
+from tangeval.tasks.tang.wrappers import unwrap
 
 TRAINING, TESTING, TRUTH = "Tang_training_data.json", "Tang_testing_data.json", "Tang_testing_gt.txt"
 FILES = (TRAINING, TESTING, TRUTH)
@@ -42,7 +44,8 @@ def load(spec: str, validation: int | None = None) -> Dataset:
     """Read a data set: ``sample``, ``hw5``, or the path of a folder with HW5's three files.
 
     ``validation`` is the size of the validation split (default: ``VALIDATION``). It takes the last records of
-    the training file whose clauses stand in no other record, so that nothing in training gives one away.
+    the training file whose clauses stand in no other record, so that nothing in training gives one away. Answers
+    that are whole poems, their couplet included, or stand in a known wrapper, are cut with a warning.
 
     Raises:
         TangevalError: a file is missing or malformed (with file and line), or has too few such records.
@@ -51,17 +54,38 @@ def load(spec: str, validation: int | None = None) -> Dataset:
     size = VALIDATION.get(spec, VALIDATION["hw5"]) if validation is None else validation
     training = _records(folder / TRAINING, ("instruction", "input", "output"))
     testing = _records(folder / TESTING, ("instruction", "input"))
-    truth = _truth(folder / TRUTH, len(testing))
-    answered = (r | {"output": answer} for r, answer in zip(testing, truth, strict=True))
-    records, tests = _examples("train", training), _examples("test", answered)
+    answers, cut = _answers(folder / TRAINING, training, [r["output"] for r in training])
+    truth, cut_too = _answers(folder / TRUTH, testing, _truth(folder / TRUTH, len(testing)))
+    records = _examples("train", training, answers)
+    tests = _examples("test", testing, [punctuate(clauses(answer)) for answer in truth])
     held_out = _held_out(records, size, folder / TRAINING)
     examples = [replace(e, split="validation") if e.id in held_out else e for e in records]
-    return Dataset(spec, folder, (*examples, *tests), _digest(folder, str(size)))
+    how = f"{size}{' cut' if cut or cut_too else ''}"
+    return Dataset(spec, folder, (*examples, *tests), _digest(folder, how))
 
 
-def _examples(split: Split, records: Iterable[dict[str, str]]) -> list[Example]:
-    numbered = enumerate(records, 1)
-    return [Example(f"{split}-{n}", r["instruction"], r["input"], r["output"], split) for n, r in numbered]
+def _examples(split: Split, records: Iterable[dict[str, str]], answers: Iterable[str]) -> list[Example]:
+    numbered = enumerate(zip(records, answers, strict=True), 1)
+    return [
+        Example(f"{split}-{n}", r["instruction"], r["input"], answer, split) for n, (r, answer) in numbered
+    ]
+
+
+def _answers(
+    file: Path, records: Sequence[dict[str, str]], answers: Sequence[str]
+) -> tuple[list[str], list[int]]:
+    """The answers without couplet and wrapper, and the numbers of those that had one; warns of them."""
+    found = [unwrap(a, fold(han(r["input"]))) for r, a in zip(records, answers, strict=True)]
+    cut = [n for n, each in enumerate(found) if each.cut and clauses(each.text)]
+    there = set(cut)
+    if cut:
+        what = " and ".join(dict.fromkeys(part for n in cut for part in found[n].cut))
+        warnings.warn(
+            f"{file}: {what} cut from {len(cut)} of {len(answers)} answers, first from number {cut[0] + 1}, "
+            f"{answers[cut[0]].strip()[:40]!r}; an answer is what comes after the couplet",
+            stacklevel=2,
+        )
+    return [found[n].text if n in there else answer for n, answer in enumerate(answers)], cut
 
 
 def locate(spec: str) -> Path:
@@ -174,7 +198,7 @@ def _line_of(text: str, number: int) -> int:
 
 
 def _truth(file: Path, expected: int) -> list[str]:
-    """The lines of the ground truth, tabs made into the marks of verse."""
+    """The lines of the ground truth."""
     lines = _read(file).removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         if not clauses(line):
@@ -184,4 +208,4 @@ def _truth(file: Path, expected: int) -> list[str]:
             f"{file}, line {min(len(lines), expected) + 1}: {len(lines)} lines for {expected} records in "
             f"{TESTING}; there must be one for each, in the same order"
         )
-    return [punctuate(clauses(line)) for line in lines]
+    return lines

@@ -1,18 +1,18 @@
 """A file of outputs made elsewhere → one text for each poem, and what is odd about it.
 
-In: a file and the examples it answers, in UTF-8: ``.txt`` with an output a line (HW5's ``results.txt``:
-``1. couplet+poem``), ``.json`` with a list of records (HW5's ``results.json``), or ``.jsonl``. A record has
+In: a file and the examples it answers, in UTF-8: text with an output a line (HW5's ``results.txt``:
+``1. couplet+poem``), a JSON list of records (HW5's ``results.json``), or a record a line. A record has
 ``predict``, the text, and may have ``id``, the example's, or ``input``, which ends with the couplet. Out:
 ``Outputs``. Knows nothing of scores or models.
 
-An output belongs to the example of its ``id``, of its ``input``, or of the couplet that it begins with, which
-is cut off; where a file has an output for each example in order, these may be left out.
+An output belongs to the example of its ``id``, of its ``input``, or of the couplet that stands at or near its
+beginning and is cut off; where a file has an output for each example in order, these may be left out.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,20 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.types import Example
 from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.tasks.base import Outputs
-from tangeval.tasks.tang.text import HAN, MARKS, fold, han
+from tangeval.tasks.tang.text import HAN, MARKS, clauses, fold, han
+from tangeval.tasks.tang.wrappers import past, unwrap
 
 #: A couplet of n characters with at most n // EDITS edits is still recognised.
 EDITS = 4
+#: Han characters within which a couplet that is exact still stands near the beginning: instructions are as long.
+NEAR = 60
 #: The most bytes and lines of a file, outputs in it, and characters of one (a study's 4,096 tokens have fewer).
 _LARGEST, _LINES, _MOST, _LONGEST = 16 * MIB, 100_000, 10_000, 32_768
 _LISTED = 5  # lines or poems in a message
 _NUMBER = re.compile(r"\s*(\d+)\s*[.．、:：)）]\s*")
-_CHARACTER, _WORD = re.compile(f"[{HAN}]"), re.compile(rf"[^\W_{HAN}]")
+_CHARACTER = re.compile(f"[{HAN}]")
 _MARK = f"[{''.join(sorted(MARKS))},.;:?!]"
-_OWN_MARK = re.compile(rf"\s*{_MARK}")
 _COUPLET = re.compile(rf"\s*([{HAN}]+)(?:\s|{_MARK})+([{HAN}]+)\s*{_MARK}")
-_PROMPT = re.compile(r"\[INST\].*\[/INST\]", re.DOTALL)
-#: Tokens with which a model ends a text, left in by a decoding without ``skip_special_tokens``.
-_ENDS = re.compile(r"(\s*(?:</s>|<pad>|<eos>|<end_of_turn>|<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>))+\s*$")
 
 
 @dataclass
@@ -52,7 +51,7 @@ class _Output:
     asked: str = ""  #: a record's ``input``
     examples: Sequence[int] = ()  #: places of those that it may belong to; none: it does not say
     way: str = "by order"
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 class _Poems:
@@ -76,14 +75,30 @@ class _Poems:
 
     def begun(self, text: str) -> tuple[str, int]:
         """Return the couplet that ``text`` begins with, whatever its marks, and where the text goes on (0: none)."""
-        ends = [found.end() for found in islice(_CHARACTER.finditer(text), max(self.lengths, default=0))]
-        letters = fold(han(text[: ends[-1]])) if ends else ""
-        for length in self.lengths:
-            couplet = letters[:length]
-            if couplet in self.by_couplet and not _WORD.search(text[: ends[len(couplet) - 1]]):
-                mark = _OWN_MARK.match(text, ends[len(couplet) - 1])
-                return couplet, mark.end() if mark else ends[len(couplet) - 1]
-        return "", 0
+        letters = fold(
+            han("".join(c[0] for c in islice(_CHARACTER.finditer(text), max(self.lengths, default=0))))
+        )
+        found = (
+            (letters[:n], past(text, letters[:n])) for n in self.lengths if letters[:n] in self.by_couplet
+        )
+        return next((each for each in found if each[1]), ("", 0))
+
+    def within(self, text: str) -> list[tuple[str, int]]:
+        """Return the couplets that stand in ``text``, each with the place of its first character."""
+        places = [found.start() for found in _CHARACTER.finditer(text)]
+        letters = fold(han(text))
+        every = ((letters[at : at + n], at) for at in range(len(letters)) for n in self.lengths)
+        return [(couplet, places[at]) for couplet, at in every if couplet in self.by_couplet]
+
+    def near(self, text: str) -> tuple[str, int, str]:
+        """Return the first couplet behind words that are no verse, where the text goes on, and these words."""
+        for couplet, at in self.within(text[: 4 * NEAR]):
+            before = text[:at]
+            lines = [len(clause) for clause in clauses(before)]
+            verse = len(lines) % 2 == 0 and set(lines) in ({5}, {7})
+            if sum(lines) <= NEAR and not verse and (end := past(text[at:], couplet)):
+                return couplet, at + end, before
+        return "", 0, ""
 
     def nearly_begun(self, text: str) -> tuple[str, int, int]:
         """Return the only couplet that the first two clauses nearly are, where the text goes on, and the edits."""
@@ -110,14 +125,15 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
             _match(output, poems, strays)
         _refuse_strays(outputs, strays)
         owners = _owners(outputs, poems)
+        _refuse_others(outputs, owners, poems)
     except TangevalError as error:
         raise TangevalError(f"{file}: {error}") from None
     ways = ", ".join(f"{count} {way}" for way, count in Counter(output.way for output in outputs).items())
     reordered = "; reordered" if owners != sorted(owners) else ""
     notes = defaultdict(list)
     for output in outputs:
-        if output.note:
-            notes[output.note].append(output.place)
+        for note in dict.fromkeys(output.notes):
+            notes[note].append(output.place)
     texts = dict(zip(owners, (output.text for output in outputs), strict=True))
     return Outputs(
         name,
@@ -142,10 +158,8 @@ def _outputs(file: Path, count: int) -> list[_Output]:
     if text.count("\n") + text.count("\r") > _LINES:
         raise TangevalError(f"more than {_LINES:,} lines for {count} poems; give one for each poem")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    if suffix in (".json", ".jsonl"):
-        found = list(_records(suffix, text, lines))
-    elif re.match(r'\s*(\[\s*)?\{\s*"', text):
-        raise TangevalError("looks like JSON; name it .json (a list) or .jsonl (a record a line)")
+    if form := _form(suffix, text):
+        found = list(_records(form, text, lines))
     else:
         kept = [(at, line) for at, line in enumerate(lines, 1) if line.strip() or len(lines) == count > 1]
         found = [_line(at, line) for at, line in kept]
@@ -157,15 +171,22 @@ def _outputs(file: Path, count: int) -> list[_Output]:
     return found
 
 
+def _form(suffix: str, text: str) -> str:
+    """``.json``, ``.jsonl``, or "" for lines of text: as the text begins, else as the file's name ends."""
+    if re.match(r"\s*\[\s*[{\[\]\"]", text):
+        return ".json"
+    return ".jsonl" if re.match(r"\s*\{", text) else suffix.removesuffix(".txt")
+
+
 def _line(at: int, line: str) -> _Output:
     number = _NUMBER.match(line)
     return _Output(f"line {at}", line[number.end() :] if number else line, int(number[1]) if number else None)
 
 
-def _records(suffix: str, text: str, lines: Sequence[str]) -> Iterator[_Output]:
+def _records(form: str, text: str, lines: Sequence[str]) -> Iterator[_Output]:
     at = 1
     try:
-        if suffix == ".jsonl":
+        if form == ".jsonl":
             for at, line in enumerate(lines, 1):
                 if line.strip():
                     yield _record(f"line {at}", parsed(line))
@@ -175,7 +196,7 @@ def _records(suffix: str, text: str, lines: Sequence[str]) -> Iterator[_Output]:
         at += getattr(error, "lineno", 1) - 1
         raise TangevalError(f"line {at}: not valid JSON ({getattr(error, 'msg', error)})") from None
     if not isinstance(records, list):
-        raise TangevalError("no list of records; a file with a record a line is named .jsonl")
+        raise TangevalError("no list of records, and no record a line")
     yield from (_record(f"record {at}", record) for at, record in enumerate(records, 1))
 
 
@@ -190,29 +211,39 @@ def _record(place: str, record: Any) -> _Output:
 
 
 def _match(output: _Output, poems: _Poems, strays: _Poems) -> None:
-    """Find whose an output may be, and cut its couplet and white space around it."""
-    if _PROMPT.search(output.text):
-        raise TangevalError(f"{output.place}: holds the prompt; keep what comes after [/INST]")
+    """Find whose an output may be, and cut its couplet and all that stands around the poem."""
+    given = output.text
+    _unwrap(output, whole=True)
     if key := output.id or output.asked:
         output.examples, output.way = poems.named(output), "by id" if output.id else "by couplet"
         if not output.examples:
             split = "".join(f" but {strays.examples[place].split}" for place in strays.named(output)[:1])
             raise TangevalError(f"{output.place}: {key[-60:]!r} is no poem of this split{split}")
     couplet, end = poems.begun(output.text)
+    if not couplet:
+        couplet, end, before = poems.near(output.text)
+        output.notes += [f"{before.strip()[:40]!r} before the couplet cut"] if couplet else []
     if not couplet and not output.examples:
         couplet, end, edits = poems.nearly_begun(output.text)
-        output.note = f"the couplet was edited: {edits} of {len(couplet)} characters" if couplet else ""
-    if couplet and output.examples and output.examples[0] in poems.by_couplet[couplet]:
-        output.note = "the couplet before the poem cut"
+        output.notes += [f"the couplet was edited: {edits} of {len(couplet)} characters"] if couplet else []
+    if not couplet and not output.examples and "the prompt cut" in output.notes:
+        output.examples = next((poems.by_couplet[echoed] for echoed, _ in poems.within(given)), ())
+        output.way = "by couplet" if output.examples else output.way
     elif couplet and not output.examples:
         output.examples, output.way = poems.by_couplet[couplet], "by couplet"
+    elif couplet and output.examples[0] in poems.by_couplet[couplet]:
+        output.notes.append("the couplet before the poem cut")
     else:
         end = 0
-    text = output.text[end:].strip()
-    output.text = _ENDS.sub("", text)
-    if output.text != text:
-        output.note = output.note or f"{text[len(output.text) :].strip()} cut"
-    output.note = output.note or ("" if output.text else "an empty output")
+    output.text = output.text[end:]
+    _unwrap(output, whole=False)
+    output.notes += [] if output.text else ["an empty output"]
+
+
+def _unwrap(output: _Output, *, whole: bool) -> None:
+    found = unwrap(output.text, whole=whole)
+    output.text, output.notes = found.text, [*output.notes, *(f"{what} cut" for what in found.cut)]
+    output.number = found.number if output.number is None else output.number
 
 
 def _refuse_strays(outputs: Sequence[_Output], strays: _Poems) -> None:
@@ -223,6 +254,17 @@ def _refuse_strays(outputs: Sequence[_Output], strays: _Poems) -> None:
         example = strays.examples[strays.by_couplet[couplet][0]]
         of = f"a poem of the {example.split} split, as {len(begun)} of {len(outputs)} outputs do"
         raise TangevalError(f"{place}: begins with {example.input}, {of}; give that split")
+
+
+def _refuse_others(outputs: Sequence[_Output], owners: Sequence[int], poems: _Poems) -> None:
+    """Refuse an output that its place in the file gave a poem, and that holds the couplet of another."""
+    for output, owner in zip(outputs, owners, strict=True):
+        own = fold(han(poems.examples[owner].input))
+        other = next((c for c, _ in poems.within(output.text) if c != own), "") if not output.examples else ""
+        if other:
+            theirs = poems.examples[poems.by_couplet[other][0]].input
+            what = f"by its place the output for {poems.examples[owner].input}, and holds {theirs}"
+            raise TangevalError(f"{output.place}: {what}; put each under its own, or its couplet before it")
 
 
 def _owners(outputs: Sequence[_Output], poems: _Poems) -> list[int]:

@@ -82,8 +82,8 @@ const core = (() => {
   const packedLines = (id) => $(id).textContent.split("\n").filter(Boolean);
 
   function parseCsv(csv) {
-    const rows = csv.includes('"') ? quoted(csv) : csv.trimEnd().split("\n").map((line) => line.split(","));
-    const names = rows.shift();
+    const cells = csv.includes('"') ? quoted(csv) : csv.trimEnd().split("\n").map((line) => line.split(","));
+    const [names, ...rows] = cells.map((row) => row.map((cell) => cell.replace(/^'(?='*[=+@\t\r-])/, "")));
     return { csv, names, rows, at: Object.fromEntries(names.map((name, place) => [name, place])) };
   }
 

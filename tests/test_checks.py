@@ -1,0 +1,115 @@
+"""``tangeval doctor``: what is said of a machine and of studies, each fault of a study a red line with its remedy."""
+
+import json
+import shutil
+
+import pytest
+
+from tangeval import api, checks
+from tests.support.command import EXTRAS, tangeval, without
+from tests.support.study import write_study
+
+
+def red(found):
+    return [each for each in found if each.ok is False]
+
+
+def of(found, part):
+    return next(each for each in found if each.part == part)
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return shutil.copytree(tiny_run, tmp_path / "exp1")
+
+
+def doctor(tmp_path, model, run, **changes):
+    return api.doctor(write_study(tmp_path, model, run, **changes))[len(api.doctor()) :]
+
+
+def test_a_study_that_runs_has_no_red_line(tmp_path, tiny_model, run):
+    found = doctor(tmp_path, tiny_model, run)
+    assert not red(found)
+    assert [each.part for each in found][-3:] == ["base", "checkpoint-10", "checkpoint-20"]
+    assert of(found, "EOS").said == "config 3, generation_config 3, tokenizer 3"
+    assert "LORA r 8" in of(found, "checkpoint-10").said
+    assert "of 512" in of(found, "positions").said
+    assert "the last ten [" in of(found, "prompt").said
+
+
+def spoil_config(run, model):
+    (run / "checkpoint-20" / "adapter_config.json").write_text("{")
+
+
+def foreign(run, model):
+    """An adapter of a model of other sizes."""
+    from tests.support.tiny import make_adapter, make_tiny_model
+
+    make_adapter(make_tiny_model(run.parent / "wide", hidden=128), run / "checkpoint-20")
+
+
+def no_end(run, model):
+    for name, key in (
+        ("config.json", "eos_token_id"),
+        ("generation_config.json", "eos_token_id"),
+        ("tokenizer_config.json", "eos_token"),
+    ):
+        content = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps({**content, key: None}))
+
+
+def end_beyond_the_vocabulary(run, model):
+    content = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps(content | {"eos_token_id": [3, 99999]}))
+
+
+FAULTS = {
+    "a save cut short": (spoil_config, {}, "left out", "missing or not whole"),
+    "an adapter of another model": (foreign, {}, "checkpoint-20", "set base_model to the one it was trained on"),
+    "too long": (None, {"decoding": {"max_length": 500}}, "context, n-gram ban, spelling", "set it to"),
+    "no end": (no_end, {}, "context, n-gram ban, spelling", "set eos_token"),
+    "an end that is none": (end_beyond_the_vocabulary, {}, "EOS", "correct the file"),
+    "no data": (None, {"data": "/nowhere"}, "study", "/nowhere"),
+    "trained on it, or not": (None, {"select": {"split": "test", "checkpoint": "what"}}, "selection and random baseline", "what"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "changes", "part", "said"), FAULTS.values(), ids=FAULTS)
+def test_what_a_run_would_refuse_is_a_red_line_with_its_remedy(
+    tmp_path, tiny_model, run, spoil, changes, part, said
+):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    if spoil:
+        spoil(run, model)
+    wrong = of(red(doctor(tmp_path, model, run, **changes)), part)
+    assert said in f"{wrong.said}; {wrong.remedy}"
+
+
+def test_the_command_says_so_with_its_exit_code_and_as_json(tmp_path, tiny_model, run):
+    study = write_study(tmp_path, tiny_model, run)
+    assert tangeval(tmp_path, "doctor", study).code == 0
+    done = tangeval(tmp_path, "doctor", study, "data=/nowhere", "--json")
+    assert done.code == 1
+    assert [each["part"] for each in json.loads(done.raw) if each["ok"] is False] == ["study"]
+
+
+def test_without_any_extra_a_line_says_what_installs_it(tmp_path, monkeypatch):
+    done = without(EXTRAS, tmp_path, ["doctor"])
+    assert "Traceback" not in done.stderr
+    assert "data sample: 645 poems" in done.stdout
+    versions = checks.metadata.version
+
+    def bare(name):
+        if name in EXTRAS:
+            raise checks.metadata.PackageNotFoundError(name)
+        return versions(name)
+
+    monkeypatch.setattr(checks.metadata, "version", bare)
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    found = list(checks.machine())
+    assert not red(found)
+    assert of(found, "GPU") == checks.Finding(
+        "GPU", "torch is not installed", "pip install 'tangeval[local]'"
+    )
+    assert "torch" in of(found, "extra local").said
+    assert of(found, "extra local").ok is None
