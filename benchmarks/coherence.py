@@ -19,6 +19,7 @@ from tangeval.judge.coherence import LocalJudge, coherence
 from tangeval.models.checkpoints import resolve_base
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang import TANG
+from tangeval.tasks.tang.poems import read
 from tangeval.tasks.tang.prosody import shared_groups
 from tangeval.tasks.tang.text import clauses, line_length
 
@@ -58,7 +59,8 @@ def rhyming(data: Dataset, example: Example) -> str:
     """Return a random training ending of the example's form that rhymes with its couplet, any of the form if none does."""
     shape = line_length(example.input), len(clauses(example.reference))
     alike = [e for e in data.split("train") if (line_length(e.input), len(clauses(e.reference))) == shape]
-    fitting = [e for e in alike if shared_groups(example.input, TANG.target(e))]
+    rhyme = shared_groups(read([example.input] * len(alike), [TANG.target(e) for e in alike])).any(axis=1)
+    fitting = [e for e, rhymes in zip(alike, rhyme, strict=True) if rhymes]
     return TANG.target(random.Random(f"rhyming {example.id}").choice(fitting or alike))
 
 

@@ -219,14 +219,14 @@ def _self_bleus() -> Iterator[tuple[str, Floats]]:
     """Poems' self-BLEU, by number of samples and kind."""
     for samples in (2, 4, 8):
         endings = worlds.unlike(samples)
-        values = np.array([diversity(texts)["self_bleu"] for texts in endings])
+        values = diversity(tuple(map(tuple, endings)))["self_bleu"]
         for equal in (0.0, 0.02, 0.1, 0.5, 0.95):
             mixed = np.where(np.arange(len(values)) < equal * len(values), 100.0, values)
             yield f"{samples} poets, {equal:.0%} equal", mixed
     for name, texts in worlds.chosen().items():
         normalised = np.reshape([TANG.normalise(text) for text in texts["text"]], (15, -1))
-        pairs = [diversity(tuple(row[[i, i + 1]]))["self_bleu"] for row in normalised for i in range(0, 8, 2)]
-        yield f"2 {name}", np.array(pairs)
+        pairs = tuple(tuple(row[[i, i + 1]]) for row in normalised for i in range(0, 8, 2))
+        yield f"2 {name}", diversity(pairs)["self_bleu"]
 
 
 def shown(ends: Floats, expected: float) -> Row:

@@ -16,7 +16,7 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -25,28 +25,17 @@ from typing import Any
 from tangeval.core.types import Example
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.form import repeated_characters
+from tangeval.tasks.tang.poems import Floats, read
 from tangeval.tasks.tang.prosody import (
     GUANGYUN,
     PINGSHUI,
     prosody,
     read_table,
-    rhyme_endings,
     rhyme_groups,
     shared_groups,
-    tone_opposition,
     tones,
 )
-from tangeval.tasks.tang.prosody import (
-    lines as tone_lines,
-)
-from tangeval.tasks.tang.regulated import (
-    alternation,
-    endings_in_place,
-    in_metre,
-    lone_level,
-    rules,
-    three_level,
-)
+from tangeval.tasks.tang.regulated import endings_in_place, in_metre, rules
 from tangeval.tasks.tang.text import as_verse, clauses, fold, han, line_length, punctuate
 
 #: A couplet and a text, or a line and its pattern.
@@ -75,10 +64,20 @@ RHYMES = {
 LOST = "囗"
 
 
-def measured(couplet: str, text: str) -> dict[str, float]:
-    """All metrics of prosody of one text."""
-    found = {**prosody(couplet, text), **rules(couplet, text)}
-    return found | {"repeated_characters": repeated_characters(couplet, text)}
+def measured(pairs: Sequence[Pair]) -> dict[str, Floats]:
+    """All metrics of prosody of some couplets and texts."""
+    poems = read(*zip(*pairs, strict=True))
+    return {**prosody(poems), **rules(poems), "repeated_characters": repeated_characters(poems)}
+
+
+def one(measure: Callable[..., Any], couplet: str, text: str, *more: Any) -> Any:
+    """A measure of one poem."""
+    return measure(read([couplet], [text]), *more)[0]
+
+
+def rhyme_endings(*parts: str) -> list[str]:
+    """The characters that have to rhyme: of a couplet and of a text every second clause's last."""
+    return [second[-1] for part in parts for second in clauses(part)[1::2]]
 
 
 def human(shown: int, texts: Sequence[Path], seed: int = 0) -> None:
@@ -95,10 +94,10 @@ def human(shown: int, texts: Sequence[Path], seed: int = 0) -> None:
         characters = han("".join(couplet + text for couplet, text in own))
         print(f"\ncharacters known: {sum(bool(tones(c)) for c in characters) / len(characters):.2%}", end="")
         print(f", with both tones: {sum(len(tones(c)) == 2 for c in characters) / len(characters):.2%}")
-        failures = [pair for pair in own if not prosody(*pair)["rhyme"]]
+        failures = [pair for pair, rhymes in zip(own, measured(own)["rhyme"], strict=True) if not rhymes]
         print(f"{len(failures)} do not rhyme:", dict(Counter(_reason(*pair) for pair in failures)))
         for couplet, text in noise.sample(failures, min(shown, len(failures))):
-            print(couplet, text, *(f"{e}:{_short(e)}" for e in rhyme_endings(couplet) + rhyme_endings(text)))
+            print(couplet, text, *(f"{e}:{_short(e)}" for e in rhyme_endings(couplet, text)))
 
 
 def _table(rows: Sequence[Row]) -> None:
@@ -106,9 +105,9 @@ def _table(rows: Sequence[Row]) -> None:
     print(
         f"| | {' | '.join(f'{name} ({len(pairs):,})' for name, pairs in rows)} |\n|{' --- |' * (len(rows) + 1)}"
     )
-    scores = [[measured(*pair) for pair in pairs] for _, pairs in rows]
-    for metric in scores[0][0]:
-        means = (sum(score[metric] for score in each) / len(each) for each in scores)
+    scores = [measured(pairs) for _, pairs in rows]
+    for metric in scores[0]:
+        means = (each[metric].mean() for each in scores)
         print(f"| `{metric}` | {' | '.join(f'{mean:.3f}' for mean in means)} |")
 
 
@@ -159,7 +158,7 @@ def _crossed(text: str, examples: Sequence[Example], noise: random.Random) -> st
 
 
 def _reason(couplet: str, text: str) -> str:
-    groups = [rhyme_groups(ending) for ending in rhyme_endings(couplet) + rhyme_endings(text)]
+    groups = [rhyme_groups(ending) for ending in rhyme_endings(couplet, text)]
     if not all(groups):
         return "an ending is unknown"
     half = len(groups) // 2
@@ -187,9 +186,10 @@ def tone_patterns(package: Path) -> None:
                 seen.update(judged=1, favourable=equal, clear=clear, clear_equal=clear and equal)
                 differences[character, tone] += not equal
         if set(pattern) <= set("平仄，。"):
-            ours.append(tone_opposition(line))
             # 平 and 仄 are characters of one tone each, so their pattern can be judged as a text.
-            theirs.append(tone_opposition(pattern))
+            own, other = measured([("", line), ("", pattern)])["tone_opposition"]
+            ours.append(own)
+            theirs.append(other)
     print(f"{seen['characters']} characters; 平 or 仄 there and known here: {seen['judged']}")
     print(f"favourable reading: {seen['favourable'] / seen['judged']:.2%} agree")
     print(f"one tone here: {seen['clear']}, {seen['clear_equal'] / seen['clear']:.2%} agree")
@@ -249,12 +249,12 @@ def _rhyme(lines: Sequence[str]) -> Iterator[Verdict]:
     ends = [known.get(line[-1], known.get(fold(line[-1]))) for line in lines]
     if all(ends) and all(len(tones(line[-1])) == 1 for line in lines[::2]):
         poem = [f"{line[:-1]}{end}" for line, end in zip(lines, ends, strict=True)]
-        rhyme = shared_groups(punctuate(poem[:2]), punctuate(poem[2:]))
+        whole = read([punctuate(poem[:2])], [punctuate(poem[2:])])
         theirs = _checker().check_poem_rhyming(punctuate(poem))[0]
         yield (
             "rhyme, and the other endings' tone",
             "".join(map(str, ends)),
-            endings_in_place(poem, rhyme),
+            endings_in_place(whole, shared_groups(whole))[0],
             theirs,
         )
 
@@ -266,29 +266,29 @@ def _rules(patterns: Sequence[str]) -> Iterator[Verdict]:
     def metre(*four: str) -> bool:
         return bool(_checker().check_poem_pingze_meter(punctuate(four))[0])
 
-    for one, two in zip(patterns[::2], patterns[1::2], strict=True):
+    for first, second in zip(patterns[::2], patterns[1::2], strict=True):
         yield (
             "opposition",
-            f"{one} {two}",
-            tone_opposition(punctuate([one, two])) == 1,
-            metre(one, two, free, free),
+            f"{first} {second}",
+            measured([("", punctuate([first, second]))])["tone_opposition"][0] == 1,
+            metre(first, second, free, free),
         )
-    for one, two in zip(patterns[1::2], patterns[2::2], strict=False):
-        ours = rules(punctuate([free, one]), punctuate([two, free]))["adhesion_given"]
+    for first, second in zip(patterns[1::2], patterns[2::2], strict=False):
+        ours = measured([(punctuate([free, first]), punctuate([second, free]))])["adhesion_given"][0]
         yield (
             "adhesion",
-            f"{one} {two}",
+            f"{first} {second}",
             ours,
-            metre(free, *(f"中{p[1]}{free[2:]}" for p in (one, two)), free),
+            metre(free, *(f"中{p[1]}{free[2:]}" for p in (first, second)), free),
         )
     for line in patterns:
-        (own,) = tone_lines(line)
-        ours = alternation([own]) == 1 and not three_level(own) and not lone_level(own)
+        own = measured([("", line)])
+        ours = own["alternation"][0] == 1 and not own["three_level"][0] and not own["lone_level"][0]
         yield "alternation, 三平尾 and 孤平", line, ours, any(_is_kind(line, second) for second in "平仄")
     yield (
         "metre of the poem",
         " ".join(patterns),
-        in_metre(tone_lines(punctuate(patterns))),
+        one(in_metre, "", punctuate(patterns)),
         _kinds_follow(patterns),
     )
 
@@ -297,16 +297,20 @@ def _tones(lines: Sequence[str], patterns: Sequence[str]) -> Iterator[Verdict]:
     """Each rule by our readings and by those of chinese-poetry."""
     for place in range(0, len(lines), 2):
         ours, theirs = (
-            rules(
-                punctuate(["中" * 5, *side[place - 1 : place][:1]] if place else []),
-                punctuate(side[place : place + 2]),
+            measured(
+                [
+                    (
+                        punctuate(["中" * 5, *side[place - 1 : place][:1]] if place else []),
+                        punctuate(side[place : place + 2]),
+                    )
+                ]
             )
             for side in (lines, patterns)
         )
         for rule in ("alternation", "adhesion_given", "odd_line_tone", "three_level", "lone_level"):
             if place or rule != "adhesion_given":
                 where = " ".join(lines[max(place - 1, 0) : place + 2])
-                yield f"`{rule}`, other readings", where, ours[rule], theirs[rule]
+                yield f"`{rule}`, other readings", where, ours[rule][0], theirs[rule][0]
 
 
 @cache

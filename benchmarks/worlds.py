@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tangeval.analysis.aggregate import Corpus, Measured, Part, corpus_scores
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Example
-from tangeval.metrics.base import Output
+from tangeval.metrics.base import Texts
 from tangeval.metrics.bleu import BLEU
 from tangeval.tasks.tang import TANG, data
 from tangeval.tasks.tang.text import clauses, fold, line_length
@@ -35,15 +35,15 @@ _TRUTH, _AT_ONCE = 8000, 2_000_000
 def poets(own: float) -> Counts:
     """Return the counts ``[N, DRAWS, K]`` of other poets' endings, each clause the poem's own with probability ``own``."""
     noise = random.Random(f"endings {own}")
-    found = []
+    texts, examples = list[str](), list[Example]()
     for ending, others in _endings():
-        reference = "".join(ending)
-        example = Example("", "", "", reference, "train")
+        example = Example("", "", "", "".join(ending), "train")
         for _ in range(DRAWS):
             pairs = zip(ending, noise.choice(others), strict=True)
-            text = "".join(mine if noise.random() < own else theirs for mine, theirs in pairs)
-            found.append(BLEU.compute(Output(text, example, None, str)))
-    return np.reshape(np.array(found, np.int32), (-1, DRAWS, len(BLEU.counts)))
+            texts.append("".join(mine if noise.random() < own else theirs for mine, theirs in pairs))
+            examples.append(example)
+    counts = BLEU.compute(Texts(texts, examples, [None] * len(texts), str))
+    return np.reshape(np.array(counts, np.int32), (-1, DRAWS, len(BLEU.counts)))
 
 
 @cache
@@ -94,19 +94,12 @@ def homework(name: str) -> list[pd.DataFrame]:
 
 def computed(texts: pd.DataFrame, metric: str) -> NDArray[Any]:
     """Return a metric of texts, poem by poem ``[15, S]`` or, of BLEU, its counts ``[15, S, K]``."""
-    values = [
-        TANG.metrics[metric].compute(
-            Output(
-                row.text,
-                Example(row.example_id, "", row.couplet, row.reference, "test"),
-                None,
-                TANG.normalise,
-            )
-        )
-        for row in texts.itertuples()
-    ]
+    rows = list(texts.itertuples())
+    examples = [Example(row.example_id, "", row.couplet, row.reference, "test") for row in rows]
+    own = Texts([row.text for row in rows], examples, [None] * len(rows), TANG.normalise)
+    values = np.asarray(TANG.metrics[metric].compute(own))
     poems = texts["example_id"].nunique()
-    return np.reshape(np.array(values), (poems, len(texts) // poems, *np.shape(values[0])))
+    return values.reshape(poems, len(rows) // poems, *values.shape[1:])
 
 
 def drawn(pool: Counts, poems: int, samples: int, runs: int, seed: int) -> Iterator[Counts]:

@@ -20,6 +20,7 @@ from scipy.stats import mannwhitneyu
 from scripts.corpus import Poem, hold_out, is_regulated, leave_out, read, without_repeats
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.tang import poems as verse
 from tangeval.tasks.tang.parallelism import FACING, parallelism
 from tangeval.tasks.tang.text import clauses, fold, punctuate
 
@@ -72,13 +73,14 @@ def factor(facing: Counter[tuple[str, str]], size: int, rank: int) -> dict[str, 
 def measure(name: str, poems: Sequence[tuple[str, ...]], seed: int = 0) -> None:
     """Print a row: means of the poems of eight clauses, and how well their middle couplets are told from others."""
     noise, eight = random.Random(seed), [parts for parts in poems if len(parts) == 8]
-    own = [parallelism(punctuate(parts[2:])) for parts in eight]
-    last = [parallelism(punctuate(parts[6:])) for parts in eight]
-    crossed = []
+    own, last, crossed = [parts[2:] for parts in eight], [parts[6:] for parts in eight], []
     for parts in eight:
         other = noise.choice([o for o in eight if o is not parts and len(o[0]) == len(parts[0])])
-        lines = [(parts if place % 2 == 0 else other)[place] for place in range(2, 8)]
-        crossed.append(parallelism(punctuate(lines)))
+        crossed.append(tuple((parts if place % 2 == 0 else other)[place] for place in range(2, 8)))
+    own, last, crossed = (
+        parallelism(verse.read([""] * len(eight), list(map(punctuate, each))))
+        for each in (own, last, crossed)
+    )
     means = " | ".join(f"{np.mean(each):.2f}" for each in (own, last, crossed))
     told = (mannwhitneyu(own, others).statistic / len(eight) ** 2 for others in (last, crossed))
     print(f"| {name}, {len(eight)} | {means} | {' | '.join(f'{auc:.3f}' for auc in told)} |")

@@ -31,7 +31,7 @@ from tangeval.core.keeping import present
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example, Split
-from tangeval.metrics.base import Output
+from tangeval.metrics.base import Texts
 from tangeval.results.files import read_parquet, write_json, write_parts
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, check_data, check_rows, read_plan
@@ -42,6 +42,8 @@ KEYS = ("checkpoint", "step", *COLUMNS, "split", "example_id", "sample")
 BASELINE_DRAWS = 32
 #: Rows that are scored together, about; all of an example's are, however many there are.
 SCORE_CHUNK_ROWS = 100_000
+#: Distinct texts that are measured together: more would fit no cache.
+TEXTS_AT_ONCE = 20_000
 #: Processes that score, at most, and the rows below which starting them costs more than it brings.
 MAX_PROCESSES, MIN_ROWS_FOR_POOL = 4, 150_000
 #: Whole numbers that may be missing.
@@ -217,32 +219,33 @@ def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFra
     setting (of the same ``set``, where the rows have one) stands in each of their rows.
     """
     what = ["example_id", "text", "finish_reason"]
-    distinct = frame[what].drop_duplicates().reset_index(drop=True)
+    codes = np.asarray(frame.groupby(what, dropna=False, sort=False).ngroup(), np.int64)
+    distinct = frame[what].iloc[np.unique(codes, return_index=True)[1]]
     training = _training(task, dataset)
-    records = []
-    for name, text, finish in distinct.itertuples(index=False):
-        reason = None if pd.isna(finish) else finish
-        output = Output(text, dataset.by_id[name], reason, task.normalise, training)
-        records.append(_measure(task, output))
-    # Looked up by number: a join on long texts would copy them.
-    codes = frame.merge(distinct.reset_index(names="code"), on=what, how="left")["code"].to_numpy()
+    measured, compared = list[dict[str, NDArray[np.float64]]](), list[str]()
+    for begin in range(0, len(distinct), TEXTS_AT_ONCE):
+        some = distinct.iloc[begin : begin + TEXTS_AT_ONCE]
+        examples = [dataset.by_id[name] for name in some["example_id"]]
+        finish = [None if pd.isna(reason) else reason for reason in some["finish_reason"]]
+        texts = Texts(list(some["text"]), examples, finish, task.normalise, training)
+        measured.append(_measure(task, texts))
+        compared += texts.compared
     left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True).astype({**_TYPES, "n_tokens": float})
-    each = pd.DataFrame(records).astype(float).iloc[codes].reset_index(drop=True)
-    texts = [task.normalise(text) for text in distinct["text"]]
-    return pd.concat([left, each, _over_samples(task, frame, codes, texts)], axis=1)
+    columns = [left, _rows(measured, codes), _over_samples(task, frame, codes, compared)]
+    return pd.concat(columns, axis=1)
 
 
 _training = lru_cache(maxsize=1)(training_index)
 
 
-def _measure(task: Task, output: Output) -> dict[str, float | None]:
-    """The metrics of one text, and the counts of those of a corpus."""
-    values: dict[str, float | None] = {}
+def _measure(task: Task, texts: Texts) -> dict[str, NDArray[np.float64]]:
+    """The metrics of texts, and the counts of those of a corpus."""
+    values: dict[str, NDArray[np.float64]] = {}
     for metric in task.metrics.values():
         if metric.level == "text":
-            values[metric.name] = metric.compute(output)
+            values[metric.name] = np.asarray(metric.compute(texts), float)
         elif metric.level == "corpus":
-            values.update(zip(metric.counts, metric.compute(output), strict=True))
+            values.update(zip(metric.counts, np.asarray(metric.compute(texts), float).T, strict=True))
     return values
 
 
@@ -256,12 +259,17 @@ def _over_samples(
     order = np.lexsort((codes, group))  # the samples in an order of their own: equal sets are measured once
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))
     sets = [tuple(chosen.tolist()) for chosen in np.split(codes[order], begins[1:])]
-    measured = dict.fromkeys(sets, ())
-    for own in measured:
-        samples = [texts[code] for code in own]
-        measured[own] = tuple(metric.compute(samples) for metric in metrics)
-    found = pd.DataFrame([measured[own] for own in sets], columns=[metric.name for metric in metrics])
-    return found.iloc[group].reset_index(drop=True)
+    numbers = {own: number for number, own in enumerate(dict.fromkeys(sets))}
+    samples = [[texts[code] for code in own] for own in numbers]
+    number = np.array([numbers[own] for own in sets])[group]
+    size = max(1, TEXTS_AT_ONCE // max(map(len, samples)))
+    parts = (samples[begin : begin + size] for begin in range(0, len(samples), size))
+    return _rows([{m.name: np.asarray(m.compute(part), float) for m in metrics} for part in parts], number)
+
+
+def _rows(parts: Sequence[Mapping[str, NDArray[np.float64]]], places: NDArray[np.int64]) -> pd.DataFrame:
+    """The rows at ``places`` of columns that come in parts."""
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts])[places] for name in parts[0]})
 
 
 def random_rows(

@@ -17,7 +17,7 @@ from scipy import special
 from tangeval.analysis.intervals import LEVEL, Floats, rate_interval
 from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import read_bytes
-from tangeval.metrics.base import Output
+from tangeval.metrics.base import Texts
 from tangeval.tasks.base import Dataset, Task
 
 #: What is counted of 格律, as far as the task has it.
@@ -130,11 +130,11 @@ def with_counted(pairs: pd.DataFrame, task: Task, data: Dataset) -> tuple[Counte
     """
     found = []
     for metric in (task.metrics[name] for name in COUNTED if name in task.metrics):
-        texts = (zip(pairs["example_id"], pairs[column], strict=True) for column in ("text_a", "text_b"))
-        a, b = (
-            np.array([metric.compute(Output(text, data.by_id[e], None, task.normalise)) for e, text in side])
-            for side in texts
+        examples, nowhere = [data.by_id[name] for name in pairs["example_id"]], [None] * len(pairs)
+        texts = (
+            Texts(list(pairs[column]), examples, nowhere, task.normalise) for column in ("text_a", "text_b")
         )
+        a, b = (np.asarray(metric.compute(side)) for side in texts)
         told = pairs.assign(ahead=a > b)[(a != b) & pairs["win"].notna()]
         if len(told):
             preferred = share(told["win"].where(told["ahead"], 1 - told["win"]), told["example_id"])

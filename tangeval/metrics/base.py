@@ -1,42 +1,64 @@
 """What a metric is, and what it is computed from.
 
-In: nothing. Out: ``Metric``, whose ``name`` is a column of scores and of every table, and
-``Output``, one text beside its example. Knows nothing of any task: a task lists its metrics, and says how
-texts are normalised before they are compared.
+In: nothing. Out: ``Metric``, whose ``name`` is a column of scores and of every table, and ``Texts``, texts
+beside their examples. Knows nothing of any task: a task lists its metrics, and says how texts are normalised
+before they are compared.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tangeval.core.types import Example
 
 #: ``text``: a number for each output. ``samples``: one for all outputs of an example and setting. ``corpus``: of
 #: all examples together, from counts that are summed. ``reference``: of a checkpoint, whatever it writes.
 Level = Literal["text", "samples", "corpus", "reference"]
+_Made = TypeVar("_Made")
 
 
-@dataclass(frozen=True)
-class Output:
-    """One text beside its example; ``finish_reason`` is None where it was not generated here."""
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """n texts, each beside its example; a ``finish_reason`` is None where a text was not generated here."""
 
-    text: str
-    example: Example
-    finish_reason: str | None
+    written: Sequence[str]
+    examples: Sequence[Example]
+    finish_reasons: Sequence[str | None]
     normalise: Callable[[str], str]
     training: Any = None  #: ``copying.Index`` of the texts that may have been copied
+    _made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.written)
 
     @cached_property
-    def compared(self) -> str:
-        """The text as it is compared."""
-        return self.normalise(self.text)
+    def compared(self) -> list[str]:
+        """The texts as they are compared."""
+        return [self.normalise(text) for text in self.written]
 
     @cached_property
-    def reference(self) -> str:
-        """The reference as it is compared."""
-        return self.normalise(self.example.reference)
+    def references(self) -> list[str]:
+        """The references as they are compared."""
+        return self.of_examples(lambda example: self.normalise(example.reference))
+
+    def of_examples(self, make: Callable[[Example], _Made]) -> list[_Made]:
+        """Return ``make`` of each text's example, made once an example."""
+        made = list(map(make, self._numbers[0]))
+        return [made[number] for number in self._numbers[1]]
+
+    @cached_property
+    def _numbers(self) -> tuple[dict[Example, int], list[int]]:
+        numbers: dict[Example, int] = {}
+        return numbers, [numbers.setdefault(example, len(numbers)) for example in self.examples]
+
+    def once(self, make: Callable[["Texts"], _Made]) -> _Made:
+        """Return ``make(self)``, made once: several metrics in a row ask for the same."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: _Made = self._made[make]
+        return made
 
 
 def _undefined(*_: Any) -> Any:
@@ -51,9 +73,10 @@ class Metric:
     rate's interval; ``headline`` that readers see it without asking: in tables, pictures and on the page.
     ``flaw`` is what is said of a text where a check (a share of 0 or 1) fails, by language.
 
-    ``compute`` takes an ``Output`` (level ``text``), the normalised texts of all samples (``samples``), or an
-    ``Output`` and returns counts named ``counts`` (``corpus``), which ``score`` turns into the corpus's
-    value: a function of arrays ``[..., len(counts)]`` of summed counts, giving ``[...]``, ``most`` at most.
+    ``compute`` takes n ``Texts`` and returns n values (level ``text``); or n sequences of the normalised texts of all
+    samples (``samples``); or n ``Texts`` and returns ``[n, len(counts)]`` counts (``corpus``), which ``score`` turns
+    into the corpus's value: a function of arrays ``[..., len(counts)]`` of summed counts, giving ``[...]``, ``most``
+    at most.
 
     Where few examples carry a value, it has no interval. Of a corpus ``rarest`` is the count of the rarest events that
     it is made of; a mean of values from 0 to ``most`` is carried by those from ``rare_from`` on, where that is set.

@@ -1,20 +1,20 @@
 """Character BLEU as sacrebleu counts it, kept as sufficient statistics.
 
-In: a hypothesis and a reference, normalised. Out: counts of one pair; the corpus score of any sum of
+In: hypotheses and their references, normalised. Out: counts of each pair; the corpus score of any sum of
 counts. A bootstrap sums counts and tokenises nothing, which sacrebleu's own interface cannot do; the
 tests hold both to sacrebleu. Pure; knows nothing of tasks, settings or files.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tangeval.metrics.base import Metric, Output
+from tangeval.metrics.base import Metric, Texts
+from tangeval.metrics.ngrams import CODES, NONE, Ints, characters, lengths, shared
 
 Floats = NDArray[np.float64]
+Numbers = Floats | Ints
 ORDERS = 4
 #: chrF counts longer n-grams; both are counted at once.
 LONGEST = 6
@@ -23,28 +23,31 @@ TOTALS = ("hypothesis_chars", *(f"hypothesis_{n}grams" for n in range(2, ORDERS 
 REFERENCE_LENGTH = "reference_chars"
 
 
-@lru_cache(maxsize=16)
-def matches(text: str, reference: str) -> tuple[int, ...]:
-    """Return the n-grams of each order up to ``LONGEST`` in both texts, clipped at the reference's count."""
-    found = [0] * LONGEST
-    for n, there in enumerate(_of_reference(reference), 1):
-        common = Counter(g for g in (text[i : i + n] for i in range(len(text) - n + 1)) if g in there)
-        if not common:
-            break  # nor is there a longer one
-        found[n - 1] = sum(min(count, there[gram]) for gram, count in common.items())
-    return tuple(found)
+def matches(texts: Sequence[str], references: Sequence[str]) -> Ints:
+    """Return the n-grams of each order in each text and its reference ``[n, LONGEST]``, clipped at the reference's."""
+    places = {reference: place for place, reference in enumerate(dict.fromkeys(references))}
+    (there, of), (here, text) = characters(list(places)), characters(texts)
+    reference = np.fromiter((places[own] for own in references), np.int64, len(texts))[text]
+    keys = (
+        np.where(codes == NONE, NONE, own * CODES + codes) for own, codes in ((of, there), (reference, here))
+    )
+    found = np.zeros((len(texts), LONGEST), np.int64)
+    for n, (known, ids) in zip(range(LONGEST), shared(*keys), strict=False):
+        size = ids.max(initial=0) + 1
+        most = np.bincount(known[known >= 0], minlength=size)
+        grams, count = np.unique((text * size + ids)[ids >= 0], return_counts=True)
+        clipped = np.minimum(count, most[grams % size])
+        found[:, n] = np.bincount(grams // size, clipped, len(texts))
+    return found
 
 
-def ngrams(text: str, longest: int = LONGEST) -> list[Counter[str]]:
-    """Return the n-grams of ``text`` with their counts, by order up to ``longest``."""
-    return [Counter(text[i : i + n] for i in range(len(text) - n + 1)) for n in range(1, longest + 1)]
-
-
-_of_reference = lru_cache(maxsize=4096)(ngrams)
+def compared(texts: Texts) -> Ints:
+    """Return ``matches`` of the texts as they are compared."""
+    return matches(texts.compared, texts.references)
 
 
 def corpus_bleu(
-    matched: Floats, totals: Floats, hypothesis_length: Floats, reference_length: Floats
+    matched: Numbers, totals: Numbers, hypothesis_length: Numbers, reference_length: Numbers
 ) -> Floats:
     """Return BLEU (0 to 100) of summed counts ``[..., 4]`` and lengths ``[...]``, many corpora at once.
 
@@ -74,12 +77,12 @@ def metric(
 ) -> Metric:
     """Return character BLEU as a metric; ``normalise`` is used in place of the task's normalisation."""
 
-    def compute(output: Output) -> tuple[int, ...]:
-        text, reference = output.compared, output.reference
+    def compute(texts: Texts) -> Ints:
+        own = texts
         if normalise:
-            text, reference = normalise(output.text), normalise(output.example.reference)
-        totals = (max(len(text) - n, 0) for n in range(ORDERS))
-        return (*matches(text, reference)[:ORDERS], *totals, len(reference))
+            own = Texts(texts.written, texts.examples, texts.finish_reasons, normalise)
+        totals = [np.maximum(lengths(own.compared) - n, 0) for n in range(ORDERS)]
+        return np.column_stack([own.once(compared)[:, :ORDERS], *totals, lengths(own.references)])
 
     counts = (*(f"{name}_match_{n}" for n in range(1, ORDERS + 1)), *TOTALS, REFERENCE_LENGTH)
     return Metric(
@@ -106,14 +109,10 @@ def signature(name: str, **options: str) -> str:
 BLEU = metric("bleu", {"en": "character BLEU", "zh": "單字 BLEU"}, headline=True)
 
 
-def _pairs(output: Output) -> float:
-    return float(matches(output.compared, output.reference)[1])
-
-
 #: What BLEU is made of, as a mean over examples: it has an interval where BLEU has none.
 SHARED_PAIRS = Metric(
     "shared_pairs",
     {"en": "pairs of characters as in the reference", "zh": "與原作相同的雙字"},
     "high",
-    compute=_pairs,
+    compute=lambda texts: texts.once(compared)[:, 1],
 )

@@ -1,131 +1,79 @@
 """How much of a text stands verbatim in the texts that were there to be trained on.
 
-In: the training texts, normalised and indexed once, and a normalised text. Out: the longest run of characters
-that also stands in one of them, and the share of the text's parts (lines, sentences) that do. Pure.
-
-The index is a suffix array (Manber & Myers, 1993): of all suffixes, the one that shares most with a string is
-next to where the string would be.
+In: the training texts, normalised and indexed once, and normalised texts. Out: the longest run of characters
+that also stands in one of them, and which of a text's parts (lines, sentences) do. Pure.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tangeval.metrics.base import Metric, Output
-
-_END = "\0"  # between texts, so that no run crosses from one to the next
+from tangeval.metrics.base import Metric, Texts
+from tangeval.metrics.ngrams import NONE, Ints, characters, lengths, shared
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
     """Texts to look for."""
 
-    text: str  #: all of them, one after another
-    suffixes: list[int]  #: places in ``text``, sorted by what begins there
-    names: list[str]
-    begins: list[int]  #: where the text of each name begins
-    parts: dict[str, set[str]]  #: which texts hold each part
-    longest: int  #: characters of the longest text
-
-    def owner(self, place: int) -> str:
-        return self.names[bisect_right(self.begins, place) - 1]
+    names: dict[str, int]  #: the texts' ids, numbered
+    codes: Ints  #: code points of all of them, ``NONE`` after each
+    owner: Ints  #: which text each is of
+    parts: dict[str, set[str]]  #: the ids of the texts that hold each part
 
 
 def index(texts: Iterable[tuple[str, str, Sequence[str]]]) -> Index:
     """Return the index of (id, normalised text, its parts)."""
-    texts = list(texts)
+    names, whole, parts = zip(*texts, strict=True) if (texts := list(texts)) else ((), (), ())
     holders: defaultdict[str, set[str]] = defaultdict(set)
-    for name, part in ((name, part) for name, _, parts in texts for part in parts):
+    for name, part in ((name, part) for name, own in zip(names, parts, strict=True) for part in own):
         holders[part].add(name)
-    whole = [text.replace(_END, " ") + _END for _, text, _ in texts]
-    joined, begins = "".join(whole), [0, *accumulate(map(len, whole))][: len(whole)]
-    longest = max(map(len, whole), default=1) - 1
-    return Index(joined, _suffix_array(joined), [name for name, *_ in texts], begins, dict(holders), longest)
+    return Index({name: place for place, name in enumerate(names)}, *characters(whole), dict(holders))
 
 
-def _suffix_array(text: str) -> list[int]:
-    """The places of ``text``, sorted by what begins there, by prefix doubling; ends of texts come first."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    ends = codes == ord(_END)
-    rank = codes.astype(np.int64) + ends.sum()
-    rank[ends] = np.arange(ends.sum())  # each is another letter, so that no two suffixes are equal
-    order, width = np.argsort(rank, kind="stable"), 1
-    while width < len(text):
-        after = np.full(len(text), -1)
-        after[:-width] = rank[width:]
-        order = np.lexsort((after, rank))
-        steps = (np.diff(rank[order]) != 0) | (np.diff(after[order]) != 0)
-        rank[order] = np.concatenate([[0], np.cumsum(steps)])
-        if steps.all():
-            break
-        width *= 2
-    found: list[int] = order.tolist()
-    return found
+def reach(index: Index, texts: Sequence[str], own: Sequence[str | None]) -> Ints:
+    """Return for each character how long a run begins there that an indexed text has too, and 0 after each text.
 
-
-def longest_run(index: Index, text: str, own: str | None = None) -> int:
-    """Return the length of the longest run of ``text`` that an indexed text has too; that of id ``own`` apart."""
-    longest = 0
-    for begin in range(len(text)):
-        if len(text) - begin <= longest:
-            break
-        longest = max(longest, _at(index, text[begin : begin + index.longest], own, longest))
-    return longest
-
-
-def copied_share(index: Index, parts: Sequence[str], own: str | None = None) -> float:
-    """Return the share of ``parts`` that stand as a part in an indexed text; 0 where there is none."""
-    found = sum(bool(index.parts.get(part, set()) - {own}) for part in parts)
-    return found / len(parts) if parts else 0.0
-
-
-def runs(index: Index, text: str, least: int, own: str | None = None) -> list[tuple[int, int]]:
-    """Return (begin, length) of the longest runs of ``text`` that an indexed text has too.
-
-    Runs of at least ``least`` characters that no other such run contains, in order; they may overlap.
+    The indexed text whose id is the text's ``own`` is left out.
     """
-    found: list[tuple[int, int]] = []
-    end = 0
-    for begin in range(len(text) - least + 1):
-        # A run that does not reach beyond the last one is part of it.
-        if end == len(text):
-            break
-        length = _at(index, text[begin : begin + index.longest], own)
-        if length >= least and begin + length > end:
-            end = begin + length
-            found.append((begin, length))
-    return found
-
-
-def _at(index: Index, rest: str, own: str | None, longest: int = 0) -> int:
-    """How many of the first characters of ``rest`` stand together in a text; ``longest`` unless more do."""
-    size = len(rest)
-    place = bisect_left(index.suffixes, rest, key=lambda begin: index.text[begin : begin + size])
-    for neighbours in (range(place - 1, -1, -1), range(place, len(index.suffixes))):
-        for begin in (index.suffixes[neighbour] for neighbour in neighbours):
-            shared = _shared(index.text, begin, rest)
-            if shared <= longest:
-                break
-            if index.owner(begin) != own:
-                longest = shared
-                break
+    codes, text = characters(texts)
+    owner = np.array([index.names.get(name, NONE) if name else NONE for name in own], np.int64)[text]
+    longest = np.zeros(len(codes), np.int64)
+    for order, (known, found) in enumerate(shared(index.codes, codes), 1):
+        there, here, size = known >= 0, found >= 0, known.max(initial=0) + 1
+        first, last = np.full(size, len(index.names)), np.full(size, NONE)
+        np.minimum.at(first, known[there], index.owner[there])
+        np.maximum.at(last, known[there], index.owner[there])
+        # Another text has it unless the only one that does is its own.
+        here[here] = (first[found[here]] != owner[here]) | (last[found[here]] != owner[here])
+        longest[here] = order
     return longest
 
 
-def _shared(text: str, begin: int, rest: str) -> int:
-    """How many characters ``rest`` and the text from ``begin`` on begin with alike."""
-    for length, letter in enumerate(rest):
-        if letter == _END or text[begin + length] != letter:
-            return length
-    return len(rest)
+def runs(reached: Ints, least: int) -> list[tuple[int, int]]:
+    """Return (begin, length) of the runs of at least ``least`` characters in what ``reach`` says of one text.
+
+    Those that no other such run contains, in order; they may overlap.
+    """
+    ends = np.arange(len(reached)) + reached
+    # A run that does not reach beyond the one that begins before it is part of it.
+    begins = np.flatnonzero((np.diff(ends, prepend=0) > 0) & (reached >= least))
+    return [(int(begin), int(reached[begin])) for begin in begins]
 
 
-def _compute(output: Output) -> float:
-    return float(longest_run(output.training, output.compared, output.example.id))
+def copied(index: Index, parts: Sequence[str], own: Sequence[str]) -> NDArray[np.bool_]:
+    """Return whether each part stands as a part in an indexed text whose id is not its ``own``."""
+    holders = (index.parts.get(part, ()) for part in parts)
+    return np.array([bool(set(there) - {name}) for there, name in zip(holders, own, strict=True)], bool)
+
+
+def _compute(texts: Texts) -> Ints:
+    reached = reach(texts.training, texts.compared, texts.of_examples(lambda example: example.id))
+    longest: Ints = np.maximum.reduceat(reached, [0, *(lengths(texts.compared) + 1).cumsum()[:-1]])
+    return longest
 
 
 _LABEL = {"en": "longest run from training (characters)", "zh": "最長抄自訓練的字數"}

@@ -7,73 +7,87 @@ metric, which all of these samples share. Pure; knows nothing of tasks.
 compare them at equal numbers of samples.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tangeval.metrics.base import Metric
-from tangeval.metrics.bleu import ORDERS, corpus_bleu, ngrams
+from tangeval.metrics.bleu import ORDERS, Floats, corpus_bleu
+from tangeval.metrics.ngrams import CODES, NONE, Ints, characters, different, lengths, longer, share
 
 
-@lru_cache(maxsize=1)  # four metrics in a row ask for the same samples
-def diversity(texts: tuple[str, ...]) -> Mapping[str, float]:
-    """Return ``distinct_1``, ``distinct_2``, ``self_bleu`` and ``unique`` of one example's samples.
+@lru_cache(maxsize=1)  # four metrics in a row ask for the same sets
+def diversity(sets: tuple[tuple[str, ...], ...]) -> Mapping[str, Floats]:
+    """Return ``distinct_1``, ``distinct_2``, ``self_bleu`` and ``unique`` of each set: one example's samples.
 
     ``distinct_n`` is distinct n-grams ÷ all n-grams, over all samples together (Li et al., NAACL 2016), 0
     where there is none; ``unique`` distinct texts ÷ texts. The last two are NaN for a single sample.
+
+    ``self_bleu`` is the samples' corpus BLEU, each against all others as its references (Zhu et al., SIGIR 2018). As
+    sacrebleu counts: a match is clipped at the most that one reference has; the reference's length is the one nearest
+    to the sample's, the shorter of two equally near.
     """
-    grams = [ngrams(text, ORDERS) for text in texts]
-    several = len(texts) > 1
+    texts = [text for own in sets for text in own]
+    of, size = np.repeat(np.arange(len(sets)), lengths(sets)), lengths(texts)
+    distinct, matched = _grams(texts, of, len(sets))
+    totals = np.stack([np.bincount(of, np.maximum(size - n, 0), len(sets)) for n in range(ORDERS)], axis=-1)
+    nearest = np.bincount(of, _nearest(size, of), len(sets))
+    ids, _ = pd.factorize(np.array(texts, dtype=object))
+    unlike = np.bincount(different(of * len(texts) + ids) // max(len(texts), 1), minlength=len(sets))
+    several = lengths(sets) > 1
     return {
-        "distinct_1": _distinct([g[0] for g in grams]),
-        "distinct_2": _distinct([g[1] for g in grams]),
-        "self_bleu": self_bleu(grams, [len(text) for text in texts]) if several else np.nan,
-        "unique": len(set(texts)) / len(texts) if several else np.nan,
+        "distinct_1": share(distinct[:, 0], totals[:, 0]),
+        "distinct_2": share(distinct[:, 1], totals[:, 1]),
+        "self_bleu": np.where(several, corpus_bleu(matched, totals, totals[:, 0], nearest), np.nan),
+        "unique": np.where(several, share(unlike, lengths(sets)), np.nan),
     }
 
 
-def self_bleu(grams: Sequence[Sequence[Counter[str]]], lengths: Sequence[int]) -> float:
-    """Return the samples' corpus BLEU, each against all others as its references (Zhu et al., SIGIR 2018).
+def _grams(texts: Sequence[str], own: Ints, sets: int) -> tuple[Floats, Floats]:
+    """How many different n-grams each set has, and how many of its samples' another sample has too ``[sets, ORDERS]``.
 
-    ``grams`` holds each sample's 1- to 4-grams. As sacrebleu counts: a match is clipped at the most that one
-    reference has; the reference's length is the one nearest to the sample's, the shorter of two equally near.
+    From order 3 on only those are different n-grams that are made of what several samples have.
     """
-    matches = [_clipped([g[n] for g in grams]) for n in range(ORDERS)]
-    closest = [
-        min((other for j, other in enumerate(lengths) if j != i), key=lambda other: (abs(other - own), other))
-        for i, own in enumerate(lengths)
-    ]
-    totals = np.array([sum(g[n].total() for g in grams) for n in range(ORDERS)], float)
-    own, others = np.array(float(sum(lengths))), np.array(float(sum(closest)))
-    return float(corpus_bleu(np.array(matches, float), totals, own, others))
+    distinct, matched = np.zeros((sets, ORDERS)), np.zeros((sets, ORDERS))
+    codes, text = characters(texts)
+    keys, most = np.where(codes == NONE, NONE, own[text] * CODES + codes), len(codes) + 1
+    for n in range(ORDERS):
+        at = np.flatnonzero(keys >= 0)
+        ids, found = pd.factorize(keys[at])
+        of = np.empty(len(found), np.int64)
+        of[ids] = own[text[at]]
+        distinct[:, n] = np.bincount(of, minlength=sets)
+        pairs, count = np.unique(ids * len(texts) + text[at], return_counts=True)
+        gram, count = np.divmod(np.sort(pairs // max(len(texts), 1) * most + count), most)
+        # Each sample has a match for all of its own, but that the one with most is held to the second most.
+        less = np.diff(gram, append=NONE) == 0
+        second = less & np.diff(less, append=False)
+        matched[:, n] = np.bincount(of[gram], count * less + count * second, sets)
+        several = np.zeros(len(found), bool)
+        several[gram[second]] = True
+        ids_there = np.full(len(keys), NONE)
+        ids_there[at] = np.where(several[ids] | (n == 0), ids, NONE)
+        keys = longer(ids_there, len(found))
+    return distinct, matched
 
 
-def _clipped(grams: Sequence[Counter[str]]) -> int:
-    """N-grams of all samples that another sample has too, each as often as the other has it at most."""
-    seen: set[str] = set()
-    shared: set[str] = set()
-    for counts in grams:
-        shared |= seen & counts.keys()
-        seen |= counts.keys()
-    matched = 0
-    for gram in shared:
-        *_, second, first = own = sorted(counts[gram] for counts in grams if gram in counts)
-        # Each has a match for all of its own, but that the one with most is held to the second most.
-        matched += sum(own) - (first - second)
-    return matched
-
-
-def _distinct(grams: Sequence[Counter[str]]) -> float:
-    every = sum(counts.total() for counts in grams)
-    return len(set().union(*grams)) / every if every else 0.0
+def _nearest(size: Ints, of: Ints) -> Ints:
+    """The other length of the same set that is nearest to each, the shorter of two; no meaning where there is none."""
+    order = np.lexsort((size, of))
+    ordered, far = size[order], np.iinfo(np.int64).max // 2
+    gaps = np.where(np.diff(of[order]) == 0, np.diff(ordered), far)
+    before, after = np.append(far, gaps)[: len(size)], np.append(gaps, far)[: len(size)]
+    nearest = np.empty(len(size), np.int64)
+    nearest[order] = np.where(before <= after, ordered - before, ordered + after)
+    return nearest
 
 
 def _metric(name: str, en: str, zh: str, **kind: Any) -> Metric:
-    def compute(texts: Sequence[str]) -> float:
-        return diversity(tuple(texts))[name]
+    def compute(sets: Sequence[Sequence[str]]) -> Floats:
+        return diversity(tuple(map(tuple, sets)))[name]
 
     return Metric(name, {"en": en, "zh": zh}, level="samples", compute=compute, **kind)
 

@@ -9,19 +9,19 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from tangeval.core.types import Example
 from tangeval.metrics import bleu, chrf
-from tangeval.metrics.base import Output
+from tangeval.metrics.base import Texts
 from tangeval.metrics.bleu import corpus_bleu
 
 lines = st.text(alphabet="春眠不覺曉處聞啼鳥ab ", max_size=30)
 
 
-def output(text, reference, normalise=str):
-    return Output(text, Example("test-1", "", "", reference, "test"), None, normalise)
+def outputs(*pairs, normalise=str):
+    examples = [Example("test-1", "", "", reference, "test") for _, reference in pairs]
+    return Texts([text for text, _ in pairs], examples, [None] * len(pairs), normalise)
 
 
 def corpus(pairs):
-    counts = np.array([bleu.BLEU.compute(output(*pair)) for pair in pairs], float)
-    return float(bleu.BLEU.score(counts.sum(axis=0)))
+    return float(bleu.BLEU.score(bleu.BLEU.compute(outputs(*pairs)).sum(axis=0, dtype=float)))
 
 
 def characters(text):
@@ -42,19 +42,19 @@ def test_summed_counts_give_sacrebleus_corpus_score(pairs):
 def test_counts_and_chrf_of_a_pair_are_sacrebleus_to_the_last_bit(hypothesis, reference):
     hypothesis, reference = characters(hypothesis), characters(reference)
     theirs = BLEU(tokenize="char", effective_order=True).sentence_score(hypothesis, [reference])
-    ours = bleu.BLEU.compute(output(hypothesis, reference))
+    (ours,) = bleu.BLEU.compute(outputs((hypothesis, reference))).tolist()
     assert list(ours[:4]) == theirs.counts
     assert list(ours[4:8]) == theirs.totals
     assert (ours[4], ours[8]) == (theirs.sys_len, theirs.ref_len)
     expected = CHRF().sentence_score(hypothesis, [reference]).score
-    assert chrf.CHRF.compute(output(hypothesis, reference)) == expected
+    assert chrf.CHRF.compute(outputs((hypothesis, reference))) == expected
 
 
 def test_texts_are_compared_as_the_task_normalises_them_or_as_the_metric_does():
-    pair = output("ABCDE", "abcde", str.lower)
+    pair = outputs(("ABCDE", "abcde"), normalise=str.lower)
     strict = bleu.metric("strict", {"en": "strict"}, normalise=str)
-    assert bleu.BLEU.compute(pair)[:4] == (5, 4, 3, 2)
-    assert strict.compute(pair)[:4] == (0, 0, 0, 0)
+    assert bleu.BLEU.compute(pair)[0, :4].tolist() == [5, 4, 3, 2]
+    assert strict.compute(pair)[0, :4].tolist() == [0, 0, 0, 0]
     assert set(strict.counts) & set(bleu.BLEU.counts) == {*bleu.TOTALS, "reference_chars"}
 
 

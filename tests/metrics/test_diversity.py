@@ -7,9 +7,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
-from tangeval.metrics.diversity import diversity
+from tangeval.metrics import diversity as of_sets
 
 lines = st.text(alphabet="春眠不覺曉a", max_size=24)
+
+
+def diversity(texts):
+    return {name: values[0] for name, values in of_sets.diversity((texts,)).items()}
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
@@ -42,3 +46,11 @@ def test_a_single_sample_says_nothing_of_the_others():
 
 def test_nothing_written_is_no_division_by_zero():
     assert diversity(("", "")) == {"distinct_1": 0, "distinct_2": 0, "self_bleu": 0, "unique": 0.5}
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(lines, min_size=1, max_size=4).map(tuple), min_size=1, max_size=5))
+def test_many_sets_at_once_equal_one_by_one(sets):
+    together = of_sets.diversity(tuple(sets))
+    for place, own in enumerate(sets):
+        np.testing.assert_equal({name: values[place] for name, values in together.items()}, diversity(own))

@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 
-from tangeval.tasks.tang.form import CHECKS, check
+from tangeval.tasks.tang import form
+from tangeval.tasks.tang.form import CHECKS
+from tests.support.poems import one
 
 COUPLET = "白日依山盡，黃河入海流。"
 GOOD = "欲窮千里目，更上一層樓。"
+
+
+def check(couplet, text, finish_reason):
+    return one(form.check, couplet, text, [finish_reason])
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_a_cut_off_poem_has_no_form():
 
 
 def test_complete_has_no_part_where_nothing_was_generated():
-    assert check(COUPLET, GOOD, None)["complete"] is None
+    assert np.isnan(check(COUPLET, GOOD, None)["complete"])
     assert check(COUPLET, GOOD, None)["form"] == 1
 
 

@@ -1,12 +1,17 @@
 """對仗 on couplets that every reader knows, on couplets put together wrongly, and on what poets wrote."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from tangeval.tasks.tang.parallelism import FACING, parallelism
+from tangeval.tasks.tang import parallelism as facing
+from tangeval.tasks.tang.parallelism import FACING
 from tangeval.tasks.tang.text import clauses, punctuate
+from tests.support.poems import one
+
+parallelism = partial(one, facing.parallelism, "")
 
 #: 王之渙, 杜甫, 王維 three times, 杜甫, 孟浩然; then 杜甫 three times, 李商隱 three times.
 FIVE = [

@@ -1,13 +1,20 @@
 """The rules of regulated verse on Tang poems whose tones were marked by hand."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tangeval.tasks.tang.form import repeated_characters
-from tangeval.tasks.tang.regulated import regulated, rules
+from tangeval.tasks.tang import form
+from tangeval.tasks.tang import regulated as verse_rules
 from tangeval.tasks.tang.text import as_verse, fold
+from tests.support.poems import one
+
+rules = partial(one, verse_rules.rules)
+regulated = partial(one, verse_rules.regulated)
+repeated_characters = partial(one, form.repeated_characters)
 
 # Couplet and rest. 平 and 仄 are characters of the tones that they name, so patterns can stand as poems too.
 TOWER = "白日依山盡，黃河入海流。", "欲窮千里目，更上一層樓。"

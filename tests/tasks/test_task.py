@@ -12,6 +12,8 @@ from tangeval.metrics.base import Metric
 from tangeval.tasks.tang import TANG
 
 TASK = """
+from operator import eq
+from operator import eq
 from pathlib import Path
 
 from tangeval.core.types import Example
@@ -19,7 +21,7 @@ from tangeval.metrics import bleu, chrf, copying
 from tangeval.metrics.base import Metric
 from tangeval.tasks.base import Dataset, Task
 
-LONG = Metric("words", {"en": "words"}, "high", compute=lambda output: float(len(output.compared.split())))
+LONG = Metric("words", {"en": "words"}, "high", compute=lambda texts: [len(text.split()) for text in texts.compared])
 SPLITS = ("train", "train", "validation", "test")
 
 
@@ -83,7 +85,7 @@ def test_a_file_that_holds_no_such_task_is_refused(file, name):
 def test_a_metric_in_the_tasks_list_is_a_column():
     doubled = Metric(
         "doubled", {"en": "doubled characters"}, "low", share=True,
-        compute=lambda o: sum(a == b for a, b in zip(o.compared, o.compared[1:], strict=False)) / len(o.compared),
+        compute=lambda texts: [sum(map(str.__eq__, text, text[1:])) / len(text) for text in texts.compared],
     )  # fmt: skip
     task = replace(TANG, metrics={**TANG.metrics, "doubled": doubled})
     dataset = task.load("sample", None)

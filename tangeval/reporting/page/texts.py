@@ -19,7 +19,8 @@ from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.metrics.base import Metric
-from tangeval.metrics.copying import runs
+from tangeval.metrics.copying import reach, runs
+from tangeval.metrics.ngrams import lengths
 from tangeval.reporting.page.packing import escape_surrogates, packed
 from tangeval.reporting.page.schema import CopiedRun, Unit, UnitTexts
 from tangeval.results.folder import RunFolder
@@ -97,7 +98,11 @@ def _units(corpus: Corpus) -> Iterator[tuple[Unit, UnitTexts, NDArray[np.uint32]
             if not np.array_equal(own[places].to_numpy(), first[places].to_numpy()):
                 raise TangevalError(f"{corpus.run.generations} lacks some settings; run the study again")
             at, texts = pd.factorize(own["text"])
-            found = (runs(training, corpus.task.normalise(text), LEAST_RUN, str(example)) for text in texts)
+            compared = [corpus.task.normalise(text) for text in texts]
+            reached = reach(training, compared, [str(example)] * len(texts))
+            found = (
+                runs(each, LEAST_RUN) for each in np.split(reached, (lengths(compared) + 1).cumsum()[:-1])
+            )
             copied = [[CopiedRun(begin=begin, length=length) for begin, length in each] for each in found]
             content = UnitTexts(texts=list(texts), copied=copied, at=at.tolist())
             yield Unit(example=str(example), sample=sample), content, own["flaws"].to_numpy(np.uint32)

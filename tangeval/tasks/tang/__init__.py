@@ -21,7 +21,7 @@ from tangeval.tasks.tang import (
 )
 from tangeval.tasks.tang.baseline import baseline
 from tangeval.tasks.tang.coherence import others
-from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length
+from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length, normalise
 
 BLEU_STRICT = bleu.metric(
     "bleu_strict", {"en": "character BLEU, variants apart", "zh": "單字 BLEU（異體不合併）"}, normalise=han
@@ -41,11 +41,6 @@ METRICS = (
 _NORMALISED = "Han characters only, variants folded (OpenCC t2s by character + assets/tang/variants.tsv)"
 _MARKS = "".join(sorted(MARKS))
 _CLAUSE = re.compile(f"[^{_MARKS}]*[{_MARKS}]+|[^{_MARKS}]+$")
-
-
-def normalise(text: str) -> str:
-    """Return the Han characters of ``text``, variants folded."""
-    return fold(han(text))
 
 
 def signatures() -> Mapping[str, str]:

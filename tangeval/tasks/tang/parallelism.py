@@ -1,18 +1,19 @@
 """Does each character of a couplet's first clause face one of its kind in the second (對仗)?
 
-In: the text written. Out: the metric ``parallelism``. Knows a table of which characters face each other in
+In: texts. Out: the metric ``parallelism``. Knows a table of which characters face each other in
 全唐詩, and nothing of the couplet given or of the poet's ending.
 """
 
 from functools import cache
-from itertools import chain, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tangeval.core.types import ASSETS
-from tangeval.metrics.base import Metric, Output
-from tangeval.tasks.tang.text import clauses, fold
+from tangeval.metrics.base import Metric
+from tangeval.metrics.ngrams import share
+from tangeval.tasks.tang.poems import Floats, Poems, each
+from tangeval.tasks.tang.poems import poems as read_poems
 
 #: ``characters``, folded; ``vectors``, int8, a row each; ``weights``, one a column. The folder's README says whence.
 FACING = ASSETS / "tang" / "facing.npz"
@@ -28,13 +29,12 @@ def _ratios() -> tuple[dict[str, int], NDArray[np.float32]]:
         return {character: place for place, character in enumerate(str(file["characters"]))}, ratios
 
 
-@cache
 def _place(character: str) -> int:
-    return _ratios()[0].get(fold(character), -1)
+    return _ratios()[0].get(character, -1)
 
 
-def parallelism(text: str) -> float:
-    """Return how parallel the middle couplets of ``text`` are, in nats a place; about 0.3 by chance.
+def parallelism(poems: Poems) -> Floats:
+    """Return how parallel the middle couplets of texts are, in nats a place; about 0.3 by chance.
 
     It is the mean, over the places of a couplet, of how much more often than by chance the two characters face
     each other in middle couplets of 全唐詩: the positive logarithm of that ratio, smoothed by its low rank (Levy,
@@ -43,18 +43,31 @@ def parallelism(text: str) -> float:
     The last couplet need not be parallel and is left out, unless it is the only one. An odd last clause is left
     out; 0 for a text without a couplet.
     """
-    parts = clauses(text)
-    couplets = list(zip(parts[::2], parts[1::2], strict=False))
-    faced = list(
-        chain.from_iterable(zip_longest(*couplet, fillvalue="") for couplet in couplets[:-1] or couplets)
+    first, second = poems.couplets
+    of = poems.poem[first]
+    middle = (np.diff(of, append=poems.count) == 0) | (np.bincount(of, minlength=poems.count)[of] == 1)
+    first, second, of = first[middle], second[middle], of[middle]
+    width = np.maximum(poems.length[first], poems.length[second])
+    couplet = np.repeat(np.arange(len(first)), width)
+    place = np.arange(len(couplet)) - np.repeat(width.cumsum() - width, width)
+    places = each(poems.folded, _place, np.int64)
+    one, other = (
+        np.where(
+            place < poems.length[clause], places[np.minimum(poems.begin[clause] + place, len(places) - 1)], -1
+        )
+        for clause in (first[couplet], second[couplet])
     )
-    first, second = [_place(one) for one, _ in faced], [_place(other) for _, other in faced]
-    return float(_ratios()[1][first, second].sum()) / len(faced) if faced else 0.0
-
-
-def _compute(output: Output) -> float:
-    return parallelism(output.text)
+    ratios, size = _ratios()[1][one, other], np.bincount(of, width, poems.count).astype(np.int64)
+    begin, total = size.cumsum() - size, np.zeros(poems.count)
+    for length in np.unique(
+        size[size > 0]
+    ):  # a matrix for those of one length, so that each row is summed by itself
+        own = np.flatnonzero(size == length)
+        total[own] = ratios[begin[own][:, None] + np.arange(length)].sum(axis=1)
+    return share(total, size)
 
 
 _LABEL = {"en": "middle couplets are parallel", "zh": "對仗"}
-PARALLELISM = Metric("parallelism", _LABEL, better="high", compute=_compute)
+PARALLELISM = Metric(
+    "parallelism", _LABEL, better="high", compute=lambda texts: parallelism(texts.once(read_poems))
+)

@@ -1,6 +1,6 @@
 """Does the text rhyme, and do its tones alternate, as Tang poets heard them?
 
-In: the couplet given and the text written. Out: four metrics from 0 to 1, and for one character its
+In: couplets given and texts written. Out: four metrics from 0 to 1, and for one character its
 rhyme groups and tones. Knows the tables of 平水韻, and nothing of the reference: another poem than
 the poet's may rhyme as well as his.
 
@@ -10,25 +10,27 @@ readings is read as suits the poem best: the metrics cannot know which was meant
 """
 
 from collections.abc import Mapping
-from functools import cache, lru_cache
-from itertools import chain
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tangeval.core.types import ASSETS
-from tangeval.metrics.base import Metric, Output
-from tangeval.tasks.tang.text import clauses, fold
+from tangeval.metrics.base import Metric, Texts
+from tangeval.metrics.ngrams import CODES, Ints, share
+from tangeval.tasks.tang.poems import Bools, Floats, Poems, each
+from tangeval.tasks.tang.poems import poems as read_poems
+from tangeval.tasks.tang.text import fold
 
 _ASSETS = ASSETS / "prosody"
 #: The 106 groups of 平水韻, and in the same groups what 廣韻 has and that table lacks: a group a
 #: line, name, tab, characters. The README beside them says whence.
 PINGSHUI, GUANGYUN = _ASSETS / "pingshui.tsv", _ASSETS / "guangyun.tsv"
 
-#: The places in a clause whose tones a couplet opposes, the 2nd, 4th and 6th: 二四六分明.
-OPPOSED = slice(1, 6, 2)
-
-#: A line's tones as bits, 0 where a character is unknown.
-Line = tuple[int, ...]
+#: The places in a clause, from 0, whose tones a couplet opposes, the 2nd, 4th and 6th: 二四六分明.
+OPPOSED = (1, 3, 5)
+#: A character's tones as bits, 0 where it is unknown.
 LEVEL, OBLIQUE, EITHER = 1, 2, 3
 
 _NONE: frozenset[str] = frozenset()
@@ -66,86 +68,106 @@ def is_level(group: str) -> bool:
 
 
 @cache
+def groups() -> tuple[str, ...]:
+    return tuple(read_table(PINGSHUI))
+
+
+def in_level() -> Bools:
+    """Return which of ``groups()`` are in the level tone."""
+    return np.array([*map(is_level, groups())])
+
+
+def in_groups(codes: Ints) -> Bools:
+    """Return the groups that each character rhymes in ``[…, len(groups())]``."""
+    return each(codes, _in_groups, bool, (len(groups()),))
+
+
+@cache
+def _in_groups(character: str) -> Bools:
+    return np.isin(groups(), list(rhyme_groups(character)))
+
+
+@cache
 def tones(character: str) -> frozenset[str]:
     """Return the tones ``character`` can have: 平 (level), 仄 (oblique: 上, 去, 入) or both."""
     return frozenset("平" if is_level(group) else "仄" for group in rhyme_groups(character))
 
 
-@cache
-def _tone(character: str) -> int:
-    return sum({"平": LEVEL, "仄": OBLIQUE}[tone] for tone in tones(character))
+def tone(poems: Poems) -> Ints:
+    """Return the tone of each character ``[N]`` as bits, 0 where it is unknown."""
+    bits = {"平": LEVEL, "仄": OBLIQUE}
+    return each(poems.codes, lambda character: sum(bits[tone] for tone in tones(character)), np.int64)
 
 
-@lru_cache(maxsize=64)
-def lines(part: str) -> tuple[Line, ...]:
-    """Return the tones of each clause of a couplet or of a text."""
-    return tuple(tuple(map(_tone, clause)) for clause in clauses(part))
+def shared_groups(poems: Poems) -> Bools:
+    """Return which rhyme groups all known endings of each poem share ``[n, len(groups())]``.
 
-
-def rhyme_endings(part: str) -> list[str]:
-    """Return the characters of a couplet or of a text that have to rhyme: every second clause's last.
-
-    Each part is paired by itself, so what the model writes is never shifted by what it was given.
+    Every second clause has to rhyme. The couplet is paired by itself, so what the model writes is never shifted by
+    what it was given. None are shared unless two endings are known, one of them written: a couplet alone says nothing
+    about the model. None are where an ending stands twice (重韻): a character does not rhyme with itself (王力, 漢語詩律學).
     """
-    return [second[-1] for second in clauses(part)[1::2]]
+    ends = np.flatnonzero(np.where(poems.written, poems.place, poems.number) % 2 == 1)
+    of, last = poems.poem[ends], poems.begin[ends] + poems.length[ends] - 1
+    held = in_groups(poems.codes[last])
+    known = held.any(axis=1)
+    several = np.bincount(of, known, poems.count) >= 2
+    several &= np.bincount(of, known & poems.written[ends], poems.count) >= 1
+    characters = np.sort(of * CODES + poems.folded[last])
+    several[characters[1:][characters[1:] == characters[:-1]] // CODES] = False
+    found = np.zeros((poems.count, held.shape[1]), bool)
+    begins = np.flatnonzero(np.diff(of[known], prepend=-1))
+    found[of[known][begins]] = np.logical_and.reduceat(held[known], begins, axis=0) if len(begins) else False
+    return found & several[:, None]
 
 
-@lru_cache(maxsize=1)
-def shared_groups(couplet: str, text: str) -> frozenset[str]:
-    """Return the rhyme groups that all known endings of the poem share.
-
-    None are shared unless two endings are known, one of them written: a couplet alone says nothing about the
-    model. None are where an ending stands twice (重韻): a character does not rhyme with itself (王力, 漢語詩律學).
-    """
-    endings = [rhyme_endings(part) for part in (couplet, text)]
-    given, written = (list(filter(None, map(rhyme_groups, part))) for part in endings)
-    characters = fold("".join(chain(*endings)))
-    if not written or len(given) + len(written) < 2 or len(set(characters)) < len(characters):
-        return _NONE
-    return frozenset.intersection(*given, *written)
-
-
-def tone_opposition(text: str) -> float:
+def tone_opposition(poems: Poems, tones: Ints) -> Floats:
     """Return the share of the places 2, 4 and 6 where the clauses of a couplet oppose their tones.
 
     Places that a clause lacks, or where a character is unknown, are left out; 0 if none is left. A character
     with both tones opposes either.
     """
-    written = lines(text)
-    met = [
-        one | other
-        for first, second in zip(written[::2], written[1::2], strict=False)
-        for one, other in zip(first[OPPOSED], second[OPPOSED], strict=False)
-        if one and other
-    ]
-    return met.count(EITHER) / len(met) if met else 0.0
+    first, second = (opposed(poems, tones, clauses) for clauses in poems.couplets)
+    return poems.share(first | second == EITHER, (first > 0) & (second > 0), poems.couplets[0])
 
 
-def known_share(text: str) -> float:
-    """Return the share of the text's Han characters that the table knows; 0 if it has none."""
-    written = [tone for line in lines(text) for tone in line]
-    return sum(map(bool, written)) / len(written) if written else 0.0
+def opposed(poems: Poems, tones: Ints, clauses: Ints | slice = slice(None)) -> Ints:
+    """Return the tones of clauses at places 2, 4 and 6 ``[clauses, 3]``."""
+    return np.stack([poems.at(tones, place, clauses) for place in OPPOSED], axis=1)
 
 
-@lru_cache(maxsize=1)  # four metrics in a row ask for the same text
-def prosody(couplet: str, text: str) -> Mapping[str, float]:
-    """Return ``rhyme``, ``rhyme_level``, ``tone_opposition`` and ``prosody_known`` of a text, each from 0 to 1.
+def known_share(poems: Poems, tones: Ints) -> Floats:
+    """Return the share of the texts' Han characters that the table knows; 0 if one has none."""
+    judged = poems.han & poems.in_text
+    return share(
+        *(
+            np.bincount(poems.poem_of[which], minlength=poems.count)
+            for which in (judged & (tones > 0), judged)
+        )
+    )
+
+
+def prosody(poems: Poems) -> Mapping[str, Floats]:
+    """Return ``rhyme``, ``rhyme_level``, ``tone_opposition`` and ``prosody_known`` of each text, from 0 to 1.
 
     ``rhyme`` and ``rhyme_level`` (a group in the level tone, as regulated verse asks) are 1 or 0 for couplet
     and text together; the others are about the text alone. All are 0 for an empty one.
     """
-    shared = shared_groups(couplet, text)
+    shared, tones = shared_groups(poems), tone(poems)
     return {
-        "rhyme": float(bool(shared)),
-        "rhyme_level": float(any(map(is_level, shared))),
-        "tone_opposition": tone_opposition(text),
-        "prosody_known": known_share(text),
+        "rhyme": shared.any(axis=1).astype(float),
+        "rhyme_level": shared[:, in_level()].any(axis=1).astype(float),
+        "tone_opposition": tone_opposition(poems, tones),
+        "prosody_known": known_share(poems, tones),
     }
 
 
+def _prosody(texts: Texts) -> Mapping[str, Floats]:
+    return prosody(texts.once(read_poems))
+
+
 def _metric(name: str, en: str, zh: str, **kind: Any) -> Metric:
-    def compute(output: Output) -> float:
-        return prosody(output.example.input, output.text)[name]
+    def compute(texts: Texts) -> Floats:
+        return texts.once(_prosody)[name]
 
     return Metric(name, {"en": en, "zh": zh}, "high", share=True, compute=compute, **kind)
 

@@ -1,6 +1,6 @@
 """Does the poem keep the rules of regulated verse (格律)?
 
-In: the couplet given and the text written. Out: seven metrics from 0 to 1: the rules of tones one by one, of
+In: couplets given and texts written. Out: seven metrics from 0 to 1: the rules of tones one by one, of
 what was written (``adhesion_given``: of where it joins the couplet), and all of 格律 in one yes or no, of the
 whole poem. The rules are those of 王力, 詩詞格律 (1977), chapter 2. Knows nothing of the reference.
 
@@ -8,148 +8,135 @@ Unknown characters are left out; one with both tones is read as suits a rule bes
 平平仄平仄 counts as 平平平仄仄, as poets use it; no other 拗救 is known.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tangeval.metrics.base import Metric, Output
-from tangeval.tasks.tang.form import CLAUSES_OF_A_POEM
+import numpy as np
+
+from tangeval.metrics.base import Metric, Texts
+from tangeval.metrics.ngrams import Ints
+from tangeval.tasks.tang.form import clause_count
+from tangeval.tasks.tang.poems import Bools, Floats, Poems
+from tangeval.tasks.tang.poems import poems as read_poems
 from tangeval.tasks.tang.prosody import (
     EITHER,
     LEVEL,
     OBLIQUE,
-    OPPOSED,
-    Line,
-    is_level,
-    lines,
-    rhyme_groups,
+    in_groups,
+    in_level,
+    opposed,
     shared_groups,
-    tones,
+    tone,
 )
-from tangeval.tasks.tang.text import clauses
 
 _USUAL, _TWISTED = (LEVEL, LEVEL, LEVEL, OBLIQUE, OBLIQUE), (LEVEL, LEVEL, OBLIQUE, LEVEL, OBLIQUE)
 _THREE_LEVEL, _LONE_LEVEL = (LEVEL, LEVEL, LEVEL), (OBLIQUE, LEVEL, OBLIQUE, OBLIQUE, LEVEL)
 
 
-def alternation(written: Iterable[Line]) -> float:
-    """Return the share of neighbours among places 2, 4 and 6 of a line that have different tones."""
-    return _share(held for line in written for held in _alternates(line))
+def rules(poems: Poems) -> Mapping[str, Floats]:
+    """Return this module's metrics of the texts by their names ``[n]``; all are 0 for an empty one."""
+    tones, written = tone(poems), poems.written
+    places = opposed(poems, _usual(poems, tones))
+    one, two = places[:, :-1], places[:, 1:]
+    three, lone = (_ends(poems, tones, ending) for ending in (_THREE_LEVEL, _LONE_LEVEL))
+    return {
+        "regulated": regulated(poems).astype(float),
+        "alternation": poems.share(one | two == EITHER, (one > 0) & (two > 0) & written[:, None]),
+        **_adhesion(poems, tones),
+        "odd_line_tone": _odd_line_tone(poems, tones),
+        "three_level": poems.share(three, written),
+        "lone_level": (~poems.none(lone & written)).astype(float),
+    }
 
 
-def adhesion(given: Sequence[Line], written: Sequence[Line]) -> tuple[float, float]:
-    """Return the shares of junctions where place 2 keeps its tone (粘): couplet to text, and within the text.
+def _adhesion(poems: Poems, tones: Ints) -> Mapping[str, Floats]:
+    """The shares of junctions where place 2 keeps its tone (粘): couplet to text, and within the text.
 
     A junction joins a couplet's second line to the first line of the next. A text of one couplet has none within
     and breaks no rule: 1; a text without a couplet has 0 and 0.
     """
-    if len(written) < 2:
-        return 0.0, 0.0
-    ends = [*(given[1::2] or ((),))[-1:], *written[1::2]]
-    outer, *inner = zip(ends, written[:-1:2], strict=False)
-    return _share(_keep_tone([outer])), _share(_keep_tone(inner)) if inner else 1.0
-
-
-def odd_line_tone(written: Sequence[Line]) -> float:
-    """Return the share of couplets whose first line ends in the other tone than the second, which rhymes."""
-    couplets = zip(written[::2], written[1::2], strict=False)
-    return _share(one[-1] | other[-1] == EITHER for one, other in couplets if one[-1] and other[-1])
-
-
-def three_level(line: Line) -> bool:
-    """Does the line end in three level tones (三平尾)?"""
-    return line[-3:] == _THREE_LEVEL
-
-
-def lone_level(line: Line) -> bool:
-    """Is the first of 平平仄仄平 oblique, so that one level tone is left beside the rhyme (孤平)?"""
-    return line[-5:] == _LONE_LEVEL
-
-
-def regulated(couplet: str, text: str) -> bool:
-    """Is the whole poem regulated verse, its characters read as suits it best?
-
-    4 or 8 lines of 5 or 7 characters; a level rhyme, no ending twice; ``endings_in_place`` and ``in_metre``.
-    """
-    parts = clauses(couplet) + clauses(text)
-    if len(parts) not in CLAUSES_OF_A_POEM or {len(part) for part in parts} not in ({5}, {7}):
-        return False
-    return endings_in_place(parts, shared_groups(couplet, text)) and in_metre(lines(couplet) + lines(text))
-
-
-def endings_in_place(parts: Sequence[str], rhyme: frozenset[str]) -> bool:
-    """Is a group of the ``rhyme`` level, and do odd clauses end in an oblique tone, or the first in such a group?"""
-    level = frozenset(filter(is_level, rhyme))
-    first, *odd = (part[-1] for part in parts[::2])
-    return bool(level) and all(map(_oblique, odd)) and (_oblique(first) or bool(level & rhyme_groups(first)))
-
-
-def in_metre(whole: Sequence[Line]) -> bool:
-    """Do alternation, opposition and adhesion hold at once, without 三平尾 and 孤平?"""
-    fault = any(map(three_level, whole)) or any(map(lone_level, whole))
-    return not fault and any(_follow(whole, start) for start in (LEVEL, OBLIQUE))
-
-
-def _oblique(character: str) -> bool:
-    return "仄" in tones(character) or not tones(character)
-
-
-def _follow(whole: Sequence[Line], start: int) -> bool:
-    """Do places 2, 4 and 6 follow the pattern whose first line has the tone ``start`` at place 2?"""
-    other = EITHER - start
-    return all(map(_fits, whole, (start, other, other, start) * 2))
-
-
-@lru_cache(maxsize=4096)  # lines of 5 and 7 characters have few patterns
-def _fits(line: Line, second: int) -> bool:
-    wanted = (second, EITHER - second, second)
-    return any(all(map(_may, form[OPPOSED], wanted)) for form in (line, _usual(line)))
-
-
-@lru_cache(maxsize=4096)
-def _alternates(line: Line) -> list[bool]:
-    return [one | other == EITHER for one, other in pairwise(_usual(line)[OPPOSED]) if one and other]
-
-
-def _usual(line: Line) -> Line:
-    """The line, its end 平平仄平仄 made 平平平仄仄."""
-    twisted = len(line) >= len(_TWISTED) and all(map(_may, line[-len(_TWISTED) :], _TWISTED))
-    return line[: -len(_TWISTED)] + _USUAL if twisted else line
-
-
-def _may(tone: int, wanted: int) -> bool:
-    return bool((tone or EITHER) & wanted)
-
-
-def _keep_tone(junctions: Iterable[tuple[Line, Line]]) -> list[bool]:
-    return [bool(one[1] & two[1]) for one, two in junctions if any(one[1:2]) and any(two[1:2])]
-
-
-def _share(held: Iterable[bool]) -> float:
-    judged = list(held)
-    return sum(judged) / len(judged) if judged else 0.0
-
-
-@lru_cache(maxsize=1)  # seven metrics in a row ask for the same text
-def rules(couplet: str, text: str) -> Mapping[str, float]:
-    """Return this module's metrics of a text by their names; all are 0 for an empty one."""
-    written = lines(text)
-    given, inner = adhesion(lines(couplet), written)
+    second, (starts, _) = poems.at(tones, 1), poems.couplets
+    given = poems.counted(~poems.written)[poems.poem[starts]]
+    outer = poems.place[starts] == 0
+    # The line before; where the couplet given has an odd last clause, that before it.
+    before = np.maximum(starts - 1 - outer * (given % 2), 0)
+    one, two = second[before], second[starts]
+    held, judged = one & two > 0, (one > 0) & (two > 0) & ~(outer & (given < 2))
+    inner = poems.share(held, judged & ~outer, starts)
     return {
-        "regulated": float(regulated(couplet, text)),
-        "alternation": alternation(written),
-        "adhesion_given": given,
-        "adhesion_inner": inner,
-        "odd_line_tone": odd_line_tone(written),
-        "three_level": _share(map(three_level, written)),
-        "lone_level": float(any(map(lone_level, written))),
+        "adhesion_given": poems.share(held, judged & outer, starts),
+        "adhesion_inner": np.where(poems.lines // 2 == 1, 1.0, inner),
     }
 
 
+def _odd_line_tone(poems: Poems, tones: Ints) -> Floats:
+    """The share of couplets whose first line ends in the other tone than the second, which rhymes."""
+    one, other = (poems.at(tones, -1, clauses) for clauses in poems.couplets)
+    return poems.share(one | other == EITHER, (one > 0) & (other > 0), poems.couplets[0])
+
+
+def regulated(poems: Poems) -> Bools:
+    """Return which whole poems are regulated verse, their characters read as suits them best ``[n]``.
+
+    4 or 8 lines of 5 or 7 characters; a level rhyme, no ending twice; ``endings_in_place`` and ``in_metre``.
+    """
+    alike = poems.none(poems.length != 5) | poems.none(poems.length != 7)
+    return alike & clause_count(poems) & endings_in_place(poems, shared_groups(poems)) & in_metre(poems)
+
+
+def endings_in_place(poems: Poems, rhyme: Bools) -> Bools:
+    """Return where a group of the ``rhyme`` ``[n, groups]`` is level, and odd clauses of the whole poem end in an
+    oblique tone, or the first in such a group."""
+    level = rhyme & in_level()
+    odd = np.flatnonzero(poems.number % 2 == 0)
+    ending = poems.codes[poems.begin[odd] + poems.length[odd] - 1]
+    known, fits = in_groups(ending), level[poems.poem[odd]]
+    oblique = ~known.any(axis=1) | (known & ~in_level()).any(axis=1)
+    rhymes = (poems.number[odd] == 0) & (known & fits).any(axis=1)
+    return level.any(axis=1) & poems.none(odd[~oblique & ~rhymes])
+
+
+def in_metre(poems: Poems) -> Bools:
+    """Return which whole poems keep alternation, opposition and adhesion at once, without 三平尾 and 孤平."""
+    tones = tone(poems)
+    fault = _ends(poems, tones, _THREE_LEVEL) | _ends(poems, tones, _LONE_LEVEL)
+    forms = [opposed(poems, each) for each in (tones, _usual(poems, tones))]
+    follows = []
+    for start in (LEVEL, OBLIQUE):  # the tone of the first line at place 2
+        second = np.where(np.isin(poems.number % 4, (0, 3)), start, EITHER - start)
+        wanted = np.stack([second, EITHER - second, second], axis=1)
+        fits = np.logical_or.reduce([_may(form, wanted).all(axis=1) for form in forms])
+        follows.append(poems.none(~fits))
+    return poems.none(fault) & (follows[0] | follows[1])
+
+
+def _usual(poems: Poems, tones: Ints) -> Ints:
+    """The tones, the ends 平平仄平仄 of clauses made 平平平仄仄."""
+    usual = tones.copy()
+    twisted = np.flatnonzero(_ends(poems, tones, _TWISTED, _may))
+    last = poems.begin[twisted] + poems.length[twisted]
+    usual[last[:, None] + np.arange(-len(_USUAL), 0)] = _USUAL
+    return usual
+
+
+def _ends(poems: Poems, tones: Ints, ending: Sequence[int], fits: Callable[..., Any] = np.equal) -> Bools:
+    """Which clauses ``[C]`` end in these tones."""
+    last = np.stack([poems.at(tones, place) for place in range(-len(ending), 0)], axis=1)
+    there: Bools = (poems.length >= len(ending)) & fits(last, np.array(ending)).all(axis=1)
+    return there
+
+
+def _may(tones: Ints, wanted: Ints) -> Bools:
+    return (np.where(tones, tones, EITHER) & wanted) > 0
+
+
+def _rules(texts: Texts) -> Mapping[str, Floats]:
+    return rules(texts.once(read_poems))
+
+
 def _metric(name: str, en: str, zh: str, **kind: Any) -> Metric:
-    def compute(output: Output) -> float:
-        return rules(output.example.input, output.text)[name]
+    def compute(texts: Texts) -> Floats:
+        return texts.once(_rules)[name]
 
     kind = {"better": "high", "compute": compute, **kind}
     return Metric(name, {"en": en, "zh": zh}, share=True, **kind)

@@ -5,8 +5,8 @@ In: text. Out: clauses, folded text, punctuated text. Knows nothing of data, mod
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from functools import cache, lru_cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from opencc import OpenCC
 
@@ -20,6 +20,7 @@ ITERATION = "\u3005\u303b\U00016fe3"
 HAN = ITERATION + "\u3007\u25a1\u3400-\u4dbf\u4e00-\u9fff\ue000-\uf8ff\uf900-\ufaff\U00020000-\U000323af"
 _CLAUSE = re.compile(f"[{HAN}]+")
 _NOT_HAN = re.compile(f"[^{HAN}]+")
+_ITERATION = re.compile(f"[{ITERATION}]")
 _ITERATED = re.compile(f"(?<=([{HAN}]))[{ITERATION}]+")
 
 #: Marks that may end the first clause of a couplet, and those that may end the second.
@@ -41,26 +42,40 @@ def variants() -> dict[str, str]:
 _converter = cache(partial(OpenCC, "t2s"))
 
 
-@cache
+class _Table(dict[int, str | None]):
+    """What each character becomes, asked once: a table of ``str.translate``."""
+
+    def __init__(self, becomes: Callable[[str], str | None]) -> None:
+        self.becomes = becomes
+
+    def __missing__(self, code: int) -> str | None:
+        self[code] = self.becomes(chr(code))
+        return self[code]
+
+
 def _fold_character(character: str) -> str:
     # A compatibility ideograph (U+F900 and on) is its twin first.
     folded: str = _converter().convert(unicodedata.normalize("NFC", character))
     return variants().get(folded, folded)
 
 
-@lru_cache(maxsize=64)  # metrics in a row ask for the same text
+_FOLDED = _Table(_fold_character)
+_NORMAL = _Table(lambda character: None if _NOT_HAN.match(character) else fold(character))
+
+
 def fold(text: str) -> str:
-    """Return ``text`` with the variants of each character made one, in as many characters, for comparing.
+    """Return ``text`` with the variants of each Han character made one, in as many characters, for comparing.
 
     OpenCC's ``t2s``, one character at a time, so that a character folds alike in every context, then
     ``variants()``.
     """
-    return "".join(map(_fold_character, text))
+    return text.translate(_FOLDED)
 
 
-@lru_cache(maxsize=64)
 def spelt(text: str) -> str:
     """Return ``text`` with each mark of ``ITERATION`` made the Han character before it, in as many characters."""
+    if not _ITERATION.search(text):  # most have none, and the other search is slow
+        return text
     return _ITERATED.sub(lambda found: found[1] * len(found[0]), text)
 
 
@@ -69,7 +84,11 @@ def han(text: str) -> str:
     return _NOT_HAN.sub("", spelt(text))
 
 
-@lru_cache(maxsize=64)
+def normalise(text: str) -> str:
+    """Return the Han characters of ``text``, variants folded."""
+    return spelt(text).translate(_NORMAL)
+
+
 def clauses(text: str) -> tuple[str, ...]:
     """Return the clauses of ``text``, spelt: its unbroken runs of Han characters, in order."""
     return tuple(_CLAUSE.findall(spelt(text)))
