@@ -27,6 +27,7 @@ from benchmarks.report import manifest
 from tangeval import api
 from tangeval.analysis import scoring as score
 from tangeval.analysis import select, summarize, variance
+from tangeval.core.digest import digest
 from tangeval.core.knobs import Setting
 from tangeval.core.study import Study
 from tangeval.results.files import write_json, write_parquet, write_text
@@ -144,7 +145,7 @@ def made_up(folder: Path, levels: tuple[int, ...]) -> int:
         for begin in range(0, len(examples), size):
             some = examples[begin : begin + size]
             batch = Batch(
-                f"{name}-{split}-{begin}",
+                digest([name, split, begin]),
                 name,
                 "",
                 tuple(e.id for e in some),
@@ -160,9 +161,9 @@ def made_up(folder: Path, levels: tuple[int, ...]) -> int:
     write_json(run.manifest_file, manifest(names, data))
     write_text(run.study_file, study.to_yaml())
     noise = np.random.default_rng(0)
-    rows = [(n, None, s, e.id, noise.normal(5, 1), 5, [5.0] * 20)
+    rows = [(n, None, s, e.id, noise.normal(5, 1), "5", [5.0] * 20)
             for n, s in product(names, study.ordered_splits()) for e in data.split(s)]  # fmt: skip
-    columns = ["checkpoint", "step", "split", "example_id", "reference_nll", "line_length", "by_character"]
+    columns = ["checkpoint", "step", "split", "example_id", "reference_nll", "group", "by_character"]
     write_parquet(run.likelihood_file, pd.DataFrame(rows, columns=columns).astype({"step": "Int64"}))
     return sum(batch.outputs() for batch in batches)
 

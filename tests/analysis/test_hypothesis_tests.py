@@ -76,7 +76,10 @@ def test_bleus_p_is_sacrebleus_paired_randomisation(generator):
     one[3] = references[3][:8] + one[3][8:]
     counts = [
         np.array(
-            [[(*bleu.matches([t], [r])[0, :4], 20, 19, 18, 17, 20)] for t, r in zip(ts, references, strict=True)],
+            [
+                [(*bleu.matches([t], [r])[0, :4], 20, 19, 18, 17, 20)]
+                for t, r in zip(ts, references, strict=True)
+            ],
             float,
         )
         for ts in (one, other)
