@@ -25,8 +25,8 @@ def choose_way(model: Any, prompts: Sequence[list[int]], length: int) -> Way:
     """Return the first way whose next two tokens have the model's own logits, after the shortest prompt and the longest text.
 
     The longest text is the longest prompt and ``length`` tokens after it, in all. Logits differ where the norm of the
-    difference is more than 2√ε of that of the logits around their mean, ε being the dtype's: half of its digits. A way
-    that is not the fastest is warned of.
+    difference is more than 2√ε of that of the logits around their mean, ε being that of what it computes in: half of the
+    digits. A way that is not the fastest is warned of.
 
     Raises:
         UnusableError: every way differs, or the model does not give numbers.
@@ -38,7 +38,7 @@ def choose_way(model: Any, prompts: Sequence[list[int]], length: int) -> Way:
     own = [_generated(model, text) for text in texts]
     if not all(logits.amax(dim=-1).isfinite().all() for logits, _ in own):
         raise UnusableError(NOT_NUMBERS)
-    most, found = 2 * torch.finfo(model.dtype).eps ** 0.5, []
+    most, found = 2 * _rounding(model) ** 0.5, []
     forget(model, texts[0])
     plain = model(input_ids=torch.tensor([texts[0]], device=model.device), use_cache=False).logits[0, -1:]
     if (off := _off(plain, own[0][0][:1])) > most:
@@ -68,6 +68,12 @@ def choose_way(model: Any, prompts: Sequence[list[int]], length: int) -> Way:
         f"{kind}: the logits of a batch are not those of its own generate ({found[-1]}), so no text would be its own; use "
         "load.dtype: float32, another version of transformers, or another model"
     )
+
+
+def _rounding(model: Any) -> float:
+    """The ε of what a model computes in; kernels of few bits round to bfloat16 whatever its dtype (bitsandbytes' on a CPU)."""
+    dtype = torch.bfloat16 if getattr(bare(model), "is_quantized", False) else model.dtype
+    return torch.finfo(dtype).eps
 
 
 def _generated(model: Any, text: list[int]) -> tuple[Tensor, int]:

@@ -94,6 +94,22 @@ def test_rotary_frequencies_that_grow_with_the_batch_run_one_prompt_at_a_time():
         assert own == pytest.approx(alone.tolist(), abs=1e-4)
 
 
+def test_a_quantised_model_may_round_as_its_kernels_do_whatever_its_dtype():
+    """bitsandbytes' 4-bit kernel computes in bfloat16 on a CPU that can."""
+
+    def rounded(layer, inputs, output):
+        return output * (1 + 2**-9 * torch.randn_like(output))
+
+    model = llama()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(rounded)
+    with pytest.raises(UnusableError, match="differ by 0"):
+        choose_way(model, PROMPTS, 12)
+    model.is_quantized = True
+    assert choose_way(model, PROMPTS, 12) == Way(shares=True, pads=True)
+
+
 def test_a_model_that_is_never_the_same_is_refused_by_name():
     model = llama()
     model.lm_head.register_forward_hook(lambda module, given, logits: logits + torch.randn_like(logits))
