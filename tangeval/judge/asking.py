@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -28,6 +28,7 @@ from tangeval.core.untrusted import MIB, parsed, read_bytes
 from tangeval.engines.client import Client, Kind, RequestError, in_flight, is_url, models_in
 
 PROMPTS = ASSETS / "judge"
+_NO_ANSWER = (ValueError, LookupError, TypeError)  # what reading a line that is none raises
 _LARGEST = 256 * MIB  # bytes of the answers: some 50,000, reasoning included
 #: What could close the marks around a text, or be a chat template's own token, made harmless.
 _HARMLESS = str.maketrans("<>[]", "＜＞［］")
@@ -235,22 +236,40 @@ def read_answers(file: Path) -> dict[str, Answer]:
     Raises:
         TangevalError: another line is no answer; with its number.
     """
-    lines = read_bytes(file, _LARGEST).split(b"\n")[:-1] if present(file) else []
     answers: dict[str, Answer] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(read_bytes(file, _LARGEST) if present(file) else b""), 1):
         try:
-            record = parsed(line)
-            answers.setdefault(record["key"], Answer(str(record["raw"]), record["finish"]))
-        except (ValueError, KeyError, TypeError):
+            key, answer = _kept(line)
+        except _NO_ANSWER:
             raise TangevalError(f"{file}, line {number}: not an answer; delete the line") from None
+        answers.setdefault(key, answer)
     return answers
+
+
+def _kept(line: bytes) -> tuple[str, Answer]:
+    record = parsed(line)
+    return str(record["key"]), Answer(str(record["raw"]), record["finish"])
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """The lines of a file of answers; a last one without its end counts if it is whole: it may have been paid for."""
+    *lines, last = content.split(b"\n")
+    with suppress(*_NO_ANSWER):
+        _kept(last)
+        lines.append(last)
+    return lines
 
 
 def _open(file: Path) -> BinaryIO:
     """``file`` to append to, without a last line that was cut off."""
     stream = os.fdopen(opened(file, os.O_RDWR | os.O_APPEND), "ab+")
     stream.seek(0)
-    stream.truncate(stream.read().rfind(b"\n") + 1)
+    content = stream.read()
+    whole = sum(len(line) + 1 for line in _lines(content))
+    if whole > len(content):
+        stream.write(b"\n")
+    else:
+        stream.truncate(whole)
     return stream
 
 

@@ -189,7 +189,7 @@ def test_what_was_not_parsed_is_no_number():
     assert row["agreement"] == 0.75
 
 
-def test_a_line_that_was_cut_off_is_dropped_and_another_is_named(tmp_path):
+def test_a_line_that_was_cut_off_is_dropped_but_not_one_that_is_whole_and_another_is_named(tmp_path):
     file = tmp_path / "judge.jsonl"
     whole = b'{"key": "a", "raw": "x", "finish": null}\n'
     file.write_bytes(whole + '{"key": "b", "raw": "山'.encode()[:-1])
@@ -197,6 +197,11 @@ def test_a_line_that_was_cut_off_is_dropped_and_another_is_named(tmp_path):
     with asking._open(file) as stream:
         stream.write(whole.replace(b'"a"', b'"c"'))
     assert set(asking.read_answers(file)) == {"a", "c"}
+    file.write_bytes(whole + whole.replace(b'"a"', b'"paid"').rstrip())
+    assert set(asking.read_answers(file)) == {"a", "paid"}
+    with asking._open(file) as stream:
+        stream.write(whole.replace(b'"a"', b'"c"'))
+    assert set(asking.read_answers(file)) == {"a", "paid", "c"}
     file.write_bytes(whole + b"broken\n" + whole)
     with pytest.raises(TangevalError, match=r"judge\.jsonl, line 2"):
         asking.read_answers(file)
