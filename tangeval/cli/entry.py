@@ -6,6 +6,7 @@ Knows nothing of any command; ``tangeval`` and ``python -m finetune`` share it. 
 import io
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -19,6 +20,8 @@ from tangeval.core.untrusted import inert
 
 #: Threads that a command must be able to start: libraries that cannot wait for them without end.
 _THREADS = 16
+#: Seconds that a command may take to end after a signal.
+_GRACE = 30.0
 
 
 class _Lasting:
@@ -86,7 +89,8 @@ def command() -> Iterator[None]:
         try:
             with interruptible():
                 _check_threads()
-                yield
+                with _ended_by_signals():
+                    yield
         except TangevalError as error:
             print(inert(f"error: {error}"), file=sys.stderr)
             sys.exit(2)
@@ -94,6 +98,30 @@ def command() -> Iterator[None]:
             where = f"{error.filename}: " if error.filename else ""
             print(inert(f"error: {where}{error.strerror or error}"), file=sys.stderr)
             sys.exit(2)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End the process if it does not end itself within ``_GRACE`` seconds of a signal, as a library that waits without end."""
+    heard, written = socket.socketpair()
+    written.setblocking(False)
+
+    def watch() -> None:
+        with heard, suppress(TimeoutError):
+            while number := heard.recv(1):
+                if number[0] in (signal.SIGINT, signal.SIGTERM):
+                    heard.settimeout(_GRACE)  # nothing more comes while the command ends, then the end
+        if number:
+            os.write(2, b"stopped; the same command goes on from here\n")
+            os._exit(130)
+
+    before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        written.close()
 
 
 def _check_threads() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -69,6 +70,28 @@ def test_a_process_without_threads_says_so_and_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", start)
     assert "cannot start 16 threads (can't start new thread); raise `ulimit -u`" in refusal(tmp_path, "data")
     assert threading.active_count() < 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_what_never_comes_back(number):
+    """As a library that waits for a thread that could not be started."""
+    script = (
+        "import ctypes, signal; from tangeval.cli import entry; entry._GRACE = 0.5\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with entry.command():\n"
+        "    lock = ctypes.create_string_buffer(64); libc = ctypes.CDLL(None)\n"
+        "    libc.pthread_mutex_lock(lock); print('waits', flush=True); libc.pthread_mutex_lock(lock)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    try:
+        assert process.stdout.readline() == b"waits\n"
+        process.send_signal(number)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("command", ["checkpoints", "run", "score", "summarize", "report", "explain"])
