@@ -22,6 +22,8 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.types import ADAPTER, Base, Checkpoint
 from tangeval.engines.base import asked, examples_of
+from tangeval.engines.knob_checks import tried
+from tangeval.models.adapter_kinds import unsupported
 from tangeval.models.folders import ADAPTER_CONFIG, read_object, tensors, weight_files
 from tangeval.models.tokens import encode_prompt
 from tangeval.resolve import ResolvedStudy
@@ -191,14 +193,23 @@ def of_study(study: AnyStudy, overrides: Sequence[str], options: Options) -> Ite
     if told:
         return
     try:
-        yield from _done("context, n-gram ban, spelling", opened.check)
         if resolved.served:
-            yield from _done("server honours the study's knobs", opened.probe)
+            yield from _of_server(opened, resolved)
         else:
+            yield from _done("context, n-gram ban, spelling", opened.check)
             found, told = _tried("model", lambda: list(_of_weights(resolved)))
             yield from [*told, *(found or ())]
     finally:
         opened.__exit__(None, None, None)
+
+
+def _of_server(opened: Any, resolved: ResolvedStudy) -> Iterator[Finding]:
+    """Whether a server is there with the study's models, and what it honours; it is asked for the short texts that ``run`` asks for."""
+    if wrong := _tried("server", opened.check)[1]:
+        yield from wrong
+        return
+    yield Finding("server", f"{opened.describe().name}; it serves what the study names", ok=True)
+    yield from _done("knobs", opened.probe, f"honoured: {', '.join(tried(resolved.study.decoding))}")
 
 
 def _of_weights(resolved: ResolvedStudy) -> Iterator[Finding]:
@@ -216,7 +227,7 @@ def _of_weights(resolved: ResolvedStudy) -> Iterator[Finding]:
     )
     yield Finding("n-gram ban", f"no_repeat_ngram_size {decoding.no_repeat_ngram_size}; the prompt counts")
     yield _ends(loading.declared_ends(base, config, tokenizer), config.get_text_config().vocab_size)
-    shapes = loading.shapes(config)
+    shapes = loading.shapes(base, config)
     for checkpoint in resolved.checkpoints:
         yield _of_checkpoint(checkpoint, base, shapes)
 
@@ -252,6 +263,8 @@ def _of_checkpoint(checkpoint: Checkpoint, base: Base, shapes: dict[str, tuple[i
     said = f"{checkpoint.kind}, {len(held)} tensors"
     if adapter:
         said = f"{about.get('peft_type')} r {about.get('r')} on {about.get('base_model_name_or_path')}, {len(held)} tensors"
+    if adapter and (reason := unsupported(checkpoint.path)):
+        return Finding(checkpoint.name, f"{said}; {reason}", "leave it out, or give --keep-going", ok=False)
     if wrong := [name for name, shape in held.items() if not _fits(name, shape, shapes)]:
         remedy = f"set base_model to the one it was trained on; {base.name} is another"
         return Finding(
@@ -268,9 +281,9 @@ def _fits(name: str, shape: list[int], shapes: dict[str, tuple[int, ...]]) -> bo
     return shape[1 if side[0] == "A" else 0] in shapes.get(f"{module}.weight", ())
 
 
-def _done(part: str, check: Callable[[], Any]) -> list[Finding]:
+def _done(part: str, check: Callable[[], Any], well: str = "as it should be") -> list[Finding]:
     """A check's complaints, or that it passed."""
-    return _tried(part, check)[1] or [Finding(part, "as it should be", ok=True)]
+    return _tried(part, check)[1] or [Finding(part, well, ok=True)]
 
 
 def _tried(part: str, make: Callable[[], _Made]) -> tuple[_Made | None, list[Finding]]:
@@ -281,6 +294,11 @@ def _tried(part: str, make: Callable[[], _Made]) -> tuple[_Made | None, list[Fin
             made, said = make(), list[str]()
         except TangevalError as error:
             made, said = None, [str(error)]
+        except Exception as error:  # who asks for help must not be refused it
+            made, said = (
+                None,
+                [f"{type(error).__name__}: {error}; an error of tangeval's own: please report it"],
+            )
     said += [
         str(each.message) for each in heard if each.category is UserWarning and "tangeval" in each.filename
     ]

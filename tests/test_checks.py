@@ -7,6 +7,7 @@ import pytest
 
 from tangeval import api, checks
 from tests.support.command import EXTRAS, tangeval, without
+from tests.support.stub_server import StubServer
 from tests.support.study import write_study
 
 
@@ -83,6 +84,73 @@ def test_what_a_run_would_refuse_is_a_red_line_with_its_remedy(
         spoil(run, model)
     wrong = of(red(doctor(tmp_path, model, run, **changes)), part)
     assert said in f"{wrong.said}; {wrong.remedy}"
+
+
+TWO = {"base": "stub", "checkpoint-10": "first"}
+DRAWN = {"temperature": [0.0, 0.8], "top_k": [0, 5], "max_length": 6, "no_repeat_ngram_size": 0}
+
+
+@pytest.mark.parametrize(
+    ("stub", "wrong"),
+    [
+        ({}, None),
+        ({"flaws": ["top_k"]}, ("knobs", "decoding.top_k: the server does not honour it")),
+        ({"models": ("stub",)}, ("server", "engine.models.checkpoint-10: http://127.0.0.1")),
+        ({"trouble": lambda body: 401}, ("knobs", "the key is refused")),
+        ({"closed": True}, ("server", "no server can be reached")),
+    ],
+)
+def test_of_a_server_it_says_what_it_serves_and_honours(tmp_path, stub, wrong):
+    pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+    stub = {"models": ("stub", "first"), "version": "1.0", "flaws": (), "closed": False} | stub
+    closed, flaws = stub.pop("closed"), stub.pop("flaws")
+    server = StubServer(*flaws, **stub)
+    try:
+        if closed:
+            server.close()
+        study = write_study(
+            tmp_path, engine={"server": server.url, "models": TWO}, decoding=DRAWN, select=None
+        )
+        found = api.doctor(study)[len(api.doctor()) :]
+    finally:
+        if not closed:
+            server.close()
+    told = [(each.part, each.said) for each in red(found)]
+    if wrong is None:
+        assert not told
+        assert (
+            of(found, "server").said
+            == f"server 127.0.0.1:{server.server_port} 1.0; it serves what the study names"
+        )
+        assert of(found, "knobs").said == "honoured: temperature, max_length, top_k"
+    else:
+        ((part, said),) = told
+        assert part == wrong[0]
+        assert wrong[1] in said
+
+
+def test_an_adapter_that_run_would_leave_out_and_a_selection_that_it_would_refuse_are_red(
+    tmp_path, tiny_model, run
+):
+    config = run / "checkpoint-20" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"peft_type": "PROMPT_TUNING"}))
+    (run / "train_ids.json").unlink()
+    study = write_study(tmp_path, tiny_model, run)
+    assert [each.part for each in red(api.doctor(study))] == [
+        "selection and random baseline",
+        "checkpoint-20",
+    ]
+    known = tangeval(tmp_path, "doctor", study, "--assume-unseen", "--json")
+    (wrong,) = (each for each in json.loads(known.raw) if each["ok"] is False)
+    assert "is no change of the model's layers" in wrong["said"]
+
+
+def test_an_error_of_its_own_is_a_line_too(tmp_path, tiny_model, run, monkeypatch):
+    def broken(*arguments):
+        raise KeyError("x")
+
+    monkeypatch.setattr(checks.steps, "check", broken)
+    assert "please report it" in of(doctor(tmp_path, tiny_model, run), "selection and random baseline").said
 
 
 def test_the_command_says_so_with_its_exit_code_and_as_json(tmp_path, tiny_model, run):

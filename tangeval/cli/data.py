@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from tangeval.cli.base import Overrides, Pickle, Validation, api, app, command, console, render
+from tangeval.cli.base import Overrides, Pickle, Unseen, Validation, api, app, command, console, render
 from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import inert_json
 
@@ -59,11 +59,13 @@ def checkpoints(
 def doctor(
     study: Annotated[str | None, Argument(metavar="[STUDY]", help="A study file.")] = None,
     overrides: Overrides = None,
+    assume_unseen: Unseen = False,
     allow_pickle: Pickle = False,
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what this machine has, and what a run of a study would refuse: the first thing to ask for in a report."""
-    found = api.doctor(study, *overrides or (), options=api.Options(allow_pickle=allow_pickle))
+    options = api.Options(assume_unseen=assume_unseen, allow_pickle=allow_pickle)
+    found = api.doctor(study, *overrides or (), options=options)
     if as_json:
         print(inert_json(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2)))
     else:

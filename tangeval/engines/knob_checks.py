@@ -60,6 +60,11 @@ def check_honoured(decoding: Decoding, draw: Draw) -> None:
                 _refuse(knob.name, said + beside, f"leave 0 out of decoding.{knob.name}" if own else remedy)
 
 
+def tried(decoding: Decoding) -> list[str]:
+    """Return the names of the knobs that ``check_honoured`` tries."""
+    return list(dict.fromkeys(["temperature", "max_length", *(knob.name for knob, _ in _trials(decoding))]))
+
+
 def _hot(hottest: float, draw: Draw) -> tuple[dict[str, float], list[Output]]:
     """Knobs of texts that differ, and these texts: at ``HOT``, or at the study's hottest where the server refuses that."""
     for temperature in (HOT, hottest):

@@ -7,7 +7,7 @@ nothing of prompts, settings or results.
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,7 +43,10 @@ def dtype_of(load: Load) -> torch.dtype:
 
 def load_tokenizer(base: Base) -> Tokenizer:
     """Return the base model's tokenizer; every checkpoint is asked with it."""
-    return _read(AutoTokenizer, base, "tokenizer")
+    tokenizer = _read(AutoTokenizer, base, "tokenizer")
+    with _readable(base):  # what is odd in its configuration may only show here
+        tokenizer.decode(tokenizer.encode("山", add_special_tokens=False))
+    return tokenizer
 
 
 def load_config(base: Base) -> Any:
@@ -215,17 +218,16 @@ def eos_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 def declared_ends(base: Base, config: Any, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the ids that end a text by the file that names them; None where it names none."""
-    try:
-        generation: Any = transformers.GenerationConfig.from_pretrained(base.source, cache_dir=base.cache_dir)
-    except (OSError, ValueError):
-        generation = None
+    generation: Any = None
+    with _readable(base), suppress(OSError):  # there is none
+        generation = transformers.GenerationConfig.from_pretrained(base.source, cache_dir=base.cache_dir)
     named = {"config": config.get_text_config(), "generation_config": generation, "tokenizer": tokenizer}
     return {where: getattr(each, "eos_token_id", None) for where, each in named.items()}
 
 
-def shapes(config: Any) -> dict[str, tuple[int, ...]]:
+def shapes(base: Base, config: Any) -> dict[str, tuple[int, ...]]:
     """Return the shape of each of a model's parameters, of which none is made."""
-    with torch.device("meta"):
+    with _readable(base), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
