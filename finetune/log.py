@@ -19,8 +19,9 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from tangeval.cli.progress import make_bar
+from tangeval.core.errors import DamagedError
 from tangeval.results.checksums import seal
-from tangeval.results.files import write_bytes, write_text
+from tangeval.results.files import DELETE, write_bytes, write_text
 
 from .config import Config
 from .data import IGNORED, collate, summed_loss
@@ -48,8 +49,12 @@ class Log(TrainerCallback):
     def resume(self, step: int) -> None:
         """Keep the rows of an earlier run up to ``step``, from where this one goes on."""
         if self.file.is_file():
-            earlier = csv.DictReader(io.StringIO(self.file.read_text("utf-8")))
-            self.rows = {int(row["step"]): dict(row) for row in earlier if int(row["step"]) <= step}
+            earlier = csv.DictReader(io.StringIO(self.file.read_text("utf-8", "replace")))
+            try:
+                rows = {int(row["step"]): {name: row[name] or "" for name in COLUMNS} for row in earlier}
+            except (ValueError, LookupError, TypeError, csv.Error) as error:
+                raise DamagedError(f"{self.file}: not a training's log ({error}); {DELETE}") from None
+            self.rows = {at: row for at, row in rows.items() if at <= step}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.bar.update(self.task, total=state.max_steps, completed=state.global_step)

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from tangeval.cli.entry import command
 from tangeval.core.errors import TangevalError
-from tangeval.results.files import exclusive_lock, read_json
+from tangeval.results.files import exclusive_lock
+from tangeval.results.records import read_record
 
 from .__main__ import finetune, make_console
 from .config import Config, load_config
@@ -80,7 +81,7 @@ def main() -> None:
 def show(chosen: dict[str, Config], console: Console) -> None:
     table = Table("run", "validation loss (nats a token)", "seconds a step", "peak GiB")
     for name, config in chosen.items():
-        said = read_json(Path(config.output_dir) / "timings.json") or {}
+        said = read_record(Path(config.output_dir) / "timings.json") or {}
         peak = said.get("peak_gib")
         table.add_row(
             name, f"{said.get('validation_loss', float('nan')):.3f}", f"{said.get('seconds_a_step', 0):.3f}",

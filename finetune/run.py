@@ -13,7 +13,8 @@ from tangeval.core.keeping import aside, listed, present
 from tangeval.core.types import Base, Checkpoint, Example
 from tangeval.models import checkpoints
 from tangeval.results.checksums import broken_part
-from tangeval.results.files import read_json, remove_temp_files, write_json
+from tangeval.results.files import remove_temp_files, write_json
+from tangeval.results.records import read_record
 from tangeval.tasks.base import part_digests
 from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
@@ -42,7 +43,7 @@ class Run:
 
     def complete(self) -> bool:
         """Say whether this very run came to its end."""
-        record, newest = read_json(self.folder / RECORD), self.newest()
+        record, newest = read_record(self.folder / RECORD), self.newest()
         return bool(record and newest and record.get("finished") == newest.step)
 
     def finish(self) -> None:
@@ -111,7 +112,7 @@ def _saves(folder: Path) -> list[Path]:
 
 
 def _make_ready(run: Run, overwrite: bool) -> None:
-    saves, recorded = _saves(run.folder), (read_json(run.folder / RECORD) or {}).get("settings", {})
+    saves, recorded = _saves(run.folder), (read_record(run.folder / RECORD) or {}).get("settings", {})
     if saves and not overwrite and recorded != run.settings:
         differ = [key for key in run.settings | recorded if recorded.get(key) != run.settings.get(key)]
         raise TangevalError(

@@ -12,7 +12,7 @@ from threading import Thread
 
 from tangeval.cli.progress import SafeConsole
 from tangeval.core.errors import TangevalError
-from tangeval.results.files import read_json
+from tangeval.results.records import read_record
 
 from .config import Config
 
@@ -32,7 +32,7 @@ def train_seeds(command: list[str], config: Config, console: SafeConsole) -> Non
     waiting, runs = list(folders), dict[int, tuple[str, Popen[str]]]()
     try:
         while waiting or any(process.poll() is None for _, process in runs.values()):
-            told = [read_json(folder / "timings.json") or {} for folder in folders.values()]
+            told = [read_record(folder / "timings.json") or {} for folder in folders.values()]
             peak = max(run.get("peak_gib") or 0 for run in told)
             for gpu, free in gpus.items():
                 here = sum(on == gpu and process.poll() is None for on, process in runs.values())

@@ -71,7 +71,9 @@ def estimate(folder: Path, engine: Engine, batches: Sequence[Batch]) -> str:
     if not batches:
         return "nothing to decode: all that the study asks for is there"
     largest = max(batch.sequences() for batch in batches)
-    return f"batches of up to {largest:,} sequences, {engine.describe().place}; {estimate_duration(RunFolder(folder), batches)}"
+    place = engine.describe().place
+    where = f", {place}" if place else ""
+    return f"batches of up to {largest:,} sequences{where}; {estimate_duration(RunFolder(folder), batches)}"
 
 
 def decode(
@@ -110,7 +112,7 @@ def _decode(
     set_aside_damaged(run, read_plan(run))
     batches, cache_keys = _plan(resolved, run, engine)
     checked = (run.read_json(run.manifest_file) or {}).get("self_check", {})
-    checked = {name: each for name, each in checked.items() if each["cache_key"] == cache_keys.get(name)}
+    checked = {name: each for name, each in checked.items() if each.get("cache_key") == cache_keys.get(name)}
     manifest = _manifest(resolved, cache_keys, engine.describe()) | (
         {"self_check": checked} if checked else {}
     )

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval import tasks
-from tangeval.core.errors import TangevalError
+from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import present
 from tangeval.core.knobs import AXES, COLUMNS, KNOBS
 from tangeval.core.study import Study
@@ -61,6 +61,9 @@ def score(study: Study, dataset: Dataset, folder: Path) -> None:
     run, task = RunFolder(folder), tasks.load(study.task)
     batches, names = _whole_run(folder)
     check_data(dataset, run)
+    if strange := sorted({name for batch in batches for name in batch.examples} - dataset.by_id.keys()):
+        repair = f"`tangeval repair {folder}` makes it anew of the batch files"
+        raise DamagedError(f"{run.plan}: {strange[0]} is no example of its data; {repair}")
     chunks = _chunks(study, dataset, batches, names)
     write_parts(run.scores_file, _scored(study, task, dataset, folder, chunks))
     write_json(run.signatures, task.signatures())

@@ -27,6 +27,8 @@ _SECRET = re.compile(
     r"(?:^|_)(?:API)?(?:KEY|TOKEN|SECRET|PASS|PASSWORD|PASSWD|PAT|CREDENTIALS?)(?:_|$)", re.I
 )
 _SHORTEST = 8
+#: What may be half of a pair in JSON: with a backslash before it, it is none.
+_HALF = re.compile(r"\\ud[89ab]\w\w(?!\\ud[c-f])|(?<!\\ud[89ab]\w\w)\\ud[c-f]|[\ud800-\udfff]", re.I)
 _TOLD = re.compile(
     r"(?<=://)[^\s/@'\"]+(?=@)|\bsk-[\w-]{16,}|(?<=Bearer )(?!none\b)[\w.~+/=-]{8,}"
     r"|(?<=[?&])((?:api[_-]?key|key|token|access_token|password|sig|signature)=)[^&\s'\"]+",
@@ -52,12 +54,22 @@ def parsed(text: str | bytes) -> Any:
     """Return what JSON says.
 
     Raises:
-        ValueError: it is none, is nested too deeply, or has a number of more than 4,300 digits.
+        ValueError: it is none, is nested too deeply, or has a number of more than 4,300 digits, or half of a surrogate
+            pair, which neither a file nor a terminal takes.
     """
+    text = text if isinstance(text, str) else text.decode("utf-8-sig", "surrogatepass")
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if half := _HALF.search(text):
+            json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError:
+        place = half.start() if half else 0
+        raise json.JSONDecodeError(
+            "half of a surrogate pair is no character; write it whole", text, place
+        ) from None
+    return content
 
 
 def redacted(text: str, *secrets: str) -> str:

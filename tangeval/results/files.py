@@ -37,6 +37,7 @@ _VALUES, _BYTES = 2**28, 2**30
 #: How a text begins that a spreadsheet takes for a formula, and one that was made harmless.
 _FORMULA, _HARMLESS = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'(?='*[=+\-@\t\r])")
 _LOCK, _ABOUT = ".lock", b"tangeval"
+DELETE = "delete it, and give the command again that made it"
 NO_LOCK = "TANGEVAL_NO_LOCK"  # the variable that, set to 1, lets commands write without one
 
 
@@ -111,14 +112,13 @@ def csv_text(frame: pd.DataFrame, digits: int = 9) -> str:
     safe = _texts_as(frame, lambda text: f"'{text}" if _FORMULA.match(text) else text)
     how: dict[str, Any] = {"index": False, "lineterminator": "\n", "float_format": f"%.{digits}g"}
     text: str = safe.to_csv(**how)
-    if "\r" in text:
-        text = safe.to_csv(**how, quoting=csv.QUOTE_NONNUMERIC)
-    return text
+    return str(safe.to_csv(**how, quoting=csv.QUOTE_NONNUMERIC)) if "\r" in text else text
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Return what ``write_csv`` wrote; a checkpoint's name is text, whatever it looks like."""
-    frame = pd.read_csv(path, dtype={"checkpoint": str}, keep_default_na=False, na_values=[""])
+    with _reading(path):
+        frame = pd.read_csv(path, dtype={"checkpoint": str}, keep_default_na=False, na_values=[""])
     return _texts_as(frame, lambda text: _HARMLESS.sub("", text, count=1))
 
 
@@ -243,7 +243,7 @@ def _locked(path: Path) -> IO[str]:
 # Reading
 
 
-def read_json(path: Path, remedy: str = "delete it, and give the command again that made it") -> Any:
+def read_json(path: Path, remedy: str = DELETE) -> Any:
     """Return what a JSON file says, or None where there is no such file."""
     if not present(path):
         return None
@@ -311,7 +311,7 @@ def _reading(path: Path) -> Iterator[None]:
             yield
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DamagedError(
-            f"{path}: not a parquet file that can be read ({inert(str(error))}); delete it, and run the study again"
+            f"{path}: not a {path.suffix[1:]} file that can be read ({inert(str(error))}); delete it, and run the study again"
         ) from None
 
 

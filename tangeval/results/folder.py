@@ -6,6 +6,7 @@ version of their schema they have. Knows nothing of what the numbers mean.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tangeval.core.study import Study, load_study
 from tangeval.core.types import RANDOM
 from tangeval.core.untrusted import parsed, read_bytes
 from tangeval.metrics.base import Metric, Metrics
-from tangeval.results import checksums, files, schema2
+from tangeval.results import checksums, files, records, schema2
 
 #: The schema that is written; that of ``schema2`` can be read.
 SCHEMA = 3
@@ -150,7 +151,7 @@ class RunFolder:
         for line in read_bytes(self.timings_file).decode("utf-8", "replace").splitlines():
             with suppress(ValueError, LookupError, TypeError):  # a line cut short
                 entry = parsed(line)
-                if entry["kind"] == kind:
+                if entry["kind"] == kind and 0 < entry["value"] < math.inf:
                     found[entry["name"]] = entry["value"]
         return found
 
@@ -168,10 +169,11 @@ class RunFolder:
         return self._old and schema2.scores(files.column_names(self._made(self.scores_file)))
 
     def read_json(self, file: Path) -> Any:
-        """Return what one of its JSON files says, or None where there is no such file."""
-        repair = {"remedy": f"`tangeval repair {self.path}` makes it anew"} if file == self.plan else {}
-        content = files.read_json(file, **repair)
-        return schema2.renamed(content) if self._old else content
+        """Return what one of its JSON files says, checked as of ``records``; None where there is no such file."""
+        remedy = f"`tangeval repair {self.path}` makes it anew" if file == self.plan else files.DELETE
+        if (content := files.read_json(file, remedy)) is None:
+            return None
+        return records.checked(file, schema2.renamed(content) if self._old else content, remedy)
 
     def _made(self, file: Path, command: str = "run STUDY") -> Path:
         if not present(file):
@@ -211,8 +213,8 @@ class RunFolder:
     @property
     def trained(self) -> dict[str, dict[str, Any]]:
         """The records of the checkpoints that are of a recipe, by name, and by step within a ``run``."""
-        records = (self.read_json(self.manifest_file) or {}).get("checkpoints", [])
-        return {record["name"]: record for record in records if "recipe" in record}
+        made = (self.read_json(self.manifest_file) or {}).get("checkpoints", [])
+        return {record["name"]: record for record in made if "recipe" in record}
 
     @property
     def noise_shared(self) -> bool:

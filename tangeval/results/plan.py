@@ -99,6 +99,9 @@ def _batch(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Batch:
     if not _BATCH_ID.fullmatch(record["id"]):
         raise ValueError(f"{record['id']!r} is no batch's id")
     examples, samples = tuple(record["examples"]), tuple(record["samples"])
+    texts = (record["checkpoint"], record["cache_key"], *examples)
+    if not all(isinstance(text, str) for text in texts) or not all(type(sample) is int for sample in samples):
+        raise ValueError("checkpoint, cache_key and examples are texts, samples numbers")
     return Batch(record["id"], record["checkpoint"], record["cache_key"], examples, samples, settings)
 
 

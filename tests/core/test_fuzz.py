@@ -5,6 +5,8 @@ A few hundred cases each; ``TANGEVAL_FUZZ=10000`` tries as many as docs/reliabil
 
 import json
 import os
+import shutil
+from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,12 +16,24 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
+from finetune.log import Log
+from tangeval import tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
+from tangeval.judge import asking
+from tangeval.judge.agreement import read_votes
+from tangeval.models import checkpoints
+from tangeval.reporting.page import build
+from tangeval.reporting.page.texts import Corpus
+from tangeval.results import files, plan, records
+from tangeval.results.explained import read_explained
+from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang import external_outputs as outputs
 from tangeval.tasks.tang import text as poem
 from tangeval.tasks.tang.data import SAMPLE, TESTING, TRAINING, TRUTH
+from tests.support.explained import make_explained
+from tests.support.folders import make_results
 
 CASES = int(os.environ.get("TANGEVAL_FUZZ", "200"))
 fuzzed = hypothesis_settings(
@@ -108,6 +122,107 @@ def examples():
 )  # fmt: skip
 def test_the_readers_of_outputs(tmp_path, examples, suffix, content):
     survives(outputs.read, written(tmp_path, f"results{suffix}", content), "results", examples, [])
+
+
+# Files that tangeval, a trainer or a person wrote, of which something is not as it was
+
+
+@pytest.fixture(scope="module")
+def handed(tmp_path_factory, tiny_run, tiny_model):
+    """A folder with one of each, and its results as the page takes them."""
+    folder = tmp_path_factory.mktemp("handed")
+    study, data = make_results(folder / "out", ("base",), samples=1)
+    content = make_explained(study, data, RunFolder(folder / "out")).popitem()[1]
+    files.write_text(folder / "out" / "explain.json", content.as_json())
+    shutil.copytree(tiny_run, folder / "run")
+    shutil.copytree(tiny_model, folder / "model")
+    written(folder, "judge.jsonl", '{"key": "a", "raw": "x", "finish": null, "usage": {"total_tokens": 3}}\n')
+    written(folder, "votes.csv", "example_id,a,b,preferred\ntest-1,x,y,tie\n")
+    written(folder, "run.json", '{"settings": {"seed": 1}, "finished": 20}')
+    written(
+        folder,
+        "training_log.csv",
+        "step,epoch,loss,learning_rate,validation_loss,seconds\n1,0.1,3.2,1e-4,,2\n",
+    )
+    files.append_line(folder / "out" / "timings.jsonl", '{"kind": "batches", "name": "w0", "value": 1.5}')
+    return folder, Corpus(study, data, tasks.load("tang"), RunFolder(folder / "out"))
+
+
+def page(folder, corpus):
+    build._facts(corpus)
+    build._explained(corpus)
+
+
+def run_of(folder, corpus):
+    run = RunFolder(folder / "out")
+    plan.check_data(corpus.data, run)
+    plan.estimate_duration(run, plan.read_plan(run))
+    plan.stale_files(run, [])
+    return run.trained, run.noise_shared
+
+
+def checkpoints_of(folder, corpus):
+    for each in checkpoints.discover([str(folder / "run")])[0]:
+        checkpoints.trained_on(each)
+        checkpoints.check_tokenizer(checkpoints.resolve_base(str(folder / "model")), each)
+
+
+READ = {
+    "out/manifest.json": page, "out/best/selection.json": page, "out/signatures.json": page, "out/plan.json": run_of,
+    "out/timings.jsonl": run_of, "run/checkpoint-10/adapter_config.json": checkpoints_of,
+    "run/checkpoint-10/trainer_state.json": checkpoints_of, "run/train_ids.json": checkpoints_of,
+    "model/config.json": checkpoints_of, "model/tokenizer.json": checkpoints_of,
+    "out/explain.json": lambda folder, corpus: read_explained(folder / "out" / "explain.json"),
+    "out/summary.csv": lambda folder, corpus: corpus.run.read_table("summary"),
+    "judge.jsonl": lambda folder, corpus: asking.read_answers(folder / "judge.jsonl"),
+    "votes.csv": lambda folder, corpus: read_votes(folder / "votes.csv", corpus.data),
+    "run.json": lambda folder, corpus: records.read_record(folder / "run.json"),
+    "training_log.csv": lambda folder, corpus: Log.resume(Namespace(file=folder / "training_log.csv"), 9),
+}  # fmt: skip
+ODD = some.one_of(
+    some.sampled_from(
+        [None, True, -1, 2**70, 1e300, float("nan"), "", "\ud800", "\0", "../x", "x" * 300, [], {}]
+    ),
+    JSON,
+)
+
+
+@some.composite
+def spoilt(draw, content: bytes) -> bytes:
+    """A file with some bytes otherwise, or a value of its JSON, or one less."""
+    try:
+        tree = json.loads(content)
+    except ValueError:
+        tree = None
+    if tree is None or draw(some.integers(0, 9)) == 0:
+        at = draw(some.integers(0, len(content)))
+        return content[:at] + draw(some.binary(max_size=9)) + content[at + draw(some.integers(0, 9)) :]
+    node, above, key = tree, None, None
+    while isinstance(node, (dict, list)) and node and draw(some.integers(0, 4)):
+        key = draw(some.sampled_from(sorted(node) if isinstance(node, dict) else range(min(len(node), 3))))
+        above, node = node, node[key]
+    if above is None:
+        tree = draw(ODD)
+    elif draw(some.booleans()):
+        above[key] = draw(ODD)
+    else:
+        del above[key]
+    return json.dumps(tree).encode()
+
+
+@pytest.mark.parametrize("name", READ)
+@fuzzed
+@given(data=some.data())
+def test_what_is_handed_over_and_not_as_it_should_be(handed, name, data):
+    folder, corpus = handed
+    whole = (folder / name).read_bytes()
+    try:
+        (folder / name).write_bytes(data.draw(spoilt(whole)))
+        corpus.run.__dict__.clear()  # what was read before
+        corpus.run.__dict__["path"] = folder / "out"
+        survives(READ[name], folder, corpus)
+    finally:
+        (folder / name).write_bytes(whole)
 
 
 @fuzzed

@@ -240,7 +240,7 @@ def test_a_couplet_repeated_before_a_records_text_is_cut_once_and_another_poems_
         ('["a"]', "o.json: record 1: a record has a text 'predict'"),
         ('[{"predict": "a"}, {"input": "a"}]', "o.json: record 2: a record has a text 'predict'"),
         ('[{"predict": "a", "input": 7}]', "o.json: record 1: a record has a text 'predict'"),
-        (r'[{"predict": "\ud800"}]', "o.json: record 1: half of a surrogate pair"),
+        (r'[{"predict": "\ud800"}]', "o.json: line 1: not valid JSON (half of a surrogate pair"),
         ('[{"predict": "a", "input": "春眠不覺曉"}]', "o.json: record 1: '春眠不覺曉' is no poem of this split"),
     ],
 )  # fmt: skip

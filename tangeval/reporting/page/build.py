@@ -166,7 +166,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
             for split in study.ordered_splits()
         ],
         "examples": [schema.Example.model_validate(example) for example in corpus.examples],
-        "signatures": {name: _words(text) for name, text in (read_json(run.signatures) or {}).items()},
+        "signatures": {name: _words(text) for name, text in (run.read_json(run.signatures) or {}).items()},
     }  # fmt: skip
 
 
