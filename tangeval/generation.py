@@ -28,6 +28,9 @@ from tangeval.results.plan import STALE, Batch, about, estimate_duration, make_p
 
 from tangeval.results.plan import set_aside_damaged, stale_files, write_run  # isort: skip
 
+#: What only an engine that was asked for texts says of itself: kept where it is not asked again.
+_PROBED = ("noise", "noise_shared", "noise_measured")
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -111,11 +114,15 @@ def _decode(
     remove_temp_files(run.path)
     set_aside_damaged(run, read_plan(run))
     batches, cache_keys = _plan(resolved, run, engine)
-    checked = (run.read_json(run.manifest_file) or {}).get("self_check", {})
+    before = run.read_json(run.manifest_file) or {}
+    if wanting := any(not present(run.batch_file(batch.id)) for batch in batches):
+        engine.probe()
+    checked = before.get("self_check", {})
     checked = {name: each for name, each in checked.items() if each.get("cache_key") == cache_keys.get(name)}
     manifest = _manifest(resolved, cache_keys, engine.describe()) | (
         {"self_check": checked} if checked else {}
     )
+    manifest |= {} if wanting else {key: before[key] for key in _PROBED if key in before}
     write_run(resolved, run, batches, manifest)
     table = LikelihoodTable(resolved, run, engine)
     failed: list[Skipped] = []

@@ -101,7 +101,7 @@ DRAWN = {"temperature": [0.0, 0.8], "top_k": [0, 5], "max_length": 6, "no_repeat
     ],
 )
 def test_of_a_server_it_says_what_it_serves_and_honours(tmp_path, stub, wrong):
-    pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+    pytest.importorskip("urllib3", reason="the package urllib3 of the dev extra is not installed")
     stub = {"models": ("stub", "first"), "version": "1.0", "flaws": (), "closed": False} | stub
     closed, flaws = stub.pop("closed"), stub.pop("flaws")
     server = StubServer(*flaws, **stub)

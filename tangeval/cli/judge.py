@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class Judging:
     """The judge, and how it is asked."""
 
-    endpoint: Annotated[str, Option(help="An OpenAI-compatible server; mostly ends in /v1.")]
+    endpoint: Annotated[
+        str, Option(help="An OpenAI-compatible server; mostly ends in /v1. It is sent $OPENAI_API_KEY.")
+    ]
     model: Annotated[str, Option(help="The model that judges, as the server names it.")]
     pairwise: Annotated[
         bool, Option("--pairwise", help="Which of two outputs is better, in both orders.")

@@ -8,6 +8,7 @@ should be in it, is for who opens it.
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,18 @@ def parsed(text: str | bytes) -> Any:
 
 def redacted(text: str, *secrets: str) -> str:
     """Return ``text`` with *** for ``secrets``, values of environment variables that are named as such, and keys in URLs."""
-    held = {v.strip() for name, v in os.environ.items() if _SECRET.search(name)} | set(secrets)
-    for secret in sorted((s for s in held if len(s) >= _SHORTEST), key=len, reverse=True):
+    return hide(text, held(*secrets))
+
+
+def held(*secrets: str) -> list[str]:
+    """Return ``secrets`` and those of the environment, the longest first."""
+    own = {v.strip() for name, v in os.environ.items() if _SECRET.search(name)} | set(secrets)
+    return sorted((s for s in own if len(s) >= _SHORTEST), key=len, reverse=True)
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Return ``text`` with *** for ``secrets``, which ``held`` gave, and keys in URLs."""
+    for secret in secrets:
         text = text.replace(secret, "***")
     return _TOLD.sub(lambda found: f"{found[1] or ''}***", text)
 

@@ -126,7 +126,10 @@ class Engine(Protocol):
         """
 
     def probe(self) -> None:
-        """Refuse what only asking for texts tells: nothing where the weights are here."""
+        """Refuse what only asking for texts tells, before the first are wanted; ``describe`` then says what was found.
+
+        Nothing where the weights are here.
+        """
         return None
 
     def describe(self) -> Description: ...

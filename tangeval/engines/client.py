@@ -1,27 +1,32 @@
 """A client of servers that speak OpenAI's API: checked replies, many requests at a time.
 
-In: an address and bodies of requests. Out: ``Reply``, or ``RequestError``. The package
-``openai`` talks, retries and backs off. Nothing goes to another host than the address's, an answer is bounded
-in bytes, depth and time, and no key is in what comes out. Knows nothing of prompts, texts or files.
+In: an address and bodies of requests. Out: ``Reply``, or ``RequestError``. The package ``urllib3`` talks: of what was
+measured it costs the least of a core with hundreds of threads. Nothing goes to another host than the address's, an answer
+is bounded in bytes, depth and time, and no key is in what comes out. Knows nothing of prompts, texts or files.
 """
 
+import json
 import queue
+import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.untrusted import MIB, redacted
+from tangeval.core.untrusted import MIB, held, hide
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Kind = Literal["slow", "unreachable", "key", "refused", "busy", "broken", "foreign"]
 _LARGEST = 64 * MIB  # bytes of an answer: 128 texts with their logprobs have a tenth
+_LONGEST_WAIT = 8.0  # seconds between two tries, where the server says nothing else
+_AGAIN = (408, 409, 429)  # asked again, as are 500 and above
 _BY_STATUS: dict[int | None, Kind] = {
     400: "refused", 401: "key", 403: "key", 404: "refused", 422: "refused", 429: "busy",
 }  # fmt: skip
@@ -36,12 +41,14 @@ _REMEDIES: dict[Kind, str] = {
 }  # fmt: skip
 
 
-def _whole(text: Any) -> Any:
-    """Lone surrogates, which are no text, as question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8") if isinstance(text, str) else text
+def _shown(text: Any, validation: ValidationInfo) -> Any:
+    """A text without the secrets that the context names, and with lone surrogates, which are no text, as question marks."""
+    if not isinstance(text, str):
+        return text
+    return hide(text.encode("utf-8", "replace").decode("utf-8"), validation.context or ())
 
 
-_Text = Annotated[str, BeforeValidator(_whole), Field(max_length=2**20)]
+_Text = Annotated[str, BeforeValidator(_shown), Field(max_length=2**20)]
 
 
 class _Sent(BaseModel):
@@ -64,13 +71,14 @@ class Choice(_Sent):
 
     index: int = 0
     text: _Text = ""
-    message: Message = Message()
-    finish_reason: str | None = None
+    message: Message | None = None  # a default of its own would be copied for every text
+    finish_reason: _Text | None = None
     logprobs: Any = None
+    token_ids: Any = None
 
     @property
     def said(self) -> str:
-        return self.text or self.message.content
+        return self.text or (self.message.content if self.message else "")
 
 
 class Usage(_Sent):
@@ -101,94 +109,121 @@ class RequestError(TangevalError):
 
 
 class Client:
-    """An open connection; its methods may be called from several threads.
+    """Open connections to one server; its methods may be called from several threads.
 
     Raises:
-        TangevalError: the package openai is not installed, and ``extra`` brings it; or key or address is none.
+        TangevalError: the package urllib3 is not installed, and ``extra`` brings it; or key or address is none.
     """
 
     def __init__(self, url: str, key: str | None, *, extra: str, retries: int, timeout: float = 600) -> None:
         try:
-            import openai
+            import urllib3
         except ImportError:
             raise TangevalError(
-                f"a server is asked by the package openai; `pip install 'tangeval[{extra}]'` brings it"
+                f"a server is asked by the package urllib3; `pip install 'tangeval[{extra}]'` brings it"
             ) from None
-        given, self._timeout = (key or "").strip(), timeout
-        self._own = given  # what no answer and no error may tell
+        given = (key or "").strip()
+        self._url, self._retries, self._timeout = url.rstrip("/"), retries, timeout
+        self._secrets = held(given)  # what no answer and no error may tell
         if not re.fullmatch("[!-~]*", given):
             raise TangevalError(
                 "the key has white space or other characters in it that no key has; set it anew"
             )
+        if not is_url(url):
+            raise TangevalError(f"{url}: no address of a server; give one such as http://localhost:8000/v1")
         # Of its own accord it would follow redirects with the request, and unpack answers of any size.
-        http = openai.DefaultHttpxClient(
-            follow_redirects=False, headers={"accept-encoding": "identity"}, event_hooks={"response": [self._within]}
-        )  # fmt: skip
-        limits: dict[str, Any] = {"max_retries": retries, "timeout": timeout, "http_client": http}
-        try:
-            self._client = openai.OpenAI(base_url=url, api_key=given or "none", **limits)
-        except Exception as error:
-            raise TangevalError(f"{url}: no address of a server ({error})") from None
-        # Else those of the environment's variables go to whatever server this is.
-        self._client.organization = self._client.project = None
-        self.close = self._client.close
-
-    def _within(self, response: Any) -> None:
-        """Read an answer within bounds, and leave keys out of it."""
-        import openai
-
-        until, body, problem = time.monotonic() + self._timeout, bytearray(), ""
-        if response.has_redirect_location:
-            problem = f"it sends requests on to {response.headers['location'][:200]}; give that address if you trust it"
-        elif response.headers.get("content-encoding", "identity") != "identity":
-            problem = "its answer is compressed, which was not asked for"
-        for chunk in () if problem else response.iter_raw():
-            body += chunk
-            if len(body) > _LARGEST or time.monotonic() > until:
-                problem = (
-                    f"its answer has more than {_LARGEST // MIB} MiB, or takes more than {self._timeout:g} s"
-                )
-                break
-        if problem:
-            response.close()
-            raise openai.OpenAIError(problem)  # which is not asked for again
-        response._content = redacted(body.decode("utf-8", "replace"), self._own).encode()
+        headers = {"authorization": f"Bearer {given or 'none'}", "accept-encoding": "identity"}
+        limits: dict[str, Any] = {"maxsize": 1000, "timeout": timeout, "retries": False, "headers": headers}
+        parts = urlsplit(url)
+        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        self._pool = urllib3.ProxyManager(proxy, **limits) if proxy else urllib3.PoolManager(**limits)
+        self.close = self._pool.clear
 
     def complete(self, body: Mapping[str, Any]) -> Reply:
         """Return the answer to a request, of a chat where ``body`` has ``messages``; or raise ``RequestError``."""
         path = "/chat/completions" if "messages" in body else "/completions"
-        reply = self._object(lambda: self._client.post(path, body=dict(body), cast_to=object))
         try:
-            return Reply.model_validate(reply)
+            return Reply.model_validate(
+                self._object("POST", path, self._retries, body), context=self._secrets
+            )
         except ValidationError as error:
             raise RequestError("foreign", f"choices: {error.errors()[0]['msg']}") from None
 
     def get(self, url: str) -> dict[str, Any]:
         """Return the JSON object at a path, or at another URL of the server; raises as ``complete``."""
-        client = self._client.with_options(max_retries=min(self._client.max_retries, 2))
-        return self._object(lambda: client.get(url, cast_to=object))
+        return self._object("GET", url, min(self._retries, 2))
 
-    def _object(self, ask: Callable[[], object]) -> dict[str, Any]:
-        import openai
+    def _object(
+        self, method: str, url: str, retries: int, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A JSON object; asked for again where the server is busy, fails or is not there, each time after a longer wait."""
+        url, tried = url if is_url(url) else self._url + url, 0
+        while True:
+            try:
+                status, answer, wait = self._once(method, url, body)
+                if tried == retries or (status not in _AGAIN and status < 500):
+                    return self._read(status, answer)
+            except RequestError as error:
+                if tried == retries or error.kind not in ("slow", "unreachable"):
+                    raise
+                wait = None
+            longest = min(0.5 * 2**tried, _LONGEST_WAIT)
+            time.sleep(longest * random.uniform(0.75, 1) if wait is None else wait)
+            tried += 1
 
+    def _once(self, method: str, url: str, body: Mapping[str, Any] | None) -> tuple[int, str, float | None]:
+        """Status and text of an answer, and the seconds that it says to wait; read within bounds."""
+        from urllib3.exceptions import HTTPError, NewConnectionError
+        from urllib3.exceptions import TimeoutError as NoAnswer
+
+        until, data, problem = time.monotonic() + self._timeout, bytearray(), ""
         try:
-            reply = ask()
-        except openai.APITimeoutError as error:
-            raise RequestError("slow", str(error)) from None
-        except openai.APIConnectionError as error:
-            raise RequestError("unreachable", str(error.__cause__ or error)) from None
-        except openai.OpenAIError as error:
-            said = " ".join(f"{error} {getattr(error, 'body', None) or ''}".split())[:300]
-            status = getattr(error, "status_code", None)
-            kind = _BY_STATUS.get(status, "broken" if status else "foreign")
-            raise RequestError(kind, redacted(said, self._own), getattr(error, "code", None)) from None
+            response = self._pool.request(method, url, json=body, preload_content=False, redirect=False)
+            if location := response.get_redirect_location():
+                problem = f"it sends requests on to {location[:200]}; give that address if you trust it"
+            elif response.headers.get("content-encoding", "identity") != "identity":
+                problem = "its answer is compressed, which was not asked for"
+            for chunk in () if problem else response.stream(2**16, decode_content=False):
+                data += chunk
+                if len(data) > _LARGEST or time.monotonic() > until:
+                    problem = f"its answer has more than {_LARGEST // MIB} MiB, or takes more than {self._timeout:g} s"
+                    break
+        except HTTPError as error:
+            slow = isinstance(error, NoAnswer) and not isinstance(error, NewConnectionError)
+            raise RequestError("slow" if slow else "unreachable", str(error)) from None
+        if problem:
+            response.close()
+            raise RequestError("foreign", hide(problem, self._secrets))
+        response.release_conn()
+        return response.status, data.decode("utf-8", "replace"), _wait(response.headers)
+
+    def _read(self, status: int, answer: str) -> dict[str, Any]:
+        """The object in an answer; or raise what went wrong, in the server's own words."""
+        try:
+            reply = json.loads(answer)
+            if isinstance(reply, dict) and "choices" not in reply:  # else its texts alone are shown
+                reply = json.loads(hide(json.dumps(reply, ensure_ascii=False), self._secrets))
         except (ValueError, RecursionError):  # it said JSON and was none
             reply = None
+        wrong = _error_in(reply) if isinstance(reply, dict) and "choices" not in reply else None
+        if status >= 400:
+            said = wrong.said if wrong else " ".join(hide(answer, self._secrets).split())[:300]
+            raise RequestError(
+                _BY_STATUS.get(status, "broken"), f"{status}: {said}", wrong.code if wrong else None
+            )
+        if wrong:
+            raise wrong
         if not isinstance(reply, dict):
             raise RequestError("foreign", "no JSON object")
-        if "choices" not in reply and (wrong := _error_in(reply)):
-            raise wrong
         return reply
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a busy server says to wait, at most a minute."""
+    for name, seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if re.fullmatch(r"\d{1,9}(\.\d+)?", told := headers.get(name, "")):
+            return min(float(told) * seconds, 60)
+    return None
 
 
 def _error_in(reply: Mapping[str, Any]) -> RequestError | None:

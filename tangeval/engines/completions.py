@@ -12,7 +12,9 @@ from typing import Any
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, KNOBS
 from tangeval.engines.base import ALL_KNOBS, Output
-from tangeval.engines.client import Reply
+from tangeval.engines.client import Choice, Reply
+
+_LOGPROBS: tuple[Mapping[str, Any], ...] = ({"logprobs": 1},)
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,16 @@ class Dialect:
 
     ``takes`` are the knobs that it has a field for; ``off`` the values that turn a knob off, where
     they are not the knob's own; ``neutral`` turns off what no knob stands for, since a field that is
-    left out has the server's own default. ``several``: one request may give several texts (n).
+    left out has the server's own default. ``counts`` are the fields that make it tell the tokens of each of several
+    texts (n) of one request, the cheapest first; none where it gives but one. ``at_once`` are the requests that it
+    does best with.
     """
 
     takes: frozenset[str] = frozenset(knob.name for knob in KNOBS if knob.openai)
     off: Mapping[str, float] = field(default_factory=dict)
     neutral: Mapping[str, float] = field(default_factory=dict)
-    several: bool = True
+    counts: tuple[Mapping[str, Any], ...] = _LOGPROBS
+    at_once: int = 32
     nested: bool = False  #: knobs go into ``generation_config``, by transformers' names
 
     def body(self, knobs: Mapping[str, float], seed: int, n: int) -> dict[str, Any]:
@@ -53,11 +58,14 @@ class Dialect:
 #: The knobs that OpenAI's own servers have fields for; they refuse any other.
 _OPENAI = frozenset({"temperature", "top_p", "max_length"})
 DIALECTS: dict[str, Dialect] = {
-    "vllm": Dialect(off={"top_k": -1}, neutral={"min_p": 0, "repetition_penalty": 1}),
-    "llamacpp": Dialect(neutral={"min_p": 0, "repeat_penalty": 1}, several=False),
-    "transformers": Dialect(takes=ALL_KNOBS, several=False, nested=True),
+    "vllm": Dialect(
+        off={"top_k": -1}, neutral={"min_p": 0, "repetition_penalty": 1}, counts=({"return_token_ids": True}, *_LOGPROBS),
+        at_once=256,
+    ),
+    "llamacpp": Dialect(neutral={"min_p": 0, "repeat_penalty": 1}, counts=()),
+    "transformers": Dialect(takes=ALL_KNOBS, counts=(), nested=True),
     "openai": Dialect(takes=_OPENAI),
-}
+}  # fmt: skip
 #: The dialect of a server whose list of models says that they are owned by …
 _OWNERS = {
     "vllm": "vllm", "sglang": "vllm", "llamacpp": "llamacpp",
@@ -87,12 +95,11 @@ _ENDS = {
 }
 
 
-def _counted(logprobs: Any) -> int:
-    """The tokens that logprobs tell of, in any of the shapes that servers give them."""
-    listed = (
-        [logprobs.get(key) for key in ("tokens", "content")] if isinstance(logprobs, dict) else [logprobs]
-    )
-    return next((len(each) for each in listed if isinstance(each, list) and each), 0)
+def _counted(choice: Choice) -> int:
+    """The tokens of a text, of their ids or of logprobs in any of the shapes that servers give them."""
+    told = choice.logprobs
+    listed = [told.get("tokens"), told.get("content")] if isinstance(told, dict) else [told]
+    return next((len(each) for each in (choice.token_ids, *listed) if isinstance(each, list) and each), 0)
 
 
 def echoes(text: str, prompt: str | Sequence[Mapping[str, str]]) -> bool:
@@ -104,7 +111,7 @@ def echoes(text: str, prompt: str | Sequence[Mapping[str, str]]) -> bool:
 def read_reply(reply: Reply, *, n: int, max_length: int) -> list[Output]:
     """Return the ``n`` texts of a reply, in their order.
 
-    The tokens of one text are ``usage.completion_tokens``; of several, the lengths of their logprobs.
+    The tokens of one text are ``usage.completion_tokens``; of several, as many as their ids or logprobs.
 
     Raises:
         TangevalError: what is wrong with it, and the remedy.
@@ -114,7 +121,7 @@ def read_reply(reply: Reply, *, n: int, max_length: int) -> list[Output]:
     if len(choices) != n:
         raise TangevalError(f"it gave {len(choices)} texts where n was {n}; {one}")
     total = reply.usage.completion_tokens
-    counts = [_counted(choice.logprobs) for choice in choices]
+    counts = [_counted(choice) for choice in choices]
     if total is None or (n > 1 and sum(counts) != total):
         remedy = one if n > 1 else "take a server that does"
         raise TangevalError(f"it does not count the tokens of each text (usage, logprobs); {remedy}")

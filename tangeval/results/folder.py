@@ -218,7 +218,7 @@ class RunFolder:
 
     @property
     def noise_shared(self) -> bool:
-        """Whether its settings and checkpoints were drawn under common random numbers, as a server's are not."""
+        """Whether its settings and checkpoints were drawn under common random numbers; a server's may not be."""
         return bool((self.read_json(self.manifest_file) or {}).get("noise_shared", True))
 
     @property

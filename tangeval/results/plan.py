@@ -283,7 +283,12 @@ def make_plan(
     asked = [
         Batch("", c.name, cache_keys[c.name], (), (), part) for c in resolved.checkpoints for part in parts
     ]
-    new = [cut for each in asked for whole in _missing(resolved, each, kept) for cut in _cut(whole, rows)]
+    new = [
+        cut
+        for each in asked
+        for whole in _missing(resolved, each, kept)
+        for cut in _cut(whole, rows, prefixes)
+    ]
     return kept + [replace(batch, id=_batch_id(resolved, batch)) for batch in new]
 
 
@@ -309,20 +314,20 @@ def _missing(resolved: ResolvedStudy, wanted: Batch, kept: Sequence[Batch]) -> I
             yield replace(wanted, examples=tuple(names), samples=chosen, settings=settings)
 
 
-def _cut(batch: Batch, rows: int) -> Iterator[Batch]:
+def _cut(batch: Batch, rows: int, prefixes: bool) -> Iterator[Batch]:
     """Halve prompts, then samples, then settings, until a batch has at most ``rows`` sequences.
 
-    Prompts go first: what shares a prompt shares rows.
+    Prompts go first: what shares a prompt shares rows. Without ``prefixes`` samples go last: a server draws them together.
     """
     if batch.sequences() <= rows:
         yield batch
         return
-    for field in ("examples", "samples", "settings"):
+    for field in ("examples", *(("samples", "settings") if prefixes else ("settings", "samples"))):
         values = getattr(batch, field)
         if len(values) > 1:
             middle = (len(values) + 1) // 2
             for part in (values[:middle], values[middle:]):
-                yield from _cut(replace(batch, **{field: part}), rows)
+                yield from _cut(replace(batch, **{field: part}), rows, prefixes)
             return
     yield batch
 

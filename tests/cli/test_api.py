@@ -118,7 +118,7 @@ SLOW = (
     "pyarrow",
     "torch",
     "transformers",
-    "openai",
+    "urllib3",
     "fsspec",
 )
 
@@ -141,7 +141,7 @@ def test_neither_the_package_nor_help_imports_what_is_slow(code):
 
 def test_score_imports_no_model_and_no_pictures(tmp_path):
     (tmp_path / "poems.txt").write_text("\n".join(["春風吹綠草，明月照高樓。"] * 15), "utf-8")
-    done = command.without(("torch", "transformers", "matplotlib", "openai"), tmp_path,
+    done = command.without(("torch", "transformers", "matplotlib", "urllib3"), tmp_path,
                            ["score", "poems.txt", "--data", "sample"])  # fmt: skip
     assert done.returncode == 0, done.stderr
 

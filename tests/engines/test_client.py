@@ -11,7 +11,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import inert, inert_json, redacted
 from tangeval.engines.client import Client, RequestError, is_url
 
-pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+pytest.importorskip("urllib3", reason="the package urllib3 of the dev extra is not installed")
 KEY = "sk-secret-0123456789abcdef"
 GOOD = {"choices": [{"text": "春", "finish_reason": "stop"}], "usage": {"completion_tokens": 1}}
 

@@ -33,7 +33,7 @@ from tests.support.command import EXTRAS, refusal, start, succeeds, tangeval, wa
 from tests.support.stub_server import StubServer, transformers_serve
 from tests.support.study import write_study
 
-pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+pytest.importorskip("urllib3", reason="the package urllib3 of the dev extra is not installed")
 
 TANG_MINI = ASSETS / "tang-mini"
 STUDY = {
@@ -114,13 +114,29 @@ def test_every_setting_is_asked_with_its_knobs_and_what_is_off_is_said_to_be_off
         assert (work[field] == off).all()
 
 
-def test_samples_are_one_request_of_its_own_seed_and_several_are_in_flight(made):
+def test_samples_are_one_request_and_several_are_in_flight(made):
     work = pd.DataFrame(made[1].work)
-    assert set(work.loc[work["temperature"] > 0, "n"]) == {SAMPLES}
-    assert work.loc[work["temperature"] == 0, "n"].isna().all()
-    assert work["seed"].is_unique
-    assert work["seed"].max() < 2**31
+    drawn = work["temperature"] > 0
+    assert set(work.loc[drawn, "n"]) == {SAMPLES}
+    assert work.loc[~drawn, "n"].isna().all()
+    assert work.loc[drawn, "return_token_ids"].all()
+    assert "logprobs" not in work
     assert 3 <= made[1].most <= 6
+
+
+def test_a_sample_has_one_seed_in_all_settings_and_models_however_many_are_asked_for_at_once(
+    made, serve, tmp_path
+):
+    work = pd.DataFrame(made[1].work)
+    assert (work.groupby("prompt")["seed"].nunique() == 1).all()
+    assert work["seed"].nunique() == POEMS
+    assert work["seed"].max() < 2**31 - SAMPLES
+    alone = serve()
+    assert generate(tmp_path, alone, *SMALL, "engine.n=1").code == 0
+    seeds = {body["prompt"]: body["seed"] for body in made[1].work}
+    assert {(b["prompt"], b["seed"]) for b in alone.work} == {
+        (p, seed + i) for p, seed in seeds.items() for i in range(SAMPLES)
+    }
 
 
 def test_batch_files_have_the_columns_and_rows_of_any_other_engine(made):
@@ -150,6 +166,7 @@ def test_the_manifest_says_who_wrote_and_that_noise_is_not_shared(made):
     manifest = read_json(folder / FOLDER / "manifest.json")
     assert manifest["noise_shared"] is False
     assert "not shared" in manifest["noise"]
+    assert manifest["noise_measured"]["same_seed"] < 0.5
     assert manifest["engine"] == f"server 127.0.0.1:{stub.server_port} 1.0"
     assert (manifest["server"]["dialect"], manifest["server"]["models"]["checkpoint-10"]) == ("vllm", "first")
     assert "noise: the server's own" in done.out
@@ -159,6 +176,38 @@ def test_the_manifest_says_who_wrote_and_that_noise_is_not_shared(made):
         ("base", None, "base", {"test": 0}), ("checkpoint-10", 10, "served", None), ("checkpoint-20", 20, "served", None)
     ]  # fmt: skip
     assert "/weights/" not in (folder / FOLDER / "report.html").read_text("utf-8")
+
+
+def test_a_server_whose_noise_is_of_the_seed_alone_shares_it(serve, tmp_path):
+    stub, several = serve("coupled"), (*SMALL, "decoding.temperature=[0.7, 0.8]", "decoding.max_length=30")
+    done = generate(tmp_path, stub, *several, command="run")
+    assert "shared between settings and checkpoints" in done.out
+    manifest = read_json(tmp_path / FOLDER / "manifest.json")
+    assert manifest["noise_shared"] is True
+    assert manifest["noise_measured"]["same_seed"] == 1
+    assert manifest["noise_measured"]["variance_ratio"] == 0  # the stub's noise alone decides a length
+    terms = pd.read_csv(tmp_path / FOLDER / "variance.csv")["term"]
+    assert "noise × setting" in set(terms)
+    stub.asked.clear()
+    assert generate(tmp_path, stub, *several).code == 0
+    assert stub.asked == []
+    assert read_json(tmp_path / FOLDER / "manifest.json") == manifest
+
+
+def test_a_bos_that_the_server_adds_itself_is_not_sent_twice(serve, tmp_path):
+    assert generate(tmp_path, serve("adds_bos"), *SMALL).code == 0
+    told = generate(tmp_path, serve("adds_bos"), *SMALL, "engine.bos=<s>", "--overwrite").err
+    assert (
+        "puts a token before every prompt itself, so that it would read BOS twice; leave engine.bos out"
+        in told
+    )
+
+
+def test_a_server_that_tells_no_ids_is_asked_for_logprobs(serve, tmp_path):
+    stub = serve("return_token_ids")
+    assert generate(tmp_path, stub, *SMALL).code == 0
+    assert {body["logprobs"] for body in stub.work} == {1}
+    assert set(texts(tmp_path)["n_tokens"]) == {6}
 
 
 def test_there_is_no_likelihood_and_everything_after_the_texts_works(made):
@@ -206,7 +255,7 @@ def test_a_dry_run_asks_for_no_text(serve, tmp_path):
 
 def test_a_server_study_needs_no_torch(serve, tmp_path):
     study_of(tmp_path, serve())
-    libraries = [name for name in EXTRAS if name != "openai"]
+    libraries = [name for name in EXTRAS if name != "urllib3"]
     done = without(libraries, tmp_path, ["run", "tiny.yaml", *SMALL])
     assert done.returncode == 0, done.stderr
 
@@ -226,11 +275,11 @@ def test_a_chat_prompt_is_sent_as_messages_and_a_bos_where_it_is_given(serve, tm
     assert generate(tmp_path, stub, *SMALL, "prompt=chat").code == 0
     roles = [[m["role"] for m in body["messages"]] for body in stub.asked]
     assert roles == [["system", "user"]] * len(roles)
-    assert stub.work[0]["logprobs"] is True
+    assert stub.work[0]["return_token_ids"] is True
     assert len(texts(tmp_path)) == POEMS * SAMPLES
     stub.asked.clear()
     succeeds(tmp_path, "generate", "tiny.yaml", *SMALL, "engine.bos=<s>", "--out", "bos")
-    assert {body["prompt"][:9] for body in stub.asked} == {"<s>[INST]"}
+    assert {body["prompt"][:9] for body in stub.work} == {"<s>[INST]"}
 
 
 def test_a_key_is_sent_if_it_is_named_and_written_nowhere(serve, tmp_path, monkeypatch):
@@ -269,13 +318,13 @@ def test_a_server_whose_dialect_cannot_be_told_wants_it_named(serve, tmp_path):
 @pytest.mark.parametrize(
     ("dialect", "flaw", "overrides", "problem", "remedy"),
     [
-        ("vllm", "top_k", [], "decoding.top_k: the server does not honour it: 24 draws at 1 give 24 texts", "decoding.top_k=0"),
+        ("vllm", "top_k", [], "decoding.top_k: the server does not honour it: 83% of texts differ at 1, and 83% of texts differ at temperature 2 alone", "decoding.top_k=0"),
         ("vllm", "top_p", [], "decoding.top_p: the server does not honour it", "decoding.top_p=1 leaves it out"),
         ("transformers", "top_k", [], "decoding.top_k: the server does not honour it", "decoding.top_k=0"),
-        ("vllm", "peaked", [], "24 draws at 2 give 1 texts", "decoding.temperature=0, or engine.n=1"),
-        ("vllm", "copies", [], "24 draws at 2 give 1 texts", "engine.n=1"),
-        ("vllm", "temperature", [], "decoding.temperature: the server does not honour it: 24 draws at 0", "leave 0 out"),
-        ("vllm", "temperature", SMALL, "24 draws at 0.001 give 24 texts", "decoding.temperature=0"),
+        ("vllm", "peaked", [], "0% of texts differ at 2", "decoding.temperature=0, or engine.n=1"),
+        ("vllm", "copies", [], "0% of texts differ at 2", "engine.n=1"),
+        ("vllm", "temperature", [], "decoding.temperature: the server does not honour it: 83% of texts differ at 0", "leave 0 out"),
+        ("vllm", "temperature", SMALL, "86% of texts differ at 0.001", "decoding.temperature=0"),
         ("vllm", "max_tokens", [], "it writes on beyond max_tokens", "take a server"),
         ("vllm", "finish", [], "no text is said to be cut", "take a server"),
         ("vllm", "usage", [], "it does not count the tokens", "take a server"),
@@ -312,7 +361,7 @@ def test_a_study_without_draws_asks_for_none(serve, tmp_path):
     told = generate(
         tmp_path, serve("temperature"), *SMALL, "decoding.temperature=0", "seed=3", "--overwrite"
     ).err
-    assert "decoding.temperature: the server does not honour it: 24 draws at 0 give 24 texts" in told
+    assert "decoding.temperature: the server does not honour it: 100% of texts differ at 0" in told
 
 
 def test_a_server_that_refuses_the_studys_own_0_is_refused(serve, tmp_path):

@@ -11,7 +11,7 @@ from tangeval.judge.agreement import VOTE, kappa, read_votes, share, with_counte
 from tangeval.tasks.tang import TANG, data
 from tests.support.judged import POEMS, run_judge
 
-pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+pytest.importorskip("urllib3", reason="the package urllib3 of the dev extra is not installed")
 
 SAMPLE = data.load("sample")
 NAMES = [example.id for example in SAMPLE.split("test")]

@@ -31,7 +31,7 @@ from tests.support.command import tangeval
 from tests.support.judged import POEMS, a_judge, run_judge
 from tests.support.stub_server import chat_reply, transformers_serve
 
-pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+pytest.importorskip("urllib3", reason="the package urllib3 of the dev extra is not installed")
 
 VOTES = 3
 
@@ -418,7 +418,7 @@ def test_no_server_is_said_at_once(here):
 
 
 def test_the_package_that_is_missing_is_named(here, serve, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.setitem(sys.modules, "urllib3", None)
     done = run_judge(here, "http://127.0.0.1:1/v1")
     assert done.code == 2
     assert "pip install 'tangeval[judge]'" in done.err

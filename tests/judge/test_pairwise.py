@@ -19,7 +19,7 @@ from tests.support.command import succeeds
 from tests.support.judged import POEMS, a_judge, make_first_judge, run_judge
 from tests.support.stub_server import transformers_serve
 
-pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+pytest.importorskip("urllib3", reason="the package urllib3 of the dev extra is not installed")
 
 SIDES = ("--checkpoint", "checkpoint-10", "--reference", "--random")
 REFERENCES = {example.reference for example in data.load("sample").split("test")}

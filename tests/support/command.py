@@ -24,7 +24,7 @@ EXTRAS = [
     "datasets",
     "accelerate",
     "safetensors",
-    "openai",
+    "urllib3",
     "ray",
 ]
 

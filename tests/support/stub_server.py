@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from zlib import crc32
 
-from tangeval.engines.knob_checks import DRAWS
+from tangeval.engines.knob_checks import EACH, PROMPTS
 
 CHARACTERS = "春眠不覺曉處聞啼鳥夜來風雨聲花落知多少白日依山盡黃河入海流"
+CHECKS = PROMPTS * EACH  # the largest seed of a check
 #: What each dialect's list of models says, and the fields that it knows beside OpenAI's own.
 DIALECTS = {
-    "vllm": ({"owned_by": "vllm"}, {"top_k", "min_p", "repetition_penalty", "n"}),
+    "vllm": ({"owned_by": "vllm"}, {"top_k", "min_p", "repetition_penalty", "n", "return_token_ids"}),
     "llamacpp": ({"owned_by": "llamacpp"}, {"top_k", "min_p", "repeat_penalty"}),
     "transformers": ({"owned_by": "me", "status": {"value": "loaded"}}, {"generation_config"}),
     "openai": ({"owned_by": "system"}, {"n"}),
@@ -32,7 +34,8 @@ class StubServer(ThreadingHTTPServer):
 
     It honours what its ``dialect`` honours, fields that are unknown to it left out in silence (all but
     OpenAI's own refused by ``openai``). ``flaws``: a knob's name is ignored; ``ties``: what narrows draws
-    to one candidate leaves two; others stand where they are looked up. ``trouble`` is given each request's
+    to one candidate leaves two on a fifth of the prompts; ``coupled``: noise is of prompt and seed, the latter one more for each sample, as
+    vLLM's is; others stand where they are looked up. ``trouble`` is given each request's
     body and may return a status, or ``drop`` to close the connection, or ``html``. ``reply`` answers a
     chat in the model's place: status and content, where a text or None is a message.
     """
@@ -66,7 +69,7 @@ class StubServer(ThreadingHTTPServer):
     @property
     def work(self):
         """The requests asked that are no check's: checks have small seeds."""
-        return [body for body in self.asked if body["seed"] > DRAWS]
+        return [body for body in self.asked if body["seed"] > CHECKS]
 
     def close(self):
         self.shutdown()
@@ -110,8 +113,16 @@ class StubServer(ThreadingHTTPServer):
             said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
             logprobs = {"content" if chat else "tokens": ["x"] * tokens}
             told = body.get("logprobs") and "uncounted" not in self.flaws
-            choices.append({"index": index, **said, "finish_reason": finish, "logprobs": logprobs if told else None})  # fmt: skip
-        usage = {} if "usage" in self.flaws else {"usage": {"prompt_tokens": 7, "completion_tokens": total}}
+            ids = (
+                list(range(tokens))
+                if knobs.get("return_token_ids") and "uncounted" not in self.flaws
+                else None
+            )
+            choices.append({"index": index, **said, "finish_reason": finish, "logprobs": logprobs if told else None, "token_ids": ids})  # fmt: skip
+        read = len(str(body.get("prompt", "")).replace("<s>", "B")) + ("adds_bos" in self.flaws)
+        usage = (
+            {} if "usage" in self.flaws else {"usage": {"prompt_tokens": read, "completion_tokens": total}}
+        )
         return 200, {"id": "x", "object": "text_completion", "choices": choices[::-1], **usage}
 
     def write(self, body, index):
@@ -124,11 +135,14 @@ class StubServer(ThreadingHTTPServer):
             many = 1
         if knobs.get("top_k", 0) > 0:
             many = min(many, knobs["top_k"])
-        if many == 1 and "ties" in self.flaws:
+        if many == 1 and "ties" in self.flaws and crc32(own.encode()) % 5 == 0:
             many = 2
         if "peaked" in self.flaws:  # whatever the noise
             many = 1
-        noise = random.Random(f"{own} {temperature} {body['seed']} {index}")
+        key = f"{own} {temperature} {body['seed']} {index}"
+        noise = random.Random(
+            f"{body.get('prompt')} {body['seed'] + index}" if "coupled" in self.flaws else key
+        )
         first, length = (
             random.Random(own).randrange(len(CHARACTERS)),
             noise.choice([10, 14]) if many > 2 else 14,
@@ -145,7 +159,7 @@ class StubServer(ThreadingHTTPServer):
         most = min(most, 16) if "short" in self.flaws else most
         whole = len(text) < most
         finish = "stop" if whole or "finish" in self.flaws else "length"
-        if "filter" in self.flaws and body["seed"] > DRAWS:
+        if "filter" in self.flaws and body["seed"] > CHECKS:
             finish = "content_filter"
         return text[:most], min(len(text) + 1, most), finish
 

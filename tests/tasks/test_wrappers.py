@@ -13,6 +13,7 @@ from tangeval.engines import make
 from tangeval.engines.base import Job
 from tangeval.engines.client import Reply
 from tangeval.engines.openai import _Request
+from tangeval.engines.served import Server
 from tangeval.judge.grading import _unwrapped
 from tangeval.resolve import resolve
 from tangeval.tasks.tang import TANG
@@ -54,14 +55,15 @@ def scored(tmp_path, wrap):
 
 def served(tmp_path, wrap):
     """What the engine makes of a server's answers."""
-    pytest.importorskip("openai", reason="the package openai of the dev extra is not installed")
+    pytest.importorskip("urllib3", reason="the package urllib3 of the dev extra is not installed")
     section = {"server": "http://h/v1", "models": {"base": "x"}, "dialect": "openai"}
     resolved = resolve(load_study(write_study(tmp_path, engine=section, select=None, samples=1)))
     engine, texts = make(resolved), []
     for example in POEMS:
         choice = {"text": f" {wrap(example.reference)}", "finish_reason": "stop"}
         reply = Reply.model_validate({"choices": [choice], "usage": {"completion_tokens": 5}})
-        engine.client = SimpleNamespace(complete=lambda body, reply=reply: reply)
+        client = SimpleNamespace(complete=lambda body, reply=reply: reply)
+        engine.server = Server(resolved, engine.config, client)
         setting = resolved.study.decoding.settings()[0]
         texts += engine._answer(_Request(Job(resolved.checkpoints[0]), example, setting, (0,)))
     return tuple(made.text for made in texts), [cut for cut in engine.cuts if cut]
