@@ -104,25 +104,8 @@ class Part:
         return moved
 
     def interval(self, metric: str, stretch: float = 1.0) -> tuple[float, float]:
-        """Return the value's 95 % interval: Wilson's of a share, the jackknife's of a corpus metric, else Hall's t.
-
-        NaN where so few examples carry the value that no interval can be believed.
-        """
-        kind, samples = self.measured.metrics[metric], self.outputs_per_poem
-        if metric in self.measured.corpora:
-            value, rare = self.value(metric), self.rare(metric)
-            lowest, highest = intervals.corpus_interval(value, self.without(metric), rare, stretch)
-            return lowest, min(highest, kind.most)
-        by_poem = self.by_poem(metric)
-        if kind.share:
-            ends = intervals.rate_interval(by_poem, samples, stretch)
-        elif kind.rare_from:
-            carried = intervals.carrying(self.rare(metric))
-            ends = intervals.rate_interval(by_poem / kind.most, samples, stretch, carried)
-            ends = ends[0] * kind.most, ends[1] * kind.most
-        else:
-            ends = intervals.mean_interval(by_poem, stretch)
-        return float(ends[0]), float(ends[1])
+        """Return ``ends`` of this part."""
+        return ends([self], metric, stretch)[0]
 
     def without(self, metric: str) -> Floats:
         """Return a corpus metric's value without each example in turn ``[P]``."""
@@ -150,8 +133,34 @@ class Part:
         return np.reshape(counts, (self.measured.poems, -1, len(own)))
 
     def _over(self, array: Floats) -> Floats:
+        if len(self.places) == 1:
+            return array[..., self.places[0]]
         mean: Floats = array[..., list(self.places)].mean(axis=-1)
         return mean
+
+
+def ends(parts: Sequence[Part], metric: str, stretch: float = 1.0) -> list[tuple[float, float]]:
+    """Return the 95 % intervals of a metric's values on parts of one whole.
+
+    Wilson's of a share, the jackknife's of a corpus metric, else Hall's t. NaN where so few examples carry the value
+    that no interval can be believed.
+    """
+    measured = parts[0].measured
+    kind, samples = measured.metrics[metric], [part.outputs_per_poem for part in parts]
+    if metric in measured.corpora:
+        values = ((part.value(metric), part.without(metric), part.rare(metric)) for part in parts)
+        found = [intervals.corpus_interval(*each, stretch) for each in values]
+        return [(low, min(high, kind.most)) for low, high in found]
+    by_poem = np.stack([part.by_poem(metric) for part in parts]).T  # each part's examples lie side by side
+    if kind.share:
+        low, high = intervals.rate_interval(by_poem, min(samples), stretch)
+    elif kind.rare_from:
+        carried = np.array([intervals.carrying(part.rare(metric)) for part in parts])
+        low, high = intervals.rate_interval(by_poem / kind.most, min(samples), stretch, carried)
+        low, high = low * kind.most, high * kind.most
+    else:
+        low, high = intervals.mean_interval(by_poem, stretch)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,14 @@ class Corpora:
     first: Floats
     second: Floats
 
-    def swapped(self, ways: Floats) -> Floats:
+    def swapped(self, ways: Floats | NDArray[np.float32]) -> Floats:
         """Return the first's value less the second's ``[n]``, examples having changed places where ``ways`` ``[n, P]`` is 1."""
         poems, corpora, _ = self.first.shape
         first, second = (side.transpose(2, 1, 0) for side in (self.first, self.second))
         apart, totals = (second - first).reshape(-1, poems), (first.sum(axis=2), second.sum(axis=2))
+        # Sums of whole numbers below 2^24 are exact in single precision, which is twice as fast.
+        exact = np.abs(apart).sum(axis=1).max(initial=0) < 2**24 and not (apart % 1).any()
+        apart = apart.astype(np.float32 if exact else np.float64)
         rows, found = max(1, _CHUNK // corpora), []
         for begin in range(0, len(ways), rows):
             # Counts stand first, so that each is contiguous: scoring is four times as fast.
@@ -91,9 +94,10 @@ def family_tests(columns: Sequence[Column], seed: int) -> Tested:
     ways = swaps(poems, max(FEWEST, min(MOST, _CORPORA // (2 * max(corpora, 1)))), seed)
     statistic = np.empty((len(columns), len(ways)), np.float32)
     means = {place: column for place, column in enumerate(columns) if not isinstance(column, Corpora)}
+    single = np.asfortranarray(ways, np.float32)
     for place, column in enumerate(columns):
         if isinstance(column, Corpora):
-            statistic[place] = column.swapped(ways)
+            statistic[place] = column.swapped(single)
     differences = np.stack(list(means.values())) if means else np.empty((0, poems))
     statistic[list(means)] = differences.sum(axis=1, keepdims=True) - 2 * (differences @ ways.T)
     ends, count = np.full((2, len(columns)), np.nan), ways.sum(axis=1, dtype=np.float32)

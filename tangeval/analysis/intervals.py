@@ -86,7 +86,7 @@ def mean_interval(by_poem: Floats, stretch: float = 1.0) -> tuple[Floats, Floats
 
 
 def rate_interval(
-    by_poem: Floats, samples: int, stretch: float = 1.0, carried: float = math.inf
+    by_poem: Floats, samples: int, stretch: float = 1.0, carried: float | Floats = math.inf
 ) -> tuple[Floats, Floats]:
     """Return an interval of a share's mean over poems, which does not collapse at 0 and 1.
 

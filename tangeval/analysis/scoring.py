@@ -195,8 +195,9 @@ def _read(
         check_rows(replace(batch, examples=examples, samples=samples), parts[-1], file)
     frame = pd.concat(parts, ignore_index=True)
     grid = {setting.values for setting in study.decoding.settings()}
-    knobs = zip(*(frame[name] for name in AXES), strict=True)
-    wanted = pd.Series([knob in grid for knob in knobs], index=frame.index)
+    knobs = frame.groupby(list(AXES), sort=False).ngroup()
+    points = frame.loc[~knobs.duplicated(), list(AXES)].itertuples(index=False, name=None)
+    wanted = knobs.map(dict(enumerate(point in grid for point in points)))
     wanted &= frame["checkpoint"].isin(names) & frame["split"].isin(study.splits)
     for split in study.ordered_splits():
         wanted &= (frame["split"] != split) | (frame["sample"] < study.samples_of(split))
@@ -204,7 +205,7 @@ def _read(
     order = frame.assign(
         checkpoint=pd.Categorical(frame["checkpoint"], names),
         split=pd.Categorical(frame["split"], study.ordered_splits()),
-        example_id=frame["example_id"].map(_number),
+        example_id=frame["example_id"].map({name: _number(name) for name in frame["example_id"].unique()}),
     )
     places = order.sort_values(["checkpoint", "split", "example_id", *AXES, "sample"]).index
     return frame.loc[places].reset_index(drop=True)
@@ -228,9 +229,9 @@ def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFra
     measured, compared = list[dict[str, NDArray[np.float64]]](), list[str]()
     for begin in range(0, len(distinct), TEXTS_AT_ONCE):
         some = distinct.iloc[begin : begin + TEXTS_AT_ONCE]
-        examples = [dataset.by_id[name] for name in some["example_id"]]
-        finish = [None if pd.isna(reason) else reason for reason in some["finish_reason"]]
-        texts = Texts(list(some["text"]), examples, finish, task.normalise, training)
+        examples = [dataset.by_id[name] for name in some["example_id"].tolist()]
+        finish = some["finish_reason"].astype(object).where(some["finish_reason"].notna(), None).tolist()
+        texts = Texts(some["text"].tolist(), examples, finish, task.normalise, training)
         measured.append(_measure(task, texts))
         compared += texts.compared
     left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True).astype({**_TYPES, "n_tokens": float})

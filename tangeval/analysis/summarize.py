@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tangeval.analysis.aggregate import Group, Part, groups
+from tangeval.analysis.aggregate import Group, Part, ends, groups
 from tangeval.analysis.differences import facing
 from tangeval.analysis.hypothesis_tests import family_tests
 from tangeval.analysis.intervals import carrying, mean_interval, rate_interval
@@ -64,9 +64,9 @@ def summarize(run: RunFolder) -> Summary:
     for group in groups(run.scores(), likelihood, run.metrics):
         measured = group.measured
         every = np.arange(len(measured.knobs))
-        own = [_row(group, np.array([c]), measured.knobs.loc[c].to_dict()) for c in every]
+        own = _rows(group, [[c] for c in every.tolist()], measured.knobs.to_dict("records"))
         made = {key: value for key, value in trained.get(group.checkpoint, {}).items() if key in _RUN}
-        overall = [_row(group, every, made)]
+        overall = _rows(group, [every.tolist()], [made])
         if group.checkpoint in last:
             runs.setdefault((made["recipe"], group.split), []).append(_run(Part(measured, every.tolist())))
         if group.checkpoint not in (RANDOM, REFERENCE):
@@ -76,9 +76,9 @@ def summarize(run: RunFolder) -> Summary:
         checkpoints += overall
         for knob in (knob for knob in AXES if measured.knobs[knob].nunique() > 1):
             for value, places in measured.knobs.groupby(knob).indices.items():
-                effects.append(_row(group, places, {"knob": knob, "value": value}))
+                effects += _rows(group, [list(places)], [{"knob": knob, "value": value}])
         if measured.knobs["temperature"].isna().all():
-            effects.append(_row(group, every, {}))
+            effects += _rows(group, [every.tolist()], [{}])
     first = ["checkpoint", "step"]
     counts = ["poems", "samples", *measures(run.metrics), "n_tokens"]
     summary = Summary(
@@ -170,7 +170,7 @@ def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
 def overall(measured: Iterable[Group]) -> pd.DataFrame:
     """Return one row a group, averaged over all of its settings; each has a family of its own."""
     groups = list(measured)
-    rows = [_row(group, np.arange(len(group.measured.knobs)), {}) for group in groups]
+    rows = [row for group in groups for row in _rows(group, [range(len(group.measured.knobs))], [{}])]
     (baseline,) = [g.measured for g in groups if g.checkpoint == RANDOM]
     for row, group in zip(rows, groups, strict=True):
         if group.checkpoint not in (RANDOM, REFERENCE):
@@ -179,19 +179,23 @@ def overall(measured: Iterable[Group]) -> pd.DataFrame:
     return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *columns, "n_tokens"])
 
 
-def _row(group: Group, places: Any, labels: dict[Any, Any]) -> dict[str, Any]:
-    """One row: the mean over the settings at ``places``, with its interval."""
+def _rows(
+    group: Group, places: Sequence[Sequence[int]], labels: Sequence[Mapping[Any, Any]]
+) -> list[dict[str, Any]]:
+    """A row for each of ``places``: the mean over these settings, with its interval; all are of as many."""
     measured = group.measured
-    part = Part(measured, list(places))
-    row: dict[str, Any] = {
-        "checkpoint": group.checkpoint, "step": group.step, "split": group.split, **labels,
-        "poems": measured.poems, "samples": measured.samples,
-        "n_tokens": part.value("n_tokens"),
-    }  # fmt: skip
+    parts = [Part(measured, own) for own in places]
+    rows: list[dict[str, Any]] = [
+        {
+            "checkpoint": group.checkpoint, "step": group.step, "split": group.split, **label,
+            "poems": measured.poems, "samples": measured.samples, "n_tokens": part.value("n_tokens"),
+        }
+        for part, label in zip(parts, labels, strict=True)
+    ]  # fmt: skip
     for metric in measured.metrics:
-        row[metric] = part.value(metric)
-        row[f"{metric}_low"], row[f"{metric}_high"] = part.interval(metric)
-    return row
+        for row, part, (low, high) in zip(rows, parts, ends(parts, metric), strict=True):
+            row |= {metric: part.value(metric), f"{metric}_low": low, f"{metric}_high": high}
+    return rows
 
 
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:

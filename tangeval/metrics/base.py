@@ -45,13 +45,11 @@ class Texts:
 
     def of_examples(self, make: Callable[[Example], _Made]) -> list[_Made]:
         """Return ``make`` of each text's example, made once an example."""
-        made = list(map(make, self._numbers[0]))
-        return [made[number] for number in self._numbers[1]]
-
-    @cached_property
-    def _numbers(self) -> tuple[dict[Example, int], list[int]]:
-        numbers: dict[Example, int] = {}
-        return numbers, [numbers.setdefault(example, len(numbers)) for example in self.examples]
+        made = {
+            number: make(example)
+            for number, example in dict(zip(map(id, self.examples), self.examples, strict=True)).items()
+        }
+        return [made[id(example)] for example in self.examples]
 
     def once(self, make: Callable[["Texts"], _Made]) -> _Made:
         """Return ``make(self)``, made once: several metrics in a row ask for the same."""

@@ -32,11 +32,10 @@ def matches(texts: Sequence[str], references: Sequence[str]) -> Ints:
         np.where(codes == NONE, NONE, own * CODES + codes) for own, codes in ((of, there), (reference, here))
     )
     found = np.zeros((len(texts), LONGEST), np.int64)
-    for n, (known, ids) in zip(range(LONGEST), shared(*keys), strict=False):
+    for n, ((_, known), (at, ids)) in zip(range(LONGEST), shared(*keys), strict=False):
         size = ids.max(initial=0) + 1
-        most = np.bincount(known[known >= 0], minlength=size)
-        grams, count = np.unique((text * size + ids)[ids >= 0], return_counts=True)
-        clipped = np.minimum(count, most[grams % size])
+        grams, count = np.unique(text[at] * size + ids, return_counts=True)
+        clipped = np.minimum(count, np.bincount(known, minlength=size)[grams % size])
         found[:, n] = np.bincount(grams // size, clipped, len(texts))
     return found
 
@@ -56,16 +55,19 @@ def corpus_bleu(
     n-gram of some order, scores 0.
     """
     product, smoothed = np.ones(hypothesis_length.shape), np.ones(hypothesis_length.shape)
-    hopeless = matched.sum(axis=-1) == 0
+    none, empty = np.ones(product.shape, bool), np.zeros(product.shape, bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         for n in range(ORDERS):  # many small corpora: a loop over orders is faster than an axis of four
             found, total = matched[..., n], totals[..., n]
-            missing = (found == 0) & (total > 0)
-            smoothed = np.where(missing, smoothed / 2, smoothed)
-            product *= np.where(missing, smoothed, found) / total
-            hopeless |= total == 0
+            missing, without = found == 0, total == 0
+            none &= missing
+            empty |= without
+            if (missing & ~without).any():  # most corpora have matches of the first orders
+                smoothed = np.where(missing & ~without, smoothed / 2, smoothed)
+                found = np.where(missing & ~without, smoothed, found)
+            product *= found / total
         brevity = np.exp(np.minimum(1 - reference_length / hypothesis_length, 0.0))
-    return np.where(hopeless, 0.0, 100 * brevity * np.sqrt(np.sqrt(product)))
+    return np.where(none | empty, 0.0, 100 * brevity * np.sqrt(np.sqrt(product)))
 
 
 def metric(

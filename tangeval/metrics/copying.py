@@ -4,7 +4,6 @@ In: the training texts, normalised and indexed once, and normalised texts. Out: 
 that also stands in one of them, and which of a text's parts (lines, sentences) do. Pure.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from tangeval.metrics.base import Metric, Texts
 from tangeval.metrics.ngrams import NONE, Ints, characters, lengths, shared
 
+SEVERAL = -2
+
 
 @dataclass(frozen=True, eq=False)
 class Index:
@@ -22,16 +23,20 @@ class Index:
     names: dict[str, int]  #: the texts' ids, numbered
     codes: Ints  #: code points of all of them, ``NONE`` after each
     owner: Ints  #: which text each is of
-    parts: dict[str, set[str]]  #: the ids of the texts that hold each part
+    parts: dict[str, int]  #: which text holds each part, ``SEVERAL`` where more than one do
 
 
 def index(texts: Iterable[tuple[str, str, Sequence[str]]]) -> Index:
     """Return the index of (id, normalised text, its parts)."""
     names, whole, parts = zip(*texts, strict=True) if (texts := list(texts)) else ((), (), ())
-    holders: defaultdict[str, set[str]] = defaultdict(set)
-    for name, part in ((name, part) for name, own in zip(names, parts, strict=True) for part in own):
-        holders[part].add(name)
-    return Index({name: place for place, name in enumerate(names)}, *characters(whole), dict(holders))
+    holders = dict[str, int]()
+    for owner, own in enumerate(parts):
+        holders |= {part: owner if holders.get(part, owner) == owner else SEVERAL for part in own}
+    return Index({name: place for place, name in enumerate(names)}, *characters(whole), holders)
+
+
+def _owners(index: Index, own: Sequence[str | None]) -> Ints:
+    return np.array([index.names.get(name, NONE) if name else NONE for name in own], np.int64)
 
 
 def reach(index: Index, texts: Sequence[str], own: Sequence[str | None]) -> Ints:
@@ -40,16 +45,17 @@ def reach(index: Index, texts: Sequence[str], own: Sequence[str | None]) -> Ints
     The indexed text whose id is the text's ``own`` is left out.
     """
     codes, text = characters(texts)
-    owner = np.array([index.names.get(name, NONE) if name else NONE for name in own], np.int64)[text]
+    owner = _owners(index, own)[text]
     longest = np.zeros(len(codes), np.int64)
-    for order, (known, found) in enumerate(shared(index.codes, codes), 1):
-        there, here, size = known >= 0, found >= 0, known.max(initial=0) + 1
-        first, last = np.full(size, len(index.names)), np.full(size, NONE)
-        np.minimum.at(first, known[there], index.owner[there])
-        np.maximum.at(last, known[there], index.owner[there])
+    for order, ((there, known), (here, found)) in enumerate(shared(index.codes, codes), 1):
+        first, last = (
+            np.full(known.max(initial=0) + 1, len(index.names)),
+            np.full(known.max(initial=0) + 1, NONE),
+        )
+        np.minimum.at(first, known, index.owner[there])
+        np.maximum.at(last, known, index.owner[there])
         # Another text has it unless the only one that does is its own.
-        here[here] = (first[found[here]] != owner[here]) | (last[found[here]] != owner[here])
-        longest[here] = order
+        longest[here[(first[found] != owner[here]) | (last[found] != owner[here])]] = order
     return longest
 
 
@@ -64,10 +70,11 @@ def runs(reached: Ints, least: int) -> list[tuple[int, int]]:
     return [(int(begin), int(reached[begin])) for begin in begins]
 
 
-def copied(index: Index, parts: Sequence[str], own: Sequence[str]) -> NDArray[np.bool_]:
+def copied(index: Index, parts: Sequence[str], own: Sequence[str | None]) -> NDArray[np.bool_]:
     """Return whether each part stands as a part in an indexed text whose id is not its ``own``."""
-    holders = (index.parts.get(part, ()) for part in parts)
-    return np.array([bool(set(there) - {name}) for there, name in zip(holders, own, strict=True)], bool)
+    holder = np.array([index.parts.get(part, NONE) for part in parts], np.int64)
+    found: NDArray[np.bool_] = (holder != NONE) & (holder != _owners(index, own))
+    return found
 
 
 def _compute(texts: Texts) -> Ints:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tangeval.metrics.base import Metric
 from tangeval.metrics.bleu import ORDERS, Floats, corpus_bleu
-from tangeval.metrics.ngrams import CODES, NONE, Ints, characters, different, lengths, longer, share
+from tangeval.metrics.ngrams import CODES, NONE, Ints, begun, characters, different, lengths, longer, share
 
 
 @lru_cache(maxsize=1)  # four metrics in a row ask for the same sets
@@ -53,10 +53,10 @@ def _grams(texts: Sequence[str], own: Ints, sets: int) -> tuple[Floats, Floats]:
     """
     distinct, matched = np.zeros((sets, ORDERS)), np.zeros((sets, ORDERS))
     codes, text = characters(texts)
-    keys, most = np.where(codes == NONE, NONE, own[text] * CODES + codes), len(codes) + 1
+    grams, most = begun(np.where(codes == NONE, NONE, own[text] * CODES + codes)), len(codes) + 1
     for n in range(ORDERS):
-        at = np.flatnonzero(keys >= 0)
-        ids, found = pd.factorize(keys[at])
+        at, keys = grams
+        ids, found = pd.factorize(keys)
         of = np.empty(len(found), np.int64)
         of[ids] = own[text[at]]
         distinct[:, n] = np.bincount(of, minlength=sets)
@@ -66,11 +66,9 @@ def _grams(texts: Sequence[str], own: Ints, sets: int) -> tuple[Floats, Floats]:
         less = np.diff(gram, append=NONE) == 0
         second = less & np.diff(less, append=False)
         matched[:, n] = np.bincount(of[gram], count * less + count * second, sets)
-        several = np.zeros(len(found), bool)
+        several = np.full(len(found), n == 0)
         several[gram[second]] = True
-        ids_there = np.full(len(keys), NONE)
-        ids_there[at] = np.where(several[ids] | (n == 0), ids, NONE)
-        keys = longer(ids_there, len(found))
+        grams = longer((at[several[ids]], ids[several[ids]]))
     return distinct, matched
 
 

@@ -4,7 +4,7 @@ In: texts. Out: arrays over the characters of all texts, one after another, with
 ``NONE``. Knows nothing of metrics or tasks.
 """
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+#: n-grams: the places where they begin, in order, and an id or key of each.
+Grams = tuple[Ints, Ints]
 #: Where no n-gram begins: after a text, or where fewer than n characters are left of it.
 NONE = -1
 #: More than any code point.
@@ -41,31 +43,51 @@ def different(keys: Ints) -> Ints:
     return np.delete(ordered, np.flatnonzero(ordered[1:] == ordered[:-1]))
 
 
-def longer(ids: Ints, size: int) -> Ints:
-    """Return a key of each (n + 1)-gram: it is two n-grams, whose ``ids`` are below ``size``."""
-    both = (ids[:-1] >= 0) & (ids[1:] >= 0)
-    return np.append(np.where(both, ids[:-1] * size + ids[1:], NONE), NONE)[: len(ids)]
+def begun(keys: Ints) -> Grams:
+    """Return the n-grams of order 1: where ``keys`` is not ``NONE``."""
+    places = np.flatnonzero(keys != NONE)
+    return places, keys[places]
 
 
-def shared(there: Ints, here: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Yield for each order, from 1 on, the ids of the n-grams that two arrays share, at their places in both.
+def longer(grams: Grams) -> Grams:
+    """Return the (n + 1)-grams that are two of these n-grams one place apart."""
+    places, ids = grams
+    at = np.flatnonzero(places[1:] == places[:-1] + 1)
+    return places[at], ids[at] * (ids.max(initial=0) + 1) + ids[at + 1]
 
-    ``there`` and ``here`` are keys of characters, ``NONE`` after each text, and so are the ids where the other array
-    has no such n-gram. The last order is the first that has none.
+
+def shared(there: Ints, here: Ints) -> Iterator[tuple[Grams, Grams]]:
+    """Yield for each order, from 1 on, the n-grams of each of two arrays that the other has too, by the same ids.
+
+    ``there`` and ``here`` are keys of characters, ``NONE`` after each text. The last order is the first without any.
     """
-    while True:
-        vocabulary = pd.Index(different(there[there >= 0]))
-        found, known = (vocabulary.get_indexer(pd.Index(keys)) for keys in (here, there))
-        here_too = np.zeros(len(vocabulary) + 1, bool)
-        here_too[found] = True
-        known = np.where(here_too[known], known, NONE)
-        yield known, found
-        if found.max(initial=NONE) == NONE:
-            return
-        there, here = longer(known, len(vocabulary)), longer(found, len(vocabulary))
+    there_too, here_too = begun(there), begun(here)
+    while len(here_too[0]):
+        vocabulary = pd.Index(different(there_too[1]))
+        known, found = (vocabulary.get_indexer(pd.Index(keys)) for _, keys in (there_too, here_too))
+        both = np.zeros(len(vocabulary), bool)
+        both[found[found != NONE]] = True
+        there_too = there_too[0][both[known]], known[both[known]]
+        here_too = here_too[0][found != NONE], found[found != NONE]
+        yield there_too, here_too
+        there_too, here_too = longer(there_too), longer(here_too)
 
 
 def share(held: NDArray[Any], of: NDArray[Any]) -> NDArray[np.float64]:
     """Return ``held`` ÷ ``of``; 0 where that is of nothing."""
     shares: NDArray[np.float64] = np.divide(held, of, out=np.zeros(len(of)), where=of > 0)
     return shares
+
+
+class Lookup:
+    """What a function of a character gives, for many code points at once; it is asked once a character."""
+
+    def __init__(self, of: Callable[[str], Any], kind: type) -> None:
+        self.of, self.asked = of, np.zeros(CODES, bool)
+        self.table: NDArray[Any] = np.zeros(CODES, kind)
+
+    def __call__(self, codes: Ints) -> NDArray[Any]:
+        new = different(codes[~self.asked[codes]])
+        self.table[new], self.asked[new] = [self.of(chr(code)) for code in new], True
+        found: NDArray[Any] = self.table[codes]
+        return found

@@ -13,8 +13,8 @@ import numpy as np
 
 from tangeval.metrics.base import Metric, Texts
 from tangeval.metrics.copying import copied
-from tangeval.metrics.ngrams import CODES, Ints, different, share
-from tangeval.tasks.tang.poems import Bools, Floats, Poems, each
+from tangeval.metrics.ngrams import CODES, Ints, Lookup, different, share
+from tangeval.tasks.tang.poems import Bools, Floats, Poems
 from tangeval.tasks.tang.poems import poems as read_poems
 from tangeval.tasks.tang.text import MARKS, PAUSES, STOPS, clauses
 
@@ -22,6 +22,7 @@ Check = Callable[[Poems], Bools]
 
 #: How many clauses a whole poem has: a quatrain's four or a regulated poem's eight.
 CLAUSES_OF_A_POEM = (4, 8)
+_pauses, _stops, _marks = (Lookup(marks.__contains__, bool) for marks in (PAUSES, STOPS, MARKS))
 
 
 def even_lines(poems: Poems) -> Bools:
@@ -40,14 +41,13 @@ def clause_count(poems: Poems) -> Bools:
 def punctuation(poems: Poems) -> Bools:
     """Couplet after couplet: a clause, a mark of a pause, a clause, a mark of a stop."""
     after = poems.codes[poems.begin + poems.length]
-    pause, stop = (each(after, marks.__contains__, bool) for marks in (PAUSES, STOPS))
-    marked = poems.none(poems.written & ~np.where(poems.place % 2, stop, pause))
+    marked = poems.none(poems.written & ~np.where(poems.place % 2, _stops(after), _pauses(after)))
     return (poems.lines > 0) & marked & ~(poems.lines % 2 > 0) & ~(_others(poems, ~poems.han) > poems.lines)
 
 
 def han_only(poems: Poems) -> Bools:
     """There is nothing but Han characters and the marks of verse, and at least one character."""
-    others = ~poems.han & ~each(poems.codes, MARKS.__contains__, bool) | poems.replaced
+    others = ~poems.han & ~_marks(poems.codes) | poems.replaced
     return (poems.lines > 0) & ~(_others(poems, others) > 0)
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tangeval.core.types import ASSETS
 from tangeval.metrics.base import Metric
-from tangeval.metrics.ngrams import share
-from tangeval.tasks.tang.poems import Floats, Poems, each
+from tangeval.metrics.ngrams import Lookup, share
+from tangeval.tasks.tang.poems import Floats, Poems
 from tangeval.tasks.tang.poems import poems as read_poems
 
 #: ``characters``, folded; ``vectors``, int8, a row each; ``weights``, one a column. The folder's README says whence.
@@ -29,8 +29,7 @@ def _ratios() -> tuple[dict[str, int], NDArray[np.float32]]:
         return {character: place for place, character in enumerate(str(file["characters"]))}, ratios
 
 
-def _place(character: str) -> int:
-    return _ratios()[0].get(character, -1)
+_places = Lookup(lambda character: _ratios()[0].get(character, -1), np.int64)
 
 
 def parallelism(poems: Poems) -> Floats:
@@ -50,7 +49,7 @@ def parallelism(poems: Poems) -> Floats:
     width = np.maximum(poems.length[first], poems.length[second])
     couplet = np.repeat(np.arange(len(first)), width)
     place = np.arange(len(couplet)) - np.repeat(width.cumsum() - width, width)
-    places = each(poems.folded, _place, np.int64)
+    places = _places(poems.folded)
     one, other = (
         np.where(
             place < poems.length[clause], places[np.minimum(poems.begin[clause] + place, len(places) - 1)], -1

@@ -4,7 +4,7 @@ In: a couplet and a text a poem. Out: ``Poems``. Knows no rule of verse.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,12 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval.metrics.base import Texts
-from tangeval.metrics.ngrams import Ints, code_points, lengths, share
+from tangeval.metrics.ngrams import Ints, Lookup, code_points, lengths, share
 from tangeval.tasks.tang.text import HAN, fold, spelt
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-_HAN = re.compile(f"[{HAN}]")
+_IS_HAN = re.compile(f"[{HAN}]").match
+_han = Lookup(lambda character: bool(_IS_HAN(character)), bool)
+_folded = Lookup(lambda character: ord(fold(character)) if _IS_HAN(character) else 0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +44,8 @@ class Poems:
 
     @cached_property
     def folded(self) -> Ints:
-        """The code points, variants of a Han character made one ``[N]``."""
-        return each(self.codes, lambda each: ord(fold(each) if _HAN.match(each) else each), np.int64)
+        """The code points, variants made one, 0 for what is not Han ``[N]``."""
+        return _folded(self.codes)
 
     @cached_property
     def clauses(self) -> list[str]:
@@ -105,7 +107,7 @@ def read(couplets: Sequence[str], texts: Sequence[str]) -> Poems:
     sizes = np.stack([lengths(couplets), lengths(texts)], axis=1).ravel() + 1
     part = np.repeat(np.arange(len(sizes)), sizes)  # even for a couplet, odd for a text
     raw, codes = code_points(joined), code_points(spelt(joined))
-    han = each(codes, lambda character: bool(_HAN.match(character)), bool)
+    han = _han(codes)
     edges = np.diff(han.astype(np.int8), prepend=0)
     begin, end = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     poem, given = part[begin] // 2, part[begin] % 2 == 0
@@ -119,12 +121,3 @@ def read(couplets: Sequence[str], texts: Sequence[str]) -> Poems:
 def poems(texts: Texts) -> Poems:
     """Return the texts as poems."""
     return read([example.input for example in texts.examples], texts.written)
-
-
-def each(codes: Ints, of: Callable[[str], Any], kind: type, width: tuple[int, ...] = ()) -> NDArray[Any]:
-    """Return ``of(character)``, of shape ``width``, for each code point; it is asked once a character."""
-    table = np.zeros((codes.max(initial=0) + 1, *width), kind)
-    for code in np.flatnonzero(np.bincount(codes)):
-        table[code] = of(chr(code))
-    values: NDArray[Any] = table[codes]
-    return values

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tangeval.core.types import ASSETS
 from tangeval.metrics.base import Metric, Texts
-from tangeval.metrics.ngrams import CODES, Ints, share
-from tangeval.tasks.tang.poems import Bools, Floats, Poems, each
+from tangeval.metrics.ngrams import CODES, Ints, Lookup, share
+from tangeval.tasks.tang.poems import Floats, Poems
 from tangeval.tasks.tang.poems import poems as read_poems
 from tangeval.tasks.tang.text import fold
 
@@ -32,6 +33,8 @@ PINGSHUI, GUANGYUN = _ASSETS / "pingshui.tsv", _ASSETS / "guangyun.tsv"
 OPPOSED = (1, 3, 5)
 #: A character's tones as bits, 0 where it is unknown.
 LEVEL, OBLIQUE, EITHER = 1, 2, 3
+#: Rhyme groups, a bit for each of ``groups()``, as ``np.packbits`` has them.
+Bits = NDArray[np.uint8]
 
 _NONE: frozenset[str] = frozenset()
 
@@ -72,19 +75,27 @@ def groups() -> tuple[str, ...]:
     return tuple(read_table(PINGSHUI))
 
 
-def in_level() -> Bools:
+@cache
+def in_level() -> Bits:
     """Return which of ``groups()`` are in the level tone."""
-    return np.array([*map(is_level, groups())])
-
-
-def in_groups(codes: Ints) -> Bools:
-    """Return the groups that each character rhymes in ``[…, len(groups())]``."""
-    return each(codes, _in_groups, bool, (len(groups()),))
+    return np.packbits([*map(is_level, groups())])
 
 
 @cache
-def _in_groups(character: str) -> Bools:
-    return np.isin(groups(), list(rhyme_groups(character)))
+def _kinds() -> tuple[dict[frozenset[str], int], Bits]:
+    """The sets of groups that a character may rhyme in, numbered, none among them, and the groups of each."""
+    kinds = list(dict.fromkeys((_NONE, *_table().values())))
+    bits = np.packbits([np.isin(groups(), list(names)) for names in kinds], axis=1)
+    return {names: kind for kind, names in enumerate(kinds)}, bits
+
+
+_kind = Lookup(lambda character: _kinds()[0][rhyme_groups(character)], np.int64)
+
+
+def in_groups(codes: Ints) -> Bits:
+    """Return the groups that each character rhymes in ``[…, bytes]``."""
+    found: Bits = _kinds()[1][_kind(codes)]
+    return found
 
 
 @cache
@@ -93,14 +104,18 @@ def tones(character: str) -> frozenset[str]:
     return frozenset("平" if is_level(group) else "仄" for group in rhyme_groups(character))
 
 
+_tone = Lookup(
+    lambda character: sum({"平": LEVEL, "仄": OBLIQUE}[tone] for tone in tones(character)), np.int8
+)
+
+
 def tone(poems: Poems) -> Ints:
     """Return the tone of each character ``[N]`` as bits, 0 where it is unknown."""
-    bits = {"平": LEVEL, "仄": OBLIQUE}
-    return each(poems.codes, lambda character: sum(bits[tone] for tone in tones(character)), np.int64)
+    return _tone(poems.codes)
 
 
-def shared_groups(poems: Poems) -> Bools:
-    """Return which rhyme groups all known endings of each poem share ``[n, len(groups())]``.
+def shared_groups(poems: Poems) -> Bits:
+    """Return which rhyme groups all known endings of each poem share ``[n, bytes]``.
 
     Every second clause has to rhyme. The couplet is paired by itself, so what the model writes is never shifted by
     what it was given. None are shared unless two endings are known, one of them written: a couplet alone says nothing
@@ -114,10 +129,10 @@ def shared_groups(poems: Poems) -> Bools:
     several &= np.bincount(of, known & poems.written[ends], poems.count) >= 1
     characters = np.sort(of * CODES + poems.folded[last])
     several[characters[1:][characters[1:] == characters[:-1]] // CODES] = False
-    found = np.zeros((poems.count, held.shape[1]), bool)
+    found = np.zeros((poems.count, held.shape[1]), np.uint8)
     begins = np.flatnonzero(np.diff(of[known], prepend=-1))
-    found[of[known][begins]] = np.logical_and.reduceat(held[known], begins, axis=0) if len(begins) else False
-    return found & several[:, None]
+    found[of[known][begins]] = np.bitwise_and.reduceat(held[known], begins, axis=0) if len(begins) else 0
+    return found * several[:, None]
 
 
 def tone_opposition(poems: Poems, tones: Ints) -> Floats:
@@ -155,7 +170,7 @@ def prosody(poems: Poems) -> Mapping[str, Floats]:
     shared, tones = shared_groups(poems), tone(poems)
     return {
         "rhyme": shared.any(axis=1).astype(float),
-        "rhyme_level": shared[:, in_level()].any(axis=1).astype(float),
+        "rhyme_level": (shared & in_level()).any(axis=1).astype(float),
         "tone_opposition": tone_opposition(poems, tones),
         "prosody_known": known_share(poems, tones),
     }

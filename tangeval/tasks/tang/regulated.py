@@ -22,6 +22,7 @@ from tangeval.tasks.tang.prosody import (
     EITHER,
     LEVEL,
     OBLIQUE,
+    Bits,
     in_groups,
     in_level,
     opposed,
@@ -84,8 +85,8 @@ def regulated(poems: Poems) -> Bools:
     return alike & clause_count(poems) & endings_in_place(poems, shared_groups(poems)) & in_metre(poems)
 
 
-def endings_in_place(poems: Poems, rhyme: Bools) -> Bools:
-    """Return where a group of the ``rhyme`` ``[n, groups]`` is level, and odd clauses of the whole poem end in an
+def endings_in_place(poems: Poems, rhyme: Bits) -> Bools:
+    """Return where a group of the ``rhyme`` ``[n, bytes]`` is level, and odd clauses of the whole poem end in an
     oblique tone, or the first in such a group."""
     level = rhyme & in_level()
     odd = np.flatnonzero(poems.number % 2 == 0)
