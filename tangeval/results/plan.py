@@ -7,7 +7,6 @@ a run that was killed makes the same batches when it goes on, and the same bytes
 """
 
 import json
-import math
 import platform
 import re
 import warnings
@@ -130,22 +129,21 @@ def described(file: Path) -> Batch | None:
 
 def check_rows(batch: Batch, frame: pd.DataFrame, file: Path) -> None:
     """Raise a TangevalError if the rows of a file are not each of the batch's once."""
-    keys = ["example_id", "sample", *AXES]
+    keys = ["example_id", "sample"], list(AXES)
     wanted: list[set[Any]] = [
-        set(batch.examples),
-        set(batch.samples),
+        set(product(batch.examples, batch.samples)),
         {each.values for each in batch.settings},
     ]
-    there = [set(frame["example_id"].unique()), set(frame["sample"].unique()), _points(frame)]
-    whole = there == wanted and len(frame) == math.prod(map(len, wanted)) and not frame.duplicated(keys).any()
-    if not whole or not (frame["checkpoint"] == batch.checkpoint).all():
+    there = [set(frame[own].drop_duplicates().itertuples(index=False, name=None)) for own in keys]
+    whole = there == wanted and len(frame) == len(wanted[0]) * len(wanted[1])
+    if (
+        not whole
+        or frame.duplicated(keys[0] + keys[1]).any()
+        or (frame["checkpoint"] != batch.checkpoint).any()
+    ):
         raise DamagedError(
             f"{file}: its rows are not those that plan.json records; run the study again, which makes it anew"
         )
-
-
-def _points(frame: pd.DataFrame) -> set[tuple[float, ...]]:
-    return set(frame[list(AXES)].drop_duplicates().itertuples(index=False, name=None))
 
 
 def _fits(batch: Batch, file: Path) -> bool:
