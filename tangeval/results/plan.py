@@ -130,12 +130,9 @@ def described(file: Path) -> Batch | None:
 def check_rows(batch: Batch, frame: pd.DataFrame, file: Path) -> None:
     """Raise a TangevalError if the rows of a file are not each of the batch's once."""
     keys = ["example_id", "sample"], list(AXES)
-    wanted: list[set[Any]] = [
-        set(product(batch.examples, batch.samples)),
-        {each.values for each in batch.settings},
-    ]
+    settings, outputs = {each.values for each in batch.settings}, set(product(batch.examples, batch.samples))
     there = [set(frame[own].drop_duplicates().itertuples(index=False, name=None)) for own in keys]
-    whole = there == wanted and len(frame) == len(wanted[0]) * len(wanted[1])
+    whole = there == [outputs, settings] and len(frame) == len(outputs) * len(settings)
     if (
         not whole
         or frame.duplicated(keys[0] + keys[1]).any()
