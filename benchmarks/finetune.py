@@ -21,6 +21,7 @@ from rich.table import Table
 
 from finetune.config import load_config
 from finetune.data import collate, layout_of, summed_loss, tokenize
+from finetune.packing import keep_apart
 from finetune.train import adapted
 from tangeval.models.checkpoints import resolve_base
 from tangeval.models.loading import load_tokenizer
@@ -76,7 +77,7 @@ def step(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, float]:
     torch.cuda.reset_peak_memory_stats()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    labels = batch.pop("labels")
+    labels, batch = batch.pop("labels"), keep_apart(batch, model.config)
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()

@@ -20,8 +20,9 @@ from tangeval.models import loading as models
 
 _SEVEN_B = {
     "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 4096, "pad_token_id": 0,
+    "max_position_embeddings": 4096, "pad_token_id": None,
 }  # fmt: skip
+#: ``pad_token_id`` None, since torch fills that token's embedding with zeros: tang-mini's tokenizer has its BOS at 0.
 #: The sizes that time and memory depend on; positions reach as far as a poem needs.
 SHAPES: dict[str, PretrainedConfig] = {
     "breeze-7b": MistralConfig(
@@ -30,7 +31,7 @@ SHAPES: dict[str, PretrainedConfig] = {
     "taide-7b": LlamaConfig(**_SEVEN_B, vocab_size=56064, intermediate_size=11008),
     "gemma3-270m": Gemma3TextConfig(
         vocab_size=262144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18, num_attention_heads=4,
-        num_key_value_heads=1, head_dim=256, sliding_window=512, pad_token_id=0,
+        num_key_value_heads=1, head_dim=256, sliding_window=512, pad_token_id=None,
     ),
 }  # fmt: skip
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -38,6 +38,10 @@ def main() -> None:
             )
         with exclusive_lock(Path(config.output_dir)) if first else nullcontext():
             finetune(config, make_console(quiet=not first), overwrite=options.overwrite, first=first)
+        if _several():
+            from accelerate import PartialState
+
+            PartialState().destroy_process_group()
 
 
 def make_console(*, quiet: bool = False) -> SafeConsole:
@@ -61,9 +65,14 @@ def finetune(config: Config, console: Console, *, overwrite: bool = False, first
     console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
 
 
+def _several() -> bool:
+    """Whether torchrun started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _first_process_first() -> AbstractContextManager[Any]:
     """Let the first of torchrun's processes make the folder ready before the others look at it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _several():
         return nullcontext()
     import torch
     from accelerate import PartialState

@@ -1,8 +1,7 @@
 """Examples → token ids with labels, and batches of them.
 
-In: examples and a tokenizer. Out: ``datasets`` rows, tensors padded to the longest of a
-batch, and the loss on the completions alone. The prompt is ``tangeval.tasks.tang.prompt``'s, the same
-as in evaluation.
+In: examples and a tokenizer. Out: ``datasets`` rows, tensors of a batch packed or padded, and the loss
+on the completions alone. The prompt is ``tangeval.tasks.tang.prompt``'s, the same as in evaluation.
 """
 
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.tasks.tang.prompt import asked
 
 from .config import Config
-
-IGNORED = -100  # the label that torch's cross-entropy leaves out
+from .packing import IGNORED, pack
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def tokenize(
 
 
 def collate(rows: Sequence[dict[str, list[int]]], layout: Layout = Layout()) -> dict[str, torch.Tensor]:
-    """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``[B, L]``, padded to one length.
+    """Return ``input_ids``, ``attention_mask`` and ``labels``, each ``[B, L]``, padded to one length, or ``pack``'s row.
 
     ``logits_to_keep`` ``[K]`` tells the model at which places logits are wanted: those whose
     next token is some row's label. The prompt's are many times as many and of no use. Where all
@@ -88,6 +86,9 @@ def collate(rows: Sequence[dict[str, list[int]]], layout: Layout = Layout()) -> 
     What pads the ids has no part in anything where the mask is real, since mask and labels
     leave it out; so a tokenizer needs no padding token, and EOS used as one stays learnable.
     """
+    if layout.padding == "packed":
+        packed = pack(rows)
+        return packed | {"logits_to_keep": _places(packed["labels"])}
     longest = max(len(row["input_ids"]) for row in rows)
     if layout.padding == "cutoff":
         longest = max(longest, layout.cutoff)

@@ -19,15 +19,16 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from tangeval.cli.progress import make_bar
-from tangeval.core.errors import DamagedError
+from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.results.checksums import seal
 from tangeval.results.files import DELETE, write_bytes, write_text
 
 from .config import Config
-from .data import IGNORED, collate, summed_loss
+from .data import Layout, collate, summed_loss
+from .packing import IGNORED, REMEDY, keep_apart
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
-_VALIDATION_BATCH = 50
+_VALIDATION_BATCH = 32
 
 
 class Log(TrainerCallback):
@@ -39,7 +40,8 @@ class Log(TrainerCallback):
 
     def __init__(self, config: Config, held_out: Any, folder: Path, console: Console) -> None:
         self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
-        self.together = config.fsdp
+        self.together, self.rate_asked = config.fsdp, config.learning_rate
+        self.layout = Layout(padding="packed" if config.padding == "packed" else "longest")
         self.rows: dict[int, dict[str, Any]] = {}
         self.rate, self.step_began, self.began = 0.0, 0.0, time.monotonic()
         self.bar = make_bar(console)
@@ -58,8 +60,9 @@ class Log(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
-        self.bar.start()
         if not state.global_step:
+            if self.layout.padding == "packed" and (state.is_world_process_zero or self.together):
+                check_packing(model, kwargs["train_dataloader"].dataset)
             self.watch(state, model, epoch=0.0)
 
     def on_step_begin(
@@ -83,7 +86,9 @@ class Log(TrainerCallback):
     def watch(self, state: Any, model: Any, **values: Any) -> None:
         """Measure the validation loss and record it."""
         if state.is_world_process_zero or self.together:
-            loss = validation_loss(model, self.held_out)
+            loss = validation_loss(model, self.held_out, self.layout)
+            if len(self.held_out):
+                self.check("validation loss", loss, state.global_step)
             if state.is_world_process_zero:
                 self.record(state.global_step, **values, validation_loss=loss)
 
@@ -101,8 +106,13 @@ class Log(TrainerCallback):
         said = "no validation poems" if loss == "" else f"validation loss {loss:.3f} nats a token"
         self.console.print(f"checkpoint-{state.global_step}: {said}", highlight=False)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.stop()
+    def check(self, what: str, value: float, step: int) -> None:
+        """Stop a run whose ``value`` is NaN or infinite: from there on it learns nothing more."""
+        if not math.isfinite(value):
+            raise TangevalError(
+                f"step {step}: the {what} is {value}, so the run stops here; earlier checkpoints are kept in {self.file.parent}. "
+                f"Begin anew with a learning_rate below {self.rate_asked:g} or more warmup_steps, and another output_dir or --overwrite"
+            )
 
     def timings(self) -> dict[str, Any]:
         """Where the training ran, the seconds of its steps without saving and validation, and the GPU's memory.
@@ -135,8 +145,26 @@ class Log(TrainerCallback):
         write_text(self.file, text.getvalue())
 
 
+def check_packing(model: Any, rows: Any) -> None:
+    """Raise a TangevalError where a few texts' loss is another packed than padded: the model does not keep them apart."""
+    few = [rows[n] for n in range(min(4, len(rows)))]
+    try:
+        packed = validation_loss(model, few, Layout(padding="packed"))
+    except (TangevalError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever its own code makes of a mask that it does not know
+        raise TangevalError(f"padding: packed: the model cannot take it ({error}); {REMEDY}") from error
+    padded = validation_loss(model, few, Layout(padding="longest"))
+    if math.isfinite(padded) and not math.isclose(
+        packed, padded, rel_tol=1e-4 if model.dtype == torch.float32 else 2e-2
+    ):
+        raise TangevalError(
+            f"padding: packed: the first texts' loss is {packed:.4f} packed and {padded:.4f} padded; {REMEDY}"
+        )
+
+
 @torch.no_grad()
-def validation_loss(model: Any, rows: Any) -> float:
+def validation_loss(model: Any, rows: Any, layout: Layout) -> float:
     """Return the mean loss on the completions' tokens, in nats a token; NaN without rows."""
     if not len(rows):
         return math.nan
@@ -149,8 +177,8 @@ def validation_loss(model: Any, rows: Any) -> float:
             layer.train()
     total, tokens = 0.0, 0
     for begin in range(0, len(rows), _VALIDATION_BATCH):
-        batch = collate([rows[n] for n in range(begin, min(begin + _VALIDATION_BATCH, len(rows)))])
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        batch = collate([rows[n] for n in range(begin, min(begin + _VALIDATION_BATCH, len(rows)))], layout)
+        batch = keep_apart({name: tensor.to(model.device) for name, tensor in batch.items()}, model.config)
         labels = batch.pop("labels")
         total += float(summed_loss(model(**batch).logits, labels))
         tokens += int((labels != IGNORED).sum())

@@ -27,6 +27,7 @@ from tangeval.results.files import read_json, write_json
 from .config import Config
 from .data import Layout, collate, layout_of, summed_loss, tokenize
 from .log import Log, draw_loss
+from .packing import keep_apart
 from .run import Run
 
 
@@ -56,13 +57,15 @@ def train(config: Config, run: Run, console: Console) -> None:
         model=model, args=settings, train_dataset=rows, data_collator=partial(collate, layout=layout),
         compute_loss_func=mean_loss, callbacks=[log],
     )  # fmt: skip
+    trainer.watch = log
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     newest = run.newest()
     log.resume(newest.step if newest else 0)
     # Past the last step of part of an epoch the Trainer would find more batches, and train on them.
     if newest is None or newest.step < read_json(newest.path / "trainer_state.json")["max_steps"]:
-        trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
+        with log.bar:
+            trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
     if settings.should_save:
         draw_loss(log.rows, run.folder / "loss.png")
         if log.steps:
@@ -117,7 +120,7 @@ def arguments(config: Config) -> TrainingArguments:
         precision = "bfloat16" if has_bfloat16() else "float16" if on_gpu else "float32"
     processes = PartialState(cpu=not on_gpu).num_processes
     check_machine(config, precision, processes)
-    return TrainingArguments(
+    settings = TrainingArguments(
         output_dir=config.output_dir, seed=config.seed, num_train_epochs=config.epochs,
         learning_rate=config.learning_rate, lr_scheduler_type="linear", warmup_steps=config.warmup_steps,
         per_device_train_batch_size=config.per_device_batch_size,
@@ -127,9 +130,13 @@ def arguments(config: Config) -> TrainingArguments:
         logging_steps=config.logging_steps, save_steps=config.save_steps,
         save_total_limit=config.save_total_limit, report_to=list(config.report_to) or "none",
         bf16=precision == "bfloat16", fp16=precision == "float16", use_cpu=not on_gpu,
-        remove_unused_columns=False, ddp_find_unused_parameters=False, disable_tqdm=True, log_level="error",
+        logging_nan_inf_filter=False, remove_unused_columns=False, ddp_find_unused_parameters=False, disable_tqdm=True, log_level="error",
         **(sharing(config) if config.fsdp else {}),
     )  # fmt: skip
+    # A process trains on one GPU: DataParallel, which the Trainer takes where it sees several, would deal out
+    # ``logits_to_keep`` and the packed row among them.
+    settings._n_gpu = min(settings.n_gpu, 1)
+    return settings
 
 
 def check_machine(config: Config, precision: str, processes: int) -> None:
@@ -178,12 +185,31 @@ def sharing(config: Config) -> dict[str, Any]:
 
 
 class _Trainer(Trainer):
-    """The Trainer, which reports the validation loss too."""
+    """The Trainer, which takes packed rows, stops where it learns nothing, and reports the validation loss too."""
+
+    watch: Log
+    step_loss: Any = 0.0  #: of this step's micro batches so far
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+        return super().compute_loss(model, keep_apart(inputs, self.model.config), *arguments, **named)
+
+    def training_step(self, *arguments: Any, **named: Any) -> Any:
+        loss = super().training_step(*arguments, **named)
+        self.step_loss += loss
+        return loss
+
+    def _get_grad_norm(self, *arguments: Any, **named: Any) -> Any:
+        """The Trainer's, asked once a step before the weights change."""
+        norm = super()._get_grad_norm(*arguments, **named)
+        loss, self.step_loss = self.step_loss, 0.0
+        scaler = self.accelerator.scaler  # of float16, which skips steps while it looks for a scale
+        self.watch.check("loss", float(loss), self.state.global_step + 1)
+        if scaler is None or scaler.get_scale() <= 1:
+            self.watch.check("gradient's norm", float(norm), self.state.global_step + 1)
+        return norm
 
     def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
-        for watch in (c for c in self.callback_handler.callbacks if isinstance(c, Log)):
-            logs = logs | watch.measured(self.state.global_step)
-        super().log(logs, *arguments, **named)
+        super().log(logs | self.watch.measured(self.state.global_step), *arguments, **named)
 
 
 def mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:

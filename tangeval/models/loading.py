@@ -166,8 +166,8 @@ def _unpacked(base: Base, part: str) -> Path:
     with _readable(base):
         arguments = {"gguf_file": base.gguf, "trust_remote_code": False}
         if part == "tokenizer":
-            read = [_plain(AutoTokenizer.from_pretrained(base.source, **arguments))]
-            read.append(AutoConfig.from_pretrained(base.source, **arguments))
+            config = AutoConfig.from_pretrained(base.source, **arguments)
+            read = [_plain(AutoTokenizer.from_pretrained(base.source, **arguments), config), config]
         else:
             dequantized = GgufConfig(dequantize=True)
             arguments |= {"quantization_config": dequantized, "dtype": getattr(torch, part)}
@@ -192,13 +192,16 @@ def _unpacked(base: Base, part: str) -> Path:
     return folder
 
 
-def _plain(tokenizer: Any) -> Tokenizer:
+def _plain(tokenizer: Any, config: Any) -> Tokenizer:
     """Return a tokenizer read from GGUF as one that is read from its file as it was written.
 
     A model's own class builds its parts anew when it is read; transformers 5.17 loses the
-    merges of Gemma's that way, and spells every word out.
+    merges of Gemma's that way, and spells every word out. It also takes a Llama's BOS for its EOS, so the
+    file's own ids are looked up, which the configuration has.
     """
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    ids = {name: getattr(config, f"{name}_id", None) for name in tokens}
+    tokens |= {name: tokenizer.convert_ids_to_tokens(i) for name, i in ids.items() if isinstance(i, int)}
     parts = {"tokenizer_object": tokenizer.backend_tokenizer, "padding_side": tokenizer.padding_side}
     return transformers.PreTrainedTokenizerFast(**parts, **tokens)
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling, MambaConfig
 
@@ -375,6 +375,11 @@ def test_accumulated_micro_batches_are_one_batch(config, tmp_path, model, tokeni
         logs.append([float(row["loss"]) for step, row in log(tmp_path / str(size)).items() if step])
     assert len(logs[0]) == 2
     assert logs[0] == pytest.approx(logs[1], abs=1e-4)
+    finetune(
+        config, *settings, "per_device_batch_size=4", "padding=longest", f"output_dir={tmp_path / 'padded'}"
+    )
+    padded = [float(row["loss"]) for step, row in log(tmp_path / "padded").items() if step]
+    assert logs[0] == pytest.approx(padded, abs=1e-5)
     one = ["records=16", "per_device_batch_size=4", f"output_dir={tmp_path / 'one'}"]
     finetune(config, *settings, *one)
     sums, tokens = zip(
@@ -448,9 +453,40 @@ def test_measuring_the_validation_loss_changes_nothing_that_is_learnt(
     """bitsandbytes packs weights that are used in evaluation mode, and packed ones pass no gradient on."""
     settings = [f"load.quantization={quantization}", "records=32", "epochs=1", "save_steps=1"]
     finetune(config, *settings)
-    monkeypatch.setattr("finetune.log.validation_loss", lambda model, rows: 1.0)
+    monkeypatch.setattr("finetune.log.validation_loss", lambda *_: 1.0)
     finetune(config, *settings, f"output_dir={tmp_path / 'blind'}")
     assert weights(tmp_path / "blind" / "checkpoint-2") == weights(tmp_path / "out" / "checkpoint-2")
+
+
+# A run that learns nothing more
+
+
+@pytest.mark.parametrize(
+    ("watched", "said"),
+    [([], "step 2: the validation loss is "), (["include_validation=true"], "step 3: the loss is ")],
+)
+def test_a_run_that_diverges_stops_and_keeps_what_was_good(config, tmp_path, capsys, watched, said):
+    """The rate of step 1 is 0; that of step 2 throws the weights out of all numbers."""
+    message = refusal(capsys, config, "learning_rate=1e30", "save_steps=1", *watched)
+    assert said in message
+    assert "learning_rate below 1e+30" in message
+    assert "checkpoint-1" in saves(tmp_path / "out")
+    kept = [
+        load_file(tmp_path / "out" / save / "adapter_model.safetensors") for save in saves(tmp_path / "out")
+    ]
+    assert all(tensor.isfinite().all() for adapter in kept for tensor in adapter.values())
+    assert "finished" not in json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
+
+
+def test_a_gradient_that_is_no_number_stops_a_run(tmp_path, capsys):
+    """A first token of zeros stays zeros through all layers, and each norm makes its gradient 1,000 times as large."""
+    base = make_tiny_model(tmp_path / "deep", layers=20)
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"][AutoTokenizer.from_pretrained(base).bos_token_id] = 0
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    message = refusal(capsys, write_config(base, tmp_path), "records=16")
+    assert "step 1: the gradient's norm is " in message
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
 # A run that was cut off
@@ -632,11 +668,17 @@ def test_two_processes_train_as_one(config, whole, tmp_path):
     """Under torchrun, gloo on a CPU: the same effective batch, the same poems a step, the same losses."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    settings = [config, "lora.dropout=0", "per_device_batch_size=4"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(
-        [*command, "-m", "finetune", *map(str, settings)], env=environment, check=True, capture_output=True
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from finetune.__main__ import main\nmain()\nimport torch\nassert not torch.distributed.is_initialized()"
     )
+    settings = [config, "lora.dropout=0", "per_device_batch_size=4"]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    subprocess.run([*command, script, *map(str, settings)], env=environment, check=True, capture_output=True)
     finetune(*settings, f"output_dir={tmp_path / 'alone'}")
     assert saves(out) == SAVES
     ours, alone = log(out), log(tmp_path / "alone")
@@ -647,7 +689,7 @@ def test_two_processes_train_as_one(config, whole, tmp_path):
     state = json.loads((out / "checkpoint-12" / "trainer_state.json").read_text("utf-8"))
     assert state["global_step"] == 12
     again = subprocess.run(
-        [*command, "-m", "finetune", *map(str, settings)], env=environment, check=True, capture_output=True
+        [*command, script, *map(str, settings)], env=environment, check=True, capture_output=True
     )
     assert b"complete already" in again.stdout
 
