@@ -89,7 +89,7 @@ def dry_run(
     place = steps.place(resolved, options)
     with (
         remote.copied(place) if remote.is_url(place) else nullcontext(Path(place)) as folder,
-        engines.make(resolved, on=options.on) as engine,
+        engines.make(resolved, on=options.on, gpus=options.gpus) as engine,
     ):
         pending = generation.pending(resolved, folder, engine, overwrite=True)
         return resolved, pending, generation.estimate(folder, engine, pending.waiting)

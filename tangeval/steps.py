@@ -34,7 +34,7 @@ class Options:
     """How a study is run.
 
     ``out`` is the results folder, or a URL of one; ``results/NAME`` if None. ``on`` is a Ray cluster to
-    decode on. ``overwrite`` moves aside generations of which none fits the study any longer; ``keep_going``
+    decode on; ``gpus`` is how many of this machine's are used, all if None. ``overwrite`` moves aside generations of which none fits the study any longer; ``keep_going``
     leaves out checkpoints that cannot be used; ``assume_unseen`` takes checkpoints without a record of their
     training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code.
     """
@@ -45,6 +45,7 @@ class Options:
     keep_going: bool = False
     assume_unseen: bool = False
     allow_pickle: bool = False
+    gpus: int | None = None
 
     def __post_init__(self) -> None:
         if self.out is not None and not str(self.out).strip():
@@ -100,7 +101,7 @@ def place(resolved: ResolvedStudy, options: Options) -> str:
 def decode(
     resolved: ResolvedStudy, folder: Path, options: Options, send: Callable[[], None], watch: Watch
 ) -> None:
-    with engines.make(resolved, on=options.on) as engine:
+    with engines.make(resolved, on=options.on, gpus=options.gpus, now=True) as engine:
         pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
         grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
         with watch.decoding(grid, pending) as on_progress:

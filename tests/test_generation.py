@@ -26,7 +26,8 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.decoding import memory
 from tangeval.decoding.decoder import decode
-from tangeval.engines.local import LocalEngine, check_study
+from tangeval.engines.device import Device
+from tangeval.engines.local import check_study
 from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.resolve import resolve
 from tangeval.results import plan
@@ -83,13 +84,13 @@ def finished(tiny_model, tiny_run, tmp_path_factory):
 def batches_made(monkeypatch):
     """The batches that were decoded, in order."""
     made = []
-    original = LocalEngine.do
+    original = Device.do
 
     def do(engine, job, on_progress):
         made.extend([job.batch] if job.batch else [])
         return original(engine, job, on_progress)
 
-    monkeypatch.setattr(LocalEngine, "do", do)
+    monkeypatch.setattr(Device, "do", do)
     return made
 
 
@@ -222,8 +223,8 @@ def test_likelihoods_are_not_made_again_for_what_has_no_part_in_them(
     small = ["checkpoints=[]", "decoding.temperature=0.7"]
     evaluate(study_file, tmp_path / "out", *small)
     before = RunFolder(tmp_path / "out").likelihood()
-    asked, original = [], LocalEngine.do
-    monkeypatch.setattr(LocalEngine, "do", lambda e, job, p: asked.append(job) or original(e, job, p))
+    asked, original = [], Device.do
+    monkeypatch.setattr(Device, "do", lambda e, job, p: asked.append(job) or original(e, job, p))
     evaluate(study_file, tmp_path / "out", *small, change)
     assert asked
     assert not [job for job in asked if job.examples]

@@ -23,6 +23,10 @@ class Running:
         str | None,
         Option(help="Decode on a Ray cluster: ray (this machine is one of its nodes), or ray://HOST:10001."),
     ] = None
+    gpus: Annotated[
+        int | None,
+        Option(min=1, help="How many of this machine's GPUs to use (default: all that are alike)."),
+    ] = None
     overwrite: Annotated[
         bool, Option("--overwrite", help="Move aside generations of which none fits the study any longer.")
     ] = False
@@ -35,7 +39,7 @@ class Running:
 
     def options(self, *, assume_unseen: bool = False) -> "api.Options":
         return api.Options(
-            self.out, self.on, self.overwrite, self.keep_going, assume_unseen, self.allow_pickle
+            self.out, self.on, self.overwrite, self.keep_going, assume_unseen, self.allow_pickle, self.gpus
         )
 
     def audience(self) -> Audience:

@@ -15,11 +15,12 @@ from tangeval.core.errors import TangevalError
 
 
 class TokenCost(NamedTuple):
-    """The numbers that a token adds to the cache, in all layers and in the largest, and the model's class."""
+    """The numbers that a token adds to the cache, in all layers and in the largest; the model's class and size."""
 
     whole: int
     largest: int
     kind: type
+    parameters: int
 
 
 _KNOWN: dict[str, TokenCost | None] = {}  # building a model takes a second
@@ -46,7 +47,7 @@ def _token_cost(config: Any) -> TokenCost | None:
     except Exception:  # whatever a model that looks at its numbers makes of there being none
         return None
     sizes = [keys.numel() + values.numel() for keys, values in keys_and_values(model, cache)]
-    return TokenCost(sum(sizes), max(sizes), type(model))
+    return TokenCost(sum(sizes), max(sizes), type(model), sum(p.numel() for p in model.parameters()))
 
 
 def rotary_change(config: Any) -> int | None:

@@ -211,9 +211,13 @@ def descending(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     drops those with the smallest ids first.
     """
     if count < logits.shape[1]:
-        ids = logits.topk(count, dim=-1).indices.sort(dim=-1).values
-        values, order = logits.gather(1, ids).sort(dim=-1, stable=True)
-        return values.flip(1).float(), ids.gather(1, order).flip(1)
+        values, ids = logits.topk(count, dim=-1)
+        # All rows on a GPU, which would have to be waited for; else those that have ties.
+        rows = slice(None) if logits.is_cuda else (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero()[:, 0]
+        rising = ids[rows].sort(dim=-1).values
+        values[rows], order = logits[rows].gather(1, rising).sort(dim=-1, stable=True)
+        values[rows], ids[rows] = values[rows].flip(1), rising.gather(1, order).flip(1)
+        return values.float(), ids
     values, ids = logits.sort(dim=-1, stable=True)
     return values.flip(1).float(), ids.flip(1)
 

@@ -7,6 +7,7 @@ from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs
 from tangeval.engines.base import Engine
+from tangeval.engines.workers import Workers, visible_gpus
 from tangeval.resolve import ResolvedStudy
 
 #: Where each engine's class is, as ``module:Class``; imported when it is asked for, since most take seconds.
@@ -26,8 +27,13 @@ def engine_class(kind: str) -> type[Engine]:
     return found
 
 
-def make(resolved: ResolvedStudy, *, on: str | None = None) -> Engine:
-    """Return the engine that the study asks for; ``on`` is a Ray cluster to decode on: ``ray`` or ``ray://HOST:PORT``.
+def make(
+    resolved: ResolvedStudy, *, on: str | None = None, gpus: int | None = None, now: bool = False
+) -> Engine:
+    """Return the engine that the study asks for.
+
+    ``on`` is a Ray cluster to decode on: ``ray`` or ``ray://HOST:PORT``; ``gpus`` is how many of this machine are used. ``now`` says
+    that texts are wanted at once: processes for several GPUs start while PyTorch is imported here.
 
     Raises:
         TangevalError: the ``engine`` section has other keys or values than that engine takes; the message
@@ -42,5 +48,14 @@ def make(resolved: ResolvedStudy, *, on: str | None = None) -> Engine:
                 f"--on {on}: the study's engine is a server, which decodes elsewhere already; leave it out"
             )
         section |= {"kind": "ray", "address": on}
+    if gpus is not None:
+        if section["kind"] != "local":
+            raise TangevalError(
+                f"--gpus {gpus} is for this machine's GPUs, and the engine is {section['kind']}; leave it out"
+            )
+        section["gpus"] = gpus
+    if section["kind"] == "local" and now:
+        wanted = section.get("gpus", "auto")
+        Workers.early(min(visible_gpus(), wanted) if isinstance(wanted, int) else visible_gpus())
     engine = engine_class(section["kind"])
     return engine(resolved, validated(engine.Config, section, resolved.study.file, "engine"))

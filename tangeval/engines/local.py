@@ -1,41 +1,36 @@
-"""The engine of this process: transformers models on its GPU or CPU, decoded under common random numbers.
+"""The engine of this machine: transformers models on its GPUs or its CPU, decoded under common random numbers.
 
-In: a resolved study, and jobs. Out: their rows and likelihoods. The base model is loaded once, and one
-checkpoint at a time is on it. Knows nothing of results folders.
+In: a resolved study, and jobs. Out: their rows and likelihoods. Several GPUs, and the cores of a CPU, get a process
+each (``workers``); else this one does it all. Knows nothing of results folders.
 """
 
-import time
+import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import pandas as pd
+import psutil
 import torch
+from pydantic import Field
 
 from tangeval.core.config import Section
 from tangeval.core.digest import digest
-from tangeval.core.errors import TangevalError, UnusableError, usable
-from tangeval.core.knobs import Setting
-from tangeval.core.types import Base, Checkpoint, Example, Load
-from tangeval.decoding.batch import Way, Workspace
-from tangeval.decoding.decoder import TokenSequence
-from tangeval.decoding.memory import decode_in_memory
-from tangeval.decoding.noise import noise_key
+from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.types import Base, Checkpoint, Load
 from tangeval.decoding.planning import rotary_change, token_cost
-from tangeval.decoding.self_check import choose_way
 from tangeval.decoding.shared_prefix import suits
 from tangeval.engines import base
-from tangeval.engines.base import Description, Done, Job, OnProgress, ReferenceNLL, asked, sequence_of
-from tangeval.engines.likelihood import Reference, reference_nll
-from tangeval.models import adapters, loading
+from tangeval.engines.base import Description, Done, Job, OnProgress, asked
+from tangeval.engines.device import Device, texts_of
+from tangeval.engines.workers import Workers
+from tangeval.models import loading
 from tangeval.models.adapter_kinds import unsupported
-from tangeval.models.checkpoints import identity
-from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt, spelling_problem
+from tangeval.models.tokens import encode_prompt, spelling_problem
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.plan import Batch, hardware, versions_of
 
@@ -43,59 +38,79 @@ from tangeval.results.plan import Batch, hardware, versions_of
 VERSION = 4
 _CAUTIOUS = 16  # sequences of a batch, where a model's configuration does not tell what one costs
 _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a batch; the whole process then stays under 4 GiB
+_SMALL = 500_000_000  # parameters; a larger model's steps use threads well, and its weights are too large for many processes
+_BATCHES = 1024  # of a study on a CPU, about; so many that all cores are busy to the end, and files are few
+_SMALLEST = 512  # sequences of a batch; half as many take a tenth more time each
+_WORTH = 4  # jobs a process, below which to start it (some seconds) does not pay
 
 
 class Config(Section):
-    """This process needs no settings: ``load`` says how weights are held."""
+    """What of this machine is used; no text depends on it."""
 
     kind: Literal["local"] = "local"
+    gpus: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"  #: all that are alike and visible
+    processes: Literal["auto"] | Annotated[int, Field(ge=1)] = (
+        "auto"  #: of a CPU: its cores, as far as memory goes
+    )
 
 
 class LocalEngine(base.Engine):
-    """See ``Engine``. One process, one device."""
+    """See ``Engine``. A process for each GPU; on a CPU, small models get a process of one thread for each core."""
 
     Config: ClassVar[type[Section]] = Config
 
     def __init__(self, resolved: ResolvedStudy, config: Any) -> None:
-        self.resolved = resolved
+        self.resolved, self.config = resolved, config
         self.load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
-        self.workspace = Workspace(compile=self.load.compile)
-        self._base: Any = None
-        self._checksum: tuple[int, ...] = ()  # the base model's, as it was loaded
-        self._model: Any = None
-        self._checkpoint: Checkpoint | None = None  # the one on the model
-        self._on = ExitStack()  # what takes it off
-        self._loading: float | None = None
+        self.device = Device(resolved)
+        self.workers: Workers | None = None
         self._checked = False
-        self._ways: dict[str, Way] = {}  # of checkpoints, by name
 
     def __exit__(self, *exception: object) -> None:
-        self._drop_base()
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        return loading.load_tokenizer(self.resolved.base)
+        self.device.close()
+        if self.workers:
+            self.workers.close()
 
     def check(self) -> None:
         if not self._checked:
-            check_study(self.resolved, self.tokenizer)
+            check_study(self.resolved, self.device.tokenizer)
         self._checked = True
 
     def describe(self) -> Description:
         noise = "keyed by seed, example, sample, step, token: shared between settings and checkpoints"
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-        return Description(device_name(self.load), noise, True, versions(), hardware(gpu))
+        return Description(self.name, noise, True, versions(), hardware(gpu))
+
+    @cached_property
+    def name(self) -> str:
+        return device_name(self.load, self.threads)
+
+    @cached_property
+    def threads(self) -> int:
+        """The threads of a process. One where a model is small, so that no text depends on the number of cores."""
+        return 1 if self.small else torch.get_num_threads()
+
+    @cached_property
+    def small(self) -> bool:
+        cost = None if torch.cuda.is_available() else token_cost(loading.load_config(self.resolved.base))
+        return cost is not None and cost.parameters <= _SMALL
 
     def cache_key(self, checkpoint: Checkpoint) -> str:
-        return text_key(self.resolved, checkpoint, self.describe().name)
+        return text_key(self.resolved, checkpoint, self.name)
 
     def likelihood_key(self, checkpoint: Checkpoint) -> str:
         # Neither noise nor a ban of n-grams has a part in it.
-        return digest(["likelihood", _weights_key(self.resolved, checkpoint, self.describe().name)])
+        return digest(["likelihood", _weights_key(self.resolved, checkpoint, self.name)])
 
     def sequences_per_batch(self) -> int:
-        size = self.resolved.study.batch_size
-        return sequences_that_fit(self.resolved, self.tokenizer) if size == "auto" else size
+        if self.resolved.study.batch_size != "auto":
+            return self.resolved.study.batch_size
+        most = sequences_that_fit(self.resolved, self.device.tokenizer)
+        sequences, checkpoints = _wanted(self.resolved).sequences(), len(self.resolved.checkpoints)
+        if self.small:
+            return min(most, max(_SMALLEST, sequences * checkpoints // _BATCHES))
+        gpus = len(self._gpus())
+        return min(most, max(1, -(-sequences // gpus))) if gpus and checkpoints % gpus else most
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         lost: set[str] = set()
@@ -104,132 +119,62 @@ class LocalEngine(base.Engine):
             if path and job.checkpoint.name not in lost and (reason := unsupported(path)):
                 lost.add(job.checkpoint.name)
                 yield Done(job, UnusableError(f"{path}: {reason}"), 0.0)
-        for job in jobs:  # the last one's checkpoint stays on the model: what runs next may want it
-            if job.checkpoint.name not in lost:
-                done = self.do(job, on_progress)
-                if isinstance(done.made, UnusableError):
-                    lost.add(job.checkpoint.name)
-                yield done
+        left = [job for job in jobs if job.checkpoint.name not in lost]
+        if self.workers is None and (gpus := self._places(len(left))):
+            self.workers = Workers.ready(len(gpus), self._threads_each(len(gpus)))
+            self.workers.tell(self.resolved, gpus)
+        if self.workers:
+            yield from self.workers.run(left, on_progress)
+            return
+        with _threads(self.threads):
+            for job in left:  # the last one's checkpoint stays on the model: what runs next may want it
+                if job.checkpoint.name not in lost:
+                    done = self.device.do(job, on_progress)
+                    if isinstance(done.made, UnusableError):
+                        lost.add(job.checkpoint.name)
+                    yield done
 
-    def do(self, job: Job, on_progress: OnProgress) -> Done:
-        """Return one job done; its checkpoint stays on the model."""
-        made: pd.DataFrame | list[ReferenceNLL] | UnusableError
-        began, before = time.perf_counter(), self.workspace.limit.too_many
-        try:
-            with usable():
-                batch, model = job.batch, self._with(job.checkpoint)
-                self.workspace.way = self._way(model, job.checkpoint.name)
-                began = time.perf_counter()
-                made = self._batch(batch, model, on_progress) if batch else self._nll(job.examples, model)
-        except UnusableError as error:
-            self._take_off()
-            made = UnusableError(str(error))  # the error's own traceback would keep the model
-        loading, self._loading, limit = self._loading, None, self.workspace.limit
-        fitted = limit.fitted if limit.too_many not in (None, before) else None
-        way = self._ways.get(job.checkpoint.name)
-        return Done(job, made, time.perf_counter() - began, loading, fitted, way and str(way))
+    def _gpus(self) -> list[str]:
+        """The visible GPUs that are as the first: on another card the same numbers are others."""
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        known = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        known = known if known != [""] else [str(number) for number in range(len(names))]
+        alike = [gpu for gpu, name in zip(known, names, strict=False) if name == names[0]]
+        return alike[: None if self.config.gpus == "auto" else self.config.gpus]
 
-    def _way(self, model: Any, name: str) -> Way:
-        """The way to decode with the checkpoint on ``model``: told by the whole study, not by the batch that comes first."""
-        if name not in self._ways:
-            texts = _texts(self.resolved, self.tokenizer)
-            lengths = [*self.resolved.study.decoding.max_length, *(len(reference) for _, reference in texts)]
-            self._ways[name] = choose_way(model, [prompt for prompt, _ in texts], int(max(lengths)))
-        return self._ways[name]
+    def _threads_each(self, processes: int) -> int:
+        return max(1, torch.get_num_threads() // processes) if torch.cuda.is_available() else 1
 
-    def _with(self, checkpoint: Checkpoint) -> Any:
-        """The model with ``checkpoint`` on it; the one before is taken off."""
-        if checkpoint != self._checkpoint:
-            self._take_off()
-            if checkpoint.kind == "full":
-                self._drop_base()  # two models at a time may be one too many
-            elif self._base is None:
-                self.workspace.clear()
-                began = time.perf_counter()
-                source, model = self.resolved.base, loading.load_model(self.resolved.base, self.load)
-                if source.local and identity(source) != self.resolved.base_fingerprint:
-                    raise TangevalError(f"base_model: {source.source}: {adapters.CHANGED}")
-                self._base, self._checksum = model, adapters.checksum(model)
-                self._loading = time.perf_counter() - began
-            recorded = self.resolved.fingerprints[checkpoint.name]
-            on = adapters.with_checkpoint(self._base, checkpoint, self.load, recorded)
-            self._model, self._checkpoint = self._on.enter_context(on), checkpoint
-        return self._model
-
-    def _take_off(self) -> None:
-        last, self._model, self._checkpoint = self._checkpoint, None, None
-        try:
-            self._on.close()
-        except Exception:  # a library's own: what it left on the base model is not known
-            self._base = None
-        if self._base is not None and adapters.checksum(self._base) != self._checksum:
-            warnings.warn(
-                f"{last and last.name} left the base model changed; it is loaded anew", stacklevel=2
-            )
-            self._drop_base()
-
-    def _drop_base(self) -> None:
-        self._base = None
-        self._take_off()
-        self.workspace.clear()
-
-    def _nll(self, examples: Sequence[Example], model: Any) -> list[ReferenceNLL]:
-        task = self.resolved.task
-        references = [Reference(e.id, asked(self.resolved, e), task.target(e)) for e in examples]
-        return reference_nll(model, self.tokenizer, references, task.characters, self.workspace)
-
-    def _batch(self, batch: Batch, model: Any, on_progress: OnProgress) -> pd.DataFrame:
-        """Decode one batch and return its rows."""
-        examples = [self.resolved.dataset.by_id[name] for name in batch.examples]
-        sequences, place = token_sequences(batch, self.resolved.study.seed)
-        eos = loading.eos_ids(model, self.tokenizer)
-        tokens = decode_in_memory(
-            model,
-            [encode_prompt(self.tokenizer, asked(self.resolved, example)) for example in examples],
-            sequences,
-            eos=eos,
-            no_repeat_ngram_size=self.resolved.study.decoding.no_repeat_ngram_size,
-            workspace=self.workspace,
-            on_step=lambda ended: on_progress(batch.checkpoint, ended, ""),
-        )
-        texts: dict[tuple[int, ...], str] = {}
-
-        def output(example: Example, setting: Setting, sample: int) -> base.Output:
-            ids = tuple(tokens[place[(example.id, *sequence_of(setting, sample))]][: setting.max_length])
-            stopped = ids[-1] in eos
-            if ids not in texts:
-                texts[ids] = decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
-            return base.Output(texts[ids], len(ids), "stop" if stopped else "length")
-
-        frame = base.generations(self.resolved, batch, output)
-        on_progress(batch.checkpoint, 0, frame["text"].iloc[-1])
-        return frame
+    def _places(self, jobs: int) -> list[str]:
+        """A GPU for each process that so many jobs are worth, or "" for the CPU; none where this process does them all."""
+        if torch.cuda.is_available():
+            gpus = self._gpus()[:jobs]
+            return gpus if len(gpus) > 1 else []
+        if not self.small:
+            return []
+        number = self.config.processes
+        if number == "auto":
+            room = psutil.virtual_memory().available // (_CPU_BUDGET + _weights(self.resolved.base))
+            number = min(torch.get_num_threads(), room, jobs // _WORTH)
+        return [""] * min(number, jobs) if number > 1 else []
 
 
-def token_sequences(batch: Batch, seed: int) -> tuple[list[TokenSequence], dict[tuple[Any, ...], int]]:
-    """Return the distinct sequences of a batch, each as long as its longest setting, and their places.
-
-    A place is known by example, ``sequence_of`` setting and sample.
-    """
-    longest: dict[tuple[Any, ...], Setting] = {}
-    for name in batch.examples:
-        for setting in batch.settings:
-            for sample in batch.samples:
-                key = (name, *sequence_of(setting, sample))
-                longest[key] = max(longest.get(key, setting), setting, key=lambda s: s.max_length)
-    number = {name: prompt for prompt, name in enumerate(batch.examples)}
-    sequences = [
-        TokenSequence(number[name], setting, noise_key(seed, name, sample))
-        for (name, _, sample), setting in longest.items()
-    ]
-    return sequences, {key: place for place, key in enumerate(longest)}
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """PyTorch's threads within operations, for the time being."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
-def device_name(load: Load) -> str:
+def device_name(load: Load, threads: int) -> str:
     """Return on what texts are computed: device, dtype and, on a CPU, threads."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()} {loading.dtype_of(load)}"
-    return f"cpu {loading.dtype_of(load)} {torch.get_num_threads()} threads"
+    return f"cpu {loading.dtype_of(load)} {threads} threads"
 
 
 def versions() -> dict[str, str]:
@@ -262,7 +207,7 @@ def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
     Raises:
         TangevalError: with ``decoding.max_length`` and the model's limit; or there is no chat template, or no EOS.
     """
-    size, texts = resolved.study.decoding.no_repeat_ngram_size, _texts(resolved, tokenizer)
+    size, texts = resolved.study.decoding.no_repeat_ngram_size, texts_of(resolved, tokenizer)
     _check_context(resolved, texts)
     if problem := spelling_problem(tokenizer, [resolved.task.target(e) for e in base.examples_of(resolved)]):
         warnings.warn(f"base_model: {problem}", stacklevel=2)
@@ -278,12 +223,6 @@ def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
             "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
             stacklevel=2,
         )
-
-
-def _texts(resolved: ResolvedStudy, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Each example's prompt and reference as tokens."""
-    asking = [(asked(resolved, e), resolved.task.target(e)) for e in base.examples_of(resolved)]
-    return [(encode_prompt(tokenizer, p), encode_completion(tokenizer, p, target)) for p, target in asking]
 
 
 def _check_context(resolved: ResolvedStudy, texts: Sequence[tuple[list[int], list[int]]]) -> None:
@@ -339,12 +278,26 @@ def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
     return max(1, int(_budget(resolved.base, load) / (cache + 24 * text.vocab_size)))
 
 
+def _wanted(resolved: ResolvedStudy) -> Batch:
+    """All that a study wants of a checkpoint, as if it were one batch."""
+    splits = resolved.study.ordered_splits()
+    examples = tuple(e.id for split in splits for e in resolved.examples(split))
+    samples = max(map(resolved.study.samples_of, splits))
+    return Batch("", "", "", examples, tuple(range(samples)), resolved.study.decoding.settings())
+
+
 def _budget(model: Base, load: Load) -> float:
     """Bytes for the rows of a batch: fixed on a CPU; on a GPU, most of what the weights leave."""
     if not torch.cuda.is_available():
         return _CPU_BUDGET
-    files = Path(model.source).glob(model.gguf or "*.safetensors") if model.local else []
     shrink = 1.0 if load.merge else {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
-    weights = sum(file.stat().st_size for file in files) * shrink * (4 if model.gguf else 1)
+    weights = _weights(model) * shrink
+    weights += weights if load.merge and loading.stays_on_gpu(int(weights)) else 0
     total = torch.cuda.get_device_properties(loading.device()).total_memory
     return max(0.7 * (total - weights) - 2**30, 2**28)
+
+
+def _weights(model: Base) -> int:
+    """Bytes of a model's weights as they are stored; a GGUF's are few bits each, and become more."""
+    files = Path(model.source).glob(model.gguf or "*.safetensors") if model.local else []
+    return sum(file.stat().st_size for file in files) * (4 if model.gguf else 1)

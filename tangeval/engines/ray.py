@@ -30,6 +30,7 @@ from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.libraries import quieten
 from tangeval.engines.base import Description, Done, Job, OnProgress
 from tangeval.engines.local import LocalEngine, versions
+from tangeval.engines.workers import take
 from tangeval.models import checkpoints
 from tangeval.resolve import ResolvedStudy
 
@@ -70,8 +71,11 @@ def _on_this_node() -> Iterator[None]:
 class _Worker:
     """The process on a node."""
 
-    def __init__(self, resolved: ResolvedStudy, named: bool, threads: int, gpus: int) -> None:
-        """``named``: every installation finds the base model by its name, wherever it keeps it."""
+    def __init__(self, resolved: ResolvedStudy, digests: Any, named: bool, threads: int, gpus: int) -> None:
+        """``digests``: of files, if this is the machine where they were seen; ``named``: every installation finds the base
+        model by its name, wherever it keeps it.
+        """
+        checkpoints.DIGESTS.update(digests)
         if not gpus:  # before torch looks: a job that asks for no GPU must not take another's
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         quieten()
@@ -93,7 +97,7 @@ class _Worker:
                 raise TangevalError(f"there is no {path} (checkpoints); {_EVERYWHERE}")
             differ({f"weights in {path}": weights}, {f"weights in {path}": checkpoints.fingerprint(path)})
         self.alike.add(job.checkpoint.name)
-        return self.here.do(job, lambda name, ended, text: None)
+        return self.here.device.do(job, lambda name, ended, text: None)
 
     @cached_property
     def here(self) -> LocalEngine:
@@ -121,7 +125,7 @@ class RayEngine(LocalEngine):
     def __init__(self, resolved: ResolvedStudy, config: Any) -> None:
         super().__init__(_absolute(resolved), config)
         self.config = config
-        self.workers: list[Any] = []
+        self.actors: list[Any] = []
 
     def __enter__(self) -> Self:
         self.ray = connect(self.config.address)
@@ -130,18 +134,20 @@ class RayEngine(LocalEngine):
             gpus = int(self.ray.cluster_resources().get("GPU", 0) >= 1)
         if cpus == "auto":  # on a CPU threads help decide a text; beside a GPU, so few that none is idle
             shares = [int(r.get("CPU", 0) * gpus // r["GPU"]) for r in self._resources() if r.get("GPU")]
-            cpus = max(1, min(shares, default=1)) if gpus else torch.get_num_threads()
+            cpus = max(1, min(shares, default=1)) if gpus else self.threads
         self.needs = {"CPU": cpus, "GPU": gpus}
-        self.study = self.ray.put(self.resolved)  # a worker that is started again reads it again
+        self.resolved.fingerprints, self.resolved.base_fingerprint  # noqa: B018  made once, and known to all
+        # A worker that is started again reads them again.
+        self.study, self.digests = self.ray.put(self.resolved), self.ray.put(checkpoints.DIGESTS)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._dismiss(self.workers)
+        self._dismiss(self.actors)
         self.ray.shutdown()
 
     def describe(self) -> Description:
         each = f"{self.needs['CPU']} threads" + (" and a GPU" if self.needs["GPU"] else "")
-        place = f"on {len(self._resources())} nodes with room for {self._places()} at a time ({each} each)"
+        place = f"on {len(self._resources())} nodes with room for {self._room()} at a time ({each} each)"
         return replace(self._survey.description, place=place)
 
     def sequences_per_batch(self) -> int:
@@ -149,12 +155,13 @@ class RayEngine(LocalEngine):
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         waiting, lost = list(jobs), set()
-        asked: dict[Any, tuple[Any, Job | None]] = {}  # what is under way, and by which worker
+        # What is under way, and by which worker; the one that was surveyed is there already.
+        asked: dict[Any, tuple[Any, Job | None]] = {w.survey.remote(): (w, None) for w in self.actors}
         gone: Counter[tuple[str, str]] = Counter()  # how often a job's worker stopped to answer
         on: dict[Any, str] = {}  # the checkpoint that a worker has loaded
         try:
             while waiting or any(job for _, job in asked.values()):
-                for _ in range(min(max(self._places(), 1), len(waiting)) - len(self.workers)):
+                for _ in range(min(max(self._room(), 1), len(waiting)) - len(self.actors)):
                     worker = self._start()
                     asked[worker.survey.remote()] = (worker, None)  # it answers once it has a place
                 for answer in self.ray.wait(list(asked), timeout=_TICK)[0]:
@@ -179,14 +186,13 @@ class RayEngine(LocalEngine):
                     if not waiting:  # its place may be what another worker waits for to start again
                         self._dismiss([worker])
                         continue
-                    own = [each for each in waiting if each.checkpoint.name == on.get(worker)]
-                    job = (own or waiting)[0]
-                    waiting.remove(job)
+                    others = [on.get(other, "") for other in self.actors if other is not worker]
+                    job = take(waiting, on.get(worker, ""), others)
                     on[worker] = job.checkpoint.name
                     weights = self.resolved.fingerprints[job.checkpoint.name]
                     asked[worker.do.remote(job, self._survey.facts, weights)] = (worker, job)
         finally:
-            self._dismiss(self.workers)
+            self._dismiss(self.actors)
 
     @cached_property
     def _survey(self) -> _Survey:
@@ -195,13 +201,14 @@ class RayEngine(LocalEngine):
         while found is None:
             worker = self._start()
             found = self._value(worker.survey.remote(), None)
-            self._dismiss([worker])
+            if found is None:
+                self._dismiss([worker])
         differ(installed() | {"base model": self.resolved.base_fingerprint}, found.facts)
         return found
 
     def _start(self) -> Any:
         """A process on whichever node has room, now or once one joins."""
-        if not self._places():
+        if not self._room():
             warnings.warn(
                 f"no node of the cluster has {self.needs['CPU']} CPUs and {self.needs['GPU']} GPUs (engine.cpus_per_job, "
                 "engine.gpus_per_job); the run waits for one to join",
@@ -210,8 +217,10 @@ class RayEngine(LocalEngine):
         named = self.resolved.study.base_model in checkpoints.named()
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
         room = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": _RETRIES}
-        self.workers.append(self.ray.remote(_Worker).options(**room).remote(self.study, named, cpus, gpus))
-        return self.workers[-1]
+        self.actors.append(
+            self.ray.remote(_Worker).options(**room).remote(self.study, self.digests, named, cpus, gpus)
+        )
+        return self.actors[-1]
 
     def _value(self, answer: Any, job: Job | None) -> Any:
         """What a worker returned; None if its node does not answer.
@@ -234,12 +243,12 @@ class RayEngine(LocalEngine):
         for worker in list(workers):
             with suppress(self.ray.exceptions.RayError):  # it may be gone already
                 self.ray.kill(worker)
-            self.workers.remove(worker)
+            self.actors.remove(worker)
 
     def _resources(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
-    def _places(self) -> int:
+    def _room(self) -> int:
         """How many jobs the cluster has room for at a time."""
         needs = [(kind, number) for kind, number in self.needs.items() if number]
         return sum(min(int(r.get(kind, 0) // n) for kind, n in needs) for r in self._resources())

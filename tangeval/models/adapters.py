@@ -20,17 +20,25 @@ from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.types import ADAPTER, Base, Checkpoint, Load
 from tangeval.models.adapter_kinds import adapter_config, unsupported
 from tangeval.models.checkpoints import fingerprint
-from tangeval.models.loading import load_model
+from tangeval.models.loading import load_model, stays_on_gpu
 
+#: Numbers of a base model's tensors as they were loaded, by the tensor's ``id``: they hold as long as the model is there.
+Copies = dict[int, torch.Tensor]
 #: What is said of files that are others than when their fingerprint was taken.
 CHANGED = "its files have changed since the run began; start it again"
 
 
 @contextmanager
 def with_checkpoint(
-    model: PreTrainedModel | None, checkpoint: Checkpoint, load: Load, recorded: str | None = None
+    model: PreTrainedModel | None,
+    checkpoint: Checkpoint,
+    load: Load,
+    recorded: str | None = None,
+    copies: "Copies | None" = None,
 ) -> Iterator[torch.nn.Module]:
     """Yield ``model`` with an adapter on it, and take it off again; a full model is loaded and wants no ``model``.
+
+    ``copies`` are what earlier calls left of the same ``model``: they need not be made again.
 
     Raises:
         UnusableError: the adapter is of a kind that cannot be evaluated, or merged; it does not fit the base model, or
@@ -45,16 +53,17 @@ def with_checkpoint(
         yield whole
         return
     assert model is not None
+    copies = {} if copies is None else copies
     with _put_back(model):
         if checkpoint.path is None:
             yield model
             return
         if reason := unsupported(checkpoint.path):
             raise UnusableError(f"{checkpoint.path}: {reason}")
-        with _contents_kept(_written_at_loading(model, checkpoint.path)):
+        with _contents_kept(_written_at_loading(model, checkpoint.path), copies):
             adapted = with_adapter(model, checkpoint.path).eval()
             _check_same(checkpoint, recorded)
-            with _merged(adapted, checkpoint.path) if load.merge else nullcontext():
+            with _merged(adapted, checkpoint.path, copies) if load.merge else nullcontext():
                 yield adapted
 
 
@@ -104,14 +113,25 @@ def _put_back(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _contents_kept(tensors: list[torch.Tensor]) -> Iterator[None]:
+def _contents_kept(tensors: list[torch.Tensor], copies: Copies) -> Iterator[None]:
     """Write the numbers that tensors have now into them again: copies, since to subtract would not give the same bits."""
-    kept = [(tensor.data, tensor.detach().to("cpu", copy=True)) for tensor in tensors]
+    beside = stays_on_gpu(sum(tensor.nbytes for tensor in tensors))
+    for tensor in tensors:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = _copy(tensor.detach(), beside=beside)
+    kept = [(tensor.data, copies[id(tensor)]) for tensor in tensors]
     try:
         yield
     finally:
         for memory, numbers in kept:
-            memory.copy_(numbers)
+            memory.copy_(numbers, non_blocking=True)
+
+
+def _copy(tensor: torch.Tensor, *, beside: bool) -> torch.Tensor:
+    """A copy beside the tensor; or, of one on a GPU, in memory of the machine's that the GPU reads fast."""
+    if beside or not tensor.is_cuda:
+        return tensor.clone()
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
 
 
 def _written_at_loading(model: PreTrainedModel, folder: Path) -> list[torch.Tensor]:
@@ -131,7 +151,7 @@ def _written_at_loading(model: PreTrainedModel, folder: Path) -> list[torch.Tens
 
 
 @contextmanager
-def _merged(adapted: PeftModel, folder: Path) -> Iterator[None]:
+def _merged(adapted: PeftModel, folder: Path, copies: Copies) -> Iterator[None]:
     """Add an adapter into the weights for the time being; one that two modules share is refused: both would be changed."""
     layers = [m for m in adapted.modules() if isinstance(m, BaseTunerLayer)]
     owners: dict[int, set[str]] = {}
@@ -145,7 +165,7 @@ def _merged(adapted: PeftModel, folder: Path) -> Iterator[None]:
             raise UnusableError(
                 f"load.merge: {folder} adapts a weight that is tied ({', '.join(sorted(shared))}); leave merge out"
             )
-    with _contents_kept(list(touched.values())):
+    with _contents_kept(list(touched.values()), copies):
         try:
             adapted.base_model.merge_adapter()
             apart = [layer for layer in layers if not layer.merged]

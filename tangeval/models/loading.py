@@ -5,7 +5,6 @@ ready for inference. The one place that decides device, dtype and quantisation. 
 nothing of prompts, settings or results.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.types import Base, Load, user_cache
+from tangeval.models.checkpoints import digest_of
 
 
 def device() -> torch.device:
@@ -39,6 +39,13 @@ def dtype_of(load: Load) -> torch.dtype:
     if device().type == "cuda":
         return torch.bfloat16 if has_bfloat16() else torch.float16
     return torch.float32
+
+
+def stays_on_gpu(weights: int) -> bool:
+    """Say whether so many bytes of weights are copied on the GPU, where merging changes them: four times as many fit."""
+    return (
+        torch.cuda.is_available() and 4 * weights <= torch.cuda.get_device_properties(device()).total_memory
+    )
 
 
 def load_tokenizer(base: Base) -> Tokenizer:
@@ -79,12 +86,13 @@ def context_length(config: Any) -> int | None:
     return limit and int(limit * max(factors))
 
 
-def load_model(base: Base, load: Load, *, shared_out: bool = False) -> PreTrainedModel:
+def load_model(base: Base, load: Load, *, shared_out: bool = False, mapped: bool = False) -> PreTrainedModel:
     """Return the model's weights on ``device()``, in evaluation mode.
 
     With ``shared_out`` several processes will share the weights (FSDP): they stay in the machine's
     memory until then, and nf4, which is made on a GPU, is stored as numbers of ``dtype_of(load)``,
-    since only floating point can be shared out.
+    since only floating point can be shared out. With ``mapped`` a CPU's weights stay in the file, so that processes share
+    them: whoever writes to it changes them.
 
     nf4 is the homework's: double quantisation, compute in ``dtype_of(load)``. With ``merge`` its
     weights are written out in that dtype again, the values that nf4 left of them, so that
@@ -112,9 +120,7 @@ def load_model(base: Base, load: Load, *, shared_out: bool = False) -> PreTraine
     _check_tensors(base, found)
     if load.merge and (own or load.quantization) == "nf4":
         model = model.dequantize()  # in the dtype that nf4 computes in; RoPE's frequencies stay float32
-    if (
-        model.device.type == "cpu"
-    ):  # safetensors maps the file, and whoever writes to it would change the weights
+    if model.device.type == "cpu" and not mapped:  # safetensors maps the file
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()
     return model.eval()
@@ -158,9 +164,7 @@ def _unpacked(base: Base, part: str) -> Path:
     ``user_cache()`` and can be deleted at any time.
     """
     file = Path(base.source) / str(base.gguf)
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
-    folder = user_cache() / "gguf" / f"{file.stem}-{digest}" / part
+    folder = user_cache() / "gguf" / f"{file.stem}-{digest_of(file)[:8].hex()}" / part
     if folder.is_dir():
         return folder
     with _readable(base):

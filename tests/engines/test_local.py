@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.engines import local
+from tangeval.engines.base import Job
+from tangeval.engines.device import Device
 from tangeval.generation import decode
 from tangeval.models import adapters
 from tangeval.resolve import resolve
@@ -153,6 +155,21 @@ def test_weights_swapped_after_their_fingerprint_are_refused(tmp_path, tiny_mode
     monkeypatch.setattr(local.LocalEngine, "run", swapped)
     with pytest.raises(TangevalError, match=f"{folder}: its files have changed since"):
         run(tmp_path, base, [adapter])
+
+
+def test_weights_swapped_in_a_file_that_processes_share_are_refused(
+    tmp_path, tiny_model, tiny_run, monkeypatch
+):
+    """They stay in the file, so that it is looked at after each job."""
+    base, other = shutil.copytree(tiny_model, tmp_path / "base"), make_tiny_model(tmp_path / "other", 9)
+    resolved = resolve(load_study(write_study(tmp_path, base, tiny_run)))
+    resolved.base_fingerprint  # noqa: B018  as when the run began
+    device = Device(resolved, mapped=True)
+    job = Job(resolved.checkpoints[0], examples=resolved.examples("test")[:1])
+    assert not isinstance(device.do(job, lambda *progress: None).made, Exception)
+    shutil.copy(other / "model.safetensors", base / "model.safetensors")
+    with pytest.raises(TangevalError, match=f"{base}: its files have changed since"):
+        device.do(job, lambda *progress: None)
 
 
 def test_a_file_that_is_written_over_does_not_change_the_weights_in_memory(tmp_path, tiny_model):
