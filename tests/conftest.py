@@ -1,4 +1,5 @@
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from tangeval.core.errors import TangevalError
 from tangeval.tasks.tang import data as dataset
 from tests.support.study import GRID, evaluate, write_study
 from tests.support.tiny import make_adapter, make_tiny_model
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Run every test, its fixtures among it, as on a machine without a GPU, in float32; but for those marked ``gpu``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("gpu"):
+            patch.setattr("torch.cuda.is_available", lambda: False)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
