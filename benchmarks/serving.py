@@ -150,7 +150,7 @@ def _page(head: bytes) -> dict[str, Any]:
 def _answer(body: dict[str, Any]) -> dict[str, Any]:
     """Texts as vLLM tells of them: those of one seed are one text at whatever temperature, save the lowest."""
     n, length = body.get("n", 1), min(TOKENS, body["max_tokens"])
-    cold = body["temperature"] <= 0.01 or body["top_p"] < 0.001
+    cold = body["temperature"] <= 0.01 or body["top_p"] < 0.001 or body.get("top_k") == 1
     choices = [
         _choice(body, index, 0 if cold else (body["seed"] + index) % POOL, length) for index in range(n)
     ]

@@ -171,7 +171,8 @@ class Server:
             self.ask(checkpoint, examples[0], most)
         if self.config.bos and isinstance(asked(self.resolved, examples[0]), str):
             self._check_bos(checkpoint, most)
-        some = examples[:: -(-len(examples) // PROMPTS)]
+        count = min(PROMPTS, len(examples))
+        some = [examples[place * len(examples) // count] for place in range(count)]
         return check(study.decoding, lambda knobs: self._draw(checkpoint, some, knobs))
 
     def _draw(self, checkpoint: str, examples: Sequence[Example], many: Sequence[Knobs]) -> list[Texts]:

@@ -62,6 +62,31 @@ def test_only_the_key_that_is_named_is_sent(answering, monkeypatch):
     assert "private-to-me" not in str(server.seen)
 
 
+def test_a_proxy_of_the_environment_is_used_where_no_proxy_does_not_name_the_host(answering, monkeypatch):
+    proxy, there = answering(), answering()
+    monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    client = Client("http://nowhere.invalid/v1", None, extra="server", retries=0)
+    assert client.complete({"prompt": "x"}).choices[0].said == "春"
+    assert asked(there).choices[0].said == "春"
+    assert (len(proxy.seen), len(there.seen)) == (1, 1)
+
+
+def test_a_server_may_name_the_wait_but_none_of_hours(answering, monkeypatch):
+    waits = []
+    monkeypatch.setattr("tangeval.engines.client.time.sleep", waits.append)
+    for told in (
+        {"retry_after_ms": "250"},
+        {"retry_after": "3"},
+        {"retry_after": "86400"},
+        {"retry_after": "soon"},
+    ):
+        with pytest.raises(RequestError, match="429"):
+            asked(answering(429, **told), retries=1)
+    assert waits[:3] == [0.25, 3, 60]
+    assert 0 < waits[3] <= 0.5
+
+
 def test_nothing_goes_on_to_another_host(answering):
     other = answering()
     server = answering(307, b"", location=f"{other.url}/completions")
