@@ -318,13 +318,13 @@ def test_a_server_whose_dialect_cannot_be_told_wants_it_named(serve, tmp_path):
 @pytest.mark.parametrize(
     ("dialect", "flaw", "overrides", "problem", "remedy"),
     [
-        ("vllm", "top_k", [], "decoding.top_k: the server does not honour it: 83% of texts differ at 1, and 83% of texts differ at temperature 2 alone", "decoding.top_k=0"),
+        ("vllm", "top_k", [], "% of texts differ at temperature 2 alone", "decoding.top_k=0"),
         ("vllm", "top_p", [], "decoding.top_p: the server does not honour it", "decoding.top_p=1 leaves it out"),
         ("transformers", "top_k", [], "decoding.top_k: the server does not honour it", "decoding.top_k=0"),
         ("vllm", "peaked", [], "0% of texts differ at 2", "decoding.temperature=0, or engine.n=1"),
         ("vllm", "copies", [], "0% of texts differ at 2", "engine.n=1"),
-        ("vllm", "temperature", [], "decoding.temperature: the server does not honour it: 83% of texts differ at 0", "leave 0 out"),
-        ("vllm", "temperature", SMALL, "86% of texts differ at 0.001", "decoding.temperature=0"),
+        ("vllm", "temperature", [], "% of texts differ at 0, and", "leave 0 out"),
+        ("vllm", "temperature", SMALL, "% of texts differ at 0.001, and", "decoding.temperature=0"),
         ("vllm", "max_tokens", [], "it writes on beyond max_tokens", "take a server"),
         ("vllm", "finish", [], "no text is said to be cut", "take a server"),
         ("vllm", "usage", [], "it does not count the tokens", "take a server"),
