@@ -59,15 +59,15 @@ def reach(index: Index, texts: Sequence[str], own: Sequence[str | None]) -> Ints
     return longest
 
 
-def runs(reached: Ints, least: int) -> list[tuple[int, int]]:
-    """Return (begin, length) of the runs of at least ``least`` characters in what ``reach`` says of one text.
+def runs(reached: Ints, least: int) -> tuple[Ints, Ints]:
+    """Return where the runs of at least ``least`` characters in what ``reach`` says begin, and how long they are.
 
     Those that no other such run contains, in order; they may overlap.
     """
     ends = np.arange(len(reached)) + reached
     # A run that does not reach beyond the one that begins before it is part of it.
     begins = np.flatnonzero((np.diff(ends, prepend=0) > 0) & (reached >= least))
-    return [(int(begin), int(reached[begin])) for begin in begins]
+    return begins, reached[begins]
 
 
 def copied(index: Index, parts: Sequence[str], own: Sequence[str | None]) -> NDArray[np.bool_]:

@@ -61,16 +61,17 @@ def shared(there: Ints, here: Ints) -> Iterator[tuple[Grams, Grams]]:
 
     ``there`` and ``here`` are keys of characters, ``NONE`` after each text. The last order is the first without any.
     """
-    there_too, here_too = begun(there), begun(here)
-    while len(here_too[0]):
-        vocabulary = pd.Index(different(there_too[1]))
-        known, found = (vocabulary.get_indexer(pd.Index(keys)) for _, keys in (there_too, here_too))
-        both = np.zeros(len(vocabulary), bool)
-        both[found[found != NONE]] = True
-        there_too = there_too[0][both[known]], known[both[known]]
-        here_too = here_too[0][found != NONE], found[found != NONE]
-        yield there_too, here_too
-        there_too, here_too = longer(there_too), longer(here_too)
+    sides = [begun(there), begun(here)]
+    while all(len(places) for places, _ in sides):
+        vocabulary = pd.Index(different(min((keys for _, keys in sides), key=len)))
+        ids = [vocabulary.get_indexer(pd.Index(keys)) for _, keys in sides]
+        both = np.logical_and(*(np.bincount(own + 1, minlength=len(vocabulary) + 1) > 0 for own in ids))
+        both[0] = False  # those of neither
+        sides = [
+            (places[both[own + 1]], own[both[own + 1]]) for (places, _), own in zip(sides, ids, strict=True)
+        ]
+        yield sides[0], sides[1]
+        sides = list(map(longer, sides))
 
 
 def share(held: NDArray[Any], of: NDArray[Any]) -> NDArray[np.float64]:

@@ -41,9 +41,8 @@ def test_runs_are_those_that_no_longer_one_contains(poems, text):
     spans = [(i, j) for i in range(len(text)) for j in range(i + 2, len(text) + 1)]
     found = [(i, j) for i, j in spans if in_a_text(poems, text[i:j])]
     longest = [(i, j) for i, j in found if not any(a <= i and j <= b and (a, b) != (i, j) for a, b in found)]
-    assert [
-        (begin, begin + length) for begin, length in runs(reach(indexed(poems), [text], [None]), 2)
-    ] == longest
+    begins, lengths = runs(reach(indexed(poems), [text], [None]), 2)
+    assert list(zip(begins, begins + lengths, strict=True)) == longest
 
 
 def test_a_run_does_not_go_from_text_to_text():

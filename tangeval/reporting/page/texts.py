@@ -99,11 +99,14 @@ def _units(corpus: Corpus) -> Iterator[tuple[Unit, UnitTexts, NDArray[np.uint32]
                 raise TangevalError(f"{corpus.run.generations} lacks some settings; run the study again")
             at, texts = pd.factorize(own["text"])
             compared = [corpus.task.normalise(text) for text in texts]
-            reached = reach(training, compared, [str(example)] * len(texts))
-            found = (
-                runs(each, LEAST_RUN) for each in np.split(reached, (lengths(compared) + 1).cumsum()[:-1])
-            )
-            copied = [[CopiedRun(begin=begin, length=length) for begin, length in each] for each in found]
+            copied: list[list[CopiedRun]] = [[] for _ in texts]
+            begins = np.append(0, (lengths(compared) + 1).cumsum())
+            found = runs(reach(training, compared, [str(example)] * len(texts)), LEAST_RUN)
+            owners = np.searchsorted(begins, found[0], side="right") - 1
+            for text, begin, length in np.stack(
+                [owners, found[0] - begins[owners], found[1]], axis=1
+            ).tolist():
+                copied[text].append(CopiedRun(begin=begin, length=length))
             content = UnitTexts(texts=list(texts), copied=copied, at=at.tolist())
             yield Unit(example=str(example), sample=sample), content, own["flaws"].to_numpy(np.uint32)
 
