@@ -55,3 +55,12 @@ def test_the_same_text_scores_alike_wherever_it_stands():
     assert np.array_equal(numbers[:2], numbers[4:], equal_nan=True)
     assert scores.loc[2, "chrf"] == 100
     assert scores.loc[3, "chrf"] < 20
+
+
+def test_texts_measured_together_score_as_each_alone(monkeypatch):
+    rows = scoring.random_rows(TANG, SAMPLE, "test", 42, 2, draws=2)
+    faults = ["", "no verse", "白日，", "々々", "欲窮千里目更上一層樓", "a" * 40]
+    rows.loc[rows.index[: len(faults)], "text"] = faults
+    together = scoring.score_texts(rows, TANG, SAMPLE)
+    monkeypatch.setattr(scoring, "TEXTS_AT_ONCE", 1)
+    pd.testing.assert_frame_equal(scoring.score_texts(rows, TANG, SAMPLE), together, check_exact=True)
