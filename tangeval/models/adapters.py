@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig, PreTrainedModel
 
 from tangeval.core.errors import TangevalError, UnusableError
@@ -142,8 +142,11 @@ def _written_at_loading(model: PreTrainedModel, folder: Path) -> list[torch.Tens
     """
     if not (folder / ADAPTER).is_file():
         return []
-    with safe_open(folder / ADAPTER, "pt") as weights:
-        stored = {n.removeprefix("base_model.model.").replace(".base_layer.", ".") for n in weights.keys()}  # noqa: SIM118
+    try:
+        with safe_open(folder / ADAPTER, "pt") as weights:
+            stored = {n.removeprefix("base_model.model.").replace(".base_layer.", ".") for n in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UnusableError(f"{folder}: the adapter's {ADAPTER} is damaged: {error}") from error
     begun = any(isinstance(v, str) for k, v in adapter_config(folder).items() if k.startswith("init_"))
     adapted = {name[:end] for name in stored for end, dot in enumerate(name) if begun and dot == "."}
     tensors = model.named_parameters(remove_duplicate=False)

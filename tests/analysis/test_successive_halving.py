@@ -22,7 +22,7 @@ from tangeval.core.study import Decoding, load_study
 from tangeval.engines import ENGINES
 from tangeval.engines.base import Done, Job, OnProgress
 from tangeval.engines.local import LocalEngine
-from tangeval.models import loading
+from tangeval.models import adapters
 from tangeval.resolve import resolve
 from tangeval.results.folder import RunFolder
 
@@ -144,8 +144,8 @@ def test_the_winner_is_worth_what_the_whole_grid_says_it_is(study_file, tmp_path
 
 def test_a_full_model_that_wins_is_loaded_once(tiny_model, tmp_path, monkeypatch):
     """As the base model is for adapters; each round and the test split loaded it anew."""
-    loaded, load = [], loading.load_model
-    monkeypatch.setattr(loading, "load_model", lambda base, how: loaded.append(base.name) or load(base, how))
+    loaded, load = [], adapters.load_model
+    monkeypatch.setattr(adapters, "load_model", lambda base, how: loaded.append(base.name) or load(base, how))
     file = tmp_path / "full.yaml"
     file.write_text(STUDY.format(base=tiny_model, run=tiny_model) + "include_base: false\n")
     result = run(file, tmp_path / "halving")

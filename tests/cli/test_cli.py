@@ -351,7 +351,7 @@ def test_several_files_are_rows_of_one_table_named_by_their_folders(sample_poems
         done.out,
     )
     assert (
-        "run1/results.txt: 15 outputs for 15 poems: 15 by couplet; lines 1, 2, 3, 4, 5 and 10 more: </s> cut"
+        "run1/results.txt: 15 outputs for 15 poems: 15 by couplet; lines 1, 2, 3, 4, 5 and 10 more: special tokens cut"
         in done.out
     )
     done = tangeval(tmp_path, "score", *files, "--data", "sample", "--json")
@@ -360,7 +360,7 @@ def test_several_files_are_rows_of_one_table_named_by_their_folders(sample_poems
     assert first == {
         "name": files[0],
         "matched": "15 outputs for 15 poems: 15 by couplet",
-        "notes": ["lines 1, 2, 3, 4, 5 and 10 more: </s> cut"],
+        "notes": ["lines 1, 2, 3, 4, 5 and 10 more: special tokens cut"],
     }
     assert second["notes"] == []
 

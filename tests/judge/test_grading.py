@@ -446,7 +446,7 @@ def test_results_without_generations_or_selection_are_refused(here):
     shutil.rmtree(here / "results/tiny/best")
     assert "`tangeval select` makes it" in run_judge(here, "http://127.0.0.1:1/v1").err
     (here / "results/tiny/plan.json").unlink()
-    assert "holds no generations" in run_judge(here, "http://127.0.0.1:1/v1").err
+    assert "plan.json is missing; `tangeval repair" in run_judge(here, "http://127.0.0.1:1/v1").err
 
 
 def test_ctrl_c_keeps_what_was_answered_and_needs_no_torch(here, serve):

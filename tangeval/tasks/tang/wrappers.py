@@ -1,4 +1,4 @@
-"""What stands around a poem and is none of it: numbers, labels, a chat's marks, Markdown, introductions, quotes.
+"""What stands around a poem and is none of it: numbers, labels, special tokens, Markdown, introductions, quotes.
 
 In: a text as a model, a server or a file gives it. Out: the poem, its number, and what was cut. Single source of
 truth for what is known to be no verse: a clause that is not in the tables is left where it is.
@@ -27,7 +27,7 @@ HEADS = {
     "the prompt": rf"(?s:\[INST\].*?\[/INST\]|<<SYS>>.*?<</SYS>>|###\s*Instruction.*?###\s*Response:?|{_ROLE}(?:system|user)\b.*?"
     rf"{_ROLE}(?:assistant|model)\b(?:[|｜]>|<\|end_header_id\|>)?)",
     "its thoughts": r"(?s:<think>.*?</think>)",
-    "a chat's marks": rf"(?:{_TOKEN}\s*)+(?:(?:assistant|model|user|system|final)(?![a-z]))?|\[/?INST\]",
+    "special tokens": rf"(?:{_TOKEN}\s*)+(?:(?:assistant|model|user|system|final)(?![a-z]))?|\[/?INST\]",
     "a number": rf"(?:第\s*({_DIGITS}|{_NUMERALS})\s*[首題题句則则篇條条個个號号]{_AFTER}"
     rf"|[(（\[【〔]\s*({_DIGITS}|{_NUMERALS})\s*[)）\]】〕]\s*[.．、:：]?|({_DIGITS})\s*[.．、:：)）]"
     rf"|({_NUMERALS})\s*[.．、:：)）]|([{_CIRCLED}])\s*[.．、:：]?"
@@ -43,7 +43,7 @@ _TURN = "the next turn"
 #: The same for what stands after it.
 TAILS = {
     _TURN: rf"(?s:(?:{_ROLE}(?:system|user|assistant|model)\b|\[/?INST\]).*)",
-    "a chat's marks": rf"(?<![>\s])\s*(?:{_TOKEN}\s*)+",
+    "special tokens": rf"(?<![>\s])\s*(?:{_TOKEN}\s*)+",
     "a remark": rf"(?s:\n\s*(?:希望|以上|[註注][：:]|[說说]明[：:]|[賞赏]析|解析|[譯译]文|[A-Za-z]).*)|(?<=[{_MARKS}\s])希望[您你][^\n]*+"
     rf"|(?<={_MARK})\s*以上就?是[^\n]*|[（(【\[](?:[註注][：:]|[說说]明|[賞赏]析|解析|[譯译]文|完[)）】\]])[^\n]*",
     "Markdown": rf"```|(?<=[{HAN}「」『』]|{_MARK})(?:\s*\*{{1,3}}|`)",
