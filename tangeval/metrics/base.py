@@ -78,6 +78,7 @@ class Metric:
 
     Where few examples carry a value, it has no interval. Of a corpus ``rarest`` is the count of the rarest events that
     it is made of; a mean of values from 0 to ``most`` is carried by those from ``rare_from`` on, where that is set.
+    No interval reaches beyond 0 and a finite ``most``.
     """
 
     name: str

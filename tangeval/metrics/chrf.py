@@ -29,4 +29,6 @@ def _compute(texts: Texts) -> Floats:
     return chrf(texts.once(compared), lengths(texts.compared), lengths(texts.references))
 
 
-CHRF = Metric("chrf", {"en": "chrF", "zh": "chrF"}, better="high", headline=True, compute=_compute)
+CHRF = Metric(
+    "chrf", {"en": "chrF", "zh": "chrF"}, better="high", headline=True, compute=_compute, most=100.0
+)

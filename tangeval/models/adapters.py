@@ -144,9 +144,10 @@ def _written_at_loading(model: PreTrainedModel, folder: Path) -> list[torch.Tens
         return []
     try:
         with safe_open(folder / ADAPTER, "pt") as weights:
-            stored = {n.removeprefix("base_model.model.").replace(".base_layer.", ".") for n in weights.keys()}  # noqa: SIM118
+            names = list(weights.keys())  # noqa: SIM118
     except SafetensorError as error:
         raise UnusableError(f"{folder}: the adapter's {ADAPTER} is damaged: {error}") from error
+    stored = {name.removeprefix("base_model.model.").replace(".base_layer.", ".") for name in names}
     begun = any(isinstance(v, str) for k, v in adapter_config(folder).items() if k.startswith("init_"))
     adapted = {name[:end] for name in stored for end, dot in enumerate(name) if begun and dot == "."}
     tensors = model.named_parameters(remove_duplicate=False)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tangeval.analysis import scoring
-from tangeval.analysis.aggregate import groups
+from tangeval.analysis.aggregate import Part, groups
 from tangeval.core.errors import TangevalError
 from tangeval.results.folder import NO_LIKELIHOOD
 from tangeval.tasks.tang import TANG
@@ -77,3 +77,14 @@ def test_a_likelihood_that_is_missing_or_double_is_refused(scores):
         measured(scores, pd.DataFrame(rows[:1]))
     with pytest.raises(TangevalError, match=f"{EXAMPLES[0].id} has more than one likelihood"):
         measured(scores, pd.DataFrame([*rows, rows[0]]))
+
+
+def test_no_interval_reaches_beyond_what_a_metric_can_be(scores):
+    """Of two examples, of which one has nothing or all, Student's t reaches far beyond."""
+    for values in ((0.0, 4.0), (100.0, 96.0)):
+        known = dict(zip((e.id for e in EXAMPLES), values, strict=True))
+        found = measured(scores.assign(chrf=scores["example_id"].map(known)))
+        low, high = Part(found, [0]).interval("chrf")
+        assert 0 <= low <= sum(values) / 2 <= high <= 100
+        assert (low == 0) is (values[0] == 0)
+        assert (high == 100) is (values[0] == 100)
