@@ -144,7 +144,7 @@ def _written_at_loading(model: PreTrainedModel, folder: Path) -> list[torch.Tens
         return []
     try:
         with safe_open(folder / ADAPTER, "pt") as weights:
-            names = list(weights.keys())  # noqa: SIM118
+            names = list(weights.keys())
     except SafetensorError as error:
         raise UnusableError(f"{folder}: the adapter's {ADAPTER} is damaged: {error}") from error
     stored = {name.removeprefix("base_model.model.").replace(".base_layer.", ".") for name in names}
