@@ -154,7 +154,7 @@ class RayEngine(LocalEngine):
         return self._survey.sequences
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
-        waiting, lost = list(jobs), set()
+        waiting, lost, facts = list(jobs), set(), self._survey.facts
         # What is under way, and by which worker; the one that was surveyed is there already.
         asked: dict[Any, tuple[Any, Job | None]] = {w.survey.remote(): (w, None) for w in self.actors}
         gone: Counter[tuple[str, str]] = Counter()  # how often a job's worker stopped to answer
@@ -190,7 +190,7 @@ class RayEngine(LocalEngine):
                     job = take(waiting, on.get(worker, ""), others)
                     on[worker] = job.checkpoint.name
                     weights = self.resolved.fingerprints[job.checkpoint.name]
-                    asked[worker.do.remote(job, self._survey.facts, weights)] = (worker, job)
+                    asked[worker.do.remote(job, facts, weights)] = (worker, job)
         finally:
             self._dismiss(self.actors)
 

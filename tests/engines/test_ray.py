@@ -118,7 +118,9 @@ def test_a_checkpoint_that_cannot_be_used_is_left_out_as_on_one_machine(study, t
     assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
 
 
-def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(study, tiny_run, tmp_path):
+def test_a_node_without_a_checkpoint_or_with_other_weights_or_another_device_is_named(
+    study, tiny_run, tmp_path
+):
     """The nodes of the test have what this process has: so what is expected of them differs."""
     resolved = resolve(load_study(study))
     checkpoint = resolved.checkpoints[1]
@@ -126,14 +128,14 @@ def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(s
     moved = replace(checkpoint, path=tmp_path / "nowhere")
     examples = resolved.examples("test")
     asked = [
-        (1, Job(moved, examples=examples), {}, weights),
-        (1, Job(checkpoint, examples=examples), {}, "other"),
-        (2, Job(checkpoint, examples=examples), {"engine": "cpu torch.float32 1 threads"}, weights),
+        (Job(moved, examples=examples), {}, weights),
+        (Job(checkpoint, examples=examples), {}, "other"),
+        (Job(checkpoint, examples=examples), {"engine": "cpu torch.bfloat16 1 threads"}, weights),
     ]
     with make(resolved, on="ray"):
         errors = []
-        for threads, job, facts, expected in asked:
-            worker = ray.remote(clusters._Worker).remote(resolved, False, threads, 0)
+        for job, facts, expected in asked:
+            worker = ray.remote(clusters._Worker).remote(resolved, {}, False, 1, 0)
             with pytest.raises(ray.exceptions.RayTaskError) as error:
                 ray.get(worker.do.remote(job, facts, expected))
             errors.append(str(error.value.cause))
@@ -141,7 +143,7 @@ def test_a_node_without_a_checkpoint_or_with_other_weights_or_threads_is_named(s
     assert f"there is no {tmp_path / 'nowhere'} (checkpoints); put base model and checkpoints" in errors[0]
     assert f"weights in {tiny_run / 'checkpoint-10'}: " in errors[1]
     assert (
-        "engine: 'cpu torch.float32 2 threads', where the plan is for 'cpu torch.float32 1 thr" in errors[2]
+        "engine: 'cpu torch.float32 1 threads', where the plan is for 'cpu torch.bfloat16 1 thr" in errors[2]
     )
 
 
