@@ -130,7 +130,8 @@ def described(file: Path) -> Batch | None:
 def check_rows(batch: Batch, frame: pd.DataFrame, file: Path) -> None:
     """Raise a TangevalError if the rows of a file are not each of the batch's once."""
     keys = ["example_id", "sample"], list(AXES)
-    settings, outputs = {each.values for each in batch.settings}, set(product(batch.examples, batch.samples))
+    outputs = set(product(batch.examples, batch.samples))
+    settings = {each.values for each in batch.settings} if outputs else set()
     there = [set(frame[own].drop_duplicates().itertuples(index=False, name=None)) for own in keys]
     whole = there == [outputs, settings] and len(frame) == len(outputs) * len(settings)
     if (
@@ -246,11 +247,11 @@ def estimate_duration(run: RunFolder, pending: Sequence[Batch]) -> str:
     """Say how long the pending batches will take, from the batches that were timed in the folder."""
     timed = run.timings("batches")
     sequences = {batch.id: batch.sequences() for batch in read_plan(run) if batch.id in timed}
-    if not sequences:
+    took, made = sum(timed[name] for name in sequences), sum(sequences.values())
+    if not (took > 0 and made > 0):
         return "no batch was timed here yet, so the time is not known"
-    rate = sum(timed[name] for name in sequences) / sum(sequences.values())
-    seconds = rate * sum(batch.sequences() for batch in pending)
-    return f"about {seconds / 60:.1f} min at the {1 / rate:,.0f} sequences a second measured here"
+    seconds = took / made * sum(batch.sequences() for batch in pending)
+    return f"about {seconds / 60:.1f} min at the {made / took:,.0f} sequences a second measured here"
 
 
 def make_plan(

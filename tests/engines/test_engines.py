@@ -14,7 +14,7 @@ from tangeval.core.knobs import KNOB
 from tangeval.core.study import load_study
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.noise import noise_key
-from tangeval.engines import ENGINES, engine_class, local, make
+from tangeval.engines import ENGINES, device, engine_class, local, make
 from tangeval.engines.base import ALL_KNOBS, Job, check_knobs
 from tangeval.models import loading
 from tangeval.models.tokens import encode_completion, encode_prompt
@@ -363,7 +363,7 @@ def study_of(base, folder, max_length=4):
 def texts_of(base, folder):
     """Prompts and references as tokens."""
     resolved = resolve(load_study(study_of(base, folder)))
-    return local._texts(resolved, loading.load_tokenizer(resolved.base))
+    return device.texts_of(resolved, loading.load_tokenizer(resolved.base))
 
 
 def load_study_of(base):

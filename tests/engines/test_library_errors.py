@@ -5,7 +5,7 @@ import pytest
 from tangeval import generation
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
-from tangeval.engines import local
+from tangeval.engines import device
 from tangeval.models import adapters
 from tangeval.models.tokens import encode_prompt
 from tangeval.resolve import resolve
@@ -41,9 +41,9 @@ def failing(function, error, on="checkpoint-10"):
     [RuntimeError("size (7) must match"), IndexError("out of range"), KeyError("x"), TypeError("odd")],
 )
 def test_a_librarys_error_is_one_checkpoints(resolved, tmp_path, monkeypatch, where, error):
-    watched, fails = failing(getattr(local, where), error)
+    watched, fails = failing(getattr(device, where), error)
     monkeypatch.setattr(adapters, "with_checkpoint", watched)
-    monkeypatch.setattr(local, where, fails)
+    monkeypatch.setattr(device, where, fails)
     with pytest.raises(
         TangevalError, match=f"checkpoint-10: a library cannot take it .{type(error).__name__}.*--keep-going"
     ):
@@ -55,9 +55,9 @@ def test_a_librarys_error_is_one_checkpoints(resolved, tmp_path, monkeypatch, wh
 
 
 def test_memory_that_does_not_suffice_is_no_fault_of_a_checkpoint(resolved, tmp_path, monkeypatch):
-    watched, fails = failing(local.decode_in_memory, MemoryError())
+    watched, fails = failing(device.decode_in_memory, MemoryError())
     monkeypatch.setattr(adapters, "with_checkpoint", watched)
-    monkeypatch.setattr(local, "decode_in_memory", fails)
+    monkeypatch.setattr(device, "decode_in_memory", fails)
     with pytest.raises(MemoryError):
         generation.decode(resolved, tmp_path / "one", keep_going=True)
 

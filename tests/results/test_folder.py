@@ -14,7 +14,7 @@ FRAME = pd.DataFrame({"text": ["春眠不覺曉"]})
 def run(tmp_path) -> RunFolder:
     run = RunFolder(tmp_path)
     for number in range(20):
-        run.write_batch_file(f"b{number:02}", FRAME)
+        run.write_batch_file(f"b{number:02}", FRAME, {})
         run.record("batches", f"b{number:02}", float(number))
     return run
 
@@ -23,7 +23,7 @@ def test_a_batch_file_adds_a_line_and_rewrites_nothing(run):
     """A file that is written anew is another one: its number on the disk changes."""
     grown = (run.checksums, run.timings_file)
     before = [(file.stat().st_ino, file.stat().st_size) for file in grown]
-    run.write_batch_file("c", FRAME)
+    run.write_batch_file("c", FRAME, {})
     run.record("batches", "c", 1.5)
     for file, (number, size) in zip(grown, before, strict=True):
         assert file.stat().st_ino == number
@@ -44,9 +44,9 @@ def test_a_batch_file_is_hashed_once(run, monkeypatch):
 
 
 def test_checksums_are_of_the_files_that_are_there_in_the_order_of_their_names(run):
-    run.write_batch_file("a", FRAME)
+    run.write_batch_file("a", FRAME, {})
     run.batch_file("b07").unlink()
-    run.tidy_checksums()
+    run.tidy_checksums(run.batch_files())
     names = [line.partition("  ")[2] for line in run.checksums.read_text().splitlines()]
     assert names == [f"generations/{file.name}" for file in sorted(run.generations.iterdir())]
 
