@@ -74,9 +74,10 @@ def estimate(folder: Path, engine: Engine, batches: Sequence[Batch]) -> str:
     if not batches:
         return "nothing to decode: all that the study asks for is there"
     largest = max(batch.sequences() for batch in batches)
-    place = engine.describe().place
-    where = f", {place}" if place else ""
-    return f"batches of up to {largest:,} sequences{where}; {estimate_duration(RunFolder(folder), batches)}"
+    told = engine.describe()
+    where = f", {told.place}" if told.place else ""
+    time = estimate_duration(RunFolder(folder), batches, told.processes)
+    return f"batches of up to {largest:,} sequences{where}; {time}"
 
 
 def decode(
@@ -206,6 +207,8 @@ def _write(run: RunFolder, done: Done, table: "LikelihoodTable") -> None:
     checkpoint, batch = done.job.checkpoint, done.job.batch
     if done.loading is not None:
         run.record("load", checkpoint.name, done.loading)
+    if done.checking is not None:
+        run.record("self_check", checkpoint.name, done.checking)
     if batch and isinstance(done.made, pd.DataFrame):
         run.write_batch_file(batch.id, done.made, about(batch))
         run.record("batches", batch.id, done.seconds)

@@ -70,6 +70,7 @@ class Done:
     self_check: str | None = (
         None  #: how its checkpoint's rows are kept, so that they are the model's own texts
     )
+    checking: float | None = None  #: seconds, where that was found for it
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Description:
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     place: str = ""
+    processes: int = 1  #: how many jobs are done at a time, at most
     more: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -45,7 +45,8 @@ class Device:
         self._checkpoint: Checkpoint | None = None  # the one on the model
         self._on = ExitStack()  # what takes it off
         self._copies: adapters.Copies = {}  # of the base model's
-        self._loading: float | None = None
+        self._loading: float | None = None  # seconds, for the job at hand; the self-check's likewise
+        self._checking: float | None = None
         self._ways: dict[str, Way] = {}  # of checkpoints, by name
 
     @cached_property
@@ -75,19 +76,22 @@ class Device:
         except UnusableError as error:
             self._take_off()
             made = UnusableError(str(error))  # the error's own traceback would keep the model
-        loading, self._loading, limit = self._loading, None, self.workspace.limit
+        loading, checking, limit = self._loading, self._checking, self.workspace.limit
+        self._loading = self._checking = None
         fitted = limit.fitted if limit.too_many not in (None, before) else None
         way = self._ways.get(job.checkpoint.name)
-        return Done(job, made, time.perf_counter() - began, loading, fitted, way and str(way))
+        return Done(job, made, time.perf_counter() - began, loading, fitted, way and str(way), checking)
 
     def _way(self, model: Any, name: str) -> Way:
         """The way to decode with the checkpoint on ``model``: told by the whole study, not by the batch that comes first."""
         if name not in self._ways:
+            began = time.perf_counter()
             lengths = [
                 *self.resolved.study.decoding.max_length,
                 *(len(reference) for _, reference in self._texts),
             ]
             self._ways[name] = choose_way(model, [prompt for prompt, _ in self._texts], int(max(lengths)))
+            self._checking = time.perf_counter() - began
         return self._ways[name]
 
     def _with(self, checkpoint: Checkpoint) -> Any:

@@ -41,6 +41,7 @@ _CPU_BUDGET = 2 * 2**30  # bytes for the rows of a batch; the whole process then
 _SMALL = 500_000_000  # parameters; a larger model's steps use threads well, and its weights are too large for many processes
 _BATCHES = 1024  # of a study on a CPU, about; so many that all cores are busy to the end, and files are few
 _SMALLEST = 512  # sequences of a batch; half as many take a tenth more time each
+_MANY = 10**6  # jobs
 _WORTH = 4  # jobs a process, below which to start it (some seconds) does not pay
 
 
@@ -79,7 +80,9 @@ class LocalEngine(base.Engine):
     def describe(self) -> Description:
         noise = "keyed by seed, example, sample, step, token: shared between settings and checkpoints"
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-        return Description(self.name, noise, True, versions(), hardware(gpu))
+        processes = max(1, len(self._places(_MANY)))
+        place = f"{processes} processes side by side" if processes > 1 else ""
+        return Description(self.name, noise, True, versions(), hardware(gpu), place, processes)
 
     @cached_property
     def name(self) -> str:

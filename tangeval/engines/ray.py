@@ -148,7 +148,7 @@ class RayEngine(LocalEngine):
     def describe(self) -> Description:
         each = f"{self.needs['CPU']} threads" + (" and a GPU" if self.needs["GPU"] else "")
         place = f"on {len(self._resources())} nodes with room for {self._room()} at a time ({each} each)"
-        return replace(self._survey.description, place=place)
+        return replace(self._survey.description, place=place, processes=max(1, self._room()))
 
     def sequences_per_batch(self) -> int:
         return self._survey.sequences

@@ -1,6 +1,7 @@
 """The plan covers each output once, and a recorded plan is read by its keys."""
 
 import json
+import re
 from collections import Counter
 from itertools import product
 
@@ -10,7 +11,7 @@ from tangeval.core.knobs import Setting
 from tangeval.core.study import Study
 from tangeval.resolve import resolve
 from tangeval.results.folder import RunFolder
-from tangeval.results.plan import make_plan, read_plan, write_plan
+from tangeval.results.plan import estimate_duration, make_plan, read_plan, write_plan
 
 STUDY = {"name": "x", "checkpoints": [], "data": "sample", "splits": ["test"], "select": None}
 
@@ -40,3 +41,15 @@ def test_a_plan_is_read_by_the_names_of_its_axes(tmp_path):
     run.plan.write_text(json.dumps(content))
     assert read_plan(run) == batches
     assert isinstance(read_plan(run)[0].settings[0], Setting)
+
+
+def test_processes_side_by_side_take_a_part_of_the_time(finished):
+    run = RunFolder(finished[1])
+    batches = read_plan(run)
+
+    def rate(processes):
+        told = estimate_duration(run, batches, processes)
+        return int(re.search(r"at the ([\d,]+) sequences a second", told)[1].replace(",", ""))
+
+    assert rate(3) == pytest.approx(3 * rate(1), rel=0.01)
+    assert rate(100) == pytest.approx(len(batches) * rate(1), rel=0.01), "no more than there are batches"
