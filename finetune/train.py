@@ -6,6 +6,7 @@ from its newest whole checkpoint and ends in the same weights.
 """
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,17 @@ class _Trainer(Trainer):
         if scaler is None or scaler.get_scale() <= 1:
             self.watch.check("gradient's norm", float(norm), self.state.global_step + 1)
         return norm
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        try:
+            super()._save_checkpoint(*arguments, **named)
+        except Exception as error:  # of a full disk each library makes one of its own
+            step, folder = self.state.global_step, Path(self.args.output_dir)
+            free = shutil.disk_usage(folder).free / 2**20
+            raise TangevalError(
+                f"{folder}/checkpoint-{step} cannot be written: {str(error).splitlines()[0]} ({free:,.0f} MiB are free there); make "
+                "room, and give the same command again: earlier checkpoints are kept, and it goes on from the last whole one"
+            ) from error
 
     def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
         super().log(logs | self.watch.measured(self.state.global_step), *arguments, **named)

@@ -492,6 +492,27 @@ def test_a_gradient_that_is_no_number_stops_a_run(tmp_path, capsys):
 # A run that was cut off
 
 
+def test_a_save_that_fails_is_one_message_and_the_run_goes_on_from_there(
+    config, tmp_path, capsys, monkeypatch
+):
+    """What torch says of a full disk names neither disk nor file."""
+    save = torch.save
+
+    def full(what, place, *more, **named):
+        if "checkpoint-2" in str(place):
+            raise RuntimeError("unexpected pos 64 vs 0")
+        save(what, place, *more, **named)
+
+    monkeypatch.setattr(torch, "save", full)
+    message = refusal(capsys, config, "save_steps=1")
+    assert re.search(
+        r"out/checkpoint-2 cannot be written: unexpected pos 64 vs 0 \([\d,]+ MiB are free there\)", message
+    )
+    monkeypatch.undo()
+    finetune(config, "save_steps=1")
+    assert {"checkpoint-1", "checkpoint-2"} <= set(saves(tmp_path / "out"))
+
+
 def test_a_killed_run_goes_on_and_ends_in_the_same_weights_and_log(config, whole, tmp_path):
     out = tmp_path / "out"
     moments = [
