@@ -28,6 +28,7 @@ from tangeval import __version__
 from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.libraries import quieten
+from tangeval.engines import local
 from tangeval.engines.base import Description, Done, Job, OnProgress
 from tangeval.engines.local import LocalEngine, versions
 from tangeval.engines.workers import take
@@ -108,7 +109,7 @@ class _Worker:
             )
         elif Path(base.source).is_absolute() and not Path(base.source).exists():
             raise TangevalError(f"there is no {base.source} (base_model); {_EVERYWHERE}")
-        return LocalEngine(replace(self.resolved, base=base), None)
+        return LocalEngine(replace(self.resolved, base=base), local.Config(gpus=1, processes=1))
 
     @cached_property
     def facts(self) -> dict[str, str]:

@@ -62,6 +62,8 @@ def test_it_is_summarised_again_to_the_same_numbers(folder):
     before = {name: comparable(folder.read_table(name)) for name in ("summary", "effects", "checkpoints")}
     summarize.summarize(folder)
     for name, expected in before.items():
+        for low in {"chrf_low"} & set(expected):  # it was below 0, where no chrF is
+            expected[low] = expected[low].clip(lower=0)
         pd.testing.assert_frame_equal(folder.read_table(name)[list(expected)], expected, rtol=1e-6)
 
 
