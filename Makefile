@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/tangeval run studies/quickstart.yaml
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # SIGKILL at random moments of every command; a quarter of an hour.
 soak: .venv/installed

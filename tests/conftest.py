@@ -15,6 +15,13 @@ from tangeval.tasks.tang import data as dataset
 from tests.support.study import GRID, evaluate, write_study
 from tests.support.tiny import make_adapter, make_tiny_model
 
+#: Files that take minutes; begun last, one of them would keep a core busy while the other has nothing to do.
+LONG = ("test_ray.py", "test_finetune.py", "test_extending.py", "test_generation.py", "test_openai.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
