@@ -133,7 +133,7 @@ class _Worker:
         # Libraries look at these once, when they are imported.
         environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+            [sys.executable, "-c", f"from {__name__} import main; main()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
             process_group=-1 if os.name == "nt" else 0,  # Ctrl-C is for the process that was started by hand
         )  # fmt: skip
         threading.Thread(target=self._listen, args=(said,), daemon=True).start()
@@ -193,7 +193,8 @@ def serve(asked: BinaryIO, answers: BinaryIO) -> None:
             say(error)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve whoever started this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     quieten()
     # What libraries print must not come between the answers.
