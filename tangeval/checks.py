@@ -142,7 +142,9 @@ def _gpu() -> Finding:
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         bits = "" if torch.cuda.is_bf16_supported(including_emulation=False) else ", without bfloat16"
-        return Finding("GPU", f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB{bits}", ok=True)
+        count = torch.cuda.device_count()
+        several = f"{count} GPUs, the first a " if count > 1 else ""
+        return Finding("GPU", f"{several}{torch.cuda.get_device_name(0)}, {memory:.0f} GiB{bits}", ok=True)
     if not shutil.which("nvidia-smi"):
         return Finding("GPU", "none is seen here: models run on the CPU")
     why = (

@@ -45,9 +45,9 @@ def take(waiting: list[Job], own: str, others: Collection[str]) -> Job:
 def visible_gpus() -> int:
     """Return how many GPUs a process of this machine may use, as far as that is seen without PyTorch; 0 if it is not."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        len(named.split(",")) if named else 0 if named == "" else len(list(Path("/dev").glob("nvidia[0-9]*")))
-    )
+    if named is None:
+        return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return len(named.split(",")) if named else 0
 
 
 class Workers:
@@ -70,7 +70,11 @@ class Workers:
     def ready(cls, number: int, threads: int) -> "Workers":
         """Return processes, those started early if there are enough."""
         found, cls._early = cls._early, None
-        return found if found and len(found.all) >= number else cls(number, threads)
+        if found and len(found.all) >= number:
+            return found
+        if found:
+            found.close()
+        return cls(number, threads)
 
     def tell(self, resolved: ResolvedStudy, gpus: Sequence[str]) -> None:
         """Give each process the study and its place: a GPU's number or id, or "" for the CPU; end those without one."""
@@ -81,6 +85,7 @@ class Workers:
             worker.ask((gpu, resolved, checkpoints.DIGESTS))
 
     def close(self) -> None:
+        """End the processes, whatever they are at."""
         for worker in self.all:
             worker.process.kill()
         for worker in self.all:
@@ -133,7 +138,8 @@ class _Worker:
         # Libraries look at these once, when they are imported.
         environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import main; main()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+            [sys.executable, "-c", f"from {__name__} import main; main()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
             process_group=-1 if os.name == "nt" else 0,  # Ctrl-C is for the process that was started by hand
         )  # fmt: skip
         threading.Thread(target=self._listen, args=(said,), daemon=True).start()
@@ -165,9 +171,8 @@ class _Worker:
 
 def serve(asked: BinaryIO, answers: BinaryIO) -> None:
     """Do the jobs that are asked for, until nobody asks any more."""
-    importlib.import_module(
-        "peft"
-    )  # torch and transformers with it: what takes long, and looks at no GPU yet
+    # With it torch and transformers: what takes long, and looks at no GPU yet.
+    importlib.import_module("peft")
 
     def say(what: Any) -> None:
         pickle.dump(what, answers)

@@ -96,7 +96,9 @@ def test_processes_started_early_are_handed_out_once_and_those_without_a_gpu_are
     assert extra.killed
     assert Workers.ready(2, 1) is not found
     Workers.early(2)
+    few = Workers._early.all
     assert len(Workers.ready(3, 1).all) == 3, "not enough"
+    assert all(worker.killed for worker in few)
     Workers.early(1)
     assert Workers._early is None, "one GPU is this process's"
 
@@ -130,3 +132,6 @@ class Silent:
 
     def kill(self):
         self.killed = True
+
+    def wait(self):
+        assert self.killed
