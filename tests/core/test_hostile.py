@@ -404,7 +404,7 @@ def test_names_with_markup_are_shown_as_they_are(tiny_run, tmp_path):
     (run / "checkpoint-10" / "adapter_config.json").write_text("{")
     told = CliRunner().invoke(app, ["checkpoints", str(run)])
     assert told.exit_code == 0, told.exception
-    assert "[bold]x[" in told.output
+    assert "[bold]x[" in told.output.replace("\n", "")  # a long folder's name is wrapped
 
 
 def test_the_largest_tokenizers_are_within_bounds():

@@ -646,7 +646,7 @@ def test_what_is_no_text_and_no_count_is_no_answer(choice, usage):
 
 
 def test_transformers_serve_writes_greedily_what_the_local_engine_writes(tmp_path):
-    for needed in ("fastapi", "uvicorn"):
+    for needed in ("fastapi", "openai", "uvicorn"):
         pytest.importorskip(needed, reason=f"the package {needed} of the dev extra is not installed")
     decoding = {
         "temperature": [0.0, 0.9],

@@ -498,7 +498,7 @@ def test_ctrl_c_keeps_what_was_answered_and_needs_no_torch(here, serve):
 @pytest.fixture(scope="module")
 def served_by_transformers(tmp_path_factory):
     """``transformers serve`` with tang-mini, and the name that it goes by."""
-    for package in ("fastapi", "uvicorn"):
+    for package in ("fastapi", "openai", "uvicorn"):
         pytest.importorskip(package, reason=f"the package {package} of the dev extra is not installed")
     folder = tmp_path_factory.mktemp("served")
     model = shutil.copytree(ASSETS / "tang-mini", folder / "tang-mini")

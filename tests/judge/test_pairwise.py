@@ -167,7 +167,7 @@ def test_one_side_is_no_pair(here):
 
 
 def test_a_served_model_that_does_not_read_is_found_out(here, tmp_path):
-    for package in ("fastapi", "uvicorn"):
+    for package in ("fastapi", "openai", "uvicorn"):
         pytest.importorskip(package, reason=f"the package {package} of the dev extra is not installed")
     model = make_first_judge(tmp_path / "first")
     with transformers_serve(tmp_path, model) as (url, log):
