@@ -17,9 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from tangeval.cli.app import app
 from tangeval.cli.progress import SafeConsole, print_event
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Load
@@ -34,6 +32,7 @@ from tangeval.results.plan import Batch, read_plan, write_plan
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang import external_outputs
 from tangeval.tasks.tang.data import SAMPLE, TESTING, TRAINING, TRUTH
+from tests.support.command import succeeds
 
 #: MiB that a reader may come to beside Python with the libraries; a file of 100 MB as Python's objects is 3 GB.
 BOUND = 1024
@@ -402,9 +401,8 @@ def test_no_message_of_a_hostile_file_steers_the_terminal(tmp_path):
 def test_names_with_markup_are_shown_as_they_are(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "[bold]x[")
     (run / "checkpoint-10" / "adapter_config.json").write_text("{")
-    told = CliRunner().invoke(app, ["checkpoints", str(run)])
-    assert told.exit_code == 0, told.exception
-    assert "[bold]x[" in told.output.replace("\n", "")  # a long folder's name is wrapped
+    told = succeeds(tmp_path, "checkpoints", run).raw
+    assert "[bold]x[" in told.replace("\n", "")  # a long folder's name is wrapped
 
 
 def test_the_largest_tokenizers_are_within_bounds():
