@@ -23,7 +23,7 @@ from rich.table import Table
 from tangeval.analysis.aggregate import Measured
 from tangeval.analysis.intervals import Floats
 from tangeval.analysis.race import race, spent, successive_halving
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import COMMON_AXES
 from tangeval.core.study import Selection
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics.base import Metric
@@ -70,7 +70,7 @@ def checkpoints(folder: Path) -> Any:
     runs = scores[~scores["checkpoint"].isin([BASE, RANDOM, REFERENCE])]
     for (name, split), part in runs.groupby(["checkpoint", "split"], sort=False):
         if part["sample"].nunique() > 1:
-            yield name, split, part.sort_values([*AXES, "example_id", "sample"])
+            yield name, split, part.sort_values([*COMMON_AXES, "example_id", "sample"])
 
 
 def trials(part: pd.DataFrame, by: Metric, count: int) -> list[dict[str, Any]]:

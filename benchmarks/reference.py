@@ -18,7 +18,7 @@ from PIL import Image
 
 from tangeval.api import Results
 from tangeval.api import load_results as results
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import axes_in
 from tangeval.core.study import SHIPPED, load_study
 from tangeval.results.folder import RunFolder
 
@@ -67,13 +67,13 @@ def texts(found: Results) -> pd.DataFrame:
         [(e.id, e.input, e.reference) for e in found.dataset.split("test")],
         columns=["example_id", "input", "reference"],
     )
-    columns = ["kept", "checkpoint", *AXES, "example_id", "sample", "input", "text", "reference"]
+    columns = ["kept", "checkpoint", *axes_in(outputs), "example_id", "sample", "input", "text", "reference"]
     return kept.merge(poems, on="example_id", how="left", sort=False)[columns]
 
 
 def _at(outputs: pd.DataFrame, setting: dict[str, float]) -> "pd.Series[bool]":
     """Which outputs are of the setting."""
-    knobs = list(AXES)
+    knobs = axes_in(outputs)
     return (outputs[knobs] == pd.Series(setting)[knobs]).all(axis=1)
 
 

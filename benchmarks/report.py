@@ -24,7 +24,7 @@ import pandas as pd
 
 from tangeval import tasks
 from tangeval.analysis.summarize import measures
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import COMMON_AXES
 from tangeval.core.study import Study
 from tangeval.reporting.page import build as report
 from tangeval.results.files import write_csv, write_json, write_parquet, write_text
@@ -106,14 +106,14 @@ def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path)
                 for e in examples
                 for c in settings
             ],
-            columns=["split", "example_id", *AXES],
+            columns=["split", "example_id", *COMMON_AXES],
         ).assign(checkpoint=name, step=None, no_repeat_ngram_size=3, sample=sample)
         texts = [text for e in examples for text in endings(f"{sample} {e.id}", name, settings, letters)]
         batch_file = keys.assign(text=texts, n_tokens=40, finish_reason="stop")
         write_parquet(RunFolder(folder).batch_file(batch.id), batch_file)
         noise = np.random.default_rng([sample, names.index(name)])
         flaws = {f: (noise.random(len(keys)) > 0.2).astype(float) for f in FLAWS}
-        scores.append(keys[["checkpoint", "example_id", *AXES, "sample"]].assign(**flaws))
+        scores.append(keys[["checkpoint", "example_id", *COMMON_AXES, "sample"]].assign(**flaws))
         batches.append(batch)
     write_plan(RunFolder(folder), batches)
     rows = pd.concat(scores, ignore_index=True)
@@ -121,7 +121,7 @@ def made_up(study: Study, data: dataset.Dataset, names: list[str], folder: Path)
     place = rows["example_id"].map({e.id: n for n, e in enumerate(examples)})
     by = rows.assign(place=place, name=rows["checkpoint"].map(names.index))
     write_parquet(
-        folder / "scores.parquet", rows.loc[by.sort_values(["name", "place", *AXES, "sample"]).index]
+        folder / "scores.parquet", rows.loc[by.sort_values(["name", "place", *COMMON_AXES, "sample"]).index]
     )
     numbers(names, study, folder)
     write_text(folder / "study.yaml", study.to_yaml())
@@ -144,10 +144,10 @@ def numbers(names: list[str], study: Study, folder: Path) -> None:
     noise, splits = np.random.default_rng(0), study.ordered_splits()
     columns = measures(tasks.load(study.task).metrics)
     baselines = [{"checkpoint": n, "split": s} for n in ("random", "reference") for s in splits]
-    settings = [{"checkpoint": n, "split": s, **dict(zip(AXES, (c.temperature, c.top_k, c.top_p, c.max_length), strict=True))}
+    settings = [{"checkpoint": n, "split": s, **dict(zip(COMMON_AXES, (c.temperature, c.top_k, c.top_p, c.max_length), strict=True))}
              for n in names for s in splits for c in study.decoding.settings()]  # fmt: skip
     effects = [{"checkpoint": n, "split": s, "knob": knob, "value": value}
-               for n in names for s in splits for knob in AXES for value in GRID[knob]]  # fmt: skip
+               for n in names for s in splits for knob in COMMON_AXES for value in GRID[knob]]  # fmt: skip
     overall = [{"checkpoint": n, "step": 65 * i, "split": s} for i, n in enumerate(names) for s in splits]
     for file, rows in (("summary", settings), ("effects", effects), ("checkpoints", overall)):
         frame = pd.DataFrame(rows + baselines)

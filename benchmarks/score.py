@@ -22,7 +22,7 @@ import pandas as pd
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import Group, Part, groups
 from tangeval.analysis.select import Candidate, compared, ranked
-from tangeval.core.knobs import COLUMNS
+from tangeval.core.knobs import COMMON
 from tangeval.results.files import write_json
 from tangeval.results.folder import NO_LIKELIHOOD
 from tangeval.tasks.tang import TANG
@@ -111,7 +111,7 @@ def spread(scores: pd.DataFrame, settings: int) -> pd.DataFrame:
 def against_all(group: Group) -> dict[str, int]:
     """Return by each metric how many settings can be told from its best."""
     settings = [
-        Candidate(dict.fromkeys(COLUMNS), Part(group.measured, [place]))
+        Candidate(dict.fromkeys(COMMON), Part(group.measured, [place]))
         for place in range(len(group.measured.knobs))
     ]
     names = [name for name, metric in TANG.metrics.items() if metric.per_setting]

@@ -97,9 +97,9 @@ def batches_made(monkeypatch):
 def test_every_checkpoint_setting_poem_and_sample_is_there_once(finished):
     resolved, folder = finished
     frame = generations(resolved, folder)
-    assert list(frame.columns) == list(plan.GENERATIONS)
+    assert list(frame.columns) == [*score.keys_in(frame), "text", "n_tokens", "finish_reason"]
     assert len(frame) == 3 * 24 * (30 * 1 + 15 * 2)
-    assert not frame.duplicated(list(score.KEYS)).any()
+    assert not frame.duplicated(score.keys_in(frame)).any()
     assert list(frame["checkpoint"].unique()) == ["base", "checkpoint-10", "checkpoint-20"]
     assert frame[frame["checkpoint"] == "base"]["step"].isna().all()
 
@@ -107,7 +107,7 @@ def test_every_checkpoint_setting_poem_and_sample_is_there_once(finished):
 def test_a_shorter_max_length_is_the_longer_one_cut(finished):
     resolved, folder = finished
     frame = generations(resolved, folder)
-    keys = [k for k in score.KEYS if k not in ("max_length", "step")]
+    keys = [k for k in score.keys_in(frame) if k not in ("max_length", "step")]
     both = frame[frame.max_length == 6].merge(frame[frame.max_length == 18], on=keys, suffixes=("", "_long"))
     assert len(both) == len(frame) / 2
     assert all(long.startswith(short) for short, long in zip(both["text"], both["text_long"], strict=True))

@@ -19,7 +19,7 @@ from tangeval.analysis import intervals
 from tangeval.analysis.grid import grid
 from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import COLUMNS
+from tangeval.core.knobs import columns_in
 from tangeval.metrics.base import Metric, Metrics
 
 _CHUNK = 256  # settings × samples whose resamples are summed in one matrix product
@@ -38,7 +38,7 @@ class Corpus:
 class Measured:
     """What was measured on C settings of P examples.
 
-    ``knobs`` has C rows (columns ``COLUMNS``); ``examples`` are the examples' ids. ``value[metric]`` is
+    ``knobs`` has C rows, a column a knob; ``examples`` are the examples' ids. ``value[metric]`` is
     ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over examples is the value; ``corpora`` have the metrics
     that are no means.
     """
@@ -262,8 +262,9 @@ def _of_references(likelihood: pd.DataFrame, name: str, order: Sequence[str], wh
 
 def _summed(scores: pd.DataFrame, metrics: Metrics, where: str) -> _Sums:
     """What is kept of the rows of whole examples."""
-    setting = scores.groupby(list(COLUMNS), dropna=False, sort=True).ngroup()
-    knobs = scores.loc[setting.drop_duplicates().sort_values().index, list(COLUMNS)].reset_index(drop=True)
+    columns = columns_in(scores)
+    setting = scores.groupby(columns, dropna=False, sort=True).ngroup()
+    knobs = scores.loc[setting.drop_duplicates().sort_values().index, columns].reset_index(drop=True)
     names = [", ".join(f"{name} {value}" for name, value in row.items()) for row in knobs.to_dict("records")]
     keys: dict[str, Any] = {
         "": pd.Categorical.from_codes(setting, pd.Index(names)),

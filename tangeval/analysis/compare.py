@@ -19,9 +19,9 @@ from tangeval.analysis.differences import Difference, Pair, differences
 from tangeval.analysis.hypothesis_tests import POWER, holm, poems_needed
 from tangeval.analysis.intervals import Floats, carrying
 from tangeval.analysis.recipes import estimate, runs_needed
-from tangeval.core.config import named_numbers
+from tangeval.core.config import named_knobs
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import KNOB, Value, axes_in, written
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics.base import Metrics
 from tangeval.results.files import no_url
@@ -63,7 +63,7 @@ class Item:
         return rare is None or not np.isnan(carrying(np.asarray(rare)))
 
 
-def _selected(text: str) -> tuple[RunFolder, str, Mapping[str, float]]:
+def _selected(text: str) -> tuple[RunFolder, str, Mapping[str, Value]]:
     """What ``FOLDER[:CHECKPOINT[:KNOB=VALUE,…]]`` names: a checkpoint, and the knobs its settings must have.
 
     A folder alone is the checkpoint and setting chosen in it; a checkpoint alone the mean over all of its
@@ -80,12 +80,9 @@ def _selected(text: str) -> tuple[RunFolder, str, Mapping[str, float]]:
         if not selection or not selection["setting"]:
             hint = f"say which checkpoint is meant, as in {place}:checkpoint-65"
             raise TangevalError(f"{place}: nothing is chosen there; {hint}")
-        chosen = {knob: selection["setting"][knob] for knob in AXES}
+        chosen = {knob: selection["setting"][knob] for knob in axes_in(selection["setting"])}
         return run, selection["checkpoint"]["checkpoint"], chosen
-    wanted = named_numbers(filter(None, knobs.split(",")), f"{text}:", "temperature=0.7")
-    if unknown := wanted.keys() - set(AXES):
-        raise TangevalError(f"{text}: {min(unknown)} is no knob; the knobs are {', '.join(AXES)}")
-    return run, name, wanted
+    return run, name, named_knobs(filter(None, knobs.split(",")), f"{text}:")
 
 
 def _runs(run: RunFolder, name: str) -> list[str]:
@@ -100,7 +97,7 @@ def _runs(run: RunFolder, name: str) -> list[str]:
     return list(found.values())
 
 
-def _measure(text: str, run: RunFolder, name: str, wanted: Mapping[str, float], split: str) -> Item:
+def _measure(text: str, run: RunFolder, name: str, wanted: Mapping[str, Value], split: str) -> Item:
     """What ``text`` names, measured."""
     runs = _runs(run, name)
     parts = tuple(_part(text, run, each, wanted, split) for each in runs or [name])
@@ -108,7 +105,7 @@ def _measure(text: str, run: RunFolder, name: str, wanted: Mapping[str, float], 
     return Item(text, parts[0], run.study.seed if run.noise_shared else None, digest, parts if runs else ())
 
 
-def _part(text: str, run: RunFolder, name: str, wanted: Mapping[str, float], split: str) -> Part:
+def _part(text: str, run: RunFolder, name: str, wanted: Mapping[str, Value], split: str) -> Part:
     """The settings of a checkpoint that have what is wanted."""
     there = run.columns(["checkpoint", "split"]).drop_duplicates()
     here = there.loc[there["split"] == split, "checkpoint"]
@@ -122,11 +119,12 @@ def _part(text: str, run: RunFolder, name: str, wanted: Mapping[str, float], spl
     knobs = group.measured.knobs
     fits = np.ones(len(knobs), bool)
     for knob, value in ({} if name in (RANDOM, REFERENCE) else wanted).items():
-        values = knobs[knob].to_numpy(float)
-        if not np.isclose(values, value).any():
-            have = ", ".join(f"{v:g}" for v in sorted(set(values)))
-            raise TangevalError(f"{text}: no setting has {knob} {value:g}; there are {have}")
-        fits &= np.isclose(values, value)
+        values = knobs[knob].to_numpy() if knob in knobs else np.full(len(knobs), KNOB[knob].off)
+        same = values == value if isinstance(value, str) else np.isclose(values.astype(float), value)
+        if not same.any():
+            have = ", ".join(map(written, sorted(set(values))))
+            raise TangevalError(f"{text}: no setting has {knob} {written(value)}; there are {have}")
+        fits &= same
     if not fits.any():
         raise TangevalError(f"{text}: no setting has all of these values")
     return Part(group.measured, np.flatnonzero(fits).tolist())

@@ -14,7 +14,7 @@ from tangeval.analysis.aggregate import Group, Part, groups
 from tangeval.analysis.dominance import dominated_by, on_front
 from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES, COLUMNS
+from tangeval.core.knobs import axes_in, columns_in, written
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics.base import Metrics
 from tangeval.results.files import write_csv
@@ -88,7 +88,9 @@ def _check_metrics(names: Sequence[str], metrics: Metrics, *, alone: bool) -> No
 
 def _row(group: Group, place: int, names: Sequence[str]) -> dict[str, Any]:
     part, knobs = Part(group.measured, [place]), group.measured.knobs.loc[place]
-    row = {"checkpoint": group.checkpoint, "split": group.split} | {name: knobs[name] for name in COLUMNS}
+    row = {"checkpoint": group.checkpoint, "split": group.split} | {
+        name: knobs[name] for name in columns_in(knobs)
+    }
     for name in names:
         row |= zip(
             (name, f"{name}_low", f"{name}_high"), (part.value(name), *part.interval(name)), strict=True
@@ -98,5 +100,6 @@ def _row(group: Group, place: int, names: Sequence[str]) -> dict[str, Any]:
 
 def _items(frame: pd.DataFrame) -> list[str]:
     """Each row as ``tangeval compare`` takes it, without the folder: ``checkpoint-65:temperature=0.7,…``."""
-    knobs = (",".join(f"{knob}={row[knob]:g}" for knob in AXES) for row in frame.to_dict("records"))
+    axes = axes_in(frame)
+    knobs = (",".join(f"{knob}={written(row[knob])}" for knob in axes) for row in frame.to_dict("records"))
     return [f"{name}:{own}" for name, own in zip(frame["checkpoint"], knobs, strict=True)]

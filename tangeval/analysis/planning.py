@@ -20,7 +20,6 @@ from tangeval.analysis.hypothesis_tests import poems_needed, power_of, smallest_
 from tangeval.analysis.intervals import LEVEL, Floats, mean_interval
 from tangeval.analysis.variance import by_poem
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics.base import Metrics
@@ -122,14 +121,15 @@ def deviation(parts: tuple[Floats, Floats], samples: int) -> float:
 def compared(run: RunFolder, split: str, metrics: Iterable[str]) -> Iterator[tuple[str, str, Floats]]:
     """Yield each metric, what is compared, and its scores in the pilot: ``[checkpoint, setting, poem, sample]`` or
     ``[checkpoint, poem, sample]``."""
-    keys = run.columns(["checkpoint", "split", *AXES, "example_id", "sample"])
+    axes = list(run.study.decoding.axes)
+    keys = run.columns(["checkpoint", "split", *axes, "example_id", "sample"])
     here = (keys["split"] == split) & ~keys["checkpoint"].isin([RANDOM, REFERENCE])
     others = here & (keys["checkpoint"] != BASE)
     here = others if others.any() else here
     own = keys[here]
     names: dict[str, Any] = {
         "checkpoint": own["checkpoint"].astype(str),
-        "setting": own.groupby(list(AXES)).ngroup(),
+        "setting": own.groupby(axes).ngroup(),
     }
     whole = grid(names | {name: own[name] for name in ("example_id", "sample")}, f"{run.path} on {split}")
     checkpoints, settings, poems, samples = whole.shape

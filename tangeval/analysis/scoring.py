@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from tangeval import tasks
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import present
-from tangeval.core.knobs import AXES, COLUMNS, KNOBS
+from tangeval.core.knobs import COMMON, KNOB, KNOBS, axes_in, columns_in
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example, Split
 from tangeval.metrics.base import Texts
@@ -37,7 +37,6 @@ from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, check_data, check_rows, read_plan
 from tangeval.tasks.base import Dataset, Task, training_index
 
-KEYS = ("checkpoint", "step", *COLUMNS, "split", "example_id", "sample")
 #: Draws of the random baseline for each example, at least.
 BASELINE_DRAWS = 32
 #: Rows that are scored together, about; all of an example's are, however many there are.
@@ -46,8 +45,8 @@ SCORE_CHUNK_ROWS = 100_000
 TEXTS_AT_ONCE = 20_000
 #: Processes that score, at most, and the rows below which starting them costs more than it brings.
 MAX_PROCESSES, MIN_ROWS_FOR_POOL = 4, 150_000
-#: Whole numbers that may be missing.
-_TYPES = dict.fromkeys(("step", *(knob.name for knob in KNOBS if knob.type is int)), "Int64")
+#: Columns that may be empty.
+_TYPES = {"step": "Int64"} | {k.name: {int: "Int64", float: "float64", str: "str"}[k.type] for k in KNOBS}
 
 
 def score(study: Study, dataset: Dataset, folder: Path) -> None:
@@ -103,7 +102,8 @@ def _scored(
     yield from _scores(study, dataset, folder, chunks)
     rows = [random_rows(task, dataset, s, study.seed, study.samples_of(s)) for s in study.ordered_splits()]
     rows += [reference_rows(task, dataset, s) for s in study.ordered_splits()]
-    yield score_texts(pd.concat(rows, ignore_index=True), task, dataset)
+    frame = _with_knobs(pd.concat(rows, ignore_index=True), study.decoding.columns)
+    yield score_texts(frame, task, dataset)
 
 
 def _scores(study: Study, dataset: Dataset, folder: Path, chunks: Sequence[_Chunk]) -> Iterator[pd.DataFrame]:
@@ -193,22 +193,31 @@ def _read(
         examples = tuple(e for e in batch.examples if e in only.get("example_id", batch.examples))
         samples = tuple(s for s in batch.samples if s in only.get("sample", batch.samples))
         check_rows(replace(batch, examples=examples, samples=samples), parts[-1], file)
+    own = study.decoding.axes
+    axes = axes_in({*own, *(str(column) for part in parts for column in part)})
+    off = {axis: KNOB[axis].off for axis in axes}
+    parts = [part.assign(**{axis: off[axis] for axis in axes if axis not in part}) for part in parts]
     frame = pd.concat(parts, ignore_index=True)
-    grid = {setting.values for setting in study.decoding.settings()}
-    knobs = frame.groupby(list(AXES), sort=False).ngroup()
-    points = frame.loc[~knobs.duplicated(), list(AXES)].itertuples(index=False, name=None)
+    grid = {setting.at(axes) for setting in study.decoding.settings()}
+    knobs = frame.groupby(axes, sort=False).ngroup()
+    points = frame.loc[~knobs.duplicated(), axes].itertuples(index=False, name=None)
     wanted = knobs.map(dict(enumerate(point in grid for point in points)))
     wanted &= frame["checkpoint"].isin(names) & frame["split"].isin(study.splits)
     for split in study.ordered_splits():
         wanted &= (frame["split"] != split) | (frame["sample"] < study.samples_of(split))
-    frame = frame[wanted]
+    frame = frame[wanted].drop(columns=[axis for axis in axes if axis not in own])
     order = frame.assign(
         checkpoint=pd.Categorical(frame["checkpoint"], names),
         split=pd.Categorical(frame["split"], study.ordered_splits()),
         example_id=frame["example_id"].map({name: _number(name) for name in frame["example_id"].unique()}),
     )
-    places = order.sort_values(["checkpoint", "split", "example_id", *AXES, "sample"]).index
+    places = order.sort_values(["checkpoint", "split", "example_id", *own, "sample"]).index
     return frame.loc[places].reset_index(drop=True)
+
+
+def keys_in(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that tell a generation from others, each knob of the table among them."""
+    return ["checkpoint", "step", *columns_in(frame), "split", "example_id", "sample"]
 
 
 def _number(example_id: str) -> int:
@@ -217,7 +226,7 @@ def _number(example_id: str) -> int:
 
 
 def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFrame:
-    """Return ``KEYS``, ``n_tokens`` and the metrics for rows with ``example_id`` and ``text``.
+    """Return ``keys_in``, ``n_tokens`` and the metrics for rows with ``example_id`` and ``text``.
 
     The same text for the same example is scored once. What is measured of all samples of an example and
     setting (of the same ``set``, where the rows have one) stands in each of their rows.
@@ -234,7 +243,10 @@ def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFra
         texts = Texts(some["text"].tolist(), examples, finish, task.normalise, training)
         measured.append(_measure(task, texts))
         compared += texts.compared
-    left = frame[[*KEYS, "n_tokens"]].reset_index(drop=True).astype({**_TYPES, "n_tokens": float})
+    left = frame[[*keys_in(frame), "n_tokens"]].reset_index(drop=True)
+    left = left.astype(
+        {name: kind for name, kind in _TYPES.items() if name in left} | {"n_tokens": "float64"}
+    )
     columns = [left, _rows(measured, codes), _over_samples(task, frame, codes, compared)]
     return pd.concat(columns, axis=1)
 
@@ -258,7 +270,7 @@ def _over_samples(
 ) -> pd.DataFrame:
     """Each row's metrics of all samples of its example and setting; ``codes`` say which of ``texts`` each row has."""
     metrics = [metric for metric in task.metrics.values() if metric.level == "samples"]
-    keys = ["checkpoint", *COLUMNS, "example_id", *(["set"] if "set" in frame else [])]
+    keys = ["checkpoint", *columns_in(frame), "example_id", *(["set"] if "set" in frame else [])]
     group = frame.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     order = np.lexsort((codes, group))  # the samples in an order of their own: equal sets are measured once
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -305,6 +317,13 @@ def _frame(name: str, answers: Iterable[tuple[Example, int, str, int]]) -> pd.Da
     """Rows of (example, sample, text, set) without knobs, tokens or a finish: nothing here was decoded."""
     rows = [(name, e.split, e.id, sample, text, group) for e, sample, text, group in answers]
     frame = pd.DataFrame(rows, columns=["checkpoint", "split", "example_id", "sample", "text", "set"])
-    frame = frame.reindex(columns=[*KEYS, "text", "n_tokens", "finish_reason", "set"])
-    numbers = dict.fromkeys((*(knob.name for knob in KNOBS if knob.type is float), "n_tokens"), "float64")
-    return frame.astype({**_TYPES, **numbers})
+    return _with_knobs(frame, COMMON)
+
+
+def _with_knobs(frame: pd.DataFrame, knobs: Sequence[str]) -> pd.DataFrame:
+    """The rows with columns for some knobs, empty where there were none."""
+    keys = keys_in(pd.DataFrame(columns=list(knobs)))
+    frame = frame.reindex(columns=[*keys, "text", "n_tokens", "finish_reason", "set"])
+    return frame.astype(
+        {name: kind for name, kind in (_TYPES | {"n_tokens": "float64"}).items() if name in frame}
+    )

@@ -19,7 +19,7 @@ from tangeval.analysis.differences import Pair, differences
 from tangeval.analysis.intervals import Floats, resample_weights
 from tangeval.analysis.selection_bias import Bools, Ints, cross_fitted, folds, joint_stretch
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES, KNOBS, knobs_of
+from tangeval.core.knobs import COMMON, KNOBS, axes_in, knobs_of
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics.base import Metrics
@@ -193,7 +193,7 @@ def chosen_outputs(generations: pd.DataFrame, selection: dict[str, Any]) -> pd.D
     """Return the chosen checkpoint's and setting's sample 0 of each test example; the nearest setting's if none is chosen."""
     setting = selection["setting"] or selection["nearest"][0]
     wanted = {"checkpoint": selection["checkpoint"]["checkpoint"], "split": "test", "sample": 0}
-    for column, value in (wanted | {knob: setting[knob] for knob in AXES}).items():
+    for column, value in (wanted | {knob: setting[knob] for knob in axes_in(setting)}).items():
         generations = generations[generations[column] == value]
     return generations
 
@@ -336,7 +336,9 @@ def shown(measured: Measured, place: int) -> dict[str, Any]:
 
 
 def generation_config(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the setting as transformers' GenerationConfig; every knob is written, for its defaults are others."""
+    """Return the setting as transformers' GenerationConfig; the common knobs are written, for its defaults are others."""
     greedy = setting["temperature"] == 0
     left_out = ("scale", "cut") if greedy else ()
-    return {"do_sample": not greedy} | {k.hf: setting[k.name] for k in KNOBS if k.kind not in left_out}
+    there = (knob for knob in KNOBS if knob.kind not in left_out and knob.name in setting)
+    kept = (knob for knob in there if knob.name in COMMON or setting[knob.name] != knob.off)
+    return {"do_sample": not greedy} | {knob.hf: setting[knob.name] for knob in kept if knob.hf}

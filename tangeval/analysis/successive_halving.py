@@ -118,7 +118,8 @@ class _Rounds:
 
     def measured(self, split: str, settings: Sequence[Setting], samples: int) -> Measured:
         """What ``settings`` are worth with ``samples`` samples; what is lacking is decoded first."""
-        grid = self.resolved.study.decoding.model_copy(update={"only": [s.as_dict() for s in settings]})
+        grid = self.resolved.study.decoding
+        grid = grid.model_copy(update={"only": [s.as_dict(grid.axes) for s in settings]})
         changes = {"splits": [split], "samples": samples, "decoding": grid, "select": None}
         own = replace(self.resolved, study=self.resolved.study.model_copy(update=changes))
         pending = generation.pending(own, self.folder, self.engine, overwrite=True)

@@ -18,7 +18,7 @@ from tangeval.analysis.differences import facing
 from tangeval.analysis.hypothesis_tests import family_tests
 from tangeval.analysis.intervals import carrying, mean_interval, rate_interval
 from tangeval.analysis.recipes import between_runs, estimate
-from tangeval.core.knobs import AXES, COLUMNS, KNOBS
+from tangeval.core.knobs import KNOBS, axes_in, columns_in
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.results.files import write_csv
@@ -74,7 +74,7 @@ def summarize(run: RunFolder) -> Summary:
                 _test(rows, [Part(measured, places) for places in parts], baseline[group.split])
         settings += own
         checkpoints += overall
-        for knob in (knob for knob in AXES if measured.knobs[knob].nunique() > 1):
+        for knob in (knob for knob in axes_in(measured.knobs) if measured.knobs[knob].nunique() > 1):
             for value, places in measured.knobs.groupby(knob).indices.items():
                 effects += _rows(group, [list(places)], [{"knob": knob, "value": value}])
         if measured.knobs["temperature"].isna().all():
@@ -82,7 +82,7 @@ def summarize(run: RunFolder) -> Summary:
     first = ["checkpoint", "step"]
     counts = ["poems", "samples", *measures(run.metrics), "n_tokens"]
     summary = Summary(
-        _frame(settings, [*first, *COLUMNS, "split", *counts]),
+        _frame(settings, [*first, *columns_in(settings[0]), "split", *counts]),
         _frame(effects, [*first, "split", "knob", "value", *counts]),
         _frame(checkpoints, [*first, *(_RUN if trained else ()), "split", *counts]),
         curve(likelihood),

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tangeval.analysis.grid import grid
 from tangeval.analysis.intervals import Floats
-from tangeval.core.knobs import AXES
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.results.files import write_csv
@@ -35,12 +34,13 @@ def write_variance(run: RunFolder) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     shared = run.noise_shared
-    keys = run.columns(["checkpoint", "split", *AXES, "example_id", "sample"])
+    axes = run.study.decoding.axes
+    keys = run.columns(["checkpoint", "split", *axes, "example_id", "sample"])
     generated = ~keys["checkpoint"].isin([RANDOM, REFERENCE])
     for split in keys.loc[generated, "split"].unique():
         here = (generated & (keys["split"] == split)).to_numpy()
         own = keys[here]
-        factors = _factors(own)
+        factors = _factors(own, axes)
         whole = grid(factors | {"example": own["example_id"], "sample": own["sample"]}, f"scores on {split}")
         for metric in measured(run.metrics):
             y = whole.array(_values(run, metric, here), float)
@@ -59,12 +59,12 @@ def measured(metrics: Metrics) -> list[Metric]:
     ]
 
 
-def _factors(keys: pd.DataFrame) -> dict[str, pd.Series]:
+def _factors(keys: pd.DataFrame, axes: Sequence[str]) -> dict[str, pd.Series]:
     """The checkpoint and every axis; where ``only`` keeps some points of the grid, the setting as one factor."""
-    settings = keys[list(AXES)]
+    settings = keys[list(axes)]
     whole = len(settings.drop_duplicates()) == settings.nunique().prod()
-    setting = {"setting": settings.groupby(list(AXES)).ngroup()}
-    return {"checkpoint": keys["checkpoint"], **({a: settings[a] for a in AXES} if whole else setting)}
+    setting = {"setting": settings.groupby(list(axes)).ngroup()}
+    return {"checkpoint": keys["checkpoint"], **({a: settings[a] for a in axes} if whole else setting)}
 
 
 def _values(run: RunFolder, metric: Metric, here: NDArray[np.bool_]) -> Floats:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from tangeval.cli.base import Place, Split, api, command, render
-from tangeval.core.knobs import AXES, CUTS, KNOB
+from tangeval.core.knobs import CUTS, KNOB, axes_in
 
 
 @command("front")
@@ -28,8 +28,8 @@ def _show(frame: Any, metrics: list[str]) -> None:
     """The front, how many cannot be told from it, and how many are shown to be dominated."""
     best = frame[frame["on_front"] == 1]
     # At temperature 0 the cuts change nothing: one of those settings stands for all.
-    twins = best.duplicated(["checkpoint", *(knob for knob in AXES if knob not in CUTS)])
-    knobs = [knob for knob in AXES if frame[knob].nunique() > 1]
+    twins = best.duplicated(["checkpoint", *(knob for knob in axes_in(frame) if knob not in CUTS)])
+    knobs = [knob for knob in axes_in(frame) if frame[knob].nunique() > 1]
     several = ["checkpoint"] * (frame["checkpoint"].nunique() > 1)
     rows = []
     for row in best[~(twins & best["temperature"].eq(0))].to_dict("records"):

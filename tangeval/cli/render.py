@@ -19,7 +19,7 @@ from tangeval.analysis.hypothesis_tests import ERROR
 from tangeval.api import Data, Results, Scored
 from tangeval.checks import Finding
 from tangeval.cli.base import console
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import axes_in, axes_set
 from tangeval.core.types import SPLITS, Checkpoint
 from tangeval.explain.subject import Subject
 from tangeval.generation import Pending
@@ -33,7 +33,7 @@ _LONG = 24  # characters of a name beyond which a letter stands for it in a tabl
 
 
 def knobs(setting: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {setting[name]}" for name in AXES)
+    return ", ".join(f"{name} {setting[name]}" for name in axes_in(setting))
 
 
 def interval(row: Mapping[Any, Any], name: str, digits: int = 2) -> str:
@@ -298,7 +298,9 @@ def show_calibration(measured: pd.DataFrame) -> None:
 def show_explained(subject: Subject, content: Explained, folder: Path) -> None:
     """Whose text it is, the text, and where its steps are."""
     where = f"{subject.example.id} on {subject.checkpoint.name}"
-    say(f"{where}, {knobs(subject.setting.as_dict())}, sample {subject.sample} ({subject.why})")
+    say(
+        f"{where}, {knobs(subject.setting.as_dict(axes_set([subject.setting])))}, sample {subject.sample} ({subject.why})"
+    )
     say(content.input + content.text)
     say(f"{len(content.steps)} steps: {folder / 'explain.json'}")
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import AXES, KNOB, Value
 from tangeval.core.untrusted import MIB, read_bytes
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -126,6 +127,17 @@ def named_numbers(texts: Iterable[str], where: str, example: str) -> dict[str, f
         except ValueError:
             raise TangevalError(f"{where} {text}: give name=number, such as {example}") from None
     return numbers
+
+
+def named_knobs(texts: Iterable[str], where: str) -> dict[str, Value]:
+    """Return what ``knob=value`` texts of a command line say; ``where`` is what they stand at."""
+    values: dict[str, Value] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in AXES:
+            raise TangevalError(f"{where} {name}: there is no such knob; there are {', '.join(AXES)}")
+        values |= {name: value} if KNOB[name].type is str else named_numbers([text], where, "top_k=5")
+    return values
 
 
 def _override(content: dict[str, Any], override: str) -> None:

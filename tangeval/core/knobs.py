@@ -6,13 +6,16 @@ Knows nothing of how a knob is applied: ``decoding/warpers.py`` does.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: ``scale`` divides the logits; ``cut`` keeps the first candidates of the sorted row; ``constraint``
-#: forbids tokens by the row's history; ``length`` ends the text.
-Kind = Literal["scale", "cut", "constraint", "length"]
+#: ``contrast`` sets the logits against another model's; ``history`` changes them by what the row has written,
+#: ``constraint`` forbids tokens by it; ``scale`` divides them; ``cut`` keeps some candidates of the sorted row;
+#: ``search`` follows several texts at once; ``length`` ends the text.
+Kind = Literal["contrast", "history", "constraint", "scale", "cut", "search", "length"]
+#: What a knob is set to.
+Value = float | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,41 +23,53 @@ class Knob:
     """One decoding parameter.
 
     ``off`` is the value at which it changes nothing (greedy decoding for a scale); ``low`` and
-    ``high`` bound the values that a study may ask for, ``off`` apart. A knob that is no ``axis`` has
-    one value for the whole study. ``hf`` and ``openai`` are what transformers' GenerationConfig and
-    OpenAI-style servers call it; None where they have none.
+    ``high`` bound the values that a study may ask for, ``off`` apart; those of a knob that is text
+    are ``choices``, or any where there are none. A knob that is no ``axis`` has one value for the
+    whole study. ``hf`` and ``openai`` are what transformers' GenerationConfig and OpenAI-style
+    servers call it; None where they have none. A cut that is ``rising`` removes more, the larger it is.
     """
 
     name: str
     kind: Kind
-    type: type[int] | type[float]
-    off: float
-    default: float
-    low: float
-    high: float
+    type: type[int] | type[float] | type[str]
+    off: Any
+    default: Any
     label: Mapping[str, str]
     letter: str
-    hf: str
+    hf: str | None
     openai: str | None
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
     axis: bool = True
+    rising: bool = False
 
-    def allows(self, value: float) -> bool:
+    def allows(self, value: Value) -> bool:
+        if isinstance(value, str):
+            return value == self.off or not self.choices or value in self.choices
         return value == self.off or self.low <= value <= self.high
 
     @property
     def range(self) -> str:
         """The values that a study may ask for, in words."""
+        if self.choices:
+            return ", ".join(self.choices)
         values = f"{self.low:g} or more" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
         named = self.low <= self.off <= self.high or self.off == math.inf
         return values if named else f"{values}, or {self.off:g}"
 
-    def by_strength(self, values: Iterable[float]) -> list[float]:
-        """Return values from what cuts most to what cuts least: ascending, where a cut is off last."""
-        return sorted(values, key=lambda value: (self.kind == "cut" and value == self.off, value))
+    def by_strength(self, values: Iterable[Any]) -> list[Any]:
+        """Return values in their order; those of a cut from what cuts most to what cuts least, off last."""
+        if self.choices:
+            return sorted(values, key=(self.off, *self.choices).index)
+        cut = self.kind == "cut"
+        return sorted(values, key=lambda value: (cut and value == self.off, -value if self.rising else value))
 
-    def spell(self, value: float) -> str:
-        """Return a value as a reader is shown it: ``off`` where a cut changes nothing."""
-        return "off" if self.kind == "cut" and value == self.off else f"{value:g}"
+    def spell(self, value: Any) -> str:
+        """Return a value as a reader is shown it: ``off`` where it changes nothing."""
+        if value == self.off and self.kind not in ("scale", "length"):
+            return "off"
+        return written(value)
 
 
 KNOBS: tuple[Knob, ...] = (
@@ -70,6 +85,10 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "top_p", "cut", float, off=1.0, default=1.0, low=1e-6, high=1.0,
         label={"en": "top-p", "zh": "top-p"}, letter="p", hf="top_p", openai="top_p",
+    ),
+    Knob(
+        "min_p", "cut", float, off=0.0, default=0.0, low=1e-6, high=1.0, rising=True,
+        label={"en": "min-p", "zh": "min-p"}, letter="m", hf="min_p", openai="min_p",
     ),
     # Counts output tokens, EOS among them; the prompt does not count.
     Knob(
@@ -87,8 +106,11 @@ KNOB: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 AXES: tuple[str, ...] = tuple(knob.name for knob in KNOBS if knob.axis)
 #: The cuts, in the order in which they are applied.
 CUTS: tuple[str, ...] = tuple(knob.name for knob in KNOBS if knob.kind == "cut")
-#: Every knob's column in a table of generations.
+#: Every knob, in the order of a table's columns.
 COLUMNS: tuple[str, ...] = (*AXES, *(knob.name for knob in KNOBS if not knob.axis))
+#: The knobs that every table has a column for; the others have one where a study sets them.
+COMMON = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
+COMMON_AXES = tuple(name for name in AXES if name in COMMON)
 _PLACE = {name: place for place, name in enumerate(AXES)}
 
 
@@ -100,10 +122,10 @@ class Setting:
     tokens, EOS among them.
     """
 
-    values: tuple[float, ...]
+    values: tuple[Any, ...]
 
     @classmethod
-    def of(cls, **knobs: float) -> "Setting":
+    def of(cls, **knobs: Value) -> "Setting":
         """Return the setting of the knobs that are given; the others have their defaults."""
         if unknown := knobs.keys() - _PLACE:
             raise TypeError(f"no axis of the grid: {', '.join(sorted(unknown))}")
@@ -111,10 +133,11 @@ class Setting:
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> "Setting":
-        """Return the setting that a row of a table names; its other columns are left alone."""
-        return cls(tuple(KNOB[name].type(row[name]) for name in AXES))
+        """Return the setting that a row of a table names; a knob without a column is off."""
+        there = {name: row[name] for name in AXES if name in row or name in COMMON}
+        return cls(tuple(KNOB[name].type(there.get(name, KNOB[name].off)) for name in AXES))
 
-    def changed(self, **knobs: float) -> "Setting":
+    def changed(self, **knobs: Value) -> "Setting":
         """Return this setting with other values for ``knobs``."""
         return Setting.of(**(self.as_dict() | knobs))
 
@@ -123,11 +146,15 @@ class Setting:
             raise AttributeError(name)
         return self.values[_PLACE[name]]
 
-    def as_dict(self) -> dict[str, float]:
-        return dict(zip(AXES, self.values, strict=True))
+    def at(self, axes: Iterable[str]) -> tuple[Any, ...]:
+        """Return the values of some axes."""
+        return tuple(self.values[_PLACE[name]] for name in axes)
+
+    def as_dict(self, axes: Iterable[str] = AXES) -> dict[str, Any]:
+        return {name: self.values[_PLACE[name]] for name in axes}
 
     @property
-    def sequence(self) -> tuple[float, ...]:
+    def sequence(self) -> tuple[Any, ...]:
         """What decides the tokens: greedy settings ignore every cut, and a length only ends the text."""
         greedy = self.temperature == 0
         return tuple(
@@ -136,6 +163,36 @@ class Setting:
         )
 
 
-def knobs_of(row: Mapping[Any, Any]) -> dict[str, float]:
-    """Return every knob's value in a row of a table, as JSON has them."""
-    return {name: KNOB[name].type(row[name]) for name in COLUMNS}
+def written(value: Value) -> str:
+    """Return a knob's value as it is typed."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def axes_in(columns: Container[str]) -> list[str]:
+    """Return the axes that a table has columns of."""
+    return [name for name in AXES if name in columns]
+
+
+def columns_in(columns: Container[str]) -> list[str]:
+    """Return the knobs that a table has columns of, those of the whole study last."""
+    return [name for name in COLUMNS if name in columns]
+
+
+def axes_set(settings: Collection[Setting]) -> tuple[str, ...]:
+    """Return the axes that tables of ``settings`` have: the common ones, and those that one of them sets."""
+    return tuple(
+        name
+        for place, name in enumerate(AXES)
+        if name in COMMON or any(setting.values[place] != KNOB[name].off for setting in settings)
+    )
+
+
+def spelt(settings: Collection[Setting]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return ``axes_set``, and each setting's values on them: how files have settings."""
+    axes = axes_set(settings)
+    return axes, [setting.at(axes) for setting in settings]
+
+
+def knobs_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the value of every knob that a row of a table has, as JSON has them."""
+    return {name: KNOB[name].type(row[name]) for name in columns_in(row)}

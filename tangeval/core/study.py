@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_serializer, model_validator
 
 from tangeval.core.config import Dumper, Section, read_yaml, validated
-from tangeval.core.knobs import AXES, KNOBS, Knob, Setting
+from tangeval.core.knobs import AXES, COLUMNS, COMMON, KNOB, KNOBS, Knob, Setting, Value
 from tangeval.core.types import ASSETS, SPLITS, Load, Split
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
@@ -74,7 +74,7 @@ class DataSection(Section):
 class _Grid(Section):
     """The grid of decoding settings: a key for each of ``KNOBS``; ``only`` keeps some of its points."""
 
-    only: Annotated[list[dict[str, float]], Field(min_length=1)] | None = None
+    only: Annotated[list[dict[str, Value]], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _only_points_of_the_grid(self) -> "_Grid":
@@ -87,12 +87,34 @@ class _Grid(Section):
                 )
         return self
 
-    def values(self, axis: str) -> list[float]:
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """A knob that changes nothing leaves no trace, so that studies stay what they were before there was one."""
+        return {key: value for key, value in handler(self).items() if key not in KNOB or self.sets(key)}
+
+    def sets(self, knob: str) -> bool:
+        """Return whether the study's tables have a column for a knob: the common ones, and those that are not off."""
+        values = getattr(self, knob)
+        return knob in COMMON or any(
+            value != KNOB[knob].off for value in (values if KNOB[knob].axis else [values])
+        )
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that the study's tables have."""
+        return tuple(filter(self.sets, AXES))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The knobs that they have, those of the whole study last."""
+        return tuple(filter(self.sets, COLUMNS))
+
+    def values(self, axis: str) -> list[Any]:
         """Return the values of an axis, as they were written."""
-        found: list[float] = getattr(self, axis)
+        found: list[Any] = getattr(self, axis)
         return found
 
-    def _value(self, point: dict[str, float], axis: str) -> float | None:
+    def _value(self, point: dict[str, Value], axis: str) -> Value | None:
         """A point's value on an axis; an axis of one value may be left out."""
         values = self.values(axis)
         return point.get(axis, values[0] if len(set(values)) == 1 else None)
@@ -111,7 +133,7 @@ def _field(knob: Knob) -> Any:
 
     def allowed(value: Any) -> Any:
         if not knob.allows(value):
-            raise ValueError(f"{value:g} is out of range; give {knob.range}")
+            raise ValueError(f"{knob.spell(value)} is out of range; give {knob.range}")
         return value
 
     one = Annotated[knob.type, AfterValidator(allowed)]  # type: ignore[name-defined]

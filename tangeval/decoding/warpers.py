@@ -59,10 +59,23 @@ def top_p(row: Candidates, value: Tensor) -> Tensor:
     return torch.searchsorted(row.cumulated, (value * row.total)[:, None]).squeeze(1) + 1
 
 
+def min_p(row: Candidates, value: Tensor) -> Tensor:
+    """Those at least m times as likely as the likeliest (Nguyen et al., 2024): ``MinPLogitsWarper``."""
+    return _at_least(row, value.log())
+
+
+def _at_least(row: Candidates, bound: Tensor) -> Tensor:
+    """How many candidates have a logarithm of ``bound`` ``[S]`` or more, that of the likeliest being 0."""
+    return torch.searchsorted((row.scaled[:, :1] - row.scaled).double(), -bound[:, None], right=True).squeeze(
+        1
+    )
+
+
 #: The cuts in the order in which they are applied, by the name of their knob.
 WARPERS: dict[str, Warper] = {
     "top_k": Warper(top_k),
     "top_p": Warper(top_p, of_mass=True),
+    "min_p": Warper(min_p),
 }  # fmt: skip
 
 

@@ -13,11 +13,11 @@ import pandas as pd
 
 from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError, UnusableError
-from tangeval.core.knobs import KNOB, KNOBS, Setting
+from tangeval.core.knobs import KNOB, KNOBS, Setting, axes_set
 from tangeval.core.types import Checkpoint, Example
 from tangeval.models.tokens import Prompt
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.plan import GENERATIONS, Batch
+from tangeval.results.plan import Batch
 
 #: Called as work goes on: the checkpoint's name, how many sequences ended since, and the latest text ("" if none).
 OnProgress = Callable[[str, int, str], None]
@@ -60,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A job's rows (columns ``results.plan.GENERATIONS``) or likelihoods, or why its checkpoint cannot be used."""
+    """A job's rows (as of ``generations``) or likelihoods, or why its checkpoint cannot be used."""
 
     job: Job
     made: "pd.DataFrame | list[ReferenceNLL] | UnusableError"
@@ -183,19 +183,40 @@ def sequence_of(setting: Setting, sample: int) -> tuple[Any, ...]:
 def generations(
     resolved: ResolvedStudy, batch: Batch, output: Callable[[Example, Setting, int], Output]
 ) -> pd.DataFrame:
-    """Return a batch's rows, columns ``GENERATIONS``, in the plan's order; ``output`` gives each text."""
+    """Return a batch's rows in the plan's order; ``output`` gives each text.
+
+    Columns: ``checkpoint``, ``step``, the knobs, ``split``, ``example_id``, ``sample``, ``text``, ``n_tokens``,
+    ``finish_reason``.
+    """
     step = next(c.step for c in resolved.checkpoints if c.name == batch.checkpoint)
-    study_wide = [getattr(resolved.study.decoding, knob.name) for knob in KNOBS if not knob.axis]
-    rows = []
+    decoding = resolved.study.decoding
+    wide = {
+        knob.name: getattr(decoding, knob.name)
+        for knob in KNOBS
+        if not knob.axis and decoding.sets(knob.name)
+    }
+    axes, rows = axes_set(batch.settings), []
     for example in map(resolved.dataset.by_id.__getitem__, batch.examples):
         for setting in batch.settings:
             for sample in batch.samples:
                 made = output(example, setting, sample)
                 rows.append(
-                    (batch.checkpoint, step, *setting.values, *study_wide, example.split, example.id, sample,
+                    (batch.checkpoint, step, *setting.at(axes), *wide.values(), example.split, example.id, sample,
                      made.text, made.tokens, made.finish)
                 )  # fmt: skip
-    return pd.DataFrame(rows, columns=list(GENERATIONS)).astype({"step": "Int64"})
+    columns = [
+        "checkpoint",
+        "step",
+        *axes,
+        *wide,
+        "split",
+        "example_id",
+        "sample",
+        "text",
+        "n_tokens",
+        "finish_reason",
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"step": "Int64"})
 
 
 def needs_logits(resolved: ResolvedStudy, command: str) -> None:

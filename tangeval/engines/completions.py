@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import KNOB, KNOBS
+from tangeval.core.knobs import COMMON, KNOB, KNOBS, Value
 from tangeval.engines.base import ALL_KNOBS, Output
 from tangeval.engines.client import Choice, Reply
 
@@ -35,9 +35,10 @@ class Dialect:
     at_once: int = 32
     nested: bool = False  #: knobs go into ``generation_config``, by transformers' names
 
-    def body(self, knobs: Mapping[str, float], seed: int, n: int) -> dict[str, Any]:
+    def body(self, knobs: Mapping[str, Value], seed: int, n: int) -> dict[str, Any]:
         """Return the fields that ask for ``n`` texts; a knob that is not given is off, but for ``max_length``."""
         values = {knob.name: knobs.get(knob.name, knob.off) for knob in KNOBS if knob.name in self.takes}
+        values = {name: value for name, value in values.items() if name in COMMON or value != KNOB[name].off}
         fields: dict[str, Any] = {"seed": seed, "frequency_penalty": 0, "presence_penalty": 0, **self.neutral}
         for name, value in values.items():
             off = value == KNOB[name].off

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tangeval.core.config import named_numbers, validated
+from tangeval.core.config import named_knobs, validated
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES, Setting
+from tangeval.core.knobs import Setting
 from tangeval.core.study import Decoding
 from tangeval.core.types import Checkpoint, Example
 from tangeval.resolve import ResolvedStudy
@@ -82,8 +82,6 @@ def _poem(resolved: ResolvedStudy, asked: Asked) -> tuple[int, Example]:
 
 def _changed(setting: Setting, knobs: Sequence[str]) -> Setting:
     """The setting with knobs changed in it (``top_k=5``)."""
-    changes = named_numbers(knobs, "--setting", "top_k=5")
-    if unknown := changes.keys() - set(AXES):
-        raise TangevalError(f"--setting {min(unknown)}: there is no such knob; there are {', '.join(AXES)}")
-    (result,) = validated(Decoding, setting.as_dict() | changes, Path("--setting")).settings()
+    changes = setting.as_dict() | named_knobs(knobs, "--setting")
+    (result,) = validated(Decoding, changes, Path("--setting")).settings()
     return result

@@ -8,8 +8,8 @@ go through the engine's own warpers.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tangeval import __version__
 from tangeval.core.errors import TangevalError, usable
-from tangeval.core.knobs import AXES, KNOB, KNOBS, Setting
+from tangeval.core.knobs import KNOB, KNOBS, Setting, axes_set
 from tangeval.core.study import Decoding
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
@@ -36,21 +36,24 @@ from tangeval.models.tokens import decode_completion, encode_completion, encode_
 from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained
 
-#: The knobs that change a distribution, in the order in which they are applied.
-TURNED = tuple(knob.name for knob in KNOBS if knob.kind in ("scale", "cut"))
 _VALUES = 7  # of a knob that are looked at
 
 
 def around(setting: Setting, decoding: Decoding) -> dict[str, list[Setting]]:
     """Return, for each knob, ``setting`` with every value of the study's grid (at most seven), what cuts least last."""
     rows = {}
-    for name in TURNED:
+    for name in turned((setting, *decoding.settings())):
         own = getattr(setting, name)
         others = sorted(set(decoding.values(name)) - {own})
         places = np.linspace(0, len(others) - 1, min(len(others), _VALUES - 1)).round().astype(int)
         values = {own, *(others[place] for place in places)}
         rows[name] = [setting.changed(**{name: value}) for value in KNOB[name].by_strength(values)]
     return rows
+
+
+def turned(settings: Collection[Setting]) -> list[str]:
+    """Return the knobs that change a distribution, in the order in which they are applied, as far as any is set."""
+    return [name for name in axes_set(settings) if KNOB[name].kind in ("scale", "cut")]
 
 
 def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) -> explained.Explained:
@@ -97,7 +100,7 @@ class Trace:
             example_id=example.id, split=example.split, number=subject.number, input=example.input,
             reference=resolved.task.target(example), follows="reference" if subject.reference else "setting",
             sample=subject.sample, text=text, step=self._first(vocabulary, tokens, step),
-            setting=subject.setting.as_dict() | fixed, settings=[each for _, each in written],
+            setting=subject.setting.as_dict(axes_set(settings)) | fixed, settings=[each for _, each in written],
             knobs=[explained.Turn(name=knob, settings=list(map(settings.index, row))) for knob, row in self._rows.items()],
             steps=steps, vocabulary=vocabulary,
         )  # fmt: skip
@@ -134,16 +137,25 @@ class Trace:
         eos = loading.eos_ids(self.model, self.tokenizer)
         size = self.resolved.study.decoding.no_repeat_ngram_size
         sequences = [TokenSequence(0, setting, self._key) for setting in self._settings]
-        keys = list(dict.fromkeys(key for setting in self._settings for key in _stage_keys(setting)))
+        stages = {setting: _stage_keys(setting, list(self._rows)) for setting in self._settings}
+        keys = list(dict.fromkeys(key for own in stages.values() for key in own))
         way = choose_way(self.model, [self._prompt], max(setting.max_length for setting in self._settings))
         options: dict[str, Any] = {"eos": eos, "no_repeat_ngram_size": size, "workspace": Workspace(way=way)}
         decoded = decode(self.model, [self._prompt], sequences, **options).tokens
         for setting, ids in zip(self._settings, decoded, strict=True):
             stopped = ids[-1] in eos
             text = decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
-            knobs, stages = setting.as_dict(), [keys.index(key) for key in _stage_keys(setting)]
+            knobs = setting.as_dict(axes_set(self._settings))
             reason: Literal["stop", "length"] = "stop" if stopped else "length"
-            yield ids, explained.ExplainedSetting(knobs=knobs, stages=stages, text=text, finish_reason=reason)
+            yield (
+                ids,
+                explained.ExplainedSetting(
+                    knobs=knobs,
+                    stages=list(map(keys.index, stages[setting])),
+                    text=text,
+                    finish_reason=reason,
+                ),
+            )
 
     def _steps(self, tokens: list[int]) -> Iterator[explained.Step]:
         """The record of every step."""
@@ -156,13 +168,13 @@ class Trace:
             allowed = raw[None].clone()
             ban_repeats(allowed, history[:, : len(self._prompt) + place], size)
             row = _Row(raw.cpu(), ~allowed[0].isneginf().cpu(), gumbel(key, place, every)[0])
-            yield row.step(token, self._settings)
+            yield row.step(token, self._settings, list(self._rows))
 
 
-def _stage_keys(setting: Setting) -> list[tuple[float, ...]]:
+def _stage_keys(setting: Setting, knobs: Sequence[str]) -> list[tuple[float, ...]]:
     """What tells each of a setting's stages from others': nothing for the model, then the knobs applied so far."""
-    values = dict(zip(AXES, setting.sequence, strict=True))
-    return [tuple(values[name] for name in TURNED[:place]) for place in range(len(TURNED) + 1)]
+    values = replace(setting, values=setting.sequence).at(knobs)
+    return [values[:place] for place in range(len(knobs) + 1)]
 
 
 @dataclass(frozen=True)
@@ -195,19 +207,19 @@ class _Row:
         self.rank = torch.where(self.free, self.free.cumsum(0) - 1, -1)
         self.model = _Left(len(logits), 1.0, self.values.double().softmax(0))
 
-    def follow(self, setting: Setting) -> tuple[list[_Left], int, float | None]:
-        """The stages of a setting, and the rank and score of what it picks."""
+    def follow(self, setting: Setting, turned: Sequence[str]) -> tuple[list[_Left], int, float | None]:
+        """The stages of a setting, one a knob that is ``turned``, and the rank and score of what it picks."""
         values, noise, model = self.values[self.free], self.noise[self.free], self.model.p[self.free]
         if setting.temperature == 0:
             pick = int((values == values[0]).sum()) - 1  # of tied tokens argmax takes the smallest id
             only = torch.nn.functional.one_hot(torch.tensor(pick)).double()
-            rest = [_Left(1, 1.0, only)] * (len(TURNED) - 1)
+            rest = [_Left(1, 1.0, only)] * (len(turned) - 1)
             return [self.model, _Left(1, float(model[pick]), only), *rest], pick, None
         scaled = values / setting.temperature
         weights = (scaled - scaled[0]).double().exp()
         cumulated, every = weights.cumsum(0), torch.tensor([len(values)])
         row = Candidates(scaled[None], cumulated[None], every, cumulated[-1:], every > 0)
-        knobs = {name: torch.tensor([getattr(setting, name)]) for name in TURNED[1:]}
+        knobs = {name: torch.tensor([getattr(setting, name)]) for name in turned[1:]}
         numbers = [len(values), *(int(left.kept) for _, left in cut(row, knobs))]
         stages, before = [self.model], cumulated[-1] / model.sum()
         for kept in numbers:
@@ -218,13 +230,13 @@ class _Row:
         pick = int(noisy.argmax())
         return stages, pick, float(noisy[pick])
 
-    def step(self, token: int, settings: Sequence[Setting]) -> explained.Step:
+    def step(self, token: int, settings: Sequence[Setting], turned: Sequence[str]) -> explained.Step:
         """The record of the step at which ``token`` was written."""
         left: dict[tuple[float, ...], _Left] = {}
         allowed, picks, ranks = self.ids[self.free], [], []
         for setting in settings:
-            stages, pick, score = self.follow(setting)
-            left |= dict(zip(_stage_keys(setting), stages, strict=True))
+            stages, pick, score = self.follow(setting, turned)
+            left |= dict(zip(_stage_keys(setting, turned), stages, strict=True))
             picks.append(explained.Pick(id=int(allowed[pick]), score=score and _short(score)))
             ranks.append(pick)
         kept = [stage.kept for stage in left.values() if stage.kept < len(allowed)]

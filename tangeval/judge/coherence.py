@@ -16,7 +16,7 @@ from tangeval.analysis import scoring
 from tangeval.analysis.intervals import mean_interval
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import RANDOM, REFERENCE, Example, Split
-from tangeval.judge.grading import LABELS, Wanted, select_rows
+from tangeval.judge.grading import Wanted, select_rows
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
@@ -37,7 +37,7 @@ class LocalJudge:
 def measure(
     folder: RunFolder, data: Dataset, wanted: Wanted, judge: LocalJudge, on_done: Callable[[int, int], None]
 ) -> pd.DataFrame:
-    """Write and return ``LABELS``, ``coherence``, ``judge`` and ``own_base`` of each output.
+    """Write and return ``scoring.keys_in``, ``coherence``, ``judge`` and ``own_base`` of each output.
 
     ``own_base`` marks what a fine-tuning of the judge itself wrote: that is not to be ranked.
 
@@ -59,7 +59,7 @@ def measure(
     own = folder.manifest["base_model"]["fingerprint"] == judge.fingerprint
     own &= ~rows["checkpoint"].isin([RANDOM, REFERENCE])
     values = [found[pair] for pair in pairs]
-    table = rows[list(LABELS)].assign(coherence=values, judge=judge.name, own_base=own)
+    table = rows[scoring.keys_in(rows)].assign(coherence=values, judge=judge.name, own_base=own)
     write_csv(folder.table("coherence"), table)
     return table
 

@@ -19,9 +19,9 @@ import pandas as pd
 from tangeval import tasks
 from tangeval.analysis import scoring
 from tangeval.analysis.intervals import mean_interval
-from tangeval.core.config import named_numbers
+from tangeval.core.config import named_knobs
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES, COLUMNS
+from tangeval.core.knobs import Value, axes_in, written
 from tangeval.core.types import BASE, Split
 from tangeval.judge.agreement import Agreement, pairs_of, read_votes, wins, with_counted, with_human
 from tangeval.judge.asking import SCORES, Answer, Asking, Call, Judge, Scores, Tally, collect, parse
@@ -29,7 +29,6 @@ from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.base import Dataset, Task, cut_note
 
-LABELS = ("checkpoint", "step", *COLUMNS, "split", "example_id", "sample")
 #: Votes on one text agree if they are no further apart.
 _AGREE = 1
 
@@ -84,7 +83,7 @@ def grade(folder: RunFolder, data: Dataset, judge: Judge, wanted: Wanted, how: A
 
 
 def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFrame:
-    """Return the rows to judge, ``LABELS`` and ``text``: ``base`` first, references and random endings last.
+    """Return the rows to judge, ``scoring.keys_in`` and ``text``: ``base`` first, references and random endings last.
 
     The checkpoint and the setting are those that were selected, as far as ``wanted`` names no others;
     where no setting met the requirements, the nearest.
@@ -100,8 +99,8 @@ def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFram
             f"{folder.selection_file} is missing; `tangeval select` makes it, or name a --checkpoint"
         )
     names = tuple(dict.fromkeys((*((BASE,) if wanted.base else ()), *names)))
-    frame = _known(frame, "split", [wanted.split], "--split")
-    frame = _known(frame, "checkpoint", names, "--checkpoint")
+    frame = _known(frame, "split", [wanted.split], "--split ")
+    frame = _known(frame, "checkpoint", names, "--checkpoint ")
     for knob, value in _setting(folder, selection, wanted.setting).items():
         frame = _known(frame, knob, [value], f"--setting {knob}=")
     if wanted.samples > (there := frame["sample"].nunique()):
@@ -116,7 +115,7 @@ def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFram
         parts.append(scoring.reference_rows(task, data, split))
     if wanted.random:
         parts.append(scoring.random_rows(task, data, split, folder.study.seed, samples, draws=samples))
-    return pd.concat(parts, ignore_index=True).reindex(columns=[*LABELS, "text"])
+    return pd.concat(parts, ignore_index=True).reindex(columns=[*scoring.keys_in(frame), "text"])
 
 
 def _unwrapped(frame: pd.DataFrame, task: Task, data: Dataset) -> pd.DataFrame:
@@ -132,20 +131,17 @@ def _known(frame: pd.DataFrame, column: str, values: Sequence[Any], option: str)
     """The rows with one of ``values`` in ``column``; each of them must be there."""
     there = list(dict.fromkeys(frame[column]))
     if unknown := [value for value in values if value not in there]:
-        given = f"{option}{unknown[0]:g}" if isinstance(unknown[0], float) else f"{option} {unknown[0]}"
-        known = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in there)
-        raise TangevalError(f"{given}: the results have {known}")
+        raise TangevalError(
+            f"{option}{written(unknown[0])}: the results have {', '.join(map(written, there))}"
+        )
     return frame[frame[column].isin(values)]
 
 
-def _setting(folder: RunFolder, selection: Any, changes: Sequence[str]) -> dict[str, float]:
+def _setting(folder: RunFolder, selection: Any, changes: Sequence[str]) -> dict[str, Value]:
     """The selected setting with ``knob=value`` applied."""
     chosen = (selection["setting"] or selection["nearest"][0]) if selection else {}
-    setting = {knob: float(chosen[knob]) for knob in AXES if knob in chosen}
-    setting |= named_numbers(changes, "--setting", f"{AXES[0]}=0.7")
-    if unknown := setting.keys() - set(AXES):
-        raise TangevalError(f"--setting {min(unknown)}: the knobs are {', '.join(AXES)}")
-    if missing := [knob for knob in AXES if knob not in setting]:
+    setting = {knob: chosen[knob] for knob in axes_in(chosen)} | named_knobs(changes, "--setting")
+    if missing := [knob for knob in folder.study.decoding.axes if knob not in setting]:
         raise TangevalError(
             f"{folder.selection_file} is missing, to take {', '.join(missing)} from; `tangeval select` makes it, or give "
             "every knob with --setting"
@@ -166,7 +162,7 @@ def calls(rows: pd.DataFrame, given: Mapping[str, str], judge: Judge) -> list[Ca
 def table(
     rows: pd.DataFrame, calls: Sequence[Call], judge: Judge, answers: Mapping[str, Answer]
 ) -> pd.DataFrame:
-    """Return a row an output: ``LABELS``, then what its votes say.
+    """Return a row an output: ``scoring.keys_in``, then what its votes say.
 
     Each score is the mean over the votes that could be parsed, NaN without one; ``_spread`` is the highest
     less the lowest. ``votes`` were answered, ``parsed`` of them could be read. ``agreement`` is the share
@@ -178,7 +174,7 @@ def table(
             votes[call.example_id, call.texts[0]].append(parse(answers[call.key].raw, Scores))
     records = [_counted(votes[pair]) for pair in zip(rows["example_id"], rows["text"], strict=True)]
     measured = pd.DataFrame(records, index=rows.index)
-    return rows[list(LABELS)].join(measured).assign(judge=judge.model, prompt=judge.prompt_digest)
+    return rows[scoring.keys_in(rows)].join(measured).assign(judge=judge.model, prompt=judge.prompt_digest)
 
 
 def _counted(votes: Sequence[Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from tangeval.analysis.summarize import Summary
 from tangeval.analysis.variance import ONE_SAMPLE
-from tangeval.core.knobs import AXES, KNOB
+from tangeval.core.knobs import AXES, COMMON, KNOB
 from tangeval.core.types import BASE
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.reporting import style
@@ -228,7 +228,9 @@ def heatmap_figure(settings: pd.DataFrame, metric: Metric, split: str, knobs: tu
 def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> Figure:
     """Return each metric's components of variance as one bar, divided by their shares."""
     part = variance[variance["split"] == split]
-    colours = dict(zip(("checkpoint", *AXES), _CHOICES, strict=False)) | _OTHERS
+    chosen = ["checkpoint", *sorted(AXES, key=lambda axis: axis not in COMMON)]
+    named = [term for term in chosen if term in ("checkpoint", *COMMON) or (part["term"] == term).any()]
+    colours = dict(zip(named, _CHOICES, strict=False)) | _OTHERS
     terms = part["term"].where(part["term"].isin(colours), "interactions")
     shares = part.assign(term=terms).groupby(["metric", "term"])["share"].sum().unstack(fill_value=0)
     metrics = [metric for metric in shown if metric.name in shares.index][::-1]

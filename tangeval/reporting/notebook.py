@@ -13,7 +13,7 @@ import pandas as pd
 from tangeval import tasks
 from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import axes_in
 from tangeval.core.study import Study
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.base import Dataset, Task
@@ -116,7 +116,7 @@ class Results:
         if not values:
             checkpoint, setting = self.selection["checkpoint"], self.selection["setting"] or {}
             values = {"checkpoint": checkpoint["checkpoint"]}
-            values |= {knob: setting[knob] for knob in AXES if setting}
+            values |= {knob: setting[knob] for knob in axes_in(setting)}
         rows = scoring.read_generations(self.study, self.folder, None, values.get("checkpoint"))
         rows = rows[rows["split"] == split]
         for name, value in values.items():

@@ -164,7 +164,7 @@ def names_to_write(names: list[str]) -> list[str]:
     return [name for i, name in enumerate(names) if i == 0 or (len(names) - 1 - i) % every == 0]
 
 
-def ticks(knob: str, values: Sequence[float]) -> list[str]:
+def ticks(knob: str, values: Sequence[Any]) -> list[str]:
     """Return labels of a knob's values, at most eight of them written."""
     every = ceil(len(values) / 8)
     return ["" if place % every else KNOB[knob].spell(value) for place, value in enumerate(values)]

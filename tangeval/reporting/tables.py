@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tangeval.analysis.summarize import Summary
-from tangeval.core.knobs import AXES, CUTS
+from tangeval.core.knobs import AXES, CUTS, axes_in
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.core.untrusted import inert
 from tangeval.metrics.base import Metrics
@@ -59,7 +59,7 @@ def write(
     """
     frames = (summary.settings, summary.effects, summary.checkpoints)
     settings, effects, checkpoints = (_in_order(frame, split) for frame in frames)
-    best, keys = best_settings(settings, by, metrics), ("rank", "checkpoint", *AXES)
+    best, keys = best_settings(settings, by, metrics), ("rank", "checkpoint", *axes_in(settings))
     overall = "Checkpoints on {}, averaged over all settings"
     tables: dict[str, tuple[pd.DataFrame, Iterator[Section]]] = {
         "checkpoints": (checkpoints, _sections(checkpoints, overall, ("checkpoint", "step"))),
@@ -94,7 +94,9 @@ def best_settings(settings: pd.DataFrame, by: str, metrics: Metrics) -> pd.DataF
     """
     ascending = metrics[by].better == "low"
     baseline = settings["checkpoint"].isin([RANDOM, REFERENCE])
-    twins = settings.duplicated(["checkpoint", "split", *(knob for knob in AXES if knob not in CUTS)])
+    twins = settings.duplicated(
+        ["checkpoint", "split", *(knob for knob in axes_in(settings) if knob not in CUTS)]
+    )
     ranked = settings[~baseline & settings[by].notna() & ~(settings["temperature"].eq(0) & twins)]
     ranked = ranked.sort_values(by, ascending=ascending, kind="stable")
     rank = ranked.groupby("split").cumcount().add(1)

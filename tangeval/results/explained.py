@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import Value
 from tangeval.results.files import read_json
 
 FILE = "explain.json"
@@ -42,11 +43,11 @@ class Turn(Section):
 class ExplainedSetting(Section):
     """The poem's own setting, or it with one knob turned: what it writes by the same noise.
 
-    ``knobs`` has every axis of the grid, ``max_length`` too. ``stages`` are places in the
+    ``knobs`` has every axis that is set, ``max_length`` too. ``stages`` are places in the
     ``stages`` of a step: the model, ``temperature``, then the cuts.
     """
 
-    knobs: dict[str, float]
+    knobs: dict[str, Value]
     stages: list[int]
     text: str
     finish_reason: Literal["stop", "length"]
@@ -107,7 +108,7 @@ class Explained(Section):
     """The content of ``explain.json``.
 
     ``number`` is the example's place in its split, from 1. ``follows`` says whose ``text`` the
-    steps follow, ``step`` (from 1) which one to show first. ``setting`` has every knob, those of
+    steps follow, ``step`` (from 1) which one to show first. ``setting`` has every knob that is set, those of
     the whole study too; ``settings`` begin with it. ``vocabulary`` spells every candidate.
     """
 
@@ -126,7 +127,7 @@ class Explained(Section):
     sample: int
     text: str
     step: int
-    setting: dict[str, float]
+    setting: dict[str, Value]
     settings: list[ExplainedSetting]
     knobs: list[Turn]
     steps: Annotated[list[Step], Field(min_length=1)]

@@ -23,7 +23,7 @@ import psutil
 from tangeval.core.digest import digest
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import aside, listed, present
-from tangeval.core.knobs import AXES, COLUMNS, Setting
+from tangeval.core.knobs import COMMON_AXES, Setting, axes_set, spelt
 from tangeval.core.untrusted import LARGEST, MIB
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import parquet_about, read_columns, write_json, write_text
@@ -34,10 +34,6 @@ STALE = "engine, checkpoints, weights, data, prompt, seed, versions or machine a
 _BATCH_ID = re.compile(r"\w+")
 #: What is kept of a batch beside its settings.
 _KEPT = ("id", "checkpoint", "cache_key", "examples", "samples")
-#: A batch file's columns: what engines make and scores are made of.
-GENERATIONS = (
-    "checkpoint", "step", *COLUMNS, "split", "example_id", "sample", "text", "n_tokens", "finish_reason",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,8 +107,8 @@ def _grid(axes: Sequence[str], points: Sequence[Sequence[float]]) -> tuple[Setti
 
 def about(batch: Batch) -> dict[str, Any]:
     """Return what a batch file says of itself."""
-    settings = [setting.values for setting in batch.settings]
-    return {"schema": SCHEMA, "axes": AXES, "settings": settings} | {
+    axes, settings = spelt(batch.settings)
+    return {"schema": SCHEMA, "axes": axes, "settings": settings} | {
         key: getattr(batch, key) for key in _KEPT
     }
 
@@ -129,9 +125,10 @@ def described(file: Path) -> Batch | None:
 
 def check_rows(batch: Batch, frame: pd.DataFrame, file: Path) -> None:
     """Raise a TangevalError if the rows of a file are not each of the batch's once."""
-    keys = ["example_id", "sample"], list(AXES)
+    axes, points = spelt(batch.settings)
+    keys = ["example_id", "sample"], list(axes)
     outputs = set(product(batch.examples, batch.samples))
-    settings = {each.values for each in batch.settings} if outputs else set()
+    settings = set(points) if outputs else set()
     there = [set(frame[own].drop_duplicates().itertuples(index=False, name=None)) for own in keys]
     whole = there == [outputs, settings] and len(frame) == len(outputs) * len(settings)
     if (
@@ -147,7 +144,7 @@ def check_rows(batch: Batch, frame: pd.DataFrame, file: Path) -> None:
 def _fits(batch: Batch, file: Path) -> bool:
     """Whether a batch file can be read and has its record's rows."""
     try:
-        names = ["checkpoint", "example_id", "sample", *AXES]
+        names = ["checkpoint", "example_id", "sample", *axes_set(batch.settings)]
         check_rows(batch, read_columns(file, names, (), {}), file)
     except DamagedError:
         return False
@@ -202,8 +199,9 @@ def write_plan(run: RunFolder, batches: Sequence[Batch]) -> None:
     grids = list(dict.fromkeys(batch.settings for batch in batches))
     place = {grid: number for number, grid in enumerate(grids)}
     records = [{key: getattr(b, key) for key in _KEPT} | {"grid": place[b.settings]} for b in batches]
-    spelt = [[setting.values for setting in grid] for grid in grids]
-    content = {"schema": SCHEMA, "axes": AXES, "grids": spelt, "batches": records}
+    axes = axes_set({setting for grid in grids for setting in grid})
+    points = [[setting.at(axes) for setting in grid] for grid in grids]
+    content = {"schema": SCHEMA, "axes": axes, "grids": points, "batches": records}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n"
     if len(text) > LARGEST:
         raise TangevalError(
@@ -346,5 +344,6 @@ def _batch_id(resolved: ResolvedStudy, batch: Batch) -> str:
     if not known.keys() >= set(batch.examples):
         return ""
     texts = [[e, known[e].instruction, known[e].input, known[e].split] for e in batch.examples]
-    settings = [setting.values for setting in batch.settings]
-    return digest([batch.cache_key, batch.checkpoint, texts, batch.samples, settings])
+    axes, settings = spelt(batch.settings)
+    named = [axes] if axes != COMMON_AXES else []
+    return digest([batch.cache_key, batch.checkpoint, texts, batch.samples, settings, *named])

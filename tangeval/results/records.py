@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tangeval.core.errors import DamagedError
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import AXES, COMMON, Value
 from tangeval.results.files import DELETE, read_json
 
 
@@ -52,13 +52,13 @@ class _Manifest(_Record):
     self_check: dict[str, dict[str, str]] = {}
 
 
-def _of_all_knobs(setting: dict[str, float]) -> dict[str, float]:
-    if lacking := [name for name in AXES if name not in setting]:
+def _of_all_knobs(setting: dict[str, Value]) -> dict[str, Value]:
+    if lacking := [name for name in AXES if name in COMMON and name not in setting]:
         raise ValueError(f"{lacking[0]} is missing")
     return setting
 
 
-_Setting = Annotated[dict[str, float], AfterValidator(_of_all_knobs)]
+_Setting = Annotated[dict[str, Value], AfterValidator(_of_all_knobs)]
 
 
 class _Chosen(_Record):

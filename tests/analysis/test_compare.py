@@ -175,7 +175,7 @@ def test_an_item_names_a_checkpoint_and_narrows_its_settings(folder):
         ("", "nothing is chosen there"),
         (":checkpoint-3", "has no checkpoint checkpoint-3; it has base, checkpoint-2"),
         (":base:temperature=0.2", "no setting has temperature 0.2; there are 0.1, 1"),
-        (":base:temprature=0.1", "temprature is no knob"),
+        (":base:temprature=0.1", "temprature: there is no such knob"),
         (":base:top_k", "top_k: give name=number"),
     ],
 )

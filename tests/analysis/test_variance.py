@@ -9,11 +9,11 @@ import pytest
 
 from tangeval.analysis.variance import ONE_SAMPLE, components, decompose, measured, write_variance
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import COMMON_AXES
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang import TANG
 
-FACTORS = ["checkpoint", *AXES]
+FACTORS = ["checkpoint", *COMMON_AXES]
 
 SHAPE = (2, 3, 2, 1, 2, 6, 4)  # checkpoint, temperature, top_k, top_p, max_length, poem, sample
 RANDOM_TERMS = ("poem", "poem × setting", "noise", "noise × setting")
@@ -118,11 +118,11 @@ def test_what_was_not_repeated_has_no_shares():
 def make_folder(folder: Path, keep=lambda frame: frame.index >= 0) -> RunFolder:
     """Made-up scores of two checkpoints and the random baseline, of the rows that are kept."""
     generator = np.random.default_rng(3)
-    keys = ["checkpoint", *AXES, "example_id", "sample"]
+    keys = ["checkpoint", *COMMON_AXES, "example_id", "sample"]
     grid = product(["base", "checkpoint-2"], [0.1, 1.0], [0, 5], [1.0], [96], ["test-0", "test-1"], range(2))
     frame = pd.DataFrame(grid, columns=keys).assign(split="test")
     frame = frame[keep(frame)]
-    baseline = frame.assign(checkpoint="random", **dict.fromkeys(AXES, np.nan))
+    baseline = frame.assign(checkpoint="random", **dict.fromkeys(COMMON_AXES, np.nan))
     scores = pd.concat([frame, baseline], ignore_index=True).sample(frac=1, random_state=0)
     for metric in TANG.metrics.values():
         for name in metric.counts or [metric.name]:

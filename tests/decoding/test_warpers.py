@@ -1,20 +1,24 @@
-"""The cuts: their order, exact ties, and a new one that is told to two files alone."""
+"""The cuts: their order, exact ties, and that they keep what transformers keeps."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+from itertools import product
 
 import pytest
 import torch
-from transformers import TopPLogitsWarper
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from tangeval.core.knobs import CUTS, Setting
+from tangeval.core.knobs import CUTS, KNOB, Setting
+from tangeval.decoding import sampler
+from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.noise import gumbel
 from tangeval.decoding.sampler import Kind, kind_of
 from tangeval.decoding.warpers import WARPERS, Candidates, cut
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_cut_has_a_warper_in_the_order_of_the_knobs():
@@ -43,98 +47,49 @@ def test_where_the_mass_is_exactly_p_nothing_more_is_kept(tokens, top_p):
     assert int(left.kept) == tokens * top_p == TopPLogitsWarper(top_p)(None, row).isfinite().sum()
 
 
-#: What a new cut is: an entry, a function, and its place in the order.
-KNOB = """    Knob(
-        "min_p", "cut", float, off=0.0, default=0.0, low=1e-6, high=1.0,
-        label={"en": "min-p", "zh": "min-p"}, letter="m", hf="min_p", openai="min_p",
-    ),
-"""
-WARPER = '''
-def min_p(row: Candidates, value: Tensor) -> Tensor:
-    """Those at least ``value`` times as likely as the likeliest: ``MinPLogitsWarper``."""
-    ratio = (row.scaled - row.scaled[:, :1]).double().exp()
-    return (ratio >= value[:, None]).sum(dim=1)
-
-
-'''
-CHECK = """
-import itertools
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper
-from transformers import TopPLogitsWarper
-import tangeval
-from tangeval.core.knobs import CUTS, Setting
-from tangeval.decoding import sampler
-from tangeval.decoding.decoder import TokenSequence, decode
-from tangeval.decoding.noise import gumbel
-
-assert tangeval.__file__.startswith(PLACE), tangeval.__file__
-assert CUTS == ("top_k", "top_p", "min_p")
-torch.manual_seed(0)
-config = LlamaConfig(vocab_size=500, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-                     initializer_range=0.3, pad_token_id=0)
-model, prompt, length = AutoModelForCausalLM.from_config(config).eval(), [5, 6, 7], 6
-settings = [
-    Setting.of(temperature=t, top_k=k, top_p=p, min_p=m, max_length=length)
-    for t, k, p, m in itertools.product((0.0, 0.7, 1.5), (0, 40), (0.9, 1.0), (0.0, 0.02, 0.3, 1.0))
-]
-sequences = [TokenSequence(0, setting, key) for setting in settings for key in range(5)]
-
-
-def plain(sequence):
+def plain(model, prompt, sequence):
+    """What ``sequence`` writes, by whole forward passes and transformers' own warpers."""
     text, setting, own = [*prompt], sequence.setting, []
-    for step in range(length):
+    for step in range(setting.max_length):
         with torch.inference_mode():
             scores = model(torch.tensor([text])).logits[:, -1]
         if setting.temperature:
-            scores = TemperatureLogitsWarper(setting.temperature)(None, scores)
-            scores = TopKLogitsWarper(setting.top_k or 500)(None, scores)
-            scores = MinPLogitsWarper(setting.min_p)(None, TopPLogitsWarper(setting.top_p)(None, scores))
-            scores = scores + gumbel(torch.tensor([sequence.key]), step, torch.arange(500)[None])
+            for warp in warpers_of(setting):
+                scores = warp(None, scores)
+            scores = scores + gumbel(torch.tensor([sequence.key]), step, torch.arange(scores.shape[1])[None])
         own.append(int(scores.argmax()))
         text.append(own[-1])
     return own
 
 
-expected = [plain(sequence) for sequence in sequences]
-by_min_p = {}
-for sequence, tokens in zip(sequences, expected):
-    by_min_p.setdefault(sequence.setting.min_p, set()).add(tuple(tokens))
-assert len(set(map(frozenset, by_min_p.values()))) == 4, "min_p changes what is written"
-
-for candidates in ((64, 1024, 8192), (2, 20), (500,)):
-    sampler.CANDIDATES = candidates
-    assert decode(model, [prompt], sequences, eos=[]).tokens == expected, candidates
-"""
+#: A cut's warper in transformers.
+OWN = {"top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper, "min_p": MinPLogitsWarper}
 
 
-def test_a_new_cut_is_an_entry_and_a_function(tmp_path):
-    """In a copy of the package; decoded with few and many candidates, against transformers' own warpers."""
-    shutil.copytree(
-        ROOT / "tangeval", tmp_path / "tangeval", ignore=shutil.ignore_patterns("__pycache__", "assets")
-    )
-    edits = {
-        "core/knobs.py": [('    Knob(\n        "max_length"', KNOB + '    Knob(\n        "max_length"')],
-        "decoding/warpers.py": [
-            ("#: The cuts in the order", WARPER.lstrip("\n") + "#: The cuts in the order"),
-            (
-                '    "top_p": Warper(top_p, of_mass=True),\n',
-                '    "top_p": Warper(top_p, of_mass=True),\n    "min_p": Warper(min_p),\n',
-            ),
-        ],
+def warpers_of(setting):
+    """The setting's warpers, in transformers' order."""
+    on = [name for name in CUTS if getattr(setting, name) != KNOB[name].off]
+    return [TemperatureLogitsWarper(setting.temperature), *(OWN[name](getattr(setting, name)) for name in on)]
+
+
+@pytest.mark.parametrize("candidates", [sampler.CANDIDATES, (2, 20), (500,)])
+def test_cuts_are_decoded_as_by_transformers_however_many_candidates_are_looked_at(candidates, monkeypatch):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=500, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    settings = [
+        Setting.of(temperature=t, top_k=k, top_p=p, min_p=m, max_length=6)
+        for t, k, p, m in product((0.0, 0.7, 1.5), (0, 40), (0.9, 1.0), (0.0, 0.02, 0.3, 1.0))
+    ]
+    sequences = [TokenSequence(0, setting, key) for setting in settings for key in range(3)]
+    expected = [plain(model, [5, 6, 7], sequence) for sequence in sequences]
+    written = {
+        m: {tuple(e) for s, e in zip(sequences, expected, strict=True) if s.setting.min_p == m}
+        for m in (0.0, 0.02, 0.3, 1.0)
     }
-    for name, replacements in edits.items():
-        file = tmp_path / "tangeval" / name
-        text = file.read_text(encoding="utf-8")
-        for old, new in replacements:
-            assert text.count(old) == 1
-            text = text.replace(old, new)
-        file.write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", f"PLACE = {str(tmp_path)!r}\n{CHECK}"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(set(map(frozenset, written.values()))) == 4, "min_p changes what is written"
+    monkeypatch.setattr(sampler, "CANDIDATES", candidates)
+    assert decode(model, [[5, 6, 7]], sequences, eos=[]).tokens == expected

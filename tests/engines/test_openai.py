@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import tangeval as package
+from tangeval.analysis.scoring import keys_in
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOBS
 from tangeval.core.study import load_study
@@ -28,7 +29,7 @@ from tangeval.engines.completions import DIALECTS, read_reply
 from tangeval.resolve import resolve
 from tangeval.results.files import read_json
 from tangeval.results.folder import RunFolder
-from tangeval.results.plan import GENERATIONS, read_plan
+from tangeval.results.plan import read_plan
 from tests.support.command import EXTRAS, refusal, start, succeeds, tangeval, wait, without
 from tests.support.stub_server import StubServer, transformers_serve
 from tests.support.study import write_study
@@ -141,7 +142,7 @@ def test_a_sample_has_one_seed_in_all_settings_and_models_however_many_are_asked
 
 def test_batch_files_have_the_columns_and_rows_of_any_other_engine(made):
     frame = texts(made[0])
-    assert list(frame.columns) == list(GENERATIONS)
+    assert list(frame.columns) == [*keys_in(frame), "text", "n_tokens", "finish_reason"]
     assert len(frame) == len(MODELS) * 16 * POEMS * SAMPLES
     assert not frame.duplicated(["checkpoint", "temperature", "top_k", "top_p", "max_length", "example_id", "sample"]).any()  # fmt: skip
     cut = frame["finish_reason"] == "length"

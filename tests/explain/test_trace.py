@@ -179,7 +179,7 @@ def test_texts_are_those_that_generate_writes(resolved, narrow, tmp_path):
         (row.temperature, row.top_k, row.top_p): (row.text, row.finish_reason) for row in rows.itertuples()
     }
     found = {
-        tuple(each.knobs[name] for name in trace.TURNED): (each.text, each.finish_reason)
+        tuple(each.knobs[name] for name in ("temperature", "top_k", "top_p")): (each.text, each.finish_reason)
         for each in narrow.settings
     }
     assert len(found) == 1 + 4 + 2 + 2
@@ -269,7 +269,7 @@ def test_a_poem_goes_by_its_place_or_its_id(resolved, tmp_path):
         ),
         ({"prompt": "train-3"}, "the test split has 15 poems"),
         ({"checkpoint": "checkpoint-7"}, "there are base, checkpoint-10, checkpoint-20"),
-        ({"knobs": ("heat=1",)}, "there are temperature, top_k, top_p, max_length"),
+        ({"knobs": ("heat=1",)}, "there are temperature, top_k, top_p"),
         ({"knobs": ("top_p=0",)}, "--setting: top_p.0: 0 is out of range"),
         ({"knobs": ("top_k=2.5",)}, "--setting: top_k.0: Input should be a valid integer"),
     ],

@@ -24,6 +24,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import COMMON
 from tangeval.core.types import ASSETS
 from tangeval.judge import asking, grading
 from tangeval.judge.asking import Answer, Prompt, Scores, load_prompt, parse
@@ -157,7 +158,9 @@ def test_a_text_is_asked_about_once_and_every_text_gets_its_first_vote_first():
 
 def test_what_was_not_parsed_is_no_number():
     """Two poems: votes 4, 6 and 5, 5 beside one unreadable; and three unreadable ones."""
-    labels = dict.fromkeys(grading.LABELS, 0) | {"checkpoint": "c"}
+    labels = dict.fromkeys(("checkpoint", "step", *COMMON, "split", "example_id", "sample"), 0) | {
+        "checkpoint": "c"
+    }
     rows = pd.DataFrame([labels | {"example_id": p, "text": p} for p in ("test-1", "test-2", "test-3")])
     who, couplets = a_judge(), {"test-1": "天", "test-2": "天", "test-3": "天"}
     raw = {
@@ -429,7 +432,7 @@ def test_the_package_that_is_missing_is_named(here, serve, monkeypatch):
     [
         (["--checkpoint", "nope"], "--checkpoint nope: the results have base, checkpoint-10, checkpoint-20"),
         (["--setting", "temperature=0.5"], "--setting temperature=0.5: the results have 0, 0.7"),
-        (["--setting", "heat=1"], "the knobs are temperature"),
+        (["--setting", "heat=1"], "there are temperature"),
         (["--setting", "temperature"], "give name=number"),
         (["--split", "validation"], "--split validation: the results have test"),
         (["--samples", 3], "--samples 3: results/tiny has 2"),

@@ -13,7 +13,7 @@ from matplotlib.font_manager import get_font
 
 from tangeval.analysis import summarize
 from tangeval.analysis.variance import decompose
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import COMMON_AXES
 from tangeval.core.untrusted import inert
 from tangeval.reporting import figures, style
 from tests.reporting.test_tables import METRICS, frames
@@ -324,7 +324,7 @@ def test_long_names_keep_their_folder_and_step(name, written):
 def variance() -> pd.DataFrame:
     generator = np.random.default_rng(0)
     shape = (2, 3, 1, 2, 1, 6, 4)
-    factors = ["checkpoint", *AXES]
+    factors = ["checkpoint", *COMMON_AXES]
     rows = [row for m in ("bleu", "form") for row in decompose(generator.normal(size=shape), factors, m)]
     return pd.DataFrame(rows).assign(split="validation")
 
@@ -336,7 +336,7 @@ def test_bars_of_variance_are_the_shares_and_reach_the_whole(variance):
         bars = {bars.get_label(): bars.patches[row].get_width() for bars in axes.containers}
         own = variance[variance["metric"] == metric].set_index("term")["share"]
         assert bars["temperature"] == pytest.approx(own["temperature"])
-        crossed = [term for term in own.index if " × " in term and term.partition(" × ")[2] in AXES]
+        crossed = [term for term in own.index if " × " in term and term.partition(" × ")[2] in COMMON_AXES]
         assert bars["interactions"] == pytest.approx(own[crossed].sum() + own["higher"])
         assert sum(bars.values()) == pytest.approx(1)
 

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from tangeval import tasks
 from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import COMMON_AXES
 from tangeval.reporting.page import build as report
 from tangeval.reporting.page import packing, schema
 from tangeval.results import explained
@@ -122,10 +122,10 @@ def test_no_content_is_told_by_its_place_in_a_list():
 def test_every_axis_of_the_grid_is_told_by_name(results, page):
     """A knob is added to the list, and nothing else: its baselines' rows are keyed by name."""
     known = facts(page)
-    assert [knob["name"] for knob in known["knobs"]] == list(AXES)
-    assert all(set(setting) == set(AXES) for setting in known["settings"])
+    assert [knob["name"] for knob in known["knobs"]] == list(COMMON_AXES)
+    assert all(set(setting) == set(COMMON_AXES) for setting in known["settings"])
     scripts = "".join(file.read_text("utf-8") for file in STATIC.rglob("*.js") if "vendor" not in file.parts)
-    assert not [name for name in AXES if re.search(rf"""["'`]{name}["'`]""", scripts)]
+    assert not [name for name in COMMON_AXES if re.search(rf"""["'`]{name}["'`]""", scripts)]
 
 
 def test_nothing_from_a_text_or_a_name_is_markup_or_unseen(page):

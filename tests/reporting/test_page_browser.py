@@ -15,7 +15,7 @@ import pytest
 
 import tangeval
 from tangeval import api, tasks
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import COMMON_AXES
 from tangeval.reporting.page import build as report
 from tangeval.results import explained
 from tangeval.results.files import read_json, write_csv, write_json
@@ -90,7 +90,7 @@ def of(folder: Path):
 
 def summary(folder: Path) -> dict[tuple[str, ...], dict[str, str]]:
     rows = csv.DictReader(io.StringIO((folder / "summary.csv").read_text("utf-8")))
-    return {(row["split"], row["checkpoint"], *(row[knob] for knob in AXES)): row for row in rows}
+    return {(row["split"], row["checkpoint"], *(row[knob] for knob in COMMON_AXES)): row for row in rows}
 
 
 def shown(tab) -> list[list[list[str]]]:
@@ -156,7 +156,7 @@ def test_sliders_move_the_numbers_to_exactly_those_of_the_summary(visit, folder)
         for _ in range(steps):
             slider.press("ArrowRight")
             state = now(page)
-            setting = [state[knob] for knob in AXES]
+            setting = [state[knob] for knob in COMMON_AXES]
             seen.add(tuple(setting))
             for (metric,), *settings in shown(page):
                 for name, got in zip(columns, settings, strict=True):
@@ -168,7 +168,7 @@ def test_sliders_move_the_numbers_to_exactly_those_of_the_summary(visit, folder)
 
 
 def test_poems_are_those_of_the_sliders_checkpoints_poem_and_sample(visit, folder):
-    keys = ["checkpoint", "example_id", "sample", *AXES]
+    keys = ["checkpoint", "example_id", "sample", *COMMON_AXES]
     texts = pd.concat(map(pd.read_parquet, (folder / "generations").iterdir())).set_index(keys)["text"]
     scores = pd.read_parquet(folder / "scores.parquet").set_index(keys)
     page = visit(
@@ -182,7 +182,7 @@ def test_poems_are_those_of_the_sliders_checkpoints_poem_and_sample(visit, folde
                 page.evaluate(f"store.change({{sample: '{sample}'}})")
                 until(page, f"document.querySelector('#part').textContent.startsWith('Sample {sample + 1} ')")
                 page.wait_for_timeout(60)
-                setting = [float(now(page)[knob]) for knob in AXES]
+                setting = [float(now(page)[knob]) for knob in COMMON_AXES]
                 for place, name in ((1, NAME), (2, "base")):
                     own = page.locator("#verses .strophe").nth(place)
                     text, row = (

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tangeval import tasks
 from tangeval.analysis.summarize import Summary
-from tangeval.core.knobs import AXES
+from tangeval.core.knobs import COMMON_AXES
 from tangeval.core.untrusted import inert
 from tangeval.reporting import tables
 
@@ -41,7 +41,7 @@ def frames(
     for split, poems in (("validation", 30), ("test", 15)):
         for number, (name, step) in enumerate(trained):
             for place, knobs in enumerate(itertools.product(temperature, top_k, top_p, max_length)):
-                row = {"checkpoint": name, "step": step, **dict(zip(AXES, knobs, strict=True))}
+                row = {"checkpoint": name, "step": step, **dict(zip(COMMON_AXES, knobs, strict=True))}
                 row |= {"no_repeat_ngram_size": 3, "split": split, "poems": poems, "samples": 8}
                 rows.append(row | measured(0.2 + 0.1 * number + 0.003 * (place * 7 % 29)))
         for name, samples, bleu in (("random", 32, 0.4), ("reference", 1, 100.0)):
@@ -49,12 +49,12 @@ def frames(
             rows.append(
                 row | {f"{m}{e}": None for m in ("reference_nll", "complete") for e in ("", "_low", "_high")}
             )
-    first = ["checkpoint", "step", *AXES, "no_repeat_ngram_size", "split"]
+    first = ["checkpoint", "step", *COMMON_AXES, "no_repeat_ngram_size", "split"]
     settings = pd.DataFrame(rows).reindex(columns=[*first, "poems", "samples", *MEASURES, "n_tokens"])
     settings = settings.astype(WHOLE | dict.fromkeys([*MEASURES, "n_tokens"], float)).copy()
     keys, numbers = ["checkpoint", "step", "split", "poems", "samples"], [*MEASURES, "n_tokens"]
     checkpoints = settings.groupby(keys, sort=False, dropna=False)[numbers].mean().reset_index()
-    varied = [knob for knob in AXES if settings[knob].nunique() > 1]
+    varied = [knob for knob in COMMON_AXES if settings[knob].nunique() > 1]
     effects = [checkpoints[checkpoints["checkpoint"].isin(["random", "reference"])]]
     for knob in varied:
         part = settings[settings[knob].notna()].astype({knob: float}).rename(columns={knob: "value"})

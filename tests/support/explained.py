@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tangeval.core.knobs import AXES, CUTS, KNOB, Setting
+from tangeval.core.knobs import COMMON_AXES, KNOB, Setting
 from tangeval.core.study import Study
 from tangeval.results import explained as schema
 from tangeval.results.files import write_text
@@ -36,10 +36,10 @@ def _content(
     example, manifest = data.by_id[name], run.manifest
     turned = {
         knob: [_turned(own, knob, value) for value in KNOB[knob].by_strength(getattr(study.decoding, knob))]
-        for knob in AXES
+        for knob in COMMON_AXES
     }
     settings = list(dict.fromkeys([own, *(setting for row in turned.values() for setting in row)]))
-    many = len(CUTS) + 1  # stages of a setting after the model's own
+    many = 3  # stages of a setting after the model's own
     chance, steps = np.random.default_rng(7), []
     for place in range(STEPS):
         logits = (chance.standard_normal(TOKENS) * spread).astype(np.float32)
@@ -51,10 +51,10 @@ def _content(
         base_model=schema.Source(**manifest["base_model"]),
         checkpoint=schema.Source(name=made["name"], fingerprint=made["fingerprint"]),
         example_id=name, split=example.split, number=1, input=example.input, reference=example.reference,
-        follows=follows, sample=0, text=example.reference, step=2, setting=own.as_dict(),
+        follows=follows, sample=0, text=example.reference, step=2, setting=own.as_dict(COMMON_AXES),
         settings=[
             schema.ExplainedSetting(
-                knobs=each.as_dict(), stages=[0, *range(1 + many * at, 1 + many * (at + 1))], text=text,
+                knobs=each.as_dict(COMMON_AXES), stages=[0, *range(1 + many * at, 1 + many * (at + 1))], text=text,
                 finish_reason="stop",
             )
             for at, (each, text) in enumerate(zip(settings, texts, strict=False))

@@ -10,7 +10,7 @@ Texts and paths are data. They reach the page as JSON or as packed bytes, and it
 there as text, never as markup.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from tangeval import tasks
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES, KNOB
+from tangeval.core.knobs import KNOB, Setting, axes_in
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.reporting.page import schema
@@ -108,7 +108,11 @@ def write_explained(files: Sequence[Path], out: Path) -> Path:
     taken, contents = Taken(), [explained.read_explained(file) for file in files]
     for file, content in zip(files, contents, strict=True):
         taken.add(file, content)
-    facts = {"study": contents[0].study, "knobs": _knobs([]), "carries": []}
+    facts = {
+        "study": contents[0].study,
+        "knobs": _knobs({axis for each in contents for axis in axes_in(each.setting)}, []),
+        "carries": [],
+    }
     write_text(out, _render(facts, {}, taken, Texts()))
     return out
 
@@ -150,11 +154,11 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
     manifest, selection = run.manifest, run.selection
     if selection:  # a reader of the page needs no folders of the machine that made it
         selection["checkpoint"].pop("path", None)
-    grid = (setting.as_dict() for setting in study.decoding.settings())
-    settings = [{name: f"{value:.9g}" for name, value in each.items()} for each in grid]
+    axes, grid = study.decoding.axes, study.decoding.settings()
+    settings = [{axis: _spelt(value) for axis, value in setting.as_dict(axes).items()} for setting in grid]
     return {
         "carries": [], "study": study.name, "yaml": study.to_yaml(), "selection": selection, "settings": settings,
-        "knobs": _knobs(settings), "metrics": list(run.metrics.values()), "run": _run(manifest),
+        "knobs": _knobs(axes, grid), "metrics": list(run.metrics.values()), "run": _run(manifest),
         "checkpoints": [
             schema.Checkpoint(
                 base=record["name"] == BASE, **{key: record.get(key) for key in ("name", "kind", "fingerprint", "seen")}
@@ -170,13 +174,18 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _knobs(settings: list[dict[str, str]]) -> list[schema.KnobFacts]:
+def _spelt(value: Any) -> str:
+    """A knob's value as ``summary.csv`` has it."""
+    return value if isinstance(value, str) else f"{value:.9g}"
+
+
+def _knobs(axes: Container[str], settings: Sequence[Setting]) -> list[schema.KnobFacts]:
     facts = []
-    for knob in map(KNOB.__getitem__, AXES):
-        values = knob.by_strength({float(setting[knob.name]) for setting in settings})
+    for knob in map(KNOB.__getitem__, axes_in(axes)):
+        values = knob.by_strength({getattr(setting, knob.name) for setting in settings})
         said = {key: getattr(knob, key) for key in ("name", "kind", "label", "letter")}
-        off = f"{knob.off:.9g}" if knob.kind == "cut" else None
-        facts.append(schema.KnobFacts(**said, off=off, values=[f"{value:.9g}" for value in values]))
+        off = None if knob.kind in ("scale", "length") else _spelt(knob.off)
+        facts.append(schema.KnobFacts(**said, off=off, values=list(map(_spelt, values))))
     return facts
 
 
@@ -220,7 +229,7 @@ def _explained(corpus: Corpus) -> Taken:
         except (TangevalError, ValueError):
             taken.left_out.append(schema.LeftOut(folder=file.parent.name, reason="version"))
             continue
-        if content.example_id in shown and _is_of(content, manifest):
+        if content.example_id in shown and _is_of(content, manifest, set(corpus.study.decoding.axes)):
             found.append((shown.index(content.example_id), file, content))
         else:
             taken.left_out.append(schema.LeftOut(folder=file.parent.name, reason="foreign"))
@@ -229,7 +238,8 @@ def _explained(corpus: Corpus) -> Taken:
     return taken
 
 
-def _is_of(content: Explained, manifest: dict[str, Any]) -> bool:
+def _is_of(content: Explained, manifest: dict[str, Any], axes: set[str]) -> bool:
     base, weights = manifest["base_model"], {(c["name"], c["fingerprint"]) for c in manifest["checkpoints"]}
     same = content.base_model.fingerprint == base["fingerprint"] and content.seed == manifest["seed"]
+    same &= set(axes_in(content.setting)) <= axes
     return same and (content.checkpoint.name, content.checkpoint.fingerprint) in weights

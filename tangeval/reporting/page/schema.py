@@ -2,7 +2,7 @@
 
 ``Facts`` reaches the scripts as JSON under the names that stand here (``core.facts``), and
 ``static/facts.schema.json`` is its JSON Schema; ``python -m tangeval.reporting.page.schema`` writes it.
-Numbers of a setting are strings, as ``summary.csv`` has them. ``{en, zh}`` are a reader's languages.
+Values of a setting are strings, as ``summary.csv`` has them. ``{en, zh}`` are a reader's languages.
 """
 
 import json
@@ -23,7 +23,7 @@ class _Record(BaseModel):
 
 
 class KnobFacts(_Record):
-    """An axis of the grid. ``values`` run from what cuts most to what cuts least; ``off`` is a cut's that changes nothing."""
+    """An axis of the grid. ``values`` run from what cuts most to what cuts least; ``off`` changes nothing."""
 
     name: str
     kind: str

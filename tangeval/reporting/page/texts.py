@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tangeval.analysis.scoring import read_generations
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.metrics.base import Metric
@@ -88,7 +87,7 @@ def texts_of(corpus: Corpus, room: int) -> Texts:
 
 def _units(corpus: Corpus) -> Iterator[tuple[Unit, UnitTexts, NDArray[np.uint32]]]:
     training = training_index(corpus.task, corpus.data)
-    places = ["checkpoint", *AXES]
+    places = ["checkpoint", *corpus.study.decoding.axes]
     for sample in range(max(map(corpus.study.samples_of, corpus.study.ordered_splits()))):
         frame = read_generations(corpus.study, corpus.run.path, sample)
         frame["flaws"] = _flaws(corpus, sample, frame)
@@ -113,7 +112,7 @@ def _units(corpus: Corpus) -> Iterator[tuple[Unit, UnitTexts, NDArray[np.uint32]
 
 def _flaws(corpus: Corpus, sample: int, frame: pd.DataFrame) -> NDArray[np.uint32]:
     """A bit for each metric that a row of ``frame`` fails, from the scores; what was not measured is no flaw."""
-    keys, file = ["checkpoint", "example_id", *AXES], corpus.run.scores_file
+    keys, file = ["checkpoint", "example_id", *corpus.study.decoding.axes], corpus.run.scores_file
     names = [metric.name for metric in corpus.flaws]
     scores = corpus.run.columns([*keys, *names], sample=sample)
     scores = scores[~scores["checkpoint"].isin([RANDOM, REFERENCE])]

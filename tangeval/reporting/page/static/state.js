@@ -54,7 +54,7 @@ const store = (() => {
     const { selection, settings, checkpoints } = facts;
     const found = selection ? checkpoints.findIndex(({ name }) => name === selection.checkpoint.checkpoint) : checkpoints.length - 1;
     const wanted = selection && (selection.setting ?? selection.nearest[0]);
-    const same = (own) => facts.knobs.every(({ name }) => Number(own[name]) === wanted[name]);
+    const same = (own) => facts.knobs.every(({ name }) => own[name] === wanted[name] || Number(own[name]) === wanted[name]);
     return { checkpoint: found, setting: (wanted && settings.find(same)) || settings[0] };
   }
   const chosen = choose();

@@ -3,7 +3,6 @@
   const { facts, $, el, fill, t, knobLabel, joined, visible, unpackText, packedLines, fillTable } = core, { state, change, spellValue, slider, moveTo } = store;
   const LIKELIEST = 20; // tokens of a step that are drawn, whatever is cut
   const packed = packedLines("explained"), opened = new Map(); // folder → the content of its explain.json
-  const stageKnobs = facts.knobs.filter(({ kind }) => kind === "scale" || kind === "cut").map(({ name }) => name);
   let later = 0;
 
   /** A share and a number of choices as one reads them. */
@@ -78,7 +77,7 @@
     const largest = Math.max(...stages.flatMap(({ p }) => drawn.map((i) => p[i])));
     const so = text.steps.slice(0, at - 1).map((each) => text.vocabulary[each.token]).join("").trim();
     fill($("so-far"), el("span", { class: "verse", lang: "zh-Hant" }, text.input, so, el("span", { class: "blank" }, "＿")));
-    fill($("stages"), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("b", {}, t("explain.token"))), stages.map((stage, order) => stageHead(stage, stageKnobs[order - 1], knobs)),
+    fill($("stages"), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("b", {}, t("explain.token"))), stages.map((stage, order) => stageHead(stage, text.knobs[order - 1]?.name, knobs)),
       el("th", { scope: "col", class: "score" }, el("b", {}, t("explain.score")), el("small", {}, t("explain.score.say"))))),
     el("tbody", {}, drawn.map((i) => tokenRow(text, step, stages, i, pick, largest)), otherRow(stages, drawn)));
     const sign = (name, text) => el("span", {}, bar(el("i", { class: name })), text);
