@@ -21,24 +21,23 @@ def noise_key(seed: int, example_id: str, sample: int) -> int:
 
 
 def gumbel(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
-    """Return standard Gumbel noise for ``keys`` ``[N]`` at ``tokens`` ``[N, M]``: float32 ``[N, M]``.
+    """Return standard Gumbel noise for ``keys`` ``[N]`` at ``tokens``, ``[N, M]`` or for all ``[1, M]``: float32 ``[N, M]``.
 
     A counter-based generator: splitmix64's finaliser (Steele et al., OOPSLA 2014) on key and
     step, then on that and the token. Noise lies between -2.9 and 16.7.
     """
     bits = _mix(step_seeds(keys, step)[:, None] ^ ((tokens + 1) * _GOLDEN))
-    uniform = ((bits >> (64 - _BITS)) & (2**_BITS - 1)).to(torch.float32)
-    uniform = (uniform + 0.5) * 2.0**-_BITS
-    return -torch.log(-torch.log1p(-uniform))
+    uniform = bits.bitwise_right_shift_(64 - _BITS).bitwise_and_(2**_BITS - 1).to(torch.float32)
+    return uniform.add_(0.5).mul_(-(2.0**-_BITS)).log1p_().neg_().log_().neg_()
 
 
 def step_seeds(keys: Tensor, step: int) -> Tensor:
     """Return ``keys`` ``[N]`` with the step mixed in: what the noise of its tokens is made from."""
-    return _mix(_mix(keys) + torch.full_like(keys, step) * _GOLDEN)
+    return _mix(_mix(keys.clone()) + torch.full_like(keys, step) * _GOLDEN)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """splitmix64's finaliser on int64, whose products wrap; shifts are made logical."""
-    x = (x ^ ((x >> 30) & (2**34 - 1))) * _MIX_1
-    x = (x ^ ((x >> 27) & (2**37 - 1))) * _MIX_2
-    return x ^ ((x >> 31) & (2**33 - 1))
+    """splitmix64's finaliser on int64, in place; products wrap, shifts are made logical."""
+    x.bitwise_xor_((x >> 30).bitwise_and_(2**34 - 1)).mul_(_MIX_1)
+    x.bitwise_xor_((x >> 27).bitwise_and_(2**37 - 1)).mul_(_MIX_2)
+    return x.bitwise_xor_((x >> 31).bitwise_and_(2**33 - 1))

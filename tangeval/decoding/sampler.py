@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tangeval.core.knobs import KNOB, Setting
 from tangeval.decoding.noise import gumbel, step_seeds
+from tangeval.decoding.ordering import descending
 from tangeval.decoding.warpers import WARPERS, Candidates, cut, cuts_on
 
 draw: "Callable[..., None] | None" = None
@@ -33,7 +34,11 @@ if torch.cuda.is_available():
 
 #: How many of a row's largest logits are looked at, one after another, before all of them are.
 CANDIDATES = (64, 1024, 8192)
-_AT_ONCE = 2**21  # numbers in the largest tensors that are made at a time
+
+
+def _at_once(logits: Tensor, width: int) -> int:
+    """How many tensors of ``width`` numbers are made at a time: a core's second-level cache holds them, a GPU is busy."""
+    return max(1, (2**17 if logits.device.type == "cpu" else 2**21) // width)
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,12 @@ def _choose_from_all(
     """The winner over the whole vocabulary: no order needed."""
     (row, temperature, key), member = _groups(sequences, len(temperatures), len(keys))
     size = logits.shape[1]
-    every = torch.arange(size, device=logits.device)
+    every = torch.arange(size, device=logits.device)[None]
     token = torch.empty_like(row)
-    for part in key.argsort(stable=True).split(max(1, _AT_ONCE // size)):
+    for part in key.argsort(stable=True).split(_at_once(logits, size)):
         # Rows on one prompt share the noise of each sample: it is made once for all of them.
         drawn, place = key[part].unique(return_inverse=True)
-        noise = gumbel(keys[drawn], step, every.expand(len(drawn), -1))
+        noise = gumbel(keys[drawn], step, every)
         scaled = logits[row[part]].float().div_(temperatures[temperature[part], None])
         token[part] = scaled.add_(noise[place]).argmax(dim=-1)
     return token[member]
@@ -143,11 +148,12 @@ def _choose_from_some(
     )
     if of_mass:
         total[-of_mass:] = _mass(logits, sequences[slice(-of_mass, None)], temperatures)
-    left = torch.arange(len(token), device=token.device)
+    left = sequences.row.argsort(stable=True)  # so that few rows are in several parts
     for candidates in (*CANDIDATES, logits.shape[1]):
-        candidates = min(candidates, logits.shape[1])
+        if 2 * candidates > logits.shape[1]:
+            candidates = logits.shape[1]
         unsure = [left[:0]]
-        for part in left.split(max(1, _AT_ONCE // candidates)):
+        for part in left.split(_at_once(logits, candidates)):
             chosen, sure = _choose_from_top(
                 logits, sequences[part], total[part], temperatures, keys, step, candidates
             )
@@ -164,7 +170,7 @@ def _mass(logits: Tensor, sequences: SequenceBatch, temperatures: Tensor) -> Ten
     warps = sequences.row * len(temperatures) + sequences.temperature
     code, member = warps.unique(return_inverse=True)
     sums = []
-    for part in code.split(max(1, _AT_ONCE // logits.shape[1])):
+    for part in code.split(_at_once(logits, logits.shape[1])):
         scaled = logits[part // len(temperatures)].float().div_(temperatures[part % len(temperatures), None])
         scaled.sub_(scaled.amax(dim=-1, keepdim=True)).exp_()
         sums.append(scaled.sum(dim=-1, dtype=torch.float64))
@@ -202,24 +208,6 @@ def _choose_from_top(
     noisy = values[row] / temperatures[temperature, None] + gumbel(keys[key], step, ids[row])
     leader = noisy.cummax(dim=-1).indices
     return ids[row_of, leader[member, top.kept - 1]], sure
-
-
-def descending(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the ``count`` largest of each row and their ids, ties by falling id.
-
-    Transformers' top-p sorts ascending and drops from the front, so of tied tokens it
-    drops those with the smallest ids first.
-    """
-    if count < logits.shape[1]:
-        values, ids = logits.topk(count, dim=-1)
-        # All rows on a GPU, which would have to be waited for; else those that have ties.
-        rows = slice(None) if logits.is_cuda else (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero()[:, 0]
-        rising = ids[rows].sort(dim=-1).values
-        values[rows], order = logits[rows].gather(1, rising).sort(dim=-1, stable=True)
-        values[rows], ids[rows] = values[rows].flip(1), rising.gather(1, order).flip(1)
-        return values.float(), ids
-    values, ids = logits.sort(dim=-1, stable=True)
-    return values.flip(1).float(), ids.flip(1)
 
 
 def _groups(

@@ -25,8 +25,8 @@ from tangeval.core.study import Decoding
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.noise import gumbel, noise_key
+from tangeval.decoding.ordering import descending
 from tangeval.decoding.processors import ban_repeats
-from tangeval.decoding.sampler import descending
 from tangeval.decoding.self_check import choose_way
 from tangeval.decoding.warpers import Candidates, cut
 from tangeval.engines.base import asked
