@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tangeval.core.errors import TangevalError as TangevalError
     from tangeval.core.study import Study as Study
     from tangeval.core.study import load_study as load_study
+    from tangeval.tasks.own import check as check
+    from tangeval.tasks.own import metric as metric
 
 __version__ = "0.1.0"
 
@@ -30,7 +32,7 @@ for _name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
 
 _API = "Options Results compare generate load_results run score_files select summarize"
 _MODULES = dict.fromkeys(_API.split(), "api") | {
-    "TangevalError": "core.errors", "Study": "core.study", "load_study": "core.study",
+    "TangevalError": "core.errors", "Study": "core.study", "load_study": "core.study", "check": "tasks.own", "metric": "tasks.own",
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from tangeval.core.types import Checkpoint, check_split
 from tangeval.engines.base import needs_logits
 from tangeval.explain import subject as subjects
 from tangeval.generation import Pending
-from tangeval.judge.asking import Asking, Judge, PairPrompt
+from tangeval.judge.asking import Asking, Judge, PairPrompt, Prompt, load_prompt
 from tangeval.judge.coherence import LocalJudge, measure
 from tangeval.judge.grading import Graded, Wanted, grade
 from tangeval.judge.pairwise import Paired, compare_pairs
@@ -213,6 +213,16 @@ def front(
         frame = front_of(results.run, names, split, checkpoint)
         figures.draw_front(frame, [results.run.metrics[name] for name in names], results.run.figures)
         return frame, steps.with_page(results, Watch()) if results.page.is_file() else results
+
+
+def judge_prompt(place: str | Path, kind: type[Prompt], file: Path | None = None) -> Prompt:
+    """Return what a judge of a results folder is told: a file's, else the task's, else the homework's."""
+    task = load_results(place).task
+    if file or not task.digest:
+        return load_prompt(kind, file)
+    if task.judge is None or kind.__name__ not in task.judge:
+        raise TangevalError(f"task {task.name} says nothing to a judge; give --prompt, or judge in the task")
+    return validated(kind, dict(task.judge[kind.__name__]), f"task {task.name}", "judge")
 
 
 def judge(

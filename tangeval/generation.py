@@ -168,7 +168,7 @@ def _manifest(resolved: ResolvedStudy, cache_keys: dict[str, str], engine: Descr
         "tangeval": __version__,
         "study": study.name,
         "seed": study.seed,
-        "signature": digest([asked, cache_keys, data.digest]),
+        "signature": digest([asked, cache_keys, data.digest, *filter(None, [resolved.task.digest])]),
         "engine": engine.name,
         "noise": engine.noise,
         "noise_shared": engine.noise_shared,
@@ -236,7 +236,7 @@ class LikelihoodTable:
             self.frame = pd.DataFrame()
 
     def _key(self, checkpoint: Checkpoint, example: Example) -> str:
-        texts = [example.instruction, example.input, example.reference]
+        texts = [example.instruction, example.input, example.reference, *example.fields]
         return digest([self.keys[checkpoint.name], checkpoint.name, example.id, example.split, *texts])
 
     def lacking(self, checkpoint: Checkpoint) -> list[Example]:

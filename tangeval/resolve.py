@@ -90,7 +90,7 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
     task = tasks.load(study.task)
     if study.prompt not in (None, *task.templates):
         raise TangevalError(
-            f"prompt: {study.prompt} is no template of {study.task}; there are {', '.join(task.templates)}"
+            f"prompt: {study.prompt} is no template of {task.name}; there are {', '.join(task.templates)}"
         )
     data = task.load(study.data_name, study.validation_size)
     if study.engine and study.engine.models:

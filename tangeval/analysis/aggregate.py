@@ -238,7 +238,7 @@ def measure(
         value[metric.name] = corpus_scores(metric, own, np.ones((1, poems)))[0]
         corpora[metric.name] = Corpus(own, corpus_scores(metric, own, None))
     for metric in _of_level(metrics, "reference"):
-        of_references = _of_references(likelihood, metric.name, order, where)
+        of_references = _of_references(likelihood, metric, order, where)
         by_poem[metric.name] = np.repeat(of_references, settings, axis=1)
     value |= {name: each.mean(axis=0) for name, each in by_poem.items() if name not in value}
     return Measured(metrics, first.knobs, order, len(first.samples), value, by_poem, corpora)
@@ -248,7 +248,7 @@ def _of_level(metrics: Metrics, *levels: str) -> list[Metric]:
     return [metric for metric in metrics.values() if metric.level in levels]
 
 
-def _of_references(likelihood: pd.DataFrame, name: str, order: Sequence[str], where: str) -> Floats:
+def _of_references(likelihood: pd.DataFrame, metric: Metric, order: Sequence[str], where: str) -> Floats:
     """A reference's value of each example ``[P, 1]``; NaN where the checkpoint was not asked."""
     if not len(likelihood):
         return np.full((len(order), 1), np.nan)
@@ -257,7 +257,9 @@ def _of_references(likelihood: pd.DataFrame, name: str, order: Sequence[str], wh
         if (found := count.get(example, 0)) != 1:
             what = "more than one" if found else "no"
             raise TangevalError(f"{where}: {example} has {what} likelihood; run the study again")
-    return likelihood.set_index("example_id")[name].loc[list(order)].to_numpy(float)[:, None]
+    own = likelihood.set_index("example_id").loc[list(order)]
+    value = own[metric.counts[0]] / own[metric.counts[1]] if metric.counts else own[metric.name]
+    return value.to_numpy(float)[:, None]
 
 
 def _summed(scores: pd.DataFrame, metrics: Metrics, where: str) -> _Sums:

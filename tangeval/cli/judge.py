@@ -60,9 +60,9 @@ class Outputs:
 def judge(place: Place, by: Judging, of: Outputs) -> None:
     """Let a language model grade prosody and fluency, 0 to 10, or compare pairs; goes on where it stopped."""
     from tangeval.cli.judged import show_judged
-    from tangeval.judge.asking import Judge, PairPrompt, Prompt, load_prompt
+    from tangeval.judge.asking import Judge, PairPrompt, Prompt
 
-    prompt = load_prompt(PairPrompt if by.pairwise else Prompt, by.prompt)
+    prompt = api.judge_prompt(place, PairPrompt if by.pairwise else Prompt, by.prompt)
     votes = by.votes or (1 if by.pairwise else 3)
     judge = Judge(by.endpoint, by.model, prompt, votes, by.temperature, by.max_tokens, by.retries)
     wanted = of.wanted(by.human)

@@ -208,7 +208,7 @@ class Study(Section):
     checkpoints: Annotated[list[str] | dict[str, list[str]], BeforeValidator(_places)] = Field([])
     include_base: bool = True
     load: LoadSection = LoadSection()
-    task: str = "tang"
+    task: str | dict[str, Any] = "tang"
     prompt: str | None = None
     data: str | DataSection = "sample"
     splits: Several[_Held] = Field(default=["validation", "test"])

@@ -47,7 +47,8 @@ class Example:
 
     ``id`` says where the record stands in the data's files (``train-17`` is the training
     file's 17th record, whichever split it went to); ``instruction`` says what to do, ``input`` is
-    what is given, ``reference`` what was written by people.
+    what is given, ``reference`` what was written by people, and ``references`` what else was. ``fields`` are those of a
+    declared task's record that its prompt and checks take.
     """
 
     id: str
@@ -55,6 +56,8 @@ class Example:
     input: str
     reference: str
     split: Split
+    fields: tuple[tuple[str, str], ...] = ()
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,12 @@ def examples_of(resolved: ResolvedStudy) -> list[Example]:
 
 
 def wording(resolved: ResolvedStudy) -> Prompt:
-    """Return the prompt of a made-up example: what it says besides the example's own texts is the wording."""
+    """Return the prompt of a made-up example: what it says besides the example's own texts is the wording.
+
+    Of a declared task it is the template.
+    """
+    if resolved.task.wording:
+        return f"{resolved.template}: {resolved.task.wording}"
     return asked(resolved, Example("", "instruction", "input", "reference", "test"))
 
 

@@ -340,10 +340,10 @@ def _cut(batch: Batch, rows: int, prefixes: bool) -> Iterator[Batch]:
 
 def _batch_id(resolved: ResolvedStudy, batch: Batch) -> str:
     """The digest of a batch's content, its examples' texts included; "" if an example is gone."""
-    known = resolved.dataset.by_id
-    if not known.keys() >= set(batch.examples):
+    if not (known := resolved.dataset.by_id).keys() >= set(batch.examples):
         return ""
-    texts = [[e, known[e].instruction, known[e].input, known[e].split] for e in batch.examples]
+    own = (known[name] for name in batch.examples)
+    texts = [[e.id, e.instruction, e.input, e.split, *e.fields] for e in own]
     axes, settings = spelt(batch.settings)
     named = [axes] if axes != COMMON_AXES else []
     return digest([batch.cache_key, batch.checkpoint, texts, batch.samples, settings, *named])

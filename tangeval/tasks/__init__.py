@@ -1,46 +1,79 @@
 """The tasks, by name.
 
-In: what a study gives as ``task``. Out: the ``Task``. A task of one's own is a Python file, given as
-``path/to/file.py:NAME``; it is run, so it is asked for twice: docs/extending.md.
+In: what a study gives as ``task``. Out: the ``Task``: one of the package, by name; a YAML file, by its path; what the
+study itself says; or a Python file, ``path/to/file.py:NAME``, which is run, so it is asked for twice: docs/task.md.
 """
 
 import importlib
-import os
-import runpy
-from functools import cache
+import json
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
+from tangeval.core.config import read_yaml
 from tangeval.core.errors import TangevalError
+from tangeval.core.types import ASSETS
+from tangeval.tasks import own
 from tangeval.tasks.base import Task
 
-#: Where each task is: ``module:OBJECT``.
+#: Where each task that is written is: ``module:OBJECT``. Those that are declared are files of ``DECLARED``.
 TASKS = {"tang": "tangeval.tasks.tang:TANG"}
-#: A study file may come from elsewhere; code that it names is not run without this variable.
-ALLOW_FILES = "TANGEVAL_ALLOW_TASK_FILES"
+DECLARED = ASSETS / "tasks"
+
+
+def names() -> list[str]:
+    """Return the names of the package's tasks."""
+    return [*TASKS, *sorted(file.stem for file in DECLARED.glob("*.yaml"))]
+
+
+def load(name: str | Mapping[str, Any]) -> Task:
+    """Return a task by its name, its file, or what it says of itself; paths in the latter are below this folder.
+
+    Raises:
+        TangevalError: there is none, it says what no task can, or it is Python and $TANGEVAL_ALLOW_TASK_FILES is not 1.
+    """
+    if not isinstance(name, str):
+        return _declared(name, Path.cwd(), "task")
+    if name in TASKS:
+        return _written(name)
+    shipped = DECLARED / f"{name}.yaml"
+    file = shipped if "/" not in name and shipped.is_file() else Path(name)
+    if file.suffix in (".yaml", ".yml"):
+        return _declared(read_yaml(file, (), DECLARED), file.resolve().parent, str(file))
+    place, _, attribute = name.rpartition(":")
+    if not place.endswith(".py") or not Path(place).is_file():
+        raise TangevalError(
+            f"task: {name} is none of {', '.join(names())}, and no file; give path/to/task.yaml, or path/to/file.py:NAME"
+        )
+    return _of_python(place, attribute)
 
 
 @cache
-def load(name: str) -> Task:
-    """Return a task by its name in ``TASKS``, or by ``path/to/file.py:NAME``.
+def _written(name: str) -> Task:
+    module, _, attribute = TASKS[name].partition(":")
+    found: Task = getattr(importlib.import_module(module), attribute)
+    return found
 
-    Raises:
-        TangevalError: there is none, or it is a file and $TANGEVAL_ALLOW_TASK_FILES is not 1.
-    """
-    if name in TASKS:
-        module, _, attribute = TASKS[name].partition(":")
-        found: Task = getattr(importlib.import_module(module), attribute)
-        return found
-    file, _, attribute = name.rpartition(":")
-    if not file.endswith(".py") or not Path(file).is_file():
-        raise TangevalError(
-            f"task: {name} is neither {' nor '.join(TASKS)} nor a file; give path/to/file.py:NAME"
-        )
-    if os.environ.get(ALLOW_FILES) != "1":
-        raise TangevalError(
-            f"task: {file} is Python code and would be run; look at it, and set {ALLOW_FILES}=1 if you trust it"
-        )
-    try:
-        own: Task = runpy.run_path(file, run_name=f"tangeval_task_{Path(file).stem}")[attribute]
-    except Exception as error:
-        raise TangevalError(f"task: {file}:{attribute} cannot be loaded: {error!r}") from error
-    return own
+
+@cache
+def _of_python(file: str, attribute: str) -> Task:
+    found: Task = own.load(Path(file), attribute)
+    return found
+
+
+def _declared(content: Mapping[str, Any], root: Path, file: str) -> Task:
+    said = json.dumps(content)
+    code = [root / name for name in re.findall(r"([\w./-]+\.py):", said)]
+    made = _of_content(said, root, file, "".join(f.read_text("utf-8") for f in code if f.is_file()))
+    if made.name in names() and root != DECLARED.resolve():
+        raise TangevalError(f"{file}: name: {made.name} is a task of the package; give yours another name")
+    return made
+
+
+@lru_cache(maxsize=8)
+def _of_content(content: str, root: Path, file: str, code: str) -> Task:
+    from tangeval.tasks import declared
+
+    return declared.task(json.loads(content), root, file, code)

@@ -125,6 +125,12 @@ class Task:
     unwrap: Callable[[str, str], tuple[str, tuple[str, ...]]] = _as_it_is
     #: How these characters are read, where the task is verse: the page marks rhymes and tones.
     verse: Callable[[Iterable[str]], Verse] | None = None
+    #: What ``prompt`` puts an example's fields into, where the fields alone do not tell.
+    wording: str = ""
+    #: Of all that the task says, where it is declared: part of a run's signature.
+    digest: str = ""
+    #: What a judge is told and asked (``system``, ``user``), by the kind of its prompt.
+    judge: Mapping[str, Mapping[str, str]] | None = None
 
     def identity(self, example: Example) -> str:
         """Return a digest of the whole text: what a fine-tuning records in ``train_ids.json``."""

@@ -1,0 +1,138 @@
+"""Files of records → mappings of text, each with the place that it stands at.
+
+In: a path below a folder, or a data set of the hub's. Out: ``(place, record)``, a record at a time. Knows nothing of
+what a record means. A file outside the folder is refused, and so are values that are too long.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tangeval.core.errors import TangevalError
+from tangeval.core.libraries import needs
+from tangeval.core.untrusted import MIB, parsed, read_bytes
+from tangeval.tasks.declared.schema import Place
+
+#: Bytes of a file, and characters of a value: a study's 4,096 tokens have fewer.
+LARGEST, LONGEST = 512 * MIB, 32_768
+_BETWEEN = re.compile(r"[\s,]*")
+Records = Iterator[tuple[str, Mapping[str, Any]]]
+
+
+def below(root: Path, path: str) -> Path:
+    """Return ``root / path``.
+
+    Raises:
+        TangevalError: it is not below ``root``, links followed, or not there.
+    """
+    file = (root / path).resolve()
+    if not file.is_relative_to(root.resolve()):
+        raise TangevalError(f"{path}: outside {root}, the task's folder; put the file there")
+    if not file.exists():
+        raise TangevalError(f"{root / path} is missing")
+    return root / path
+
+
+def read(source: str | Place, root: Path) -> Records:
+    """Yield the records of a file (.jsonl, .json, .csv, .tsv, .parquet), or of a ``datasets`` folder or name.
+
+    Raises:
+        TangevalError: naming file and line or record: it cannot be read, or a record is no mapping.
+    """
+    if isinstance(source, Place) or (root / source).is_dir():
+        yield from _datasets(source if isinstance(source, Place) else Place(path=source), root)
+        return
+    file = below(root, source)
+    reader = _READERS.get(file.suffix.lower())
+    if reader is None:
+        raise TangevalError(f"{file}: give a folder of `datasets`, or {', '.join(_READERS)}")
+    for place, record in reader(file):
+        if not isinstance(record, dict):
+            raise TangevalError(f"{file}, {place}: expected a mapping of fields to texts")
+        yield f"{file}, {place}", record
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_bytes(file, LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
+
+
+def _jsonl(file: Path) -> Records:
+    for number, line in enumerate(_text(file).split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"line {number}", parsed(line)
+            except ValueError as error:
+                raise TangevalError(f"{file}, line {number}: not valid JSON ({error})") from None
+
+
+def _json(file: Path) -> Records:
+    text = _text(file)
+    try:
+        records = parsed(text)
+    except json.JSONDecodeError as error:
+        raise TangevalError(f"{file}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except ValueError as error:
+        raise TangevalError(f"{file}: not valid JSON ({error})") from None
+    if not isinstance(records, list):
+        raise TangevalError(f"{file}, line 1: expected a JSON list of records; one a line is .jsonl")
+    decoder, begin = json.JSONDecoder(), text.index("[") + 1
+    end, line = begin, text.count("\n", 0, begin) + 1
+    for _ in records:  # once more, for the lines
+        start = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+        line += text.count("\n", end, start)
+        record, end = decoder.raw_decode(text, start)
+        yield f"line {line}", record
+        line += text.count("\n", start, end)
+
+
+def _csv(file: Path) -> Records:
+    rows = csv.DictReader(
+        _text(file).splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ","
+    )
+    try:
+        for row in rows:
+            if None in row or None in row.values():
+                raise csv.Error("another number of columns than the first line")
+            yield f"line {rows.line_num}", row
+    except csv.Error as error:
+        raise TangevalError(f"{file}, line {rows.line_num}: {error}") from None
+
+
+def _parquet(file: Path) -> Records:
+    from pyarrow import ArrowException, parquet
+
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield f"record {number}", record
+    except ArrowException as error:
+        raise TangevalError(f"{file}: not a readable Parquet file ({error})") from None
+
+
+def _datasets(place: Place, root: Path) -> Records:
+    with needs("a data set of `datasets`"):
+        import datasets
+    try:
+        if place.hub:
+            found = datasets.load_dataset(place.hub, split=place.split)
+        else:
+            found = datasets.load_from_disk(str(below(root, place.path or ".")))
+            found = found[place.split] if isinstance(found, dict) else found
+    except TangevalError:
+        raise
+    except Exception as error:
+        raise TangevalError(f"data: {place.hub or place.path}, split {place.split}: {error}") from None
+    for number, record in enumerate(found, 1):
+        yield f"{place.hub or place.path}, record {number}", record
+
+
+_READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}

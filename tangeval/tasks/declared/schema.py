@@ -1,0 +1,94 @@
+"""What a task file may say, validated before any data are opened.
+
+In: the mapping of a YAML file or of a study's ``task:``. Out: ``Declared``. Knows nothing of files and records.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tangeval.core.config import Section
+from tangeval.core.study import Several
+
+_Size = Annotated[int, Field(ge=0)]
+
+
+class Place(Section):
+    """One split of a ``datasets`` folder (``path``) or of a data set of the hub (``hub``)."""
+
+    path: str | None = None
+    hub: str | None = None
+    split: str = "train"
+
+
+class Data(Section):
+    """Where each split is: a file, a ``Place``, or how many records are taken from training."""
+
+    train: str | Place
+    test: str | Place | _Size
+    validation: str | Place | _Size = 0
+
+
+class Fields(Section):
+    """Which fields of a record are given, what people wrote, and which records belong together."""
+
+    prompt: Several[str]
+    reference: Several[str]
+    cluster: str | None = None
+
+
+class Message(Section):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Text(Section):
+    """How texts are compared: what is made one, then what of it is kept."""
+
+    normalize: tuple[Literal["nfkc", "t2s", "lower", "no_marks"], ...] = ()
+    compare: Literal["characters", "han", "words", "text"] = "characters"
+
+
+class Same(Section):
+    """The random baseline is drawn among the references of records that share this field."""
+
+    same: str
+
+
+class Asked(Section):
+    system: str
+    user: str
+
+
+class Judge(Section):
+    """What a judge is told and asked: of a text (``$input``, ``$output`` in ``user``), of two (``$first``, ``$second``)."""
+
+    grades: Asked | None = None
+    pairs: Asked | None = None
+
+
+def _named(item: Any) -> Any:
+    """An entry of a list, ``name`` or ``{name: options}``, as a mapping with its ``name``."""
+    if isinstance(item, dict) and "name" not in item and len(item) == 1:
+        ((name, options),) = item.items()
+        return {"name": name, **(options if isinstance(options, dict) else {"is": options})}
+    return {"name": item} if isinstance(item, str) else item
+
+
+#: ``name`` and options.
+Entry = Annotated[dict[str, Any], BeforeValidator(_named)]
+
+
+class Declared(Section):
+    """A task; docs/task.md has the meaning of every field."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w-]*$")]
+    data: Data
+    fields_: Fields = Field(alias="fields")
+    prompt: str | None = None
+    chat: Annotated[list[Message], Field(min_length=1)] | None = None
+    text: Text = Text()
+    checks: tuple[Entry, ...] = ()
+    metrics: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    baseline: Literal["random", "none"] | Same = "random"
+    judge: Judge = Judge()
