@@ -4,7 +4,7 @@
 
 Scores distinct made-up endings (clauses of training poems at random, so that nothing is found in
 a cache) with every metric but the judge; then measures one checkpoint's ``--settings`` settings of 200
-poems and 8 samples, their intervals, and by each metric the best setting against all others. Times are of the
+poems and 8 samples, their intervals, by each metric the best setting against all others, and what samples know. Times are of the
 processor, so that a busy machine changes them little. Needs no torch.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from tangeval.analysis import scoring as score
-from tangeval.analysis.aggregate import Group, Part, groups
+from tangeval.analysis.aggregate import Group, Part, groups, of_level
+from tangeval.analysis.headroom import frames, read_outputs
 from tangeval.analysis.select import Candidate, compared, ranked
 from tangeval.core.knobs import COMMON
 from tangeval.results.files import write_json
@@ -67,7 +68,20 @@ def main() -> None:
         f"{options.settings} settings: intervals of {len(TANG.metrics)} metrics {report['interval_seconds']:.1f} s, by each "
         f"the best against all others {report['compare_seconds']:.1f} s, {report['peak_gib']:.2f} GiB"
     )
+    report["headroom_seconds"] = headroom_seconds(large, frame["text"].map(TANG.normalise).tolist())
+    print(f"what their samples know: {report['headroom_seconds']:.1f} s")
     write_json(options.out, report)
+
+
+def headroom_seconds(scores: pd.DataFrame, texts: list[str]) -> float:
+    """Return what `tangeval headroom` takes of these scores, as if each output were one of the distinct ``texts``."""
+    began, metrics = time.process_time(), {m.name: m for m in of_level(TANG.metrics, "text", "corpus")}
+    step, outputs = read_outputs([scores], metrics, "scores")
+    size = next(iter(outputs.values.values())).shape
+    codes = np.random.default_rng(0).integers(0, len(texts), size)
+    labels = {"checkpoint": "made up", "step": step, "split": "validation"}
+    list(frames(outputs, codes, texts, metrics, labels, 0))
+    return time.process_time() - began
 
 
 def made_up(data: dataset.Dataset, count: int) -> pd.DataFrame:

@@ -20,7 +20,11 @@ from tangeval import engines, generation, steps
 from tangeval.analysis.compare import compare as compare_items
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.external import Data, Scored, calibrate, data, score_files
+from tangeval.analysis.families import Families
+from tangeval.analysis.families import families as families_of
 from tangeval.analysis.front import front as front_of
+from tangeval.analysis.headroom import Headroom
+from tangeval.analysis.headroom import headroom as headroom_of
 from tangeval.analysis.planning import plan
 from tangeval.analysis.select import check_selection
 from tangeval.analysis.successive_halving import halve
@@ -52,7 +56,7 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "coherence", "compare", "data",
-    "doctor", "dry_run", "explain", "fetch", "front", "generate", "halving", "judge", "load_results", "plan", "repair",
+    "doctor", "dry_run", "explain", "families", "fetch", "front", "generate", "halving", "headroom", "judge", "load_results", "plan", "repair",
     "report", "run", "score_files", "select", "summarize", "unlock",
 ]  # fmt: skip
 
@@ -223,6 +227,40 @@ def judge_prompt(place: str | Path, kind: type[Prompt], file: Path | None = None
     if task.judge is None or kind.__name__ not in task.judge:
         raise TangevalError(f"task {task.name} says nothing to a judge; give --prompt, or judge in the task")
     return validated(kind, dict(task.judge[kind.__name__]), f"task {task.name}", "judge")
+
+
+def headroom(
+    place: str | Path, *, split: str = "validation", checkpoint: str | None = None, watch: Watch = Watch()
+) -> tuple[Headroom, Results]:
+    """Return what the samples of each poem already know: best of k, reranking, and the room for adaptive decoding.
+
+    Of one checkpoint (default: the chosen one), or of "all"; written and drawn too; columns as in docs/results.md.
+    """
+    from tangeval.reporting import sampling
+
+    results = load_results(place)
+    with exclusive_lock(results.folder):
+        with watch.working("looking at all samples"):
+            found = headroom_of(results.study, results.run, split, checkpoint)
+        sampling.write_headroom(found, results.run.metrics, results.run, steps.ranked_by(results))
+        return found, steps.with_page(results, watch) if results.page.is_file() else results
+
+
+def families(
+    place: str | Path, metrics: Sequence[str], *, split: str = "validation", checkpoint: str | None = None,
+    budget: int | None = None,
+) -> tuple[Families, Results]:  # fmt: skip
+    """Return how families of samplers (by which knob is on) compare at an equal ``budget`` of settings tried.
+
+    Of one checkpoint (default: the chosen one); written and drawn too; columns as in docs/results.md.
+    """
+    from tangeval.reporting import sampling
+
+    results = load_results(place)
+    with exclusive_lock(results.folder):
+        found = families_of(results.run, list(dict.fromkeys(metrics)), split, checkpoint, budget)
+        sampling.write_families(found, results.run.metrics, results.run)
+        return found, steps.with_page(results, Watch()) if results.page.is_file() else results
 
 
 def judge(

@@ -119,13 +119,17 @@ def evaluate(results: Results, watch: Watch) -> None:
     study, run = results.study, results.run
     with watch.working("scoring, summarising, drawing"):
         scoring.score(study, results.dataset, results.folder)
-        metrics = results.task.metrics
-        first = next(metric.name for metric in metrics.values() if metric.per_setting)
-        by = study.select.setting.by if study.select else first
+        metrics, by = results.task.metrics, ranked_by(results)
         summary = summaries.summarize(run)
         tables.write(summary, metrics, run.tables, by=by)
         shares = variance.write_variance(run)
         figures.draw(summary, shares, metrics, run.figures, by=by)
+
+
+def ranked_by(results: Results) -> str:
+    """Return the metric that settings are ranked by in tables."""
+    first = next(metric.name for metric in results.task.metrics.values() if metric.per_setting)
+    return results.study.select.setting.by if results.study.select else first
 
 
 def select(results: Results) -> None:

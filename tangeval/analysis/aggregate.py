@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval.analysis import intervals
-from tangeval.analysis.grid import grid
+from tangeval.analysis.grid import Grid, grid
 from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import columns_in
@@ -233,18 +233,19 @@ def measure(
     by_poem = {name: np.concatenate([p.means[name] for p in parts], axis=1).T for name in first.means}
     del parts
     value, corpora = dict[str, Floats](), dict[str, Corpus]()
-    for metric in _of_level(metrics, "corpus"):
+    for metric in of_level(metrics, "corpus"):
         own = [counts[name] for name in metric.counts]
         value[metric.name] = corpus_scores(metric, own, np.ones((1, poems)))[0]
         corpora[metric.name] = Corpus(own, corpus_scores(metric, own, None))
-    for metric in _of_level(metrics, "reference"):
+    for metric in of_level(metrics, "reference"):
         of_references = _of_references(likelihood, metric, order, where)
         by_poem[metric.name] = np.repeat(of_references, settings, axis=1)
     value |= {name: each.mean(axis=0) for name, each in by_poem.items() if name not in value}
     return Measured(metrics, first.knobs, order, len(first.samples), value, by_poem, corpora)
 
 
-def _of_level(metrics: Metrics, *levels: str) -> list[Metric]:
+def of_level(metrics: Metrics, *levels: str) -> list[Metric]:
+    """Return the metrics of some levels."""
     return [metric for metric in metrics.values() if metric.level in levels]
 
 
@@ -262,20 +263,29 @@ def _of_references(likelihood: pd.DataFrame, metric: Metric, order: Sequence[str
     return value.to_numpy(float)[:, None]
 
 
-def _summed(scores: pd.DataFrame, metrics: Metrics, where: str) -> _Sums:
-    """What is kept of the rows of whole examples."""
-    columns = columns_in(scores)
-    setting = scores.groupby(columns, dropna=False, sort=True).ngroup()
-    knobs = scores.loc[setting.drop_duplicates().sort_values().index, columns].reset_index(drop=True)
+def outputs_grid(rows: pd.DataFrame, where: str) -> tuple[pd.DataFrame, Grid]:
+    """Return each setting's knobs, a column each, and the grid settings × examples × samples of whole examples.
+
+    Raises:
+        TangevalError: a row is there twice, or is missing; ``where`` says what the rows are of.
+    """
+    columns = columns_in(rows)
+    setting = rows.groupby(columns, dropna=False, sort=True).ngroup()
+    knobs = rows.loc[setting.drop_duplicates().sort_values().index, columns].reset_index(drop=True)
     names = [", ".join(f"{name} {value}" for name, value in row.items()) for row in knobs.to_dict("records")]
     keys: dict[str, Any] = {
         "": pd.Categorical.from_codes(setting, pd.Index(names)),
-        "example": pd.Categorical(scores["example_id"], scores["example_id"].unique()),
-        "sample": scores["sample"],
+        "example": pd.Categorical(rows["example_id"], rows["example_id"].unique()),
+        "sample": rows["sample"],
     }
-    whole = grid(keys, where)
-    of_corpus = {name for metric in _of_level(metrics, "corpus") for name in metric.counts}
-    of_texts = (*(metric.name for metric in _of_level(metrics, "text", "samples")), "n_tokens")
+    return knobs, grid(keys, where)
+
+
+def _summed(scores: pd.DataFrame, metrics: Metrics, where: str) -> _Sums:
+    """What is kept of the rows of whole examples."""
+    knobs, whole = outputs_grid(scores, where)
+    of_corpus = {name for metric in of_level(metrics, "corpus") for name in metric.counts}
+    of_texts = (*(metric.name for metric in of_level(metrics, "text", "samples")), "n_tokens")
     counts = {name: whole.array(scores[name], np.int32) for name in of_corpus}
     means = {name: whole.array(scores[name], float).mean(axis=2) for name in of_texts}
     return _Sums(knobs, whole.levels["example"], whole.levels["sample"], counts, means)

@@ -5,7 +5,7 @@ that compares goes through here. Knows nothing of files.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,11 @@ class Difference:
     @property
     def real(self) -> bool:
         return self.p_adjusted <= ERROR
+
+    @property
+    def reversed(self) -> "Difference":
+        """The other value less the one."""
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,9 @@ from tangeval.analysis.dominance import dominated_by, on_front
 from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import axes_in, columns_in, written
-from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics.base import Metrics
 from tangeval.results.files import write_csv
-from tangeval.results.folder import RunFolder
-
-#: In the place of a checkpoint's name.
-ALL = "all"
+from tangeval.results.folder import ALL, RunFolder
 
 
 def front(
@@ -34,11 +30,8 @@ def front(
     Raises:
         TangevalError: fewer than two metrics, one that is no mean or was not measured, or no such checkpoint or split.
     """
-    checkpoint = checkpoint or (run.selection or {}).get("checkpoint", {}).get("checkpoint")
-    if checkpoint is None:
-        raise TangevalError(f"{run.path}: nothing is chosen there; give --checkpoint NAME or {ALL}")
     _check_metrics(names, run.metrics, alone=checkpoint != ALL)
-    frame, by_poem = _measured(run, names, split, checkpoint)
+    frame, by_poem = _measured(run, names, split, run.named(checkpoint, split))
     best = on_front(np.round(by_poem.mean(axis=1), 12))
     found, items = dominated_by(by_poem, best), _items(frame)
     frame["on_front"] = best.astype(int)
@@ -50,18 +43,15 @@ def front(
 
 
 def _measured(
-    run: RunFolder, names: Sequence[str], split: str, checkpoint: str
+    run: RunFolder, names: Sequence[str], split: str, checkpoints: Sequence[str]
 ) -> tuple[pd.DataFrame, Floats]:
     """Every setting's values and intervals, a row each, and its examples' values ``[M, P, C]``, of which more is better."""
     rows, parts = list[dict[str, Any]](), list[Floats]()
     signs = [1 if run.metrics[name].better == "high" else -1 for name in names]
-    scores = run.scores(None if checkpoint == ALL else checkpoint, split)
-    for group in groups(scores, run.likelihood(), run.metrics):
-        if group.checkpoint not in (RANDOM, REFERENCE):
-            rows += [_row(group, place, names) for place in range(len(group.measured.knobs))]
-            parts.append(np.stack([s * group.measured.by_poem[n] for s, n in zip(signs, names, strict=True)]))
-    if not rows:
-        raise TangevalError(f"{run.path}: it has no checkpoint {checkpoint} on {split}")
+    for name in checkpoints:
+        (group,) = groups(run.scores(name, split), run.likelihood(), run.metrics)
+        rows += [_row(group, place, names) for place in range(len(group.measured.knobs))]
+        parts.append(np.stack([s * group.measured.by_poem[n] for s, n in zip(signs, names, strict=True)]))
     frame = pd.DataFrame(rows)
     if missing := [name for name in names if frame[name].isna().any()]:
         raise TangevalError(f"{run.path}: {missing[0]} was not measured for every setting; leave it out")

@@ -103,7 +103,7 @@ def family_tests(columns: Sequence[Column], seed: int) -> Tested:
     ends, count = np.full((2, len(columns)), np.nan), ways.sum(axis=1, dtype=np.float32)
     for place in means:
         ends[:, place] = _inverted(statistic[place], count, poems)
-    p, adjusted = _step_down(statistic)
+    p, adjusted = step_down(statistic)
     kept = p > ERROR  # rounding puts no end on the other side of 0 than p does
     low, high = (
         np.where(kept, bound(end, 0), end) for bound, end in zip((np.minimum, np.maximum), ends, strict=True)
@@ -133,8 +133,11 @@ def swaps(poems: int, most: int, seed: int) -> Floats:
     return ways.astype(np.float64)
 
 
-def _step_down(statistic: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """p-values ``[m]`` of statistics ``[m, n]``, whose first column was observed, and the same adjusted."""
+def step_down(statistic: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Return p-values ``[m]`` of statistics ``[m, n]``, whose first column was observed, and the same adjusted.
+
+    By the step-down maximum, each statistic scaled by its root mean square.
+    """
     scale = np.sqrt(np.einsum("mn,mn->m", statistic, statistic, dtype=np.float64) / statistic.shape[1])
     size = np.abs(statistic) / np.where(scale > 0, scale, 1).astype(np.float32)[:, None]
     observed = size[:, 0] - _TIE

@@ -6,7 +6,7 @@ Knows nothing of generations, models or figures.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from tangeval.results.files import csv_text, write_text
 
 BEST = 10  # settings in ``best_settings``
 _CONSOLE_WIDTH, _CONSOLE_METRICS = 120, 4
-_DECIMALS = {"reference_nll": 3}
+_DECIMALS = {"reference_nll": 3, "room": 3, "difference": 3}
 #: What stands in the place of an interval that is not there, and why.
 NO_INTERVAL = "–"
 WHY_NONE = "[–]: so few examples carry the value that no interval can be believed."
@@ -47,6 +47,7 @@ class Section(NamedTuple):
     title: str
     keys: Sequence[str]
     frame: pd.DataFrame
+    note: str = _NOTE
 
 
 def write(
@@ -69,19 +70,24 @@ def write(
     if len(summary.recipes):
         title = "Recipes on {}, averaged over all settings, intervals over runs too"
         tables["recipes"] = (summary.recipes, _sections(summary.recipes, title, ("recipe", "runs")))
-    shown = _headline(metrics)
-    written = []
-    for name, (frame, parts) in tables.items():
-        sections = list(parts)
-        texts = {
-            ".csv": csv_text(frame, digits=6),
-            ".md": "\n".join(_markdown(each, shown) for each in sections) or "No knob has two values.\n",
-            ".tex": "% \\usepackage{booktabs,graphicx}\n"
-            + "".join(_latex(f"{name}-{place}", each, shown) for place, each in enumerate(sections, 1)),
-        }
-        for suffix, text in texts.items():
-            written.append(folder / f"{name}{suffix}")
-            write_text(written[-1], text)
+    shown = headline(metrics)
+    return [file for name, own in tables.items() for file in write_table(folder, name, *own, shown)]
+
+
+def write_table(
+    folder: Path, name: str, frame: pd.DataFrame, sections: Iterable[Section], shown: Sequence[str]
+) -> list[Path]:
+    """Write a table's .csv, .md and .tex into ``folder``: all of ``frame``, and the sections with the ``shown`` metrics."""
+    parts, written = list(sections), []
+    texts = {
+        ".csv": csv_text(frame, digits=6),
+        ".md": "\n".join(_markdown(each, shown) for each in parts) or "No knob has two values.\n",
+        ".tex": "% \\usepackage{booktabs,graphicx}\n"
+        + "".join(_latex(f"{name}-{place}", each, shown) for place, each in enumerate(parts, 1)),
+    }
+    for suffix, text in texts.items():
+        written.append(folder / f"{name}{suffix}")
+        write_text(written[-1], text)
     return written
 
 
@@ -111,7 +117,7 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
 
     Intervals are left out where they would make it wider than 120 columns.
     """
-    shown = [name for name in _headline(metrics) if frame[name].notna().any()][:_CONSOLE_METRICS]
+    shown = [name for name in headline(metrics) if frame[name].notna().any()][:_CONSOLE_METRICS]
     whose = "checkpoint" if "checkpoint" in frame else "recipe"
     named = [key for key in ("rank", whose, "runs", "knob", "value", *AXES) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
@@ -139,7 +145,8 @@ def measured_on(part: pd.DataFrame) -> str:
     return f"{examples} with {samples} {'sample' if samples == 1 else 'samples'} each"
 
 
-def _headline(metrics: Metrics) -> list[str]:
+def headline(metrics: Metrics) -> list[str]:
+    """Return the metrics that readers see without asking."""
     return [metric.name for metric in metrics.values() if metric.headline]
 
 
@@ -196,23 +203,23 @@ def _readable(
 
 
 def _markdown(section: Section, metrics: Sequence[str]) -> str:
-    title, keys, frame = section
+    title, keys, frame, note = section
     table = _readable(frame, keys, metrics)
     table[list(keys)] = table[list(keys)].map(lambda text: _MARKDOWN.sub(r"\\\g<0>", text))
     align = ["left"] * len(keys) + ["right"] * len(metrics)
     written = table.to_markdown(index=False, disable_numparse=True, colalign=align)
-    return f"### {title}\n\n{_NOTE}\n\n{written}\n"
+    return f"### {title}\n\n{note}\n\n{written}\n"
 
 
 def _latex(label: str, section: Section, metrics: Sequence[str]) -> str:
     r"""A ``table`` shrunk to the text's width, to ``\input`` into a document."""
-    title, keys, frame = section
+    title, keys, frame, note = section
     styler = _readable(frame, keys, metrics).style.hide(axis="index").format(escape="latex")
     styler = styler.format_index(escape="latex", axis="columns")
     tabular = styler.to_latex(hrules=True, column_format="l" * len(keys) + "r" * len(metrics))
     # A row that begins with a bracket or a star would be read as the argument of the row's end before it.
     tabular = re.sub(r"^[\[*]", r"{\g<0>}", tabular, flags=re.M)
-    caption = f"{title}. {_NOTE}".replace("_", r"\_").replace(" %", r"\,\%")
+    caption = f"{title}. {note}".replace("_", r"\_").replace(" %", r"\,\%")
     return (
         f"\\begin{{table}}\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n"
         f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}\n\\end{{table}}\n"

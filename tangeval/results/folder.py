@@ -20,7 +20,7 @@ from tangeval import tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import listed, present
 from tangeval.core.study import Study, load_study
-from tangeval.core.types import RANDOM
+from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.core.untrusted import parsed, read_bytes
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.results import checksums, files, records, schema2
@@ -30,6 +30,8 @@ SCHEMA = 3
 #: Likelihoods of what no model wrote.
 NO_LIKELIHOOD = pd.DataFrame(columns=["checkpoint", "split", "example_id", "reference_nll"])
 _EXAMPLE = ["checkpoint", "split", "example_id"]
+#: In the place of a checkpoint's name.
+ALL = "all"
 
 
 class _File:
@@ -234,6 +236,18 @@ class RunFolder:
         wanted = {"checkpoint": checkpoint, "split": split}
         some = {column: value for column, value in wanted.items() if value is not None}
         return map(self._frame, _whole_examples(files.read_row_groups(self._made(self.scores_file), some)))
+
+    def named(self, checkpoint: str | None, split: str) -> list[str]:
+        """Return the checkpoint of that name where it has scores on a split; the chosen one of None, every one of ``ALL``."""
+        checkpoint = checkpoint or (self.selection or {}).get("checkpoint", {}).get("checkpoint")
+        if checkpoint is None:
+            raise TangevalError(f"{self.path}: nothing is chosen there; give --checkpoint NAME or {ALL}")
+        there = self.columns(["checkpoint", "split"]).drop_duplicates()
+        names = there.loc[there["split"] == split, "checkpoint"]
+        found = [n for n in names if n not in (RANDOM, REFERENCE) and checkpoint in (ALL, n)]
+        if not found:
+            raise TangevalError(f"{self.path}: it has no checkpoint {checkpoint} on {split}")
+        return found
 
     def columns(self, names: Sequence[str], **wanted: Any) -> pd.DataFrame:
         """Return some columns of the scores that have each ``wanted`` column's value; text as categories."""

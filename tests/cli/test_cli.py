@@ -577,6 +577,28 @@ def test_front_prints_and_writes_the_settings_that_none_beats(finished):
     assert "take shared_pairs or chrf" in done.err
 
 
+def test_headroom_prints_and_writes_what_the_samples_know(finished):
+    done = tangeval(finished, "headroom", RESULTS, "--split", "test", "--checkpoint", "base")
+    assert done.code == 0, done.err
+    frame = pd.read_csv(finished / RESULTS / "oracle.csv").set_index("metric")
+    assert f"{frame.loc['chrf', 'room']:.3f} [{frame.loc['chrf', 'room_low']:.3f}" in done.out
+    means = pd.read_csv(finished / RESULTS / "reranked.csv").groupby("rerank")["chrf"].mean()
+    assert all(f"{mean:.3f}" in done.out for mean in means)
+    done = tangeval(finished, "headroom", RESULTS, "--checkpoint", "nobody")
+    assert done.code == 2
+    assert "it has no checkpoint nobody on validation" in done.err
+
+
+def test_families_prints_and_writes_who_is_shown_to_be_better(finished):
+    done = tangeval(finished, "families", RESULTS, "--metric", "chrf", "--checkpoint", "base")
+    assert done.code == 0, done.err
+    frame = pd.read_csv(finished / RESULTS / "families.csv")
+    own = frame[(frame["by"] == "budget") & (frame["at"] == frame["settings"].min())]
+    best = own.sort_values("chrf")["family"].iloc[-1]
+    assert f"chrf: {best}, shown to be better than" in done.out
+    assert f"{own['chrf'].max():.3f} [" in done.out
+
+
 def test_files_side_by_side_are_compared(sample_poems, tmp_path):
     for name, cut in (("whole.txt", None), ("cut.txt", -3)):
         _, text = as_results_txt(sample_poems, [example.reference[:cut] for example in sample_poems])

@@ -39,7 +39,9 @@ LIMIT = 11_500_000
 EXPLAINED, EXPLAINED_LIMIT = 6, 2_000_000
 #: Tables without which there is no page, and those that are taken along where they are.
 NEEDED = ("summary", "effects", "checkpoints")
-ALSO = ("likelihood_curve", "variance", "front", "judge")
+ALSO = (
+    "likelihood_curve", "variance", "front", "best_of", "reranked", "oracle", "families", "family_differences", "judge",
+)  # fmt: skip
 #: The views under ``static/views``, in the order in which they stand on the page.
 VIEWS = (
     "glance", "standing", "hero", "knobs", "numbers", "poems", "curves", "heat", "explain", "effects", "training",

@@ -1,0 +1,179 @@
+"""What the samples already know: the best of k, reranking, and the room for adaptive decoding; nothing is decoded.
+
+In: a results folder with scores and generations. Out: frames, written as ``best_of.csv`` (the best of k samples of each
+setting), ``reranked.csv`` (one sample picked of each poem's) and ``oracle.csv`` (the setting chosen for each poem).
+Knows nothing of pictures.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tangeval import tasks
+from tangeval.analysis import oracle
+from tangeval.analysis.aggregate import Corpus, Measured, Part, corpus_scores, ends, of_level, outputs_grid
+from tangeval.analysis.best_of import best_of, ladder
+from tangeval.analysis.rerank import by_check, by_consensus
+from tangeval.analysis.scoring import read_generations
+from tangeval.core.errors import TangevalError
+from tangeval.core.study import Study
+from tangeval.metrics.base import Metrics
+from tangeval.metrics.ngrams import Ints
+from tangeval.results.files import write_csv
+from tangeval.results.folder import RunFolder
+
+#: How one of a poem's samples is picked; ``none`` is their mean.
+NONE, MBR = "none", "mbr"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What was measured of each output: ``values[metric]`` and ``counts[column]`` are ``[C, P, S]``."""
+
+    knobs: pd.DataFrame
+    examples: tuple[str, ...]
+    values: dict[str, NDArray[np.float32]]
+    counts: dict[str, NDArray[np.int32]]
+
+    def measured(self, metrics: Metrics, by_poem: dict[str, Any], samples: int) -> Measured:
+        """Return values by poem ``[P, C]`` as what was measured."""
+        value = {name: each.mean(axis=0) for name, each in by_poem.items()}
+        return Measured(metrics, self.knobs, self.examples, samples, value, by_poem, {})
+
+    def picked(self, metrics: Metrics, picks: Ints | None) -> Measured:
+        """Return what was measured of the samples at ``picks`` ``[C, P]``, or of all."""
+
+        def own(array: NDArray[Any]) -> NDArray[Any]:
+            return array if picks is None else np.take_along_axis(array, picks[..., None], axis=2)
+
+        by_poem = {name: own(each).mean(axis=2, dtype=np.float64).T for name, each in self.values.items()}
+        found = self.measured(metrics, by_poem, own(next(iter(self.values.values()))).shape[2])
+        for metric in of_level(metrics, "corpus"):
+            counts = [own(self.counts[name]) for name in metric.counts]
+            found.value[metric.name] = corpus_scores(metric, counts, np.ones((1, found.poems)))[0]
+            found.corpora[metric.name] = Corpus(counts, corpus_scores(metric, counts, None))
+        return found
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """The frames; columns as in docs/results.md."""
+
+    best_of: pd.DataFrame
+    reranked: pd.DataFrame
+    oracle: pd.DataFrame
+
+
+def headroom(
+    study: Study, run: RunFolder, split: str = "validation", checkpoint: str | None = None
+) -> Headroom:
+    """Write the three tables and return them: of one ``checkpoint`` (default: the chosen one), or of "all".
+
+    Raises:
+        TangevalError: there is one sample a poem, no such checkpoint or split, or no generations.
+    """
+    names = run.named(checkpoint, split)
+    if study.samples_of(split) < 2:
+        raise TangevalError(
+            f"samples: one of each {split} poem leaves nothing to pick from; give two or more"
+        )
+    found = [_of_checkpoint(study, run, name, split) for name in names]
+    frames = [pd.concat(each, ignore_index=True) for each in zip(*found, strict=True)]
+    for name, frame in zip(("best_of", "reranked", "oracle"), frames, strict=True):
+        write_csv(run.table(name), frame)
+    return Headroom(*frames)
+
+
+def _of_checkpoint(study: Study, run: RunFolder, name: str, split: str) -> Iterator[pd.DataFrame]:
+    """The three frames of one checkpoint."""
+    metrics = {m.name: m for m in of_level(run.metrics, "text", "corpus")}
+    step, outputs = read_outputs(run.scores(name, split), metrics, f"scores of {name} on {split}")
+    rows = read_generations(study, run.path, None, name)
+    rows = rows[rows["split"] == split].reset_index(drop=True)
+    _, whole = outputs_grid(rows, f"generations of {name} on {split}")
+    normalise = tasks.load(study.task).normalise
+    written, texts = pd.factorize(rows["text"])
+    numbers, compared = pd.factorize(np.array([normalise(text) for text in texts], dtype=object))
+    codes = whole.array(numbers[written], np.int64)
+    labels = {"checkpoint": name, "step": step, "split": split}
+    return frames(outputs, codes, list(compared), metrics, labels, study.seed)
+
+
+def frames(
+    outputs: Outputs,
+    codes: Ints,
+    texts: Sequence[str],
+    metrics: Metrics,
+    labels: Mapping[str, Any],
+    seed: int,
+) -> Iterator[pd.DataFrame]:
+    """Yield the three frames of one checkpoint; ``codes`` ``[C, P, S]`` say which of ``texts`` each output is."""
+    of_texts = {m.name: m for m in of_level(metrics, "text")}
+    samples = codes.shape[2]
+    rows = []
+    for k in ladder(samples):
+        best = {n: best_of(outputs.values[n].astype(np.float64), k, m.better).T for n, m in of_texts.items()}
+        measured = outputs.measured(of_texts, best, 1 if k == samples else samples)
+        rows.append(_rows(measured, {**labels, "k": k}))
+    yield _frame(rows, outputs.knobs, "k")
+    picks: dict[str, Ints | None] = {NONE: None}
+    if check := next((m.name for m in of_texts.values() if m.share and m.headline), None):
+        picks[check] = by_check(outputs.values[check])
+    picks[MBR] = by_consensus(codes, texts)
+    rows = [_rows(outputs.picked(metrics, own), {**labels, "rerank": how}) for how, own in picks.items()]
+    yield _frame(rows, outputs.knobs, "rerank")
+    about = {**labels, "settings": len(codes), "poems": codes.shape[1], "samples": samples}
+    rooms = [
+        about | {"metric": name} | _room(outputs.values[name], metric.better == "high", seed)
+        for name, metric in of_texts.items()
+    ]
+    first = [*labels, "metric"]
+    found = pd.DataFrame(rooms).astype({"step": "Int64"})
+    yield found[[*first, *found.columns.difference(first, sort=False)]]
+
+
+def read_outputs(scores: Iterable[pd.DataFrame], metrics: Metrics, where: str) -> tuple[Any, Outputs]:
+    """Return a checkpoint's step, and what was measured of each of its outputs on a split, from parts of whole examples."""
+    values: dict[str, list[Any]] = {m.name: [] for m in of_level(metrics, "text")}
+    counts: dict[str, list[Any]] = {c: [] for m in of_level(metrics, "corpus") for c in m.counts}
+    examples: list[str] = []
+    for part in scores:
+        knobs, whole = outputs_grid(part, where)
+        step = part["step"].iloc[0]
+        examples += whole.levels["example"]
+        for columns, kind in ((values, np.float32), (counts, np.int32)):
+            for column, arrays in columns.items():
+                arrays.append(whole.array(part[column], kind))
+    joined = ({c: np.concatenate(a, axis=1) for c, a in columns.items()} for columns in (values, counts))
+    return step, Outputs(knobs, tuple(examples), *joined)
+
+
+def _rows(measured: Measured, labels: dict[str, Any]) -> pd.DataFrame:
+    """A row for each setting: every metric with its interval."""
+    parts = [Part(measured, [place]) for place in range(len(measured.knobs))]
+    columns: dict[str, Any] = {"poems": measured.poems, "samples": measured.samples}
+    for metric in measured.value:
+        low, high = zip(*ends(parts, metric), strict=True)
+        columns |= {metric: measured.value[metric], f"{metric}_low": low, f"{metric}_high": high}
+    return measured.knobs.assign(**labels, **columns)
+
+
+def _frame(parts: list[pd.DataFrame], knobs: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The parts as one frame: settings in their order, each with all values of ``key``."""
+    frame = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+    first = ["checkpoint", "step", *knobs.columns, "split", key]
+    return frame[[*first, *frame.columns.difference(first, sort=False)]].astype({"step": "Int64"})
+
+
+def _room(values: NDArray[np.float32], high: bool, seed: int) -> dict[str, float]:
+    """An oracle's numbers, in the metric's own direction; a room is what is won, so never below 0."""
+    found = oracle.room(values if high else -values, seed)
+    sign = 1 if high else -1
+    return {
+        "single": sign * found.single, "adaptive": sign * found.adaptive, "room": found.room, "room_low": found.low,
+        "room_high": found.high, "with_luck": found.with_luck,
+    }  # fmt: skip

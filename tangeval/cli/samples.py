@@ -1,0 +1,90 @@
+"""``headroom`` and ``families``: what samples and settings already know, from files, without torch."""
+
+from typing import Annotated, Any
+
+from typer import Option
+
+from tangeval.cli.base import Place, Split, api, command, console, render
+from tangeval.cli.progress import watch
+
+
+@command("headroom")
+def headroom(
+    place: Place,
+    split: Split = "validation",
+    checkpoint: Annotated[str | None, Option(help="Its name, or all (default: the chosen one).")] = None,
+) -> None:
+    """Without decoding: the best of k samples, reranking, and what a setting for each poem could win."""
+    found, results = api.headroom(place, split=split, checkpoint=checkpoint, watch=watch(console))
+    metrics = results.run.metrics
+    shown = [m.name for m in metrics.values() if m.headline and m.name in found.reranked]
+    for key, frame in (("k", found.best_of), ("rerank", found.reranked)):
+        names = [name for name in shown if name in frame and frame[name].notna().any()]
+        means = frame.groupby(key, sort=False)[names].mean()
+        title = {
+            "k": "The best of k samples",
+            "rerank": "One sample picked of each poem's; none: their mean",
+        }[key]
+        rows = [(str(how), *(f"{value:.3f}" for value in row)) for how, *row in means.itertuples()]
+        render.show_table(
+            f"{title}, averaged over settings, on {split}", (key, *names), rows, right=len(names)
+        )
+    several = found.oracle["checkpoint"].nunique() > 1
+    rows = [
+        (*[row["checkpoint"]] * several, row["metric"], f"{row['single']:.3f}", f"{row['adaptive']:.3f}",
+         render.interval(row, "room", 3), f"{row['with_luck']:.3f}")
+        for row in found.oracle.to_dict("records") if row["metric"] in shown
+    ]  # fmt: skip
+    columns = (*["checkpoint"] * several, "metric", "best single", "adaptive", "room", "with luck")
+    render.show_table(f"What the best setting for each poem could win, on {split}", columns, rows, right=4)
+    render.say(
+        "room: each poem's setting was chosen on half of its samples and scored on the other half; with luck: on the same. "
+        f"All of it: {results.run.table('best_of')}, reranked.csv, oracle.csv; picture: "
+        f"{results.run.figures / f'best_of_{split}.png'}"
+    )
+
+
+@command("families")
+def families(
+    place: Place,
+    metric: Annotated[list[str], Option(help="A metric to compare by; again for more.")],
+    split: Split = "validation",
+    checkpoint: Annotated[str | None, Option(help="Its name (default: the chosen one).")] = None,
+    budget: Annotated[
+        int | None, Option(help="Settings that each family tries (default: as many as the smallest has).")
+    ] = None,
+) -> None:
+    """Samplers against each other: the best of as many settings of each family, the winner's luck taken out."""
+    found, results = api.families(place, metric, split=split, checkpoint=checkpoint, budget=budget)
+    values, names, apart = found.values, list(dict.fromkeys(metric)), found.differences
+    tried = int(apart["budget"].iloc[0])
+    own = values[(values["by"] == "budget") & (values["at"] == tried)]
+    rows = [
+        (row["family"], str(row["settings"]), *(cell for m in names for cell in _cells(row, m)))
+        for row in own.to_dict("records")
+    ]
+    columns = ("family", "settings", *(name for m in names for name in (m, "with luck")))
+    title = f"{own['checkpoint'].iloc[0]}: the best of {tried} settings of each family, on {split}"
+    render.show_table(title, columns, rows, right=1 + 2 * len(names))
+    for name in names:
+        render.say(_verdict(own, apart[apart["metric"] == name], name, results.run.metrics[name].better))
+    render.say(
+        f"{len(apart)} comparisons, tested together on the same resamples of the poems (max-T, 5 % level): "
+        f"{results.run.table('family_differences')}; picture: {results.run.figures / f'families_{split}.png'}"
+    )
+
+
+def _cells(row: Any, name: str) -> tuple[str, str]:
+    return render.interval(row, name, 3), f"{row[f'{name}_naive']:.3f}"
+
+
+def _verdict(own: Any, apart: Any, name: str, better: str) -> str:
+    """Which family is best by a metric, and which are shown to be worse."""
+    from tangeval.analysis.hypothesis_tests import ERROR
+
+    best = own.sort_values(name, ascending=better == "low")["family"].iloc[0]
+    beside = apart[apart["a"] == best]
+    worse = beside.loc[beside["p_adjusted"] <= ERROR, "b"]
+    rest = beside.loc[~beside["b"].isin(worse), "b"]
+    told = f"shown to be better than {', '.join(worse)}" if len(worse) else "shown to be better than none"
+    return f"{name}: {best}, {told}" + (f"; cannot be told from {', '.join(rest)}" if len(rest) else "")
