@@ -44,7 +44,7 @@ def main() -> None:
     base = resolve_base(config.base_model, config.cache_dir)
     tokenizer = load_tokenizer(base)
     layout = layout_of(config, tokenizer)
-    rows, _ = tokenize(tokenizer, dataset.load(config.data).split("train"), config.prompt, layout)
+    rows, _ = tokenize(tokenizer, dataset.load(config.data).split("train"), config.prompt or "hw5", layout)
     longest = sorted(rows, key=lambda row: -len(row["input_ids"]))[: max(MICRO)]
     model = adapted(config, base)
     model.enable_input_require_grads()

@@ -53,7 +53,9 @@ def measured(config: Config, steps: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(base)
     layouts = {way: replace(layout_of(config, tokenizer), padding=way) for way in WAYS}
     rows = list(
-        tokenize(tokenizer, dataset.load(config.data).split("train"), config.prompt, layouts["packed"])[0]
+        tokenize(
+            tokenizer, dataset.load(config.data).split("train"), config.prompt or "hw5", layouts["packed"]
+        )[0]
     )
     model = adapted(config, base).train()
     learnt = [p for p in model.parameters() if p.requires_grad]

@@ -59,7 +59,9 @@ def finetune(config: Config, console: Console, *, overwrite: bool = False, first
     with needs("fine-tuning", "train"):  # torch takes seconds to import, and a complete run needs none of it
         from .train import train
 
-    what = f"{run.base.name} on {len(run.examples)} poems of {config.data}"
+    what = (
+        f"{run.base.name} on {len(run.examples)} texts of {run.task.name if run.task.digest else config.data}"
+    )
     console.print(f"{what}, {config.epochs:g} epochs in batches of {config.batch}", highlight=False)
     train(config, run, console)
     console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)

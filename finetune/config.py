@@ -33,6 +33,7 @@ class Lora(Section):
 
 #: What the homework does otherwise than ``Config``'s defaults, a key for each of its ways.
 HW5: dict[str, Any] = {
+    "prompt": "hw5",
     "records": 1040,
     "loss_on": "all",
     "eos": "twice",
@@ -56,9 +57,10 @@ class Config(Section):
     base_model: str = "tang-mini"
     cache_dir: str | None = None  #: where the hub's library keeps a model; its own place if null
     resume_adapter: str | None = None  #: an adapter to go on training; a new one if null
+    task: str | dict[str, Any] = "tang"  #: as in a study
     data: str = "sample"
     validation: Annotated[int, Field(ge=1)] | None = None  #: poems; the data set's own number if null
-    prompt: Literal["hw5", "chat"] = "hw5"
+    prompt: str | None = None  #: a template of the task; its first if null
     output_dir: str
     records: Annotated[int, Field(ge=1)] | None = None  #: the first so many; all if null
     include_validation: bool = False

@@ -1,10 +1,10 @@
 """Examples → token ids with labels, and batches of them.
 
 In: examples and a tokenizer. Out: ``datasets`` rows, tensors of a batch packed or padded, and the loss
-on the completions alone. The prompt is ``tangeval.tasks.tang.prompt``'s, the same as in evaluation.
+on the completions alone. The prompt is the task's, the same as in evaluation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
 from tangeval.core.types import Example
-from tangeval.models.tokens import encode_completion, encode_prompt
+from tangeval.models.tokens import Prompt, encode_completion, encode_prompt
 from tangeval.tasks.tang.prompt import asked
 
 from .config import Config
@@ -52,7 +52,11 @@ def layout_of(config: Config, tokenizer: Any) -> Layout:
 
 
 def tokenize(
-    tokenizer: Any, examples: Sequence[Example], template: str, layout: Layout
+    tokenizer: Any,
+    examples: Sequence[Example],
+    template: str,
+    layout: Layout,
+    prompt: Callable[[Example, str], Prompt] = asked,
 ) -> tuple[Dataset, int]:
     """Return rows of ``input_ids`` and ``labels``, and how many examples were left out as too long.
 
@@ -62,14 +66,15 @@ def tokenize(
     """
     rows = []
     for example in examples:
-        prompt = encode_prompt(tokenizer, asked(example, template))
-        answer = encode_completion(tokenizer, asked(example, template), example.reference)
+        question = prompt(example, template)
+        asking = encode_prompt(tokenizer, question)
+        answer = encode_completion(tokenizer, question, example.reference)
         if layout.eos == "twice":
             answer = [*answer, answer[-1]]
-        if len(prompt) + len(answer) > layout.cutoff and layout.overflow == "leave_out":
+        if len(asking) + len(answer) > layout.cutoff and layout.overflow == "leave_out":
             continue
-        ids = (prompt + answer)[: layout.cutoff]
-        labels = ids if layout.loss_on == "all" else ([IGNORED] * len(prompt) + answer)[: layout.cutoff]
+        ids = (asking + answer)[: layout.cutoff]
+        labels = ids if layout.loss_on == "all" else ([IGNORED] * len(asking) + answer)[: layout.cutoff]
         if layout.eos == "masked":
             labels = [IGNORED if label == answer[-1] else label for label in labels]
         rows.append({"input_ids": ids, "labels": labels})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tangeval import tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import aside, listed, present
 from tangeval.core.types import Base, Checkpoint, Example
@@ -15,9 +16,7 @@ from tangeval.models import checkpoints
 from tangeval.results.checksums import broken_part
 from tangeval.results.files import remove_temp_files, write_json
 from tangeval.results.records import read_record
-from tangeval.tasks.base import part_digests
-from tangeval.tasks.tang import TANG
-from tangeval.tasks.tang import data as dataset
+from tangeval.tasks.base import Task, part_digests
 
 from .config import Config
 
@@ -35,6 +34,7 @@ class Run:
     examples: tuple[Example, ...]
     validation: tuple[Example, ...]
     settings: dict[str, Any]
+    task: Task
 
     def newest(self) -> Checkpoint | None:
         """Return the newest whole checkpoint of the folder."""
@@ -64,7 +64,12 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     """
     base = checkpoints.resolve_base(config.base_model, config.cache_dir)
     start = _start(config)
-    data = dataset.load(config.data, config.validation)
+    task = tasks.load(config.task)
+    if config.prompt not in (None, *task.templates):
+        raise TangevalError(
+            f"prompt: {config.prompt} is no template of {task.name}; there are {', '.join(task.templates)}"
+        )
+    data = task.load(config.data, config.validation)
     examples = data.split("train")
     if config.include_validation:
         examples = tuple(e for e in data.examples if e.split != "test")
@@ -75,18 +80,23 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     examples = examples[: config.records]
     validation = () if config.include_validation else data.split("validation")
     settings = config.model_dump(mode="json", exclude=_NO_SETTINGS)
+    settings["prompt"] = config.prompt or task.templates[0]
+    if task.digest:
+        settings["task"] = [task.name, task.wording]
+    elif config.task == "tang":
+        del settings["task"]  # as in runs of before there were others
     if not config.fsdp:
         del settings["fsdp"]  # runs of before there was FSDP go on
     settings["data_digest"] = data.digest
     settings["base_fingerprint"] = checkpoints.identity(base)
     settings["start_fingerprint"] = checkpoints.fingerprint(start.path) if start and start.path else None
-    run = Run(Path(config.output_dir), base, examples, validation, settings)
+    run = Run(Path(config.output_dir), base, examples, validation, settings, task)
     if first:
         _make_ready(run, overwrite)
         before = (checkpoints.trained_on(start) if start else None) or checkpoints.TrainRecord()
-        hashes = [TANG.identity(e) for e in examples]
+        hashes = [task.identity(e) for e in examples]
         hashes += sorted(before.texts.difference(hashes))
-        parts = before.parts.union(*(part_digests(TANG, e) for e in examples))
+        parts = before.parts.union(*(part_digests(task, e) for e in examples))
         ids = {"data": data.digest, "ids": [e.id for e in examples], "hashes": hashes, "parts": sorted(parts)}
         write_json(run.folder / checkpoints.TRAIN_IDS, ids)
     return run

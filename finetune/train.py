@@ -45,9 +45,11 @@ def train(config: Config, run: Run, console: Console) -> None:
     fix_seeds(config.seed)
     tokenizer = load_tokenizer(run.base)
     layout = layout_of(config, tokenizer)
-    rows, left_out = tokenize(tokenizer, run.examples, config.prompt, layout)
+    rows, left_out = tokenize(tokenizer, run.examples, run.settings["prompt"], layout, run.task.prompt)
     # However a run learns, its validation loss is on whole completions, EOS included.
-    held_out, _ = tokenize(tokenizer, run.validation, config.prompt, Layout(config.cutoff))
+    held_out, _ = tokenize(
+        tokenizer, run.validation, run.settings["prompt"], Layout(config.cutoff), run.task.prompt
+    )
     if not len(rows):
         raise TangevalError(f"cutoff: all {left_out} records exceed {config.cutoff} tokens; raise it")
     if left_out:

@@ -44,7 +44,7 @@ class Data:
 
 
 def score_files(
-    files: Sequence[str | Path], data: str = "hw5", split: str = "test", validation: int | None = None, *,
+    files: Sequence[str | Path], data: str | None = None, split: str = "test", validation: int | None = None, *,
     task: str = "tang",
 ) -> Scored:  # fmt: skip
     """Return the scores of files of outputs made elsewhere, beside random baseline and reference.
@@ -53,7 +53,7 @@ def score_files(
         TangevalError: there is no such task, data set or split, or a file cannot be read as outputs of it.
     """
     on, asked = check_split(split), tasks.load(task)
-    dataset = asked.load(data, validation)
+    dataset = asked.load(data or ("hw5" if task == "tang" else "sample"), validation)
     if asked.read_outputs is None:
         raise TangevalError(f"task {task} reads no files of outputs")
     others = [example for example in dataset.examples if example.split != on]

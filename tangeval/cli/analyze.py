@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from tangeval.cli.base import Place, Split, Unseen, Validation, api, command, console, render
+from tangeval.cli.base import Place, Split, TaskName, Unseen, Validation, api, command, console, render
 from tangeval.cli.progress import watch
 
 
@@ -81,13 +81,16 @@ def score(
     files: Annotated[
         list[Path], Argument(metavar="FILE...", help="results.txt, results.json, JSONL, or one poem a line.")
     ],
-    data: Annotated[str, Option(help="sample, hw5, or a folder with HW5's three files.")] = "hw5",
+    data: Annotated[
+        str | None, Option(help="sample, hw5, or a folder (default: hw5; of another task its own files).")
+    ] = None,
+    task: TaskName = "tang",
     split: Split = "test",
     validation: Validation = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score outputs made elsewhere, one file or several, beside random baseline and reference."""
-    scored = api.score_files(files, data, split, validation)
+    scored = api.score_files(files, data, split, validation, task=task)
     if as_json:
         print(render.scored_json(scored))
     else:

@@ -61,6 +61,7 @@ Pickle = Annotated[bool, Option("--allow-pickle", help="Load pickled weights, wh
 Validation = Annotated[
     int | None, Option(min=0, help="Size of the validation split (default: the data set's own).")
 ]
+TaskName = Annotated[str, Option("--task", help="A task's name or file (docs/task.md).")]
 Unseen = Annotated[
     bool, Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
 ]

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from tangeval.cli.base import Overrides, Pickle, Unseen, Validation, api, app, command, console, render
+from tangeval.cli.base import (
+    Overrides,
+    Pickle,
+    TaskName,
+    Unseen,
+    Validation,
+    api,
+    app,
+    command,
+    console,
+    render,
+)
 from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import inert_json
 
@@ -18,8 +29,9 @@ app.add_typer(data_app, name="data")
 @data_app.callback(invoke_without_command=True)
 def data(
     context: typer.Context,
-    path: Annotated[str | None, Option(help="A folder with HW5's three files, of your own.")] = None,
+    path: Annotated[str | None, Option(help="A folder with the task's files, of your own.")] = None,
     validation: Validation = None,
+    task: TaskName = "tang",
     calibrate: Annotated[
         bool, Option("--calibrate", help="Measure the training poems' real endings beside random ones.")
     ] = False,
@@ -28,15 +40,15 @@ def data(
     if context.invoked_subcommand:
         return
 
-    for spec in (path,) if path else ("sample", "hw5"):
+    for spec in (path,) if path else ("sample", "hw5") if task == "tang" else ("sample",):
         try:
-            render.show_data(spec, api.data(spec, validation))
+            render.show_data(spec, api.data(spec, validation, task=task))
         except TangevalError as error:
             console.say(f"{spec}: {error}")
             continue
         if calibrate:
             with console.status("measuring the training poems"):
-                measured = api.calibrate(spec, validation)
+                measured = api.calibrate(spec, validation, task=task)
             render.show_calibration(measured)
 
 

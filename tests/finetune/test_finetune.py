@@ -24,7 +24,7 @@ from finetune import train
 from finetune.__main__ import main
 from finetune.config import load_config
 from finetune.data import IGNORED, Layout, collate, layout_of, summed_loss, tokenize
-from tangeval import api
+from tangeval import api, tasks
 from tangeval.analysis.select import check_selection
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
@@ -34,6 +34,7 @@ from tangeval.models.checkpoints import discover, resolve_base, trained_on
 from tangeval.models.loading import load_model
 from tangeval.models.tokens import encode_prompt
 from tangeval.resolve import resolve
+from tangeval.tasks.base import part_digests
 from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.data import TESTING, TRAINING, TRUTH
@@ -348,6 +349,26 @@ def test_the_prompts_predictions_have_no_part_in_the_loss(model, tokenizer, poem
         logits.flatten(0, 1), batch["input_ids"][:, kept + 1].flatten(), reduction="sum"
     )
     assert expected < whole_sum
+
+
+def test_a_task_in_a_file_is_trained_on(config, out, tmp_path):
+    """Its prompts and answers, its own splits; a folder of another task's checkpoints is refused."""
+    rows = [{"word": f"山{n}", "rest": f"水{n}。"} for n in range(20)]
+    (tmp_path / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    task = {"name": "mine", "data": {"train": "d.jsonl", "test": 2, "validation": 2}, "prompt": "{{ word }}:"}
+    task |= {"fields": {"prompt": "word", "reference": "rest"}, "metrics": ["exact"]}
+    (tmp_path / "task.yaml").write_text(json.dumps(task), "utf-8")
+    settings = ["task=" + str(tmp_path / "task.yaml"), "validation=null", "records=null", "epochs=1"]
+    with pytest.raises(SystemExit):
+        finetune(config, *settings)
+    finetune(config, *settings, f"output_dir={tmp_path / 'mine'}")
+    record = json.loads((tmp_path / "mine" / "train_ids.json").read_text())
+    assert record["ids"] == [f"train-{n}" for n in range(1, 17)]
+    (checkpoint,) = discover([str(next((tmp_path / "mine").glob("checkpoint-*")))])[0]
+    made = tasks.load(str(tmp_path / "task.yaml"))
+    seen = trained_on(checkpoint)
+    examples = made.load("sample", None).examples
+    assert [seen.saw(made.identity(e), part_digests(made, e)) for e in examples] == [True] * 16 + [False] * 4
 
 
 def test_gradient_checkpointing_changes_nothing_that_is_learnt(config, whole, tmp_path):

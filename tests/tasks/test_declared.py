@@ -292,3 +292,37 @@ def test_a_judge_is_told_what_the_task_says(made, tmp_path):
     made(judge={"grades": asked | {"user": "$input"}})
     with pytest.raises(TangevalError, match=r"task words: judge: user: must hold \$input and \$output"):
         api.judge_prompt(tmp_path, Prompt)
+
+
+def test_outputs_made_elsewhere_are_scored(made, tmp_path):
+    file = made()
+    rows = [{"word": "w10", "predict": "Answer 10."}, {"word": "w8", "predict": "no"}]
+    for name, written in {
+        "by_field.jsonl": "".join(f"{json.dumps(row)}\n" for row in rows),
+        "by_id.json": json.dumps([{"id": "train-9", "text": "no"}, {"id": "train-11", "text": "Answer 10."}]),
+        "order.txt": "no\nAnswer 10.\n",
+    }.items():
+        (tmp_path / name).write_text(written)
+        scored = api.score_files([tmp_path / name], task=file)
+        assert scored.outputs[0].texts == ("no", "Answer 10.")
+        assert scored.table.set_index("checkpoint").loc[name, "exact"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("one\n", r"1 outputs for 2 examples"),
+        ("one\ntwo\nthree\n", r"3 outputs for 2 examples"),
+        ('{"id": "train-1", "text": "x"}\n', r"line 1: id 'train-1' is train; give one"),
+        (
+            '{"id": "train-11", "text": "x"}\n{"id": "train-11", "text": "y"}\n',
+            r"line 2: .* is answered twice",
+        ),
+        ('{"id": "train-11", "txt": "x"}\n', r"line 1: there is no field predict; it has id, txt"),
+    ],
+)
+def test_outputs_that_are_no_pairs_are_refused(made, tmp_path, written, said):
+    file = tmp_path / ("o.jsonl" if written.startswith("{") else "o.txt")
+    file.write_text(written)
+    with pytest.raises(TangevalError, match=said):
+        api.score_files([file], task=made())

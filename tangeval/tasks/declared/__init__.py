@@ -22,6 +22,7 @@ from tangeval.tasks import own
 from tangeval.tasks.base import Dataset, Task
 from tangeval.tasks.declared import checks, measures
 from tangeval.tasks.declared.data import load
+from tangeval.tasks.declared.outputs import read_outputs
 from tangeval.tasks.declared.readers import below
 from tangeval.tasks.declared.schema import Declared, Same
 from tangeval.tasks.declared.templates import named, template
@@ -68,6 +69,7 @@ def _task(said: Declared, root: Path, content: dict[str, Any], code: str) -> Tas
         normalise=normalise,
         characters=lambda text: "".join(text.split()),
         group=lambda example: said.name,
+        read_outputs=partial(read_outputs, said.fields_.prompt),
         signatures=lambda: _signatures(said),
         wording=said.prompt if said.prompt is not None else str([m.model_dump() for m in said.chat or []]),
         digest=digest([content, code]),

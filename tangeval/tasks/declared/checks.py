@@ -70,7 +70,7 @@ def _opposed(text: str, given: Any) -> bool:
     first, second = _letters(str(given)), _letters(text)
     pairs = list(zip(first, second, strict=False))[1:6:2]
     apart = all(len(tones(a) | tones(b)) == 2 or not tones(a) or not tones(b) for a, b in pairs)
-    return apart and "仄" not in tones(second[-1:] or "平") - tones("平")
+    return apart and tones(second[-1:]) != {"仄"}
 
 
 CHECKS: dict[str, Check] = {

@@ -13,7 +13,7 @@ from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import SPLITS, Example, Split
 from tangeval.tasks.base import Dataset
-from tangeval.tasks.declared.readers import LONGEST, read
+from tangeval.tasks.declared.readers import read, value
 from tangeval.tasks.declared.schema import Declared
 
 Parts = Callable[[Example], tuple[str, ...]]
@@ -59,7 +59,7 @@ def _examples(said: Declared, source: Any, folder: Path, split: Split, wanted: S
     names, found = said.fields_, list[Example]()
     kept = sorted({*names.prompt, *wanted} | ({names.cluster} if names.cluster else set()))
     for number, (where, record) in enumerate(read(source, folder), 1):
-        fields = {name: _value(record, name, where) for name in kept}
+        fields = {name: value(record, name, where) for name in kept}
         references = [text for name in names.reference for text in _texts(record, name, where)]
         given = "\n".join(fields[name] for name in names.prompt)
         own = tuple(fields.items())
@@ -71,24 +71,11 @@ def _examples(said: Declared, source: Any, folder: Path, split: Split, wanted: S
     return found
 
 
-def _value(record: Any, name: str, where: str) -> str:
-    if name not in record:
-        raise TangevalError(f"{where}: there is no field {name}; it has {', '.join(map(str, record))}")
-    value = record[name]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TangevalError(f"{where}: {name} is {type(value).__name__}; give a text")
-    if len(str(value)) > LONGEST:
-        raise TangevalError(
-            f"{where}: {name} has {len(str(value)):,} characters; at most {LONGEST:,} are taken"
-        )
-    return str(value)
-
-
 def _texts(record: Any, name: str, where: str) -> list[str]:
     """A field's text, or the texts of its list; none is empty."""
     values = record.get(name)
     each = [{name: value} for value in values] if isinstance(values, list) and values else [record]
-    texts = [_value(one, name, where) for one in each]
+    texts = [value(one, name, where) for one in each]
     if not all(text.strip() for text in texts):
         raise TangevalError(f"{where}: {name} is empty; a reference has text")
     return texts

@@ -55,6 +55,20 @@ def read(source: str | Place, root: Path) -> Records:
         yield f"{file}, {place}", record
 
 
+def value(record: Mapping[str, Any], name: str, where: str) -> str:
+    """Return a field of a record as text; a ``TangevalError`` names ``where`` it is not there, no text, or too long."""
+    if name not in record:
+        raise TangevalError(f"{where}: there is no field {name}; it has {', '.join(map(str, record))}")
+    found = record[name]
+    if isinstance(found, bool) or not isinstance(found, str | int | float):
+        raise TangevalError(f"{where}: {name} is {type(found).__name__}; give a text")
+    if len(str(found)) > LONGEST:
+        raise TangevalError(
+            f"{where}: {name} has {len(str(found)):,} characters; at most {LONGEST:,} are taken"
+        )
+    return str(found)
+
+
 def _text(file: Path) -> str:
     try:
         return read_bytes(file, LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
@@ -63,8 +77,13 @@ def _text(file: Path) -> str:
         raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
 
 
+def lines(file: Path) -> list[str]:
+    """Return the lines of a text file."""
+    return _text(file).removesuffix("\n").split("\n")
+
+
 def _jsonl(file: Path) -> Records:
-    for number, line in enumerate(_text(file).split("\n"), 1):
+    for number, line in enumerate(lines(file), 1):
         if line.strip():
             try:
                 yield f"line {number}", parsed(line)
