@@ -142,7 +142,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     workspace = Workspace(compile=fast.compile)
     with with_checkpoint(model, checkpoint, fast) as adapted:
         few = sequences[:: max(1, len(sequences) // 20)]  # libraries and kernels wake up
-        decode(adapted, task.prompts, few, eos=task.eos, no_repeat_ngram_size=3)
+        decode(adapted, task.prompts, few, eos=task.eos)
         first, batches = plan(adapted, task, sequences, workspace, options.batch)
         say(f"(d) {first:.1f} s the first time, in {len(batches)} batches")
         report |= {"first_seconds": first, "sequences_a_batch": len(batches[0])}
@@ -169,7 +169,7 @@ def grid(settings: int) -> list[Setting]:
     """``settings`` settings of temperature, top-k and top-p, the smaller grid a part of the larger."""
     top_p = TOP_P if settings <= 12 * len(TEMPERATURES) else TOP_P + MORE_TOP_P
     points = product(TEMPERATURES[: settings // (len(TOP_K) * len(top_p))], TOP_K, top_p)
-    return [Setting.of(temperature=t, top_k=k, top_p=p) for t, k, p in points]
+    return [Setting.of(temperature=t, top_k=k, top_p=p, no_repeat_ngram_size=3) for t, k, p in points]
 
 
 def time_generate(
@@ -263,7 +263,7 @@ def run(
         used = sorted({sequence.prompt for sequence in batch})
         own = [replace(sequence, prompt=used.index(sequence.prompt)) for sequence in batch]
         decoded = decode(
-            model, [task.prompts[p] for p in used], own, eos=task.eos, no_repeat_ngram_size=3, share=share,
+            model, [task.prompts[p] for p in used], own, eos=task.eos, share=share,
             workspace=workspace,
         )  # fmt: skip
         tokens += decoded.tokens

@@ -17,6 +17,7 @@ from tangeval import __version__
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.keeping import aside, present
+from tangeval.core.knobs import WIDE
 from tangeval.core.types import Checkpoint, Example
 from tangeval.engines import make
 from tangeval.engines.base import Description, Done, Engine, Job, OnProgress, ReferenceNLL
@@ -210,7 +211,7 @@ def _write(run: RunFolder, done: Done, table: "LikelihoodTable") -> None:
     if done.checking is not None:
         run.record("self_check", checkpoint.name, done.checking)
     if batch and isinstance(done.made, pd.DataFrame):
-        run.write_batch_file(batch.id, done.made, about(batch))
+        run.write_batch_file(batch.id, done.made, about(batch, table.resolved.study.decoding.wide(WIDE)))
         run.record("batches", batch.id, done.seconds)
         if done.fitted:
             run.record("fitted", batch.cache_key, done.fitted)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tangeval import tasks
 from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import KNOB, REGEX
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, Base, Checkpoint, Example
 from tangeval.models import checkpoints as checkpoints_on_disk
@@ -92,6 +93,10 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
         raise TangevalError(
             f"prompt: {study.prompt} is no template of {task.name}; there are {', '.join(task.templates)}"
         )
+    for value in dict.fromkeys(study.decoding.constrain):
+        if value not in (KNOB["constrain"].off, *task.constraints) and not value.startswith(REGEX):
+            known = ", ".join(("none", *task.constraints, "{regex: …}"))
+            raise TangevalError(f"decoding.constrain: {study.task} has no {value}; there are {known}")
     data = task.load(study.data_name, study.validation_size)
     if study.engine and study.engine.models:
         if allow_pickle:

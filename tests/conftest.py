@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.types import ASSETS
 from tangeval.tasks.tang import data as dataset
 from tests.support.study import GRID, evaluate, write_study
 from tests.support.tiny import make_adapter, make_tiny_model
@@ -80,3 +81,9 @@ def hw5() -> dataset.Dataset:
         return dataset.load("hw5")
     except TangevalError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def mini_tokenizer() -> Any:
+    """That of tang-mini."""
+    return AutoTokenizer.from_pretrained(ASSETS / "tang-mini")

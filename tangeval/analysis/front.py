@@ -12,9 +12,10 @@ import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Part, groups
 from tangeval.analysis.dominance import dominated_by, on_front
+from tangeval.analysis.grid import axes_of
 from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import axes_in, columns_in, written
+from tangeval.core.knobs import columns_in, written
 from tangeval.metrics.base import Metrics
 from tangeval.results.files import write_csv
 from tangeval.results.folder import ALL, RunFolder
@@ -90,6 +91,6 @@ def _row(group: Group, place: int, names: Sequence[str]) -> dict[str, Any]:
 
 def _items(frame: pd.DataFrame) -> list[str]:
     """Each row as ``tangeval compare`` takes it, without the folder: ``checkpoint-65:temperature=0.7,…``."""
-    axes = axes_in(frame)
+    axes = axes_of(frame)
     knobs = (",".join(f"{knob}={written(row[knob])}" for knob in axes) for row in frame.to_dict("records"))
     return [f"{name}:{own}" for name, own in zip(frame["checkpoint"], knobs, strict=True)]

@@ -13,6 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import WIDE, axes_in
+
+
+def axes_of(frame: pd.DataFrame) -> list[str]:
+    """Return the axes that tell a table's settings apart: those that it has, ``WIDE`` where that has several values."""
+    return [axis for axis in axes_in(frame) if axis != WIDE or frame[WIDE].nunique() > 1]
 
 
 @dataclass(frozen=True)

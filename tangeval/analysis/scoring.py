@@ -193,7 +193,7 @@ def _read(
         examples = tuple(e for e in batch.examples if e in only.get("example_id", batch.examples))
         samples = tuple(s for s in batch.samples if s in only.get("sample", batch.samples))
         check_rows(replace(batch, examples=examples, samples=samples), parts[-1], file)
-    own = study.decoding.axes
+    own = study.decoding.columns
     axes = axes_in({*own, *(str(column) for part in parts for column in part)})
     off = {axis: KNOB[axis].off for axis in axes}
     parts = [part.assign(**{axis: off[axis] for axis in axes if axis not in part}) for part in parts]

@@ -24,8 +24,7 @@ class Knob:
 
     ``off`` is the value at which it changes nothing (greedy decoding for a scale); ``low`` and
     ``high`` bound the values that a study may ask for, ``off`` apart; those of a knob that is text
-    are ``choices``, or any where there are none. A knob that is no ``axis`` has one value for the
-    whole study. ``hf`` and ``openai`` are what transformers' GenerationConfig and OpenAI-style
+    are ``choices``, or any where there are none.  ``hf`` and ``openai`` are what transformers' GenerationConfig and OpenAI-style
     servers call it; None where they have none. A cut that is ``rising`` removes more, the larger it is.
     """
 
@@ -41,7 +40,6 @@ class Knob:
     low: float = -math.inf
     high: float = math.inf
     choices: tuple[str, ...] = ()
-    axis: bool = True
     rising: bool = False
 
     def allows(self, value: Value) -> bool:
@@ -98,19 +96,41 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "no_repeat_ngram_size", "constraint", int, off=0, default=3, low=1, high=math.inf,
         label={"en": "no_repeat_ngram_size", "zh": "不重複 n-gram"}, letter="n", hf="no_repeat_ngram_size",
-        openai="no_repeat_ngram_size", axis=False,
+        openai="no_repeat_ngram_size",
+    ),
+    Knob(
+        "repetition_penalty", "history", float, off=1.0, default=1.0, low=0.1, high=10.0,
+        label={"en": "repetition penalty", "zh": "重複懲罰"}, letter="r", hf="repetition_penalty",
+        openai="repetition_penalty",
+    ),
+    Knob(
+        "presence_penalty", "history", float, off=0.0, default=0.0, low=-2.0, high=2.0,
+        label={"en": "presence penalty", "zh": "出現懲罰"}, letter="o", hf=None, openai="presence_penalty",
+    ),
+    Knob(
+        "frequency_penalty", "history", float, off=0.0, default=0.0, low=-2.0, high=2.0,
+        label={"en": "frequency penalty", "zh": "頻率懲罰"}, letter="f", hf=None, openai="frequency_penalty",
+    ),
+    # What it may be beside none is the task's to say; any task's texts may be held to a regular expression.
+    Knob(
+        "constrain", "constraint", str, off="none", default="none",
+        label={"en": "constraint", "zh": "限制"}, letter="c", hf=None, openai=None,
     ),
 )  # fmt: skip
 KNOB: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 #: The knobs that a study's grid has an axis for, by name; what a setting is made of.
-AXES: tuple[str, ...] = tuple(knob.name for knob in KNOBS if knob.axis)
+AXES: tuple[str, ...] = tuple(knob.name for knob in KNOBS)
 #: The cuts, in the order in which they are applied.
 CUTS: tuple[str, ...] = tuple(knob.name for knob in KNOBS if knob.kind == "cut")
 #: Every knob, in the order of a table's columns.
-COLUMNS: tuple[str, ...] = (*AXES, *(knob.name for knob in KNOBS if not knob.axis))
+COLUMNS: tuple[str, ...] = AXES
 #: The knobs that every table has a column for; the others have one where a study sets them.
 COMMON = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
-COMMON_AXES = tuple(name for name in AXES if name in COMMON)
+#: The common axis that was none at first: where a study has one value it is part of the cache key, and no plan names it.
+WIDE = "no_repeat_ngram_size"
+COMMON_AXES = tuple(name for name in COMMON if name != WIDE)
+#: What a value of ``constrain`` begins with that is a regular expression.
+REGEX = "regex:"
 _PLACE = {name: place for place, name in enumerate(AXES)}
 
 
@@ -187,9 +207,14 @@ def axes_set(settings: Collection[Setting]) -> tuple[str, ...]:
     )
 
 
-def spelt(settings: Collection[Setting]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Return ``axes_set``, and each setting's values on them: how files have settings."""
-    axes = axes_set(settings)
+def spelt(
+    settings: Collection[Setting], wide: Value | None = None
+) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return ``axes_set``, and each setting's values on them: how files have settings.
+
+    Without ``WIDE`` where the whole study has one value of it, ``wide``.
+    """
+    axes = tuple(axis for axis in axes_set(settings) if axis != WIDE or wide is None)
     return axes, [setting.at(axes) for setting in settings]
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from tangeval.core.errors import TangevalError
 
 #: The extra that a library comes with, if not with ``local``.
-_EXTRA = {"datasets": "train", "ray": "ray", "urllib3": "server"}
+_EXTRA = {"datasets": "train", "llguidance": "constrain", "ray": "ray", "urllib3": "server"}
 
 
 @contextmanager

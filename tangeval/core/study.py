@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_serializer, model_validator
 
 from tangeval.core.config import Dumper, Section, read_yaml, validated
-from tangeval.core.knobs import AXES, COLUMNS, COMMON, KNOB, KNOBS, Knob, Setting, Value
+from tangeval.core.knobs import AXES, COLUMNS, COMMON, KNOB, KNOBS, REGEX, WIDE, Knob, Setting, Value
 from tangeval.core.types import ASSETS, SPLITS, Load, Split
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
@@ -90,24 +90,28 @@ class _Grid(Section):
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """A knob that changes nothing leaves no trace, so that studies stay what they were before there was one."""
-        return {key: value for key, value in handler(self).items() if key not in KNOB or self.sets(key)}
+        content = {key: value for key, value in handler(self).items() if key not in KNOB or self.sets(key)}
+        one = self.wide(WIDE)
+        return content if one is None else content | {WIDE: one}
 
     def sets(self, knob: str) -> bool:
         """Return whether the study's tables have a column for a knob: the common ones, and those that are not off."""
-        values = getattr(self, knob)
-        return knob in COMMON or any(
-            value != KNOB[knob].off for value in (values if KNOB[knob].axis else [values])
-        )
+        return knob in COMMON or any(value != KNOB[knob].off for value in self.values(knob))
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes that the study's tables have."""
-        return tuple(filter(self.sets, AXES))
+        """The axes that the study's tables have; ``WIDE`` is one where it has several values."""
+        return tuple(axis for axis in AXES if self.sets(axis) and (axis != WIDE or self.wide(WIDE) is None))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The knobs that they have, those of the whole study last."""
         return tuple(filter(self.sets, COLUMNS))
+
+    def wide(self, axis: str) -> Any:
+        """Return the value of an axis that has one in the whole study; None where it has several."""
+        values = set(self.values(axis))
+        return values.pop() if len(values) == 1 else None
 
     def values(self, axis: str) -> list[Any]:
         """Return the values of an axis, as they were written."""
@@ -128,6 +132,11 @@ class _Grid(Section):
         return tuple(sorted({Setting(tuple(point)) for point in points}))
 
 
+def _spelt(value: Any) -> Any:
+    """A knob's value as text: ``{regex: …}`` is ``regex:…``."""
+    return f"{REGEX}{value['regex']}" if isinstance(value, dict) and [*value] == ["regex"] else value
+
+
 def _field(knob: Knob) -> Any:
     """A knob's key in the study file: a list of values for an axis, else one value."""
 
@@ -136,8 +145,8 @@ def _field(knob: Knob) -> Any:
             raise ValueError(f"{knob.spell(value)} is out of range; give {knob.range}")
         return value
 
-    one = Annotated[knob.type, AfterValidator(allowed)]  # type: ignore[name-defined]
-    return (Several[one], [knob.default]) if knob.axis else (one, knob.default)
+    one = Annotated[knob.type, BeforeValidator(_spelt), AfterValidator(allowed)]  # type: ignore[name-defined]
+    return Several[one], [knob.default]
 
 
 if TYPE_CHECKING:

@@ -1,12 +1,16 @@
 """The frozen records that every layer speaks in.
 
-Plain values only: no files, no torch, no pandas.
+Plain values and arrays only: no files, no torch, no pandas.
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tangeval.core.errors import TangevalError
 
@@ -106,3 +110,30 @@ class Load:
     merge: bool = False
     compile: bool = False
     allow_pickle: bool = False
+
+
+class Allowed(NamedTuple):
+    """What may come next: ``tokens`` (bool, by id) but those of ``without``, and whether the text may ``end``.
+
+    ``tokens`` is kept by who gave it and may serve many states; it is not changed.
+    """
+
+    tokens: NDArray[np.bool_]
+    without: Collection[int]
+    end: bool
+
+
+class Constraint(Protocol):
+    """What the text of one example may be, token by token; from each state something may follow."""
+
+    @property
+    def start(self) -> Any: ...
+
+    @property
+    def length(self) -> tuple[int, int | None]:
+        """How many tokens a text may have, EOS among them: the fewest and the most; None where there is no bound."""
+
+    def allowed(self, state: Any) -> Allowed: ...
+
+    def advance(self, state: Any, token: int) -> Any:
+        """Return the state after a token that was allowed."""

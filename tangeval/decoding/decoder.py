@@ -17,19 +17,22 @@ from torch import Tensor
 
 from tangeval.core.errors import NOT_NUMBERS, UnusableError
 from tangeval.core.knobs import KNOB, Setting
+from tangeval.core.types import Constraint
 from tangeval.decoding.batch import Workspace, prefill
-from tangeval.decoding.processors import ban_repeats
+from tangeval.decoding.forms import Forms, first_places
+from tangeval.decoding.processors import History
 from tangeval.decoding.sampler import Kind, SequenceBatch, choose, kind_of
 from tangeval.decoding.warpers import cuts_on
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """One output to decode: the prompt's index, the setting, and the key of its noise."""
+    """One output to decode: the prompt's index, the setting, the key of its noise, and what it is held to."""
 
     prompt: int
     setting: Setting
     key: int
+    constraint: Constraint | None = None  #: one object for a prompt and value
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,6 @@ def decode(
     sequences: Sequence[TokenSequence],
     *,
     eos: Sequence[int],
-    no_repeat_ngram_size: int = 0,
     share: bool = True,
     on_step: Callable[[int], None] = lambda ended: None,
     workspace: Workspace | None = None,
@@ -63,7 +65,8 @@ def decode(
     """
     live = _Live.of(sequences, model.device)
     kinds = live.kind.bincount(minlength=len(Kind)).tolist()
-    stop = torch.tensor(list(eos), device=model.device)
+    stop = torch.tensor(list(eos), dtype=torch.int64, device=model.device)
+    forms = Forms(*live.asked(sequences), live.batch.row, stop)
     output = torch.full((len(sequences), int(live.limit.max())), -1, device=model.device)
     most = torch.bincount(live.batch.row, minlength=len(prompts)).tolist()
     logits, rows = prefill(model, prompts, output.shape[1], most, workspace or Workspace())
@@ -71,23 +74,24 @@ def decode(
     for step in range(output.shape[1]):
         # The largest logit is finite unless one is NaN or all are infinite; places without a row have no meaning.
         finite = logits.amax(dim=1).isfinite()[live.batch.row].all()
-        ban_repeats(logits, rows.texts(size), no_repeat_ngram_size)
-        token = choose(logits, live.batch, kinds, live.temperatures, live.keys, step)
+        logits, form = forms.of(logits, History(rows.texts(size), step), live.batch.row)
+        token = choose(logits, replace(live.batch, row=form), kinds, live.temperatures, live.keys, step)
         going = ~torch.isin(token, stop) & (step + 1 < live.limit)
         parting = _part(live.batch.row, token, going, live.kind, rows.sizes, share)
-        counts = torch.cat([parting.counts, finite[None]])
-        size, number, moved, *kinds, numbers = counts.tolist()  # the one place that waits for the device
+        grouping = forms.group(parting.row, going)
+        counts = torch.cat([parting.counts, finite[None], grouping.counts])
+        size, number, moved, *counted = counts.tolist()  # the one place that waits for the device
+        kinds, [numbers, *sizes] = counted[: len(Kind)], counted[len(Kind) :]
         if not numbers:
             raise UnusableError(NOT_NUMBERS)
         output[live.index, step] = token
         on_step(len(token) - sum(kinds))
         if not number:
             break
-        live = live.stay(parting.row, parting.stays[: sum(kinds)])
-        move, first = parting.moves[:moved], parting.firsts[:number]
-        logits = rows.advance(
-            size, parting.parent[move], parting.place[move], parting.place[first], token[parting.order[first]]
-        )
+        stays = parting.stays[: sum(kinds)]
+        forms.advance(grouping, sizes, parting.row, token, stays)
+        live = live.stay(parting.row, stays)
+        logits = rows.advance(size, *parting.changes(moved, number, token))
         ran.append(number)
     return Decoded([[t for t in line if t >= 0] for line in output.tolist()], ran)
 
@@ -134,6 +138,11 @@ class _Live:
         )
         return cls(SequenceBatch(row, temperature, key, knobs), kind, index, limit, temperatures, keys)
 
+    def asked(self, sequences: Sequence[TokenSequence]) -> tuple[list[Setting], list[Constraint | None]]:
+        """Return the settings and constraints of ``sequences``, in the order of these."""
+        chosen = [sequences[place] for place in self.index.tolist()]
+        return [each.setting for each in chosen], [each.constraint for each in chosen]
+
     def stay(self, row: Tensor, stays: Tensor) -> "_Live":
         """Return the sequences at ``stays``, which lie on other rows now (``row`` ``[S]``)."""
         batch = replace(self.batch, row=row)[stays]
@@ -169,6 +178,11 @@ class Parting:
     stays: Tensor
     counts: Tensor
 
+    def changes(self, moved: int, number: int, token: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what ``Rows.advance`` is told after the batch's size; ``token`` is each sequence's ``[S]``."""
+        move, first = self.moves[:moved], self.firsts[:number]
+        return self.parent[move], self.place[move], self.place[first], token[self.order[first]]
+
 
 def _part(
     row: Tensor, token: Tensor, going: Tensor, kind: Tensor, sizes: Tensor | None, share: bool
@@ -196,7 +210,7 @@ def _part(
     move = first & ~keep
     taken = torch.zeros(len(row) + 1, dtype=torch.bool, device=row.device)
     taken.index_fill_(0, torch.where(keep & (parent < len(row)), parent, len(row)), True)
-    free = _first(~taken[:-1])
+    free = first_places(~taken[:-1])
     place = torch.where(keep, parent, free[(move.cumsum(0) - 1).clamp(min=0)])
 
     leader = torch.where(first, sequences, 0).cummax(0).values
@@ -206,12 +220,6 @@ def _part(
         0, kind, going.to(row.dtype)
     )
     counts = torch.cat([torch.stack([size, number, move.sum()]), per_kind])
-    return Parting(order, parent, place, _first(first), _first(move), moved_to, _first(going), counts)
-
-
-def _first(true: Tensor) -> Tensor:
-    """The places where ``true`` ``[S]``, in order, and then anything: ``[S]``."""
-    size = len(true)
-    place = torch.where(true, true.cumsum(0) - 1, size)
-    every = torch.arange(size, device=true.device)
-    return torch.zeros(size + 1, dtype=torch.int64, device=true.device).scatter_(0, place, every)[:size]
+    return Parting(
+        order, parent, place, first_places(first), first_places(move), moved_to, first_places(going), counts
+    )

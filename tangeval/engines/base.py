@@ -194,26 +194,19 @@ def generations(
     ``finish_reason``.
     """
     step = next(c.step for c in resolved.checkpoints if c.name == batch.checkpoint)
-    decoding = resolved.study.decoding
-    wide = {
-        knob.name: getattr(decoding, knob.name)
-        for knob in KNOBS
-        if not knob.axis and decoding.sets(knob.name)
-    }
     axes, rows = axes_set(batch.settings), []
     for example in map(resolved.dataset.by_id.__getitem__, batch.examples):
         for setting in batch.settings:
             for sample in batch.samples:
                 made = output(example, setting, sample)
                 rows.append(
-                    (batch.checkpoint, step, *setting.at(axes), *wide.values(), example.split, example.id, sample,
+                    (batch.checkpoint, step, *setting.at(axes), example.split, example.id, sample,
                      made.text, made.tokens, made.finish)
                 )  # fmt: skip
     columns = [
         "checkpoint",
         "step",
         *axes,
-        *wide,
         "split",
         "example_id",
         "sample",

@@ -11,7 +11,7 @@ from typing import Any
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import COMMON, KNOB, KNOBS, Value
-from tangeval.engines.base import ALL_KNOBS, Output
+from tangeval.engines.base import Output
 from tangeval.engines.client import Choice, Reply
 
 _LOGPROBS: tuple[Mapping[str, Any], ...] = ({"logprobs": 1},)
@@ -57,14 +57,17 @@ class Dialect:
 
 
 #: The knobs that OpenAI's own servers have fields for; they refuse any other.
-_OPENAI = frozenset({"temperature", "top_p", "max_length"})
+_OPENAI = frozenset({"temperature", "top_p", "max_length", "presence_penalty", "frequency_penalty"})
+#: Those that llama.cpp knows by other definitions: over its last 64 tokens, the prompt's among them.
+_WINDOWED = frozenset({"repetition_penalty", "presence_penalty", "frequency_penalty"})
+_NAMED = frozenset(knob.name for knob in KNOBS if knob.openai)
 DIALECTS: dict[str, Dialect] = {
     "vllm": Dialect(
         off={"top_k": -1}, neutral={"min_p": 0, "repetition_penalty": 1}, counts=({"return_token_ids": True}, *_LOGPROBS),
         at_once=256,
     ),
-    "llamacpp": Dialect(neutral={"min_p": 0, "repeat_penalty": 1}, counts=()),
-    "transformers": Dialect(takes=ALL_KNOBS, counts=(), nested=True),
+    "llamacpp": Dialect(takes=_NAMED - _WINDOWED, neutral={"min_p": 0, "repeat_penalty": 1}, counts=()),
+    "transformers": Dialect(takes=frozenset(knob.name for knob in KNOBS if knob.hf), counts=(), nested=True),
     "openai": Dialect(takes=_OPENAI),
 }  # fmt: skip
 #: The dialect of a server whose list of models says that they are owned by …

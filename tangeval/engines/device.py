@@ -23,6 +23,7 @@ from tangeval.decoding.noise import noise_key
 from tangeval.decoding.self_check import choose_way
 from tangeval.engines import base
 from tangeval.engines.base import Done, Job, OnProgress, ReferenceNLL, asked, sequence_of
+from tangeval.engines.constraints import Constraints, constraints_of
 from tangeval.engines.likelihood import Reference, reference_nll
 from tangeval.models import adapters, loading
 from tangeval.models.checkpoints import identity
@@ -56,6 +57,10 @@ class Device:
     @cached_property
     def _texts(self) -> list[tuple[list[int], list[int]]]:
         return texts_of(self.resolved, self.tokenizer)
+
+    @cached_property
+    def _constraints(self) -> Constraints:
+        return constraints_of(self.resolved, self.tokenizer)
 
     def close(self) -> None:
         """Give the memory back."""
@@ -144,14 +149,13 @@ class Device:
     def _batch(self, batch: Batch, model: Any, on_progress: OnProgress) -> pd.DataFrame:
         """Decode one batch and return its rows."""
         examples = [self.resolved.dataset.by_id[name] for name in batch.examples]
-        sequences, place = token_sequences(batch, self.resolved.study.seed)
+        sequences, place = token_sequences(batch, self.resolved.study.seed, examples, self._constraints)
         eos = loading.eos_ids(model, self.tokenizer)
         tokens = decode_in_memory(
             model,
             [encode_prompt(self.tokenizer, asked(self.resolved, example)) for example in examples],
             sequences,
             eos=eos,
-            no_repeat_ngram_size=self.resolved.study.decoding.no_repeat_ngram_size,
             workspace=self.workspace,
             on_step=lambda ended: on_progress(batch.checkpoint, ended, ""),
         )
@@ -169,8 +173,10 @@ class Device:
         return frame
 
 
-def token_sequences(batch: Batch, seed: int) -> tuple[list[TokenSequence], dict[tuple[Any, ...], int]]:
-    """Return the distinct sequences of a batch, each as long as its longest setting, and their places.
+def token_sequences(
+    batch: Batch, seed: int, examples: Sequence[Example], constraints: Constraints
+) -> tuple[list[TokenSequence], dict[tuple[Any, ...], int]]:
+    """Return the distinct sequences of a batch of ``examples``, each as long as its longest setting, and their places.
 
     A place is known by example, ``sequence_of`` setting and sample.
     """
@@ -182,7 +188,12 @@ def token_sequences(batch: Batch, seed: int) -> tuple[list[TokenSequence], dict[
                 longest[key] = max(longest.get(key, setting), setting, key=lambda s: s.max_length)
     number = {name: prompt for prompt, name in enumerate(batch.examples)}
     sequences = [
-        TokenSequence(number[name], setting, noise_key(seed, name, sample))
+        TokenSequence(
+            number[name],
+            setting,
+            noise_key(seed, name, sample),
+            constraints(setting.constrain, examples[number[name]]),
+        )
         for (name, _, sample), setting in longest.items()
     ]
     return sequences, {key: place for place, key in enumerate(longest)}

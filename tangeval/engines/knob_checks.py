@@ -30,6 +30,8 @@ ENOUGH = 0.6
 LENGTHS = (1, 2, 4, 8, 16, 24)
 #: What temperature is multiplied by to leave nearly all texts of as many tokens as they are, where settings share noise.
 _NEAR, _FEW = 0.99, 4
+#: The kinds of knobs that change greedy texts too.
+_OF_TEXT = ("constraint", "history")
 Knobs = Mapping[str, float]
 Texts = list[list[Output]]  #: of each prompt, of the same seeds
 #: Returns texts with each of some knobs, the others off; none where the server refuses these values.
@@ -70,11 +72,11 @@ def check(decoding: Decoding, draw: Draw) -> Noise | None:
     trials = list(_trials(decoding))
     pairs = _noise_knobs(decoding, hot) if free and share >= ENOUGH else []
     cold = {"temperature": min(temperatures), "max_length": LENGTHS[-1]}
-    asked = [{**(cold if knob.kind == "constraint" else hot), knob.name: value} for knob, value in trials]
+    asked = [{**(cold if knob.kind in _OF_TEXT else hot), knob.name: value} for knob, value in trials]
     made = draw([*asked, *pairs])
     for (knob, value), texts in zip(trials, made[: len(trials)], strict=True):
         remedy = f"decoding.{knob.name}={knob.off:g} leaves it out"
-        if knob.kind == "constraint":
+        if knob.kind in _OF_TEXT:
             same = [
                 {o.text for o in a} & {o.text for o in b}
                 for a, b in zip(texts, *draw([cold]), strict=bool(texts))
@@ -133,11 +135,11 @@ def _trials(decoding: Decoding) -> Iterator[tuple[Knob, float]]:
     """The knobs to try and at which value: the extreme of what is on, and temperature 0 where a setting has it."""
     sequences = [replace(setting, values=setting.sequence) for setting in decoding.settings()]
     for knob in KNOBS:
-        values = {getattr(s, knob.name) for s in sequences} if knob.axis else {getattr(decoding, knob.name)}
+        values = {getattr(s, knob.name) for s in sequences}
         if knob.kind == "scale" and knob.off in values:
             yield knob, knob.off
         if knob.kind != "length" and values - {knob.off}:
-            farther = abs(knob.low - knob.off) > abs(knob.high - knob.off)
+            farther = abs(knob.low - knob.off) >= abs(knob.high - knob.off)
             yield knob, knob.low if knob.kind == "scale" or knob.high == math.inf or farther else knob.high
 
 
@@ -147,8 +149,7 @@ def _noise_knobs(decoding: Decoding, hot: Knobs) -> list[Knobs]:
     drawn = sorted(
         {s for s in decoding.settings() if s.temperature and s.max_length == max(decoding.max_length)}
     )
-    wide = {knob.name: getattr(decoding, knob.name) for knob in KNOBS if not knob.axis}
-    own = [setting.as_dict() | wide for setting in drawn[-2:]] if len(drawn) > 1 else []
+    own = [setting.as_dict() for setting in drawn[-2:]] if len(drawn) > 1 else []
     return [near, near | {"temperature": near["temperature"] * _NEAR}, *own]
 
 

@@ -21,11 +21,13 @@ from pydantic import Field
 from tangeval.core.config import Section
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.knobs import WIDE
 from tangeval.core.types import Base, Checkpoint, Load
 from tangeval.decoding.planning import rotary_change, token_cost
 from tangeval.decoding.shared_prefix import suits
 from tangeval.engines import base
 from tangeval.engines.base import Description, Done, Job, OnProgress, asked
+from tangeval.engines.constraints import check_constraints
 from tangeval.engines.device import Device, texts_of
 from tangeval.engines.workers import Workers
 from tangeval.models import loading
@@ -188,7 +190,7 @@ def versions() -> dict[str, str]:
 def text_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> str:
     """Return ``Engine.cache_key`` on the device that ``name`` (``device_name``) stands for."""
     study = resolved.study
-    return digest([_weights_key(resolved, checkpoint, name), study.seed, study.decoding.no_repeat_ngram_size])
+    return digest([_weights_key(resolved, checkpoint, name), study.seed, study.decoding.wide(WIDE)])
 
 
 def _weights_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> dict[str, Any]:
@@ -202,7 +204,8 @@ def _weights_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> 
 
 
 def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
-    """Refuse texts longer than a model's context, and warn if no_repeat_ngram_size blocks the references' first token.
+    """Refuse texts longer than a model's context or as no constraint can be kept, and warn if no_repeat_ngram_size blocks
+    the references' first token.
 
     The ban counts the prompt's tokens. Where the prompt's last ones stand in it before, and the first of
     a completion after them, every output begins with another token.
@@ -210,21 +213,27 @@ def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
     Raises:
         TangevalError: with ``decoding.max_length`` and the model's limit; or there is no chat template, or no EOS.
     """
-    size, texts = resolved.study.decoding.no_repeat_ngram_size, texts_of(resolved, tokenizer)
+    texts = texts_of(resolved, tokenizer)
     _check_context(resolved, texts)
+    check_constraints(resolved, tokenizer)
     if problem := spelling_problem(tokenizer, [resolved.task.target(e) for e in base.examples_of(resolved)]):
         warnings.warn(f"base_model: {problem}", stacklevel=2)
+    for size in sorted(set(resolved.study.decoding.no_repeat_ngram_size) - {0}):
+        _check_ban(size, texts, tokenizer)
+
+
+def _check_ban(size: int, texts: Sequence[tuple[list[int], list[int]]], tokenizer: Any) -> None:
     forbidden: list[str] = []
     for prompt, reference in texts:
         end = [*prompt[len(prompt) - size + 1 :], reference[0]]
-        if size and any(prompt[i : i + size] == end for i in range(len(prompt) - size + 1)):
+        if any(prompt[i : i + size] == end for i in range(len(prompt) - size + 1)):
             forbidden.append(str(tokenizer.decode(end)))
     if forbidden:
         warnings.warn(
             f"decoding.no_repeat_ngram_size: {size} forbids how the poets' own endings begin after {len(forbidden)} of "
             f"{len(texts)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
             "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ import pandas as pd
 from tangeval.core.config import Section
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import AXES, KNOBS, Setting
+from tangeval.core.knobs import AXES, WIDE, Setting
 from tangeval.core.study import WEIGHTS
 from tangeval.core.types import Checkpoint, Example
 from tangeval.engines import base
@@ -121,7 +120,7 @@ class OpenAIEngine(base.Engine):
         model, prompt = [served, self._lasting(served)], [self.config.bos, base.wording(self.resolved)]
         engine = ["server", VERSION, self.server.dialect, self.server.version]
         content = {"engine": engine, "model": model, "prompt": prompt, "seed": study.seed}
-        return digest(content | {"knobs": self.study_wide})
+        return digest(content | {"knobs": {WIDE: self.resolved.study.decoding.wide(WIDE)}})
 
     def likelihood_key(self, checkpoint: Checkpoint) -> str:
         return ""
@@ -177,12 +176,6 @@ class OpenAIEngine(base.Engine):
                     ):
                         yield _Request(job, example, setting, samples)
 
-    @cached_property
-    def study_wide(self) -> dict[str, float]:
-        """The knobs that have one value for the whole study."""
-        decoding = self.resolved.study.decoding
-        return {knob.name: getattr(decoding, knob.name) for knob in KNOBS if not knob.axis}
-
     def _answer(self, request: _Request) -> list[Output]:
         """Ask for a request's texts.
 
@@ -195,7 +188,7 @@ class OpenAIEngine(base.Engine):
         ) + first  # below 2^31
         knobs = dict(zip(AXES, setting.sequence, strict=True)) | {"max_length": setting.max_length}
         made = self.server.ask(
-            request.job.checkpoint.name, request.example, knobs | self.study_wide, seed, len(request.samples)
+            request.job.checkpoint.name, request.example, knobs, seed, len(request.samples)
         )
         outputs = []
         for each in made:

@@ -20,16 +20,19 @@ from transformers import PreTrainedTokenizerBase
 
 from tangeval import __version__
 from tangeval.core.errors import TangevalError, usable
-from tangeval.core.knobs import KNOB, KNOBS, Setting, axes_set
+from tangeval.core.knobs import KNOB, Setting, axes_set
 from tangeval.core.study import Decoding
+from tangeval.core.types import Constraint
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.forms import changed
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.ordering import descending
-from tangeval.decoding.processors import ban_repeats
+from tangeval.decoding.processors import PROCESSORS, History
 from tangeval.decoding.self_check import choose_way
 from tangeval.decoding.warpers import Candidates, cut
 from tangeval.engines.base import asked
+from tangeval.engines.constraints import constraints_of
 from tangeval.explain.subject import Subject
 from tangeval.models import adapters, loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
@@ -92,7 +95,6 @@ class Trace:
         steps = list(self._steps(tokens))
         named = {token for each in steps for token in (each.token, *(one.id for one in each.candidates))}
         vocabulary = {token: token_text(self.tokenizer, token) for token in sorted(named)}
-        fixed = {knob.name: getattr(study.decoding, knob.name) for knob in KNOBS if not knob.axis}
         return explained.Explained(
             tangeval=__version__, study=study.name, seed=study.seed,
             base_model=explained.Source(name=resolved.base.name, fingerprint=resolved.base_fingerprint),
@@ -100,7 +102,7 @@ class Trace:
             example_id=example.id, split=example.split, number=subject.number, input=example.input,
             reference=resolved.task.target(example), follows="reference" if subject.reference else "setting",
             sample=subject.sample, text=text, step=self._first(vocabulary, tokens, step),
-            setting=subject.setting.as_dict(axes_set(settings)) | fixed, settings=[each for _, each in written],
+            setting=subject.setting.as_dict(axes_set(settings)), settings=[each for _, each in written],
             knobs=[explained.Turn(name=knob, settings=list(map(settings.index, row))) for knob, row in self._rows.items()],
             steps=steps, vocabulary=vocabulary,
         )  # fmt: skip
@@ -129,18 +131,22 @@ class Trace:
         return encode_prompt(self.tokenizer, asked(self.resolved, self.subject.example))
 
     @cached_property
+    def _constraint(self) -> Constraint | None:
+        give = constraints_of(self.resolved, self.tokenizer)
+        return give(self.subject.setting.constrain, self.subject.example)
+
+    @cached_property
     def _key(self) -> int:
         return noise_key(self.resolved.study.seed, self.subject.example.id, self.subject.sample)
 
     def _written(self) -> Iterator[tuple[list[int], explained.ExplainedSetting]]:
         """The tokens that each setting writes, as ``tangeval generate`` would, and its record."""
         eos = loading.eos_ids(self.model, self.tokenizer)
-        size = self.resolved.study.decoding.no_repeat_ngram_size
-        sequences = [TokenSequence(0, setting, self._key) for setting in self._settings]
+        sequences = [TokenSequence(0, setting, self._key, self._constraint) for setting in self._settings]
         stages = {setting: _stage_keys(setting, list(self._rows)) for setting in self._settings}
         keys = list(dict.fromkeys(key for own in stages.values() for key in own))
         way = choose_way(self.model, [self._prompt], max(setting.max_length for setting in self._settings))
-        options: dict[str, Any] = {"eos": eos, "no_repeat_ngram_size": size, "workspace": Workspace(way=way)}
+        options: dict[str, Any] = {"eos": eos, "workspace": Workspace(way=way)}
         decoded = decode(self.model, [self._prompt], sequences, **options).tokens
         for setting, ids in zip(self._settings, decoded, strict=True):
             stopped = ids[-1] in eos
@@ -162,13 +168,20 @@ class Trace:
         history = torch.tensor([self._prompt + tokens], device=self.model.device)
         whole = self.model(input_ids=history[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits[0]
         every, key = torch.arange(whole.shape[1])[None], torch.tensor([self._key])
-        size = self.resolved.study.decoding.no_repeat_ngram_size
+        eos = torch.tensor(loading.eos_ids(self.model, self.tokenizer), device=history.device)
+        values = {name: getattr(self.subject.setting, name) for name in PROCESSORS}
+        values = {name: value for name, value in values.items() if value != KNOB[name].off}
+        held = self._constraint
+        state = held and held.start
         for place, token in enumerate(tokens):
-            raw = whole[place].float()
-            allowed = raw[None].clone()
-            ban_repeats(allowed, history[:, : len(self._prompt) + place], size)
-            row = _Row(raw.cpu(), ~allowed[0].isneginf().cpu(), gumbel(key, place, every)[0])
+            raw, so_far = whole[place].float(), History(history[:, : len(self._prompt) + place], place)
+            own = changed(raw[None].clone(), so_far, values, [(held, state)] if held else (), eos)[0]
+            row = _Row(raw.cpu(), own.cpu(), gumbel(key, place, every)[0])
             yield row.step(token, self._settings, list(self._rows))
+            if held and token not in eos:
+                # A reference that leaves what is allowed is held to nothing from there on.
+                ok = held.allowed(state).tokens[token] and token not in held.allowed(state).without
+                held, state = (held, held.advance(state, token)) if ok else (None, None)
 
 
 def _stage_keys(setting: Setting, knobs: Sequence[str]) -> list[tuple[float, ...]]:
@@ -198,14 +211,18 @@ class _Left:
 
 
 class _Row:
-    """One step: logits ``[V]`` sorted, ties in the sampler's order, which tokens are allowed, their noise."""
+    """One step: logits ``[V]`` sorted, ties in the sampler's order, which tokens are allowed, their noise.
 
-    def __init__(self, logits: Tensor, allowed: Tensor, noise: Tensor) -> None:
-        values, ids = descending(logits[None], len(logits))
+    ``changed`` are the model's logits as history and constraint leave them; of what is forbidden its own are shown.
+    """
+
+    def __init__(self, logits: Tensor, changed: Tensor, noise: Tensor) -> None:
+        allowed = ~changed.isneginf()
+        values, ids = descending(torch.where(allowed, changed, logits)[None], len(logits))
         self.values, self.ids = values[0], ids[0]
         self.noise, self.free = noise[self.ids], allowed[self.ids]
         self.rank = torch.where(self.free, self.free.cumsum(0) - 1, -1)
-        self.model = _Left(len(logits), 1.0, self.values.double().softmax(0))
+        self.model = _Left(len(logits), 1.0, logits.double().softmax(0)[self.ids])
 
     def follow(self, setting: Setting, turned: Sequence[str]) -> tuple[list[_Left], int, float | None]:
         """The stages of a setting, one a knob that is ``turned``, and the rank and score of what it picks."""

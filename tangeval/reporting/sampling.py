@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tangeval.analysis.families import BUDGET, TEMPERATURE, Families
+from tangeval.analysis.grid import axes_of
 from tangeval.analysis.headroom import NONE, Headroom
-from tangeval.core.knobs import axes_in
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.reporting import style
 from tangeval.reporting.style import Sizes, label
@@ -84,7 +84,7 @@ def _shown(frame: pd.DataFrame, metrics: Metrics) -> list[str]:
 
 
 def _ranked(frame: pd.DataFrame, key: str, title: str, by: str, metrics: Metrics) -> Iterator[Section]:
-    axes = axes_in(frame)
+    axes = axes_of(frame)
     for value, part in frame.groupby(key, sort=False):
         best = best_settings(part, by, metrics)
         heading = title.format(value, by, part["split"].iloc[0])

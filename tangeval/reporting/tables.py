@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tangeval.analysis.grid import axes_of
 from tangeval.analysis.summarize import Summary
-from tangeval.core.knobs import AXES, CUTS, axes_in
+from tangeval.core.knobs import AXES, CUTS
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.core.untrusted import inert
 from tangeval.metrics.base import Metrics
@@ -60,7 +61,7 @@ def write(
     """
     frames = (summary.settings, summary.effects, summary.checkpoints)
     settings, effects, checkpoints = (_in_order(frame, split) for frame in frames)
-    best, keys = best_settings(settings, by, metrics), ("rank", "checkpoint", *axes_in(settings))
+    best, keys = best_settings(settings, by, metrics), ("rank", "checkpoint", *axes_of(settings))
     overall = "Checkpoints on {}, averaged over all settings"
     tables: dict[str, tuple[pd.DataFrame, Iterator[Section]]] = {
         "checkpoints": (checkpoints, _sections(checkpoints, overall, ("checkpoint", "step"))),
@@ -101,7 +102,7 @@ def best_settings(settings: pd.DataFrame, by: str, metrics: Metrics) -> pd.DataF
     ascending = metrics[by].better == "low"
     baseline = settings["checkpoint"].isin([RANDOM, REFERENCE])
     twins = settings.duplicated(
-        ["checkpoint", "split", *(knob for knob in axes_in(settings) if knob not in CUTS)]
+        ["checkpoint", "split", *(knob for knob in axes_of(settings) if knob not in CUTS)]
     )
     ranked = settings[~baseline & settings[by].notna() & ~(settings["temperature"].eq(0) & twins)]
     ranked = ranked.sort_values(by, ascending=ascending, kind="stable")
@@ -119,7 +120,7 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
     """
     shown = [name for name in headline(metrics) if frame[name].notna().any()][:_CONSOLE_METRICS]
     whose = "checkpoint" if "checkpoint" in frame else "recipe"
-    named = [key for key in ("rank", whose, "runs", "knob", "value", *AXES) if key in frame]
+    named = [key for key in ("rank", whose, "runs", "knob", "value", *axes_of(frame)) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
     keys[keys.index(whose) + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
     for intervals, gap in ((True, 2), (False, 2), (False, 1)):

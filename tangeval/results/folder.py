@@ -19,6 +19,7 @@ import pandas as pd
 from tangeval import tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import listed, present
+from tangeval.core.knobs import KNOB, WIDE
 from tangeval.core.study import Study, load_study
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.core.untrusted import parsed, read_bytes
@@ -190,6 +191,13 @@ class RunFolder:
         if not self.study_file.is_file():
             raise TangevalError(f"{self.path} is no results folder; `tangeval run STUDY` makes one")
         return load_study(self.study_file, translate=schema2.study if self._old else None)
+
+    def wide(self) -> Any:
+        """Return the value that the study, as it stands now, has of ``WIDE``: no plan names it; off where it has several."""
+        if not present(self.study_file):
+            return KNOB[WIDE].off
+        value = RunFolder(self.path).study.decoding.wide(WIDE)
+        return KNOB[WIDE].off if value is None else value
 
     @property
     def metrics(self) -> Metrics:

@@ -23,7 +23,7 @@ import psutil
 from tangeval.core.digest import digest
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import aside, listed, present
-from tangeval.core.knobs import COMMON_AXES, Setting, axes_set, spelt
+from tangeval.core.knobs import COMMON_AXES, WIDE, Setting, axes_set, spelt
 from tangeval.core.untrusted import LARGEST, MIB
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import parquet_about, read_columns, write_json, write_text
@@ -82,7 +82,8 @@ def read_plan(run: RunFolder) -> list[Batch]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise TangevalError(f"{run.plan}: made by another version of tangeval; use another folder")
     try:
-        grids = [_grid(content["axes"], grid) for grid in content["grids"]]
+        wide = {} if WIDE in content["axes"] else {WIDE: run.wide()}
+        grids = [_grid(content["axes"], grid, wide) for grid in content["grids"]]
         return [_batch(b, grids[b["grid"]]) for b in content["batches"]]
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise DamagedError(
@@ -101,23 +102,24 @@ def _batch(record: Mapping[str, Any], settings: tuple[Setting, ...]) -> Batch:
     return Batch(record["id"], record["checkpoint"], record["cache_key"], examples, samples, settings)
 
 
-def _grid(axes: Sequence[str], points: Sequence[Sequence[float]]) -> tuple[Setting, ...]:
-    return tuple(Setting.of(**dict(zip(axes, values, strict=True))) for values in points)
+def _grid(axes: Sequence[str], points: Sequence[Any], wide: Mapping[str, Any]) -> tuple[Setting, ...]:
+    """Settings as they are recorded; ``wide`` is what the record leaves out and all of them have."""
+    return tuple(Setting.of(**wide, **dict(zip(axes, values, strict=True))) for values in points)
 
 
-def about(batch: Batch) -> dict[str, Any]:
-    """Return what a batch file says of itself."""
-    axes, settings = spelt(batch.settings)
-    return {"schema": SCHEMA, "axes": axes, "settings": settings} | {
-        key: getattr(batch, key) for key in _KEPT
-    }
+def about(batch: Batch, wide: Any = None) -> dict[str, Any]:
+    """Return what a batch file says of itself, in a study with the ``wide`` value of ``WIDE`` (None: several)."""
+    axes, settings = spelt(batch.settings, wide)
+    kept = {key: getattr(batch, key) for key in _KEPT}
+    return {"schema": SCHEMA, "axes": axes, "settings": settings} | kept
 
 
 def described(file: Path) -> Batch | None:
     """Return the batch that a file says it holds; None where it says nothing, as one of an earlier version does."""
     try:
         told = parquet_about(file)
-        batch = _batch(told, _grid(told["axes"], told["settings"]))
+        own = {} if WIDE in told["axes"] else {WIDE: int(read_columns(file, [WIDE], (), {})[WIDE].iloc[0])}
+        batch = _batch(told, _grid(told["axes"], told["settings"], own))
     except (DamagedError, LookupError, TypeError, AttributeError, ValueError):
         return None
     return batch if batch.id == file.stem else None
@@ -131,11 +133,8 @@ def check_rows(batch: Batch, frame: pd.DataFrame, file: Path) -> None:
     settings = set(points) if outputs else set()
     there = [set(frame[own].drop_duplicates().itertuples(index=False, name=None)) for own in keys]
     whole = there == [outputs, settings] and len(frame) == len(outputs) * len(settings)
-    if (
-        not whole
-        or frame.duplicated(keys[0] + keys[1]).any()
-        or (frame["checkpoint"] != batch.checkpoint).any()
-    ):
+    twice = frame.duplicated(keys[0] + keys[1]).any()
+    if not whole or twice or (frame["checkpoint"] != batch.checkpoint).any():
         raise DamagedError(
             f"{file}: its rows are not those that plan.json records; run the study again, which makes it anew"
         )
@@ -189,17 +188,19 @@ def repair(run: RunFolder) -> tuple[list[Batch], list[Path]]:
         aside([file for file in [run.plan] if present(file)], run.path, "the plan is not whole")
     told = {file: described(file) or recorded.get(file.stem) for file in run.batch_files()}
     held = {batch.id: batch for file, batch in told.items() if batch and _fits(batch, file)}
-    write_plan(run, list((recorded | held).values()))
+    batches = list((recorded | held).values())
+    values = {getattr(setting, WIDE) for batch in batches for setting in batch.settings}
+    write_plan(run, batches, wide=run.wide() if values == {run.wide()} else None)
     run.tidy_checksums(map(run.batch_file, held), anew=True)
     return list(held.values()), [file for file in told if file.stem not in held]
 
 
-def write_plan(run: RunFolder, batches: Sequence[Batch]) -> None:
-    """Record the batches. They have few lists of settings among them, so those stand apart, once each."""
+def write_plan(run: RunFolder, batches: Sequence[Batch], wide: Any = None) -> None:
+    """Record the batches of a study with the ``wide`` value of ``WIDE`` (None: several). They have few lists of settings among them, so those stand apart, once each."""
     grids = list(dict.fromkeys(batch.settings for batch in batches))
     place = {grid: number for number, grid in enumerate(grids)}
     records = [{key: getattr(b, key) for key in _KEPT} | {"grid": place[b.settings]} for b in batches]
-    axes = axes_set({setting for grid in grids for setting in grid})
+    axes, _ = spelt({setting for grid in grids for setting in grid}, wide)
     points = [[setting.at(axes) for setting in grid] for grid in grids]
     content = {"schema": SCHEMA, "axes": axes, "grids": points, "batches": records}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n"
@@ -218,7 +219,7 @@ def write_run(
     stale = stale_files(run, batches)
     aside(stale, run.path, f"{len(stale)} batch files of an earlier run fit no longer ({STALE})")
     write_text(run.study_file, resolved.study.to_yaml())
-    write_plan(run, batches)
+    write_plan(run, batches, resolved.study.decoding.wide(WIDE))
     write_json(run.manifest_file, manifest)
     run.generations.mkdir(exist_ok=True)
     own = [run.batch_file(batch.id) for batch in batches]
@@ -344,6 +345,6 @@ def _batch_id(resolved: ResolvedStudy, batch: Batch) -> str:
         return ""
     own = (known[name] for name in batch.examples)
     texts = [[e.id, e.instruction, e.input, e.split, *e.fields] for e in own]
-    axes, settings = spelt(batch.settings)
+    axes, settings = spelt(batch.settings, resolved.study.decoding.wide(WIDE))
     named = [axes] if axes != COMMON_AXES else []
     return digest([batch.cache_key, batch.checkpoint, texts, batch.samples, settings, *named])

@@ -7,13 +7,13 @@ attributes of ``Task``; ``tasks/tang/`` is one, and the default.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 
 from tangeval.core.digest import digest
-from tangeval.core.types import Example, Split
+from tangeval.core.types import Constraint, Example, Split
 from tangeval.metrics import copying
 from tangeval.metrics.base import Metrics
 from tangeval.models.tokens import Prompt
@@ -123,6 +123,11 @@ class Task:
     read_outputs: Callable[[Path, str, Sequence[Example], Sequence[Example]], Outputs] | None = None
     #: A text without what is known to be none of the answer, and what was cut, given the example's input too.
     unwrap: Callable[[str, str], tuple[str, tuple[str, ...]]] = _as_it_is
+    #: What the knob ``constrain`` may hold texts to, by its value: given what each token writes (by id), what makes the
+    #: constraint of an example. TangevalError: no text of this example can be so.
+    constraints: Mapping[str, Callable[[Sequence[str]], Callable[[Example], Constraint]]] = field(
+        default_factory=dict
+    )
     #: How these characters are read, where the task is verse: the page marks rhymes and tones.
     verse: Callable[[Iterable[str]], Verse] | None = None
     #: What ``prompt`` puts an example's fields into, where the fields alone do not tell.

@@ -17,7 +17,7 @@ from tests.support.plain_decoder import sequence_of
 
 PROMPTS, EOS = [[5, 6, 7, 8], [9, 8, 7, 6, 5, 4, 3, 2]], 3
 SEQUENCES = [
-    sequence_of(p, t, k, 0.9, 16, noise)
+    sequence_of(p, t, k, 0.9, 16, noise, no_repeat_ngram_size=3)
     for p in (0, 1)
     for t in (0.0, 0.8, 1.3)
     for k in (0, 4)
@@ -41,8 +41,7 @@ def test_compiled_layers_write_the_same_texts_on_every_checkpoint(model, tiny_ru
 
     def both(model):
         plain, fused = (
-            decode(model, PROMPTS, SEQUENCES, eos=[EOS], no_repeat_ngram_size=3, workspace=w).tokens
-            for w in (Workspace(), workspace)
+            decode(model, PROMPTS, SEQUENCES, eos=[EOS], workspace=w).tokens for w in (Workspace(), workspace)
         )
         compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
         assert fused == plain

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,6 +29,8 @@ from tangeval.decoding.decoder import decode
 from tangeval.decoding.memory import decode_in_memory
 from tangeval.decoding.noise import noise_key
 from tangeval.models.tokens import encode_prompt
+from tangeval.models.vocabulary import token_texts
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import asked
 from tests.support.plain_decoder import plain_decode, sequence_of
@@ -50,9 +53,9 @@ def prompts(tiny_model):
     return ids
 
 
-def grid(prompts, length=24, temperatures=(0.0, 0.6, 1.2)):
+def grid(prompts, length=24, temperatures=(0.0, 0.6, 1.2), no_repeat=0):
     return [
-        sequence_of(p, t, k, q, length, noise_key(1, f"poem-{p}", sample))
+        sequence_of(p, t, k, q, length, noise_key(1, f"poem-{p}", sample), no_repeat_ngram_size=no_repeat)
         for p, t, k, q, sample in itertools.product(
             range(len(prompts)), temperatures, (0, 4), (0.5, 1.0), (0, 1)
         )
@@ -64,65 +67,98 @@ settings = st.tuples(
     st.sampled_from([0, 1, 3, 40]),
     st.sampled_from([0.2, 0.55, 0.9, 1.0]),
 )
+histories = st.fixed_dictionaries(
+    {},
+    optional={
+        "no_repeat_ngram_size": st.sampled_from([1, 2, 3]),
+        "repetition_penalty": st.sampled_from([0.7, 1.3]),
+        "presence_penalty": st.sampled_from([-0.5, 1.5]),
+        "frequency_penalty": st.sampled_from([-0.25, 0.75]),
+    },
+)
 
 
 @hypothesis_settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    grid=st.lists(settings, min_size=1, max_size=5, unique=True),
+    grid=st.lists(settings, min_size=1, max_size=3, unique=True),
     chosen=st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True),
     samples=st.integers(1, 2),
     length=st.integers(1, 14),
-    no_repeat=st.sampled_from([0, 1, 2, 3]),
+    history=st.lists(histories, min_size=1, max_size=2),
     share=st.booleans(),
     seed=st.integers(0, 999),
 )
 def test_any_grid_decodes_as_one_sequence_at_a_time(
-    model, prompts, grid, chosen, samples, length, no_repeat, share, seed
+    model, prompts, grid, chosen, samples, length, history, share, seed
 ):
     """Against a decoder without cache or batch, by Hugging Face's own processors."""
     texts = [prompts[place] for place in chosen]
     sequences = [
-        sequence_of(p, *setting, length, noise_key(seed, f"poem-{p}", sample))
-        for p, setting, sample in itertools.product(range(len(texts)), grid, range(samples))
+        sequence_of(p, *setting, length, noise_key(seed, f"poem-{p}", sample), **knobs)
+        for p, setting, knobs, sample in itertools.product(range(len(texts)), grid, history, range(samples))
     ]
     eos = [EOS, *range(40, 60)]
-    decoded = decode(model, texts, sequences, eos=eos, no_repeat_ngram_size=no_repeat, share=share)
+    decoded = decode(model, texts, sequences, eos=eos, share=share)
     for sequence, tokens in zip(sequences, decoded.tokens, strict=True):
-        assert tokens == plain_decode(model, texts[sequence.prompt], sequence, eos, no_repeat)
+        assert tokens == plain_decode(model, texts[sequence.prompt], sequence, eos)
 
 
-@pytest.mark.parametrize("no_repeat", [0, 3])
-def test_temperature_0_equals_generate(model, prompts, no_repeat):
-    sequences = [sequence_of(p, 0.0, 0, 1.0, 30) for p in range(len(prompts))]
-    decoded = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=no_repeat)
-    for prompt, tokens in zip(prompts, decoded.tokens, strict=True):
+@pytest.mark.parametrize(
+    "knobs", [{}, {"no_repeat_ngram_size": 3}, {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}]
+)
+def test_temperature_0_equals_generate(model, prompts, knobs):
+    """By the side of other values, so that rows have several forms."""
+    sequences = [sequence_of(p, 0.0, 0, 1.0, 30, **knobs) for p in range(len(prompts))]
+    others = [sequence_of(p, 0.0, 0, 1.0, 30, repetition_penalty=0.8) for p in range(len(prompts))]
+    decoded = decode(model, prompts, [*sequences, *others], eos=[EOS])
+    for prompt, tokens in zip(prompts, decoded.tokens, strict=False):
         expected = model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt)),
             do_sample=False,
             max_new_tokens=30,
-            no_repeat_ngram_size=no_repeat,
+            **knobs,
             eos_token_id=EOS,
             pad_token_id=0,
         )
         assert tokens == expected[0, len(prompt) :].tolist()
 
 
+def test_constrained_texts_are_those_of_one_sequence_at_a_time(model, tokenizer, prompts):
+    """Beside free ones and other levels, on the rows that they share."""
+    examples, texts = dataset.load("sample").split("test")[:5], token_texts(tokenizer)
+    held = {level: list(map(writer(texts), examples)) for level, writer in TANG.constraints.items()}
+    knobs = [(0.0, {}), (1.3, {"no_repeat_ngram_size": 1}), (0.9, {"repetition_penalty": 1.2})]
+    sequences = [
+        replace(
+            sequence_of(p, t, k, 1.0, 52, noise_key(3, f"poem-{p}", 0), constrain=level, **more),
+            constraint=held[level][p] if level in held else None,
+        )
+        for p in (0, 1) for level in ("none", *held) for t, more in knobs for k in ((0, 4) if not p else (0,))
+    ]  # fmt: skip
+    decoded = decode(model, prompts[:2], sequences, eos=[EOS]).tokens
+    for sequence, tokens in zip(sequences, decoded, strict=True):
+        if sequence.setting.no_repeat_ngram_size and sequence.constraint:
+            assert tokens[-1] == EOS  # where a ban leaves nothing, it gives way: a mark stands more than once
+        else:
+            assert tokens == plain_decode(model, prompts[sequence.prompt], sequence, [EOS])
+
+
 def test_setting_alone_equals_setting_in_grid(model, prompts):
-    sequences = grid(prompts)
-    together = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=3).tokens
+    sequences = grid(prompts, no_repeat=3)
+    together = decode(model, prompts, sequences, eos=[EOS]).tokens
     settings = {s.setting for s in sequences}
     assert len(settings) == 12
     for setting in settings:
         places = [i for i, s in enumerate(sequences) if s.setting == setting]
-        alone = decode(model, prompts, [sequences[i] for i in places], eos=[EOS], no_repeat_ngram_size=3)
+        alone = decode(model, prompts, [sequences[i] for i in places], eos=[EOS])
         assert alone.tokens == [together[i] for i in places]
 
 
 def test_sharing_rows_changes_no_token_and_saves_rows(model, prompts):
-    sequences = grid(prompts)
-    shared = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=3)
-    apart = decode(model, prompts, sequences, eos=[EOS], no_repeat_ngram_size=3, share=False)
+    sequences = grid(prompts, no_repeat=3)
+    shared = decode(model, prompts, sequences, eos=[EOS])
+    apart = decode(model, prompts, sequences, eos=[EOS], share=False)
     assert shared.tokens == apart.tokens
     assert sum(shared.rows) < sum(apart.rows)
 
@@ -137,12 +173,13 @@ def test_a_used_workspace_changes_no_token(model, prompts, sizes, monkeypatch):
         if sizes:
             self.sizes = torch.tensor(sizes)
 
-    fresh = decode(model, prompts, grid(prompts), eos=[EOS], no_repeat_ngram_size=3).tokens
+    sequences = grid(prompts, no_repeat=3)
+    fresh = decode(model, prompts, sequences, eos=[EOS]).tokens
     monkeypatch.setattr(rows._Buffers, "__init__", make)
-    workspace, options = Workspace(), {"eos": [EOS], "no_repeat_ngram_size": 3}
-    decode(model, prompts[::-1], grid(prompts), workspace=workspace, **options)
-    assert decode(model, prompts, grid(prompts), workspace=workspace, **options).tokens == fresh
-    few = [s for s in grid(prompts) if s.prompt < 2]
+    workspace, options = Workspace(), {"eos": [EOS]}
+    decode(model, prompts[::-1], sequences, workspace=workspace, **options)
+    assert decode(model, prompts, sequences, workspace=workspace, **options).tokens == fresh
+    few = [s for s in sequences if s.prompt < 2]
     buffers = workspace._buffers
     assert decode(model, prompts[:2], few, workspace=workspace, **options).tokens == fresh[: len(few)]
     assert workspace._buffers is buffers
@@ -275,18 +312,16 @@ def test_logits_that_are_no_numbers_after_the_first_step_are_refused():
     """The third token's embedding is damaged: what is decoded after it is not drawn from NaN."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL)).eval()
-    greedy, drawn = (sequence_of(0, t, 0, 1.0, 8, key=5) for t in (0.0, 1.3))
+    greedy, drawn = (sequence_of(0, t, 0, 1.0, 8, key=5, no_repeat_ngram_size=1) for t in (0.0, 1.3))
     for sequence in (greedy, drawn):
-        first = decode(model, [[5, 6, 7]], [sequence], eos=[], no_repeat_ngram_size=1).tokens[0][:3]
+        first = decode(model, [[5, 6, 7]], [sequence], eos=[]).tokens[0][:3]
         assert len({*first, 5, 6, 7}) == 6
         damaged = copy.deepcopy(model)
         with torch.no_grad():
             damaged.model.embed_tokens.weight[first[2]] = torch.nan
         with pytest.raises(UnusableError, match="not numbers"):
-            decode(damaged, [[5, 6, 7]], [sequence], eos=[], no_repeat_ngram_size=1)
-        assert decode(damaged, [[5, 6, 7]], [sequence], eos=[first[2]], no_repeat_ngram_size=1).tokens == [
-            first
-        ]
+            decode(damaged, [[5, 6, 7]], [sequence], eos=[])
+        assert decode(damaged, [[5, 6, 7]], [sequence], eos=[first[2]]).tokens == [first]
 
 
 def test_a_model_with_a_state_for_a_cache_is_refused():

@@ -32,11 +32,11 @@ def on_gpu(config, dtype=torch.bfloat16):
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval().to("cuda")
 
 
-def grid(prompts=3, samples=3, length=20):
+def grid(prompts=3, samples=3, length=20, sizes=(3,)):
     return [
-        sequence_of(p, t, k, q, length, noise_key(1, f"poem-{p}", s))
-        for p, t, k, q, s in itertools.product(
-            range(prompts), (0.0, 0.5, 1.0, 1.6), (0, 4), (0.5, 0.9, 1.0), range(samples)
+        sequence_of(p, t, k, q, length, noise_key(1, f"poem-{p}", s), no_repeat_ngram_size=n)
+        for p, t, k, q, n, s in itertools.product(
+            range(prompts), (0.0, 0.5, 1.0, 1.6), (0, 4), (0.5, 0.9, 1.0), sizes, range(samples)
         )
     ]
 
@@ -105,7 +105,7 @@ def test_shared_prompts_have_the_logits_of_the_whole_text(config, recorded, comp
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_used_workspace_changes_no_token(config):
-    model, workspace, options = on_gpu(config), Workspace(), {"eos": [3], "no_repeat_ngram_size": 3}
+    model, workspace, options = on_gpu(config), Workspace(), {"eos": [3]}
     fresh = decode(model, PROMPTS, grid(), **options).tokens
     decode(model, PROMPTS[::-1], grid(), workspace=workspace, **options)
     again = decode(model, PROMPTS, grid(), workspace=workspace, **options).tokens
@@ -119,20 +119,21 @@ def test_a_used_workspace_changes_no_token(config):
     assert same > 0.5 * len(few)  # 16 bits: another batch, other last bits
 
 
-def waits(model, length) -> tuple[int, int]:
+def waits(model, length, sizes) -> tuple[int, int]:
     """How often a decode of ``length`` steps waits for the GPU, and its steps."""
-    workspace, options = Workspace(), {"eos": [3], "no_repeat_ngram_size": 3}
-    decode(model, PROMPTS, grid(length=length), workspace=workspace, **options)
+    workspace, options = Workspace(), {"eos": [3]}
+    decode(model, PROMPTS, grid(length=length, sizes=sizes), workspace=workspace, **options)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as seen:
-        rows = decode(model, PROMPTS, grid(length=length), workspace=workspace, **options).rows
+        rows = decode(model, PROMPTS, grid(length=length, sizes=sizes), workspace=workspace, **options).rows
     return sum(e.count for e in seen.key_averages() if e.key == "cudaStreamSynchronize"), len(rows)
 
 
+@pytest.mark.parametrize("sizes", [(3,), (0, 3)], ids=["one form a row", "several forms a row"])
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_step_waits_for_the_gpu_once(config):
+def test_a_step_waits_for_the_gpu_once(config, sizes):
     model = on_gpu(config)
-    (few, short), (many, long) = waits(model, 10), waits(model, 40)
+    (few, short), (many, long) = waits(model, 10, sizes), waits(model, 40, sizes)
     assert long - short == 30
     assert many - few <= 30
 
@@ -166,7 +167,7 @@ def test_another_unmerged_adapter_is_recorded_anew(recwarn):
 def test_float32_on_a_gpu_equals_the_cpu():
     config = MistralConfig(**SMALL, sliding_window=None)
     model = on_gpu(config, torch.float32)
-    options = {"eos": [3], "no_repeat_ngram_size": 3}
+    options = {"eos": [3]}
     there = decode(model, PROMPTS, grid(), **options).tokens
     here = decode(model.cpu(), PROMPTS, grid(), **options).tokens
     assert sum(a == b for a, b in zip(there, here, strict=True)) > 0.9 * len(here)

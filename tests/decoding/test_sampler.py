@@ -7,7 +7,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from transformers import (
-    NoRepeatNGramLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -16,7 +15,6 @@ from transformers import (
 from tangeval.core.knobs import KNOB, Setting
 from tangeval.decoding import sampler
 from tangeval.decoding.noise import gumbel, noise_key
-from tangeval.decoding.processors import ban_repeats
 from tangeval.decoding.sampler import Kind, SequenceBatch, kind_of
 
 
@@ -163,23 +161,6 @@ def test_noise_is_gumbel_and_independent_of_its_neighbours():
 def test_noise_key_is_the_same_in_every_process_and_differs_between_samples():
     assert noise_key(42, "test-1", 0) == -8870803629149829648
     assert len({noise_key(s, e, n) for s in (1, 2) for e in ("a", "b") for n in (0, 1)}) == 8
-
-
-@hypothesis_settings(max_examples=200, deadline=None)
-@given(
-    history=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=30), min_size=1, max_size=4),
-    size=st.integers(1, 4),
-)
-def test_banned_tokens_are_those_of_hugging_faces_processor(history, size):
-    """Each row against the processor on its own, since that one would count padding."""
-    longest = max(map(len, history))
-    padded = torch.tensor([[-1] * (longest - len(h)) + h for h in history])
-    logits = torch.zeros(len(history), 5)
-    ban_repeats(logits, padded, size)
-    banned = logits.isinf()
-    for row, tokens in enumerate(history):
-        expected = NoRepeatNGramLogitsProcessor(size)(torch.tensor([tokens]), torch.zeros(1, 5))
-        assert (expected[0].isinf() == banned[row]).all()
 
 
 def test_the_lowest_temperature_that_a_study_may_ask_for_takes_the_largest_logit():

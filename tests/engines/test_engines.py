@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from tangeval import generation
 from tangeval.core.errors import TangevalError, UnusableError
-from tangeval.core.knobs import KNOB
+from tangeval.core.knobs import COMMON, KNOB, Setting
 from tangeval.core.study import load_study
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.noise import noise_key
@@ -94,10 +94,11 @@ def test_each_text_is_the_plain_decoders_under_common_noise(engine, rows, resolv
     assert engine.describe().noise_shared
     assert len(frame) == batch.outputs()
     for row in frame.sample(40, random_state=0).to_dict("records"):
-        setting = next(s for s in batch.settings if all(row[k] == v for k, v in s.as_dict().items()))
+        setting = Setting.from_row(row)
+        assert setting in batch.settings
         prompt = resolved.task.prompt(resolved.dataset.by_id[row["example_id"]], "hw5")
         key = noise_key(resolved.study.seed, row["example_id"], row["sample"])
-        ids = plain_decode(model, encode_prompt(tokenizer, prompt), TokenSequence(0, setting, key), [3], 3)
+        ids = plain_decode(model, encode_prompt(tokenizer, prompt), TokenSequence(0, setting, key), [3])
         stopped = ids[-1] == 3
         text = tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" ")
         expected = (text, len(ids), "stop" if stopped else "length")
@@ -107,12 +108,12 @@ def test_each_text_is_the_plain_decoders_under_common_noise(engine, rows, resolv
 def test_rows_are_in_the_plans_order(rows):
     batch, frame, _ = rows
     expected = [
-        (example, *setting.values, sample)
+        (example, *setting.at(COMMON), sample)
         for example in batch.examples
         for setting in batch.settings
         for sample in batch.samples
     ]
-    names = ["example_id", *batch.settings[0].as_dict(), "sample"]
+    names = ["example_id", *COMMON, "sample"]
     assert list(frame[names].itertuples(index=False, name=None)) == expected
 
 
@@ -126,7 +127,7 @@ def test_a_text_does_not_depend_on_what_is_decoded_beside_it(engine, rows, resol
     for setting in (batch.settings[0], batch.settings[-1]):
         (alone,) = engine.run([job_of(resolved, resolved.checkpoints[1], 1, [setting])], silent)
         own = frame[frame["example_id"] == batch.examples[0]]
-        own = own[(own[list(setting.as_dict())] == list(setting.values)).all(axis=1)]
+        own = own[(own[list(COMMON)] == list(setting.at(COMMON))).all(axis=1)]
         assert alone.made.reset_index(drop=True).equals(own.reset_index(drop=True))
 
 

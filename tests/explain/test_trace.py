@@ -205,7 +205,7 @@ def test_knobs_are_turned_one_at_a_time_and_a_cut_that_is_off_is_last(narrow):
 
 def test_of_a_long_grid_a_handful_is_looked_at(resolved):
     grid = resolved.study.decoding.model_copy(update={"temperature": [t / 10 for t in range(1, 30)]})
-    own = Setting.of(temperature=0.75, top_k=0, top_p=1.0, max_length=9)
+    own = Setting.of(temperature=0.75, top_k=0, top_p=1.0, max_length=9, no_repeat_ngram_size=2)
     found = [setting.temperature for setting in trace.around(own, grid)["temperature"]]
     assert len(found) == 7
     assert {0.1, 0.75, 2.9} <= set(found)
@@ -234,7 +234,7 @@ def test_the_step_shown_is_the_first_character_unless_one_is_asked_for(resolved,
 
 
 def test_the_selection_is_the_default_where_there_is_one(resolved, tmp_path):
-    first = Setting.of(temperature=0.0, top_k=0, top_p=0.5, max_length=14)
+    first = Setting.of(temperature=0.0, top_k=0, top_p=0.5, max_length=14, no_repeat_ngram_size=2)
     setting = {"temperature": 0.7, "top_k": 3, "top_p": 0.9, "max_length": 22, "no_repeat_ngram_size": 2}
 
     def chosen(*knobs, **asked):
@@ -247,7 +247,7 @@ def test_the_selection_is_the_default_where_there_is_one(resolved, tmp_path):
 
     assert chosen()[:2] == ("checkpoint-20", first)
     select("checkpoint-10", setting)
-    own = Setting.of(temperature=0.7, top_k=20, top_p=0.9, max_length=22)
+    own = Setting.of(temperature=0.7, top_k=20, top_p=0.9, max_length=22, no_repeat_ngram_size=2)
     why = "checkpoint: selected; setting: selected, changed by --setting"
     assert chosen("top_k=20") == ("checkpoint-10", own, why)
     assert chosen(checkpoint="base")[0] == "base"

@@ -8,21 +8,52 @@ import torch
 from transformers import (
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from tangeval.core.knobs import Setting
+from tangeval.core.knobs import AXES, KNOB, Setting
+from tangeval.core.types import Constraint
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.noise import gumbel
 
 
-def processors(sequence: TokenSequence, no_repeat_ngram_size: int) -> LogitsProcessorList:
-    """What ``generate`` would apply, in its order."""
-    steps = LogitsProcessorList()
-    if no_repeat_ngram_size:
-        steps.append(NoRepeatNGramLogitsProcessor(no_repeat_ngram_size))
+def penalised(logits: torch.Tensor, output: list[int], presence: float, frequency: float) -> torch.Tensor:
+    """vLLM's definition (``apply_penalties``), token by token."""
+    logits = logits.clone()
+    for token in set(output):
+        logits[:, token] -= frequency * output.count(token)
+        logits[:, token] -= presence
+    return logits
+
+
+def held(logits: torch.Tensor, constraint: Constraint, output: list[int], eos: list[int]) -> torch.Tensor:
+    """What a constraint leaves after an output, walked through from its start."""
+    state = constraint.start
+    for token in output:
+        state = constraint.advance(state, token)
+    allowed = constraint.allowed(state)
+    kept = [t for t in range(len(allowed.tokens)) if allowed.tokens[t] and t not in allowed.without]
+    kept += eos * allowed.end
+    return torch.full_like(logits, -torch.inf).index_copy(1, torch.tensor(kept), logits[:, kept])
+
+
+def processors(sequence: TokenSequence, prompt: int, eos: list[int]) -> LogitsProcessorList:
+    """What ``generate`` would apply after a prompt of so many tokens, in its order; vLLM's penalties after transformers' own."""
+    steps, own = LogitsProcessorList(), sequence.setting
+    if own.repetition_penalty != 1:
+        steps.append(RepetitionPenaltyLogitsProcessor(own.repetition_penalty))
+    steps.append(
+        lambda ids, logits: penalised(
+            logits, ids[0, prompt:].tolist(), own.presence_penalty, own.frequency_penalty
+        )
+    )
+    if own.no_repeat_ngram_size:
+        steps.append(NoRepeatNGramLogitsProcessor(own.no_repeat_ngram_size))
+    if sequence.constraint:
+        steps.append(lambda ids, logits: held(logits, sequence.constraint, ids[0, prompt:].tolist(), eos))
     if sequence.setting.temperature:
         steps.append(TemperatureLogitsWarper(sequence.setting.temperature))
         if sequence.setting.top_k:
@@ -33,9 +64,9 @@ def processors(sequence: TokenSequence, no_repeat_ngram_size: int) -> LogitsProc
 
 
 @torch.inference_mode()
-def plain_decode(model, prompt: list[int], sequence: TokenSequence, eos: list[int], size: int) -> list[int]:
+def plain_decode(model, prompt: list[int], sequence: TokenSequence, eos: list[int]) -> list[int]:
     """Return the tokens of one sequence, EOS included."""
-    text, warp, written = torch.tensor([prompt]), processors(sequence, size), []
+    text, warp, written = torch.tensor([prompt]), processors(sequence, len(prompt), eos), []
     for step in range(sequence.setting.max_length):
         scores = warp(text, model(text).logits[:, -1].float())
         if sequence.setting.temperature:
@@ -50,8 +81,10 @@ def plain_decode(model, prompt: list[int], sequence: TokenSequence, eos: list[in
 
 
 def sequence_of(
-    prompt: int, temperature: float, top_k: int, top_p: float, length: int, key: int = 0
+    prompt: int, temperature: float, top_k: int, top_p: float, length: int, key: int = 0, **knobs: float
 ) -> TokenSequence:
-    """Return a sequence of these knobs."""
-    setting = Setting.of(temperature=temperature, top_k=top_k, top_p=top_p, max_length=length)
+    """Return a sequence of these knobs, the others off."""
+    off = {name: KNOB[name].off for name in AXES}
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_length": length, **knobs}
+    setting = Setting.of(**off | given)
     return TokenSequence(prompt, setting, key)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tangeval.tasks.tang.data import SAMPLE
@@ -58,3 +58,30 @@ def make_adapter(
             torch.nn.init.normal_(parameter, std=0.2)
     adapted.save_pretrained(folder)
     return folder
+
+
+def bpe_tokenizer(*, prefix: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer of Gemma's kind, with bytes to fall back on and tokens of several characters; with ``prefix`` of Llama's.
+
+    Llama's and Breeze's put a space before a text and take it off again when they decode.
+    """
+    texts = "".join(file.read_text(encoding="utf-8") for file in SAMPLE.glob("Tang*"))
+    characters = sorted({character for character in texts if character > "\x7f"})
+    pairs = [("春", "風"), ("明", "月"), ("不", "見"), ("▁", "春"), ("。", "不"), ("春風", "不")]
+    pieces = [
+        *SPECIAL,
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "▁▁",
+        "AB",
+        *characters,
+        *map("".join, pairs),
+    ]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, pairs, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    spaces = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefix else spaces
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * prefix])
+    names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from tangeval import tasks
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import KNOB, Setting, axes_in
+from tangeval.core.knobs import KNOB, WIDE, Setting, axes_in
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.reporting.page import schema
@@ -112,7 +112,7 @@ def write_explained(files: Sequence[Path], out: Path) -> Path:
         taken.add(file, content)
     facts = {
         "study": contents[0].study,
-        "knobs": _knobs({axis for each in contents for axis in axes_in(each.setting)}, []),
+        "knobs": _knobs({axis for each in contents for axis in axes_in(each.setting)} - {WIDE}, []),
         "carries": [],
     }
     write_text(out, _render(facts, {}, taken, Texts()))
@@ -243,5 +243,5 @@ def _explained(corpus: Corpus) -> Taken:
 def _is_of(content: Explained, manifest: dict[str, Any], axes: set[str]) -> bool:
     base, weights = manifest["base_model"], {(c["name"], c["fingerprint"]) for c in manifest["checkpoints"]}
     same = content.base_model.fingerprint == base["fingerprint"] and content.seed == manifest["seed"]
-    same &= set(axes_in(content.setting)) <= axes
+    same &= set(axes_in(content.setting)) - {WIDE} <= axes
     return same and (content.checkpoint.name, content.checkpoint.fingerprint) in weights

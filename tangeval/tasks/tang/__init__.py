@@ -21,6 +21,7 @@ from tangeval.tasks.tang import (
 )
 from tangeval.tasks.tang.baseline import baseline
 from tangeval.tasks.tang.coherence import others
+from tangeval.tasks.tang.constraint import CONSTRAINTS
 from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length, normalise
 
 BLEU_STRICT = bleu.metric(
@@ -99,4 +100,5 @@ TANG = Task(
     read_outputs=external_outputs.read,
     unwrap=unwrap,
     verse=verse,
+    constraints=CONSTRAINTS,
 )

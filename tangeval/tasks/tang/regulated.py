@@ -99,16 +99,22 @@ def endings_in_place(poems: Poems, rhyme: Bits) -> Bools:
 
 def in_metre(poems: Poems) -> Bools:
     """Return which whole poems keep alternation, opposition and adhesion at once, without 三平尾 and 孤平."""
+    found: Bools = np.logical_or(*starts(poems).values())
+    return found
+
+
+def starts(poems: Poems) -> Mapping[int, Bools]:
+    """Return which poems are ``in_metre`` by the pattern that begins with a clause of each tone at place 2."""
     tones = tone(poems)
     fault = _ends(poems, tones, _THREE_LEVEL) | _ends(poems, tones, _LONE_LEVEL)
     forms = [opposed(poems, each) for each in (tones, _usual(poems, tones))]
-    follows = []
-    for start in (LEVEL, OBLIQUE):  # the tone of the first line at place 2
+    follows = {}
+    for start in (LEVEL, OBLIQUE):
         second = np.where(np.isin(poems.number % 4, (0, 3)), start, EITHER - start)
         wanted = np.stack([second, EITHER - second, second], axis=1)
         fits = np.logical_or.reduce([_may(form, wanted).all(axis=1) for form in forms])
-        follows.append(poems.none(~fits))
-    return poems.none(fault) & (follows[0] | follows[1])
+        follows[start] = poems.none(~fits | fault)
+    return follows
 
 
 def _usual(poems: Poems, tones: Ints) -> Ints:
