@@ -34,7 +34,9 @@ def needs(what: str, extra: str | None = None) -> Iterator[None]:
 
 
 def quieten() -> None:
-    """Silence what libraries print and no user can act on; call it before they are imported."""
+    """Silence what libraries print and no user can act on, and what idle threads burn; call it before they are imported."""
+    # Threads that spin while they wait for one another stand still beside a job that has the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,6 +1,8 @@
 """The engines, by the ``kind`` of a study's ``engine`` section. A new one is a file and a line here."""
 
 import pkgutil
+import threading
+from contextlib import suppress
 from typing import Any
 
 from tangeval.core.config import validated
@@ -33,7 +35,7 @@ def make(
     """Return the engine that the study asks for.
 
     ``on`` is a Ray cluster to decode on: ``ray`` or ``ray://HOST:PORT``; ``gpus`` is how many of this machine are used. ``now`` says
-    that texts are wanted at once: processes for several GPUs start while PyTorch is imported here.
+    that texts are wanted at once: processes for several GPUs start, and files are digested, while PyTorch is imported here.
 
     Raises:
         TangevalError: the ``engine`` section has other keys or values than that engine takes; the message
@@ -56,6 +58,13 @@ def make(
         section["gpus"] = gpus
     if section["kind"] == "local" and now:
         wanted = section.get("gpus", "auto")
-        Workers.early(min(visible_gpus(), wanted) if isinstance(wanted, int) else visible_gpus())
+        Workers.early(resolved, visible_gpus()[: wanted if isinstance(wanted, int) else None])
+        threading.Thread(target=_digest, args=(resolved,), daemon=True).start()
     engine = engine_class(section["kind"])
     return engine(resolved, validated(engine.Config, section, resolved.study.file, "engine"))
+
+
+def _digest(resolved: ResolvedStudy) -> None:
+    """Read what the plan wants the digests of; what is wrong with it is said there."""
+    with suppress(Exception):
+        resolved.base_fingerprint, resolved.fingerprints  # noqa: B018

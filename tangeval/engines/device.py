@@ -26,7 +26,7 @@ from tangeval.engines.base import Done, Job, OnProgress, ReferenceNLL, asked, se
 from tangeval.engines.constraints import Constraints, constraints_of
 from tangeval.engines.likelihood import Reference, reference_nll
 from tangeval.models import adapters, loading
-from tangeval.models.checkpoints import identity
+from tangeval.models.checkpoints import Stamp, identity, stamps
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.plan import Batch
@@ -42,6 +42,7 @@ class Device:
         self.workspace = Workspace(compile=self.load.compile)
         self._base: Any = None
         self._checksum: tuple[int, ...] = ()  # the base model's, as it was loaded
+        self._read: list[Stamp] = []  # its files as they were before, until they are compared
         self._model: Any = None
         self._checkpoint: Checkpoint | None = None  # the one on the model
         self._on = ExitStack()  # what takes it off
@@ -105,22 +106,33 @@ class Device:
             self._take_off()
             if checkpoint.kind == "full":
                 self._drop_base()  # two models at a time may be one too many
-            elif self._base is None:
-                self.workspace.clear()
-                began = time.perf_counter()
-                model = loading.load_model(self.resolved.base, self.load, mapped=self.mapped)
-                self._check_files()
-                self._base, self._checksum = model, adapters.checksum(model)
-                self._loading = time.perf_counter() - began
+            else:
+                self.load_base()
+                if self._read:
+                    self._check_files()
             recorded = self.resolved.fingerprints[checkpoint.name]
             on = adapters.with_checkpoint(self._base, checkpoint, self.load, recorded, self._copies)
             self._model, self._checkpoint = self._on.enter_context(on), checkpoint
         return self._model
 
+    def load_base(self) -> None:
+        """Load the base model unless it is there; its files are compared with the study's before a job is done."""
+        if self._base is not None:
+            return
+        self.workspace.clear()
+        began = time.perf_counter()
+        self._read = stamps(self.resolved.base)
+        model = loading.load_model(self.resolved.base, self.load, mapped=self.mapped)
+        self._base, self._checksum = model, adapters.checksum(model)
+        self._loading = time.perf_counter() - began
+
     def _check_files(self) -> None:
         """Refuse a base model whose files are others than when the run began; asked after they were read."""
-        base = self.resolved.base
-        if base.local and identity(base) != self.resolved.base_fingerprint:
+        base, before = self.resolved.base, self._read
+        self._read = []
+        if base.local and (
+            before not in ([], stamps(base)) or identity(base) != self.resolved.base_fingerprint
+        ):
             raise TangevalError(f"base_model: {base.source}: {adapters.CHANGED}")
 
     def _take_off(self) -> None:

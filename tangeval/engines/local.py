@@ -4,7 +4,6 @@ In: a resolved study, and jobs. Out: their rows and likelihoods. Several GPUs, a
 each (``workers``); else this one does it all. Knows nothing of results folders.
 """
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from tangeval.engines import base
 from tangeval.engines.base import Description, Done, Job, OnProgress, asked
 from tangeval.engines.constraints import check_constraints
 from tangeval.engines.device import Device, texts_of
-from tangeval.engines.workers import Workers
+from tangeval.engines.workers import Workers, visible_gpus
 from tangeval.models import loading
 from tangeval.models.adapter_kinds import unsupported
 from tangeval.models.tokens import encode_prompt, spelling_problem
@@ -71,6 +70,7 @@ class LocalEngine(base.Engine):
 
     def __exit__(self, *exception: object) -> None:
         self.device.close()
+        Workers.discard()
         if self.workers:
             self.workers.close()
 
@@ -125,9 +125,9 @@ class LocalEngine(base.Engine):
                 lost.add(job.checkpoint.name)
                 yield Done(job, UnusableError(f"{path}: {reason}"), 0.0)
         left = [job for job in jobs if job.checkpoint.name not in lost]
-        if self.workers is None and (gpus := self._places(len(left))):
-            self.workers = Workers.ready(len(gpus), self._threads_each(len(gpus)))
-            self.workers.tell(self.resolved, gpus)
+        if self.workers is None:
+            places = self._places(len(left))
+            self.workers = Workers.ready(self.resolved, places, self._threads_each(len(places)))
         if self.workers:
             yield from self.workers.run(left, on_progress)
             return
@@ -142,13 +142,12 @@ class LocalEngine(base.Engine):
     def _gpus(self) -> list[str]:
         """The visible GPUs that are as the first: on another card the same numbers are others."""
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        known = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        known = known if known != [""] else [str(number) for number in range(len(names))]
+        known = visible_gpus() or [str(number) for number in range(len(names))]
         alike = [gpu for gpu, name in zip(known, names, strict=False) if name == names[0]]
         return alike[: None if self.config.gpus == "auto" else self.config.gpus]
 
     def _threads_each(self, processes: int) -> int:
-        return max(1, torch.get_num_threads() // processes) if torch.cuda.is_available() else 1
+        return max(1, torch.get_num_threads() // max(1, processes)) if torch.cuda.is_available() else 1
 
     def _places(self, jobs: int) -> list[str]:
         """A GPU for each process that so many jobs are worth, or "" for the CPU; none where this process does them all."""

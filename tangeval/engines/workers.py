@@ -5,7 +5,6 @@ A process asks for its next job when it has done one; those of the checkpoint th
 of models: ``engines.device`` does the jobs, and nothing of results folders.
 """
 
-import importlib
 import os
 import pickle
 import pkgutil
@@ -16,6 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -42,47 +42,55 @@ def take(waiting: list[Job], own: str, others: Collection[str]) -> Job:
     return job
 
 
-def visible_gpus() -> int:
-    """Return how many GPUs a process of this machine may use, as far as that is seen without PyTorch; 0 if it is not."""
+def visible_gpus() -> list[str]:
+    """Return the number or id of each GPU that this process may use, as far as that is seen without PyTorch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
-        return len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return len(named.split(",")) if named else 0
+        return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+    return named.split(",") if named else []
 
 
 class Workers:
-    """So many processes, which import libraries until they are told what to do, and then keep their models; to be closed."""
+    """A process for each place: a GPU's number or id, or "" for the CPU. Each loads the study's base model; to be closed."""
 
     _early: "ClassVar[Workers | None]" = None
 
-    def __init__(self, number: int, threads: int) -> None:
+    def __init__(self, resolved: ResolvedStudy, places: Sequence[str], threads: int) -> None:
         self.said: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
         self.warned: set[str] = set()
-        self.all = [_Worker(threads, self.said) for _ in range(number)]
+        self.all = [_Worker(resolved, place, threads, self.said) for place in places]
 
     @classmethod
-    def early(cls, number: int) -> None:
-        """Start processes for several GPUs now: they import libraries while this one does, and ``ready`` hands them out."""
-        if number > 1:
-            cls._early = cls(number, max(1, (os.cpu_count() or 1) // number))
+    def early(cls, resolved: ResolvedStudy, places: Sequence[str]) -> None:
+        """Start processes for several GPUs now: they import libraries and load while this one makes the plan."""
+        cls.discard()
+        if len(places) > 1:
+            cls._early = cls(resolved, places, max(1, (os.cpu_count() or 1) // len(places)))
 
     @classmethod
-    def ready(cls, number: int, threads: int) -> "Workers":
-        """Return processes, those started early if there are enough."""
+    def ready(cls, resolved: ResolvedStudy, places: Sequence[str], threads: int) -> "Workers | None":
+        """Return a process for each place, those started early where these have it; None without places."""
+        workers = cls._early
+        if workers and places and set(places) <= {worker.place for worker in workers.all}:
+            cls._early = None
+        else:
+            cls.discard()
+            workers = cls(resolved, places, threads) if places else None
+        if not workers:
+            return None
+        for worker in [each for each in workers.all if each.place not in places]:
+            worker.process.kill()
+            workers.all.remove(worker)
+        for worker in workers.all:  # the study once more: its files' digests are known now
+            worker.ask((resolved, checkpoints.DIGESTS))
+        return workers
+
+    @classmethod
+    def discard(cls) -> None:
+        """End the processes that were started early and not handed out."""
         found, cls._early = cls._early, None
-        if found and len(found.all) >= number:
-            return found
         if found:
             found.close()
-        return cls(number, threads)
-
-    def tell(self, resolved: ResolvedStudy, gpus: Sequence[str]) -> None:
-        """Give each process the study and its place: a GPU's number or id, or "" for the CPU; end those without one."""
-        for worker in self.all[len(gpus) :]:
-            worker.process.kill()
-        del self.all[len(gpus) :]
-        for worker, gpu in zip(self.all, gpus, strict=True):
-            worker.ask((gpu, resolved, checkpoints.DIGESTS))
 
     def close(self) -> None:
         """End the processes, whatever they are at."""
@@ -132,17 +140,26 @@ class Workers:
 class _Worker:
     """One process, its job, and the checkpoint that it has on."""
 
-    def __init__(self, threads: int, said: "queue.SimpleQueue[tuple[_Worker, Any]]") -> None:
+    def __init__(
+        self,
+        resolved: ResolvedStudy,
+        place: str,
+        threads: int,
+        said: "queue.SimpleQueue[tuple[_Worker, Any]]",
+    ) -> None:
         self.job: Job | None = None
-        self.on = ""
+        self.place, self.on = place, ""
         # Libraries look at these once, when they are imported.
         environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        environment["CUDA_VISIBLE_DEVICES"] = place
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
             process_group=-1 if os.name == "nt" else 0,  # Ctrl-C is for the process that was started by hand
         )  # fmt: skip
         threading.Thread(target=self._listen, args=(said,), daemon=True).start()
+        self._writing = ThreadPoolExecutor(1)
+        self.ask(resolved)
 
     def _listen(self, said: "queue.SimpleQueue[tuple[_Worker, Any]]") -> None:
         assert self.process.stdout
@@ -152,12 +169,14 @@ class _Worker:
         said.put((self, None))
 
     def ask(self, what: Any) -> None:
+        """Say it without waiting: a process that was just started reads it seconds later."""
+        self._writing.submit(self._write, pickle.dumps(what))
+
+    def _write(self, what: bytes) -> None:
         assert self.process.stdin
-        try:
-            pickle.dump(what, self.process.stdin)
+        with suppress(OSError):  # a process that died is noticed by who listens to it
+            self.process.stdin.write(what)
             self.process.stdin.flush()
-        except OSError as error:
-            raise self.died() from error
 
     def died(self) -> TangevalError:
         code = self.process.wait()
@@ -171,8 +190,6 @@ class _Worker:
 
 def serve(asked: BinaryIO, answers: BinaryIO) -> None:
     """Do the jobs that are asked for, until nobody asks any more."""
-    # With it torch and transformers: what takes long, and looks at no GPU yet.
-    importlib.import_module("peft")
 
     def say(what: Any) -> None:
         pickle.dump(what, answers)
@@ -188,9 +205,12 @@ def serve(asked: BinaryIO, answers: BinaryIO) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     warnings.showwarning = lambda message, *_: say(str(message))
-    os.environ["CUDA_VISIBLE_DEVICES"], resolved, digests = jobs.get()
+    device = pkgutil.resolve_name("tangeval.engines.device:Device")(jobs.get(), mapped=True)
+    if any(c.kind != "full" for c in device.resolved.checkpoints):
+        with suppress(Exception):  # the first job says it again, where it is heard
+            device.load_base()
+    device.resolved, digests = jobs.get()
     checkpoints.DIGESTS.update(digests)
-    device = pkgutil.resolve_name("tangeval.engines.device:Device")(resolved, mapped=True)
     while True:
         try:
             say(device.do(jobs.get(), lambda *progress: say(progress)))

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig, PreTrainedModel
 
 from tangeval.core.errors import TangevalError, UnusableError
+from tangeval.core.libraries import needs
 from tangeval.core.types import ADAPTER, Base, Checkpoint, Load
 from tangeval.models.adapter_kinds import adapter_config, unsupported
 from tangeval.models.checkpoints import fingerprint
@@ -155,8 +154,10 @@ def _written_at_loading(model: PreTrainedModel, folder: Path) -> list[torch.Tens
 
 
 @contextmanager
-def _merged(adapted: PeftModel, folder: Path, copies: Copies) -> Iterator[None]:
+def _merged(adapted: Any, folder: Path, copies: Copies) -> Iterator[None]:
     """Add an adapter into the weights for the time being; one that two modules share is refused: both would be changed."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     layers = [m for m in adapted.modules() if isinstance(m, BaseTunerLayer)]
     owners: dict[int, set[str]] = {}
     for name, parameter in adapted.named_parameters(remove_duplicate=False):
@@ -190,6 +191,10 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
         TangevalError: the memory does not hold it.
         UnusableError: it does not fit the model's layers, or it was made for another base model.
     """
+    with needs(
+        "an adapter"
+    ):  # seconds, which a base model and the process that deals out the jobs need not take
+        from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
     try:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = not trainable

@@ -8,6 +8,7 @@ and the headers of safetensors files.
 import hashlib
 import importlib
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -233,39 +234,57 @@ def check_tokenizer(base: Base, checkpoint: Checkpoint) -> None:
 
 def fingerprint(folder: Path, gguf: str | None = None) -> str:
     """Return a blake2b digest of a model's or adapter's weights, configuration and tokenizer."""
-    patterns = ("*.safetensors", "*.bin", "*.model", "*config.json", "tokenizer*", "*.jinja", "vocab*", "merges.txt",
-                "special_tokens_map.json", "added_tokens.json")  # fmt: skip
-    names = {gguf} if gguf else {f.name for p in patterns for f in folder.glob(p) if f.is_file()}
     whole = hashlib.blake2b(digest_size=16)
-    for name in sorted(names - {"training_args.bin"}):
-        whole.update(f"{name}\0".encode() + digest_of(folder / name))
+    for file in _files(folder, gguf):
+        whole.update(f"{file.name}\0".encode() + digest_of(file))
     return whole.hexdigest()
 
 
+def _files(folder: Path, gguf: str | None) -> list[Path]:
+    """What decides the texts of a model or an adapter."""
+    patterns = ("*.safetensors", "*.bin", "*.model", "*config.json", "tokenizer*", "*.jinja", "vocab*", "merges.txt",
+                "special_tokens_map.json", "added_tokens.json")  # fmt: skip
+    names = {gguf} if gguf else {f.name for p in patterns for f in folder.glob(p) if f.is_file()}
+    return [folder / name for name in sorted(names - {"training_args.bin"})]
+
+
+#: What shows that a file was changed: its path, times, place on the disk and size.
+Stamp = tuple[Path, int, int, int, int]
 #: Digests of files as they were seen. Another process of this machine that is given them reads none of these files again.
-DIGESTS: dict[tuple[Path, int, int, int, int], bytes] = {}
+DIGESTS: dict[Stamp, bytes] = {}
 _PART = 2**28  # bytes; a larger file's digest is that of its parts' digests, which are made side by side
+_AT_A_TIME = 2**23  # bytes; so many that threads hash on while this process imports libraries
+_DIGESTING = threading.Lock()
 
 
 def digest_of(file: Path) -> bytes:
-    """Return a file's digest; one that has not changed since is not read again."""
+    """Return a file's digest; one that has not changed since is not read again, nor by two threads."""
+    with _DIGESTING:
+        if (key := _stamp(file)) not in DIGESTS:
+            begins = range(0, max(1, key[-1]), _PART)
+            with reading(file), ThreadPoolExecutor() as pool:
+                parts = list(pool.map(lambda begin: _digest_of_part(file, begin), begins))
+            DIGESTS[key] = parts[0] if len(parts) == 1 else hashlib.blake2b(b"".join(parts)).digest()
+        return DIGESTS[key]
+
+
+def _stamp(file: Path) -> Stamp:
     about = file.stat()
     # Changed, a file may be given its old date and size again; its time of change may not.
-    key = (file, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_size)
-    if key not in DIGESTS:
-        begins = range(0, max(1, about.st_size), _PART)
-        with reading(file), ThreadPoolExecutor() as pool:
-            parts = list(pool.map(lambda begin: _digest_of_part(file, begin), begins))
-        DIGESTS[key] = parts[0] if len(parts) == 1 else hashlib.blake2b(b"".join(parts)).digest()
-    return DIGESTS[key]
+    return file, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_size
+
+
+def stamps(base: Base) -> list[Stamp]:
+    """Return what shows that a base model's files were changed, without reading them; nothing of one in the hub's cache."""
+    return [_stamp(file) for file in _files(Path(base.source), base.gguf)] if base.local else []
 
 
 def _digest_of_part(file: Path, begin: int) -> bytes:
     whole = hashlib.blake2b()
     with file.open("rb") as stream:
         stream.seek(begin)
-        for _ in range(0, _PART, 2**20):
-            whole.update(stream.read(2**20))
+        for _ in range(0, _PART, _AT_A_TIME):
+            whole.update(stream.read(_AT_A_TIME))
     return whole.digest()
 
 

@@ -151,7 +151,7 @@ def test_score_imports_no_model_and_no_pictures(tmp_path):
     [
         ("torch", ["run", "tiny.yaml", "checkpoints=[]"], "decoding needs torch: pip install 'tangeval[local]'"),
         ("torch", ["explain", "tiny.yaml", "checkpoints=[]"], "explaining needs torch: pip install 'tangeval[local]'"),
-        ("peft", ["run", "tiny.yaml", "checkpoints=[]"], "decoding needs peft: pip install 'tangeval[local]'"),
+        ("peft", ["run", "tiny.yaml"], "an adapter needs peft: pip install 'tangeval[local]'"),
         ("ray", ["run", "tiny.yaml", "checkpoints=[]", "--on", "ray"], "pip install 'tangeval[ray]'"),
     ],
 )  # fmt: skip
