@@ -77,6 +77,19 @@ KNOBS: tuple[Knob, ...] = (
         label={"en": "temperature", "zh": "溫度"}, letter="T", hf="temperature", openai="temperature",
     ),
     Knob(
+        "top_n_sigma", "cut", float, off=0.0, default=0.0, low=1e-3, high=math.inf,
+        label={"en": "top-nσ", "zh": "top-nσ"}, letter="σ", hf=None, openai="top_n_sigma",
+    ),
+    # Of the 100 largest tokens, as transformers; the paper's own is the next.
+    Knob(
+        "top_h", "cut", float, off=0.0, default=0.0, low=1e-6, high=1.0,
+        label={"en": "top-H", "zh": "top-H"}, letter="h", hf="top_h", openai=None,
+    ),
+    Knob(
+        "top_h_whole", "cut", float, off=0.0, default=0.0, low=1e-6, high=1.0,
+        label={"en": "top-H of all", "zh": "top-H（全詞表）"}, letter="H", hf=None, openai=None,
+    ),
+    Knob(
         "top_k", "cut", int, off=0, default=0, low=1, high=math.inf,
         label={"en": "top-k", "zh": "top-k"}, letter="k", hf="top_k", openai="top_k",
     ),
@@ -87,6 +100,22 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "min_p", "cut", float, off=0.0, default=0.0, low=1e-6, high=1.0, rising=True,
         label={"en": "min-p", "zh": "min-p"}, letter="m", hf="min_p", openai="min_p",
+    ),
+    Knob(
+        "typical_p", "cut", float, off=1.0, default=1.0, low=1e-6, high=1.0,
+        label={"en": "typical-p", "zh": "typical-p"}, letter="y", hf="typical_p", openai="typical_p",
+    ),
+    Knob(
+        "epsilon_cutoff", "cut", float, off=0.0, default=0.0, low=1e-9, high=0.999, rising=True,
+        label={"en": "ε cutoff", "zh": "ε 截斷"}, letter="ε", hf="epsilon_cutoff", openai=None,
+    ),
+    Knob(
+        "eta_cutoff", "cut", float, off=0.0, default=0.0, low=1e-9, high=0.999, rising=True,
+        label={"en": "η cutoff", "zh": "η 截斷"}, letter="η", hf="eta_cutoff", openai=None,
+    ),
+    Knob(
+        "p_less", "cut", int, off=0, default=0, low=1, high=1,
+        label={"en": "p-less", "zh": "p-less"}, letter="l", hf=None, openai=None,
     ),
     # Counts output tokens, EOS among them; the prompt does not count.
     Knob(

@@ -23,7 +23,7 @@ from torch import Tensor
 from tangeval.core.knobs import KNOB, Setting
 from tangeval.decoding.noise import gumbel, step_seeds
 from tangeval.decoding.ordering import descending
-from tangeval.decoding.warpers import WARPERS, Candidates, cut, cuts_on
+from tangeval.decoding.warpers import WARPERS, Candidates, cut, cuts_on, deviation, read_by, statistics
 
 draw: "Callable[..., None] | None" = None
 SUPPORTS = frozenset(KNOB)  # without a kernel there is nothing that it does not support
@@ -66,7 +66,7 @@ class Kind(IntEnum):
     GREEDY = 0  #: the largest logit
     WHOLE = 1  #: from all tokens
     CUT = 2  #: from those that the cuts keep
-    MASS = 3  #: the same, where the first cut reads the sum over the whole row
+    MASS = 3  #: the same, where a cut reads statistics of the whole row
     OTHER = 4  #: by a cut that the GPU's kernel does not support
 
 
@@ -79,7 +79,7 @@ def kind_of(setting: Setting) -> Kind:
         return Kind.WHOLE
     if not SUPPORTS.issuperset(on):
         return Kind.OTHER
-    return Kind.MASS if WARPERS[on[0]].of_mass else Kind.CUT
+    return Kind.MASS if WARPERS[on[0]].reads else Kind.CUT
 
 
 def choose(
@@ -140,14 +140,14 @@ def _choose_from_some(
 ) -> Tensor:
     """The winner among those that the cuts keep, ever more logits looked at until it is certain.
 
-    The last ``of_mass`` sequences have a cut that reads the sum over the whole row.
+    The last ``of_mass`` sequences have a cut that reads statistics of the whole row.
     """
-    token, total = (
-        torch.empty_like(sequences.row),
-        torch.zeros(len(sequences.row), device=logits.device).double(),
-    )
+    token = torch.empty_like(sequences.row)
+    names = read_by(sequences.knobs)
+    total = {name: torch.zeros(len(token), dtype=torch.float64, device=token.device) for name in names}
     if of_mass:
-        total[-of_mass:] = _mass(logits, sequences[slice(-of_mass, None)], temperatures)
+        for name, sums in _whole(logits, sequences[slice(-of_mass, None)], temperatures, names).items():
+            total[name][-of_mass:] = sums
     left = sequences.row.argsort(stable=True)  # so that few rows are in several parts
     for candidates in (*CANDIDATES, logits.shape[1]):
         if 2 * candidates > logits.shape[1]:
@@ -155,8 +155,9 @@ def _choose_from_some(
         unsure = [left[:0]]
         for part in left.split(_at_once(logits, candidates)):
             chosen, sure = _choose_from_top(
-                logits, sequences[part], total[part], temperatures, keys, step, candidates
-            )
+                logits, sequences[part], {name: sums[part] for name, sums in total.items()}, temperatures, keys, step,
+                candidates,
+            )  # fmt: skip
             token[part] = chosen
             unsure.append(part[~sure])
         left = torch.cat(unsure)
@@ -165,22 +166,32 @@ def _choose_from_some(
     return token
 
 
-def _mass(logits: Tensor, sequences: SequenceBatch, temperatures: Tensor) -> Tensor:
-    """Each sequence's sum over the vocabulary of exp(logit / temperature), the largest being 1: float64 ``[S]``."""
+def _whole(
+    logits: Tensor, sequences: SequenceBatch, temperatures: Tensor, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Each sequence's statistics over the vocabulary, as of ``Candidates.total``: float64 ``[S]``."""
     warps = sequences.row * len(temperatures) + sequences.temperature
     code, member = warps.unique(return_inverse=True)
-    sums = []
-    for part in code.split(_at_once(logits, logits.shape[1])):
+    sums: dict[str, list[Tensor]] = {name: [] for name in names if name != "sigma"}
+    at_once = _at_once(logits, logits.shape[1])
+    for part in code.split(at_once):
         scaled = logits[part // len(temperatures)].float().div_(temperatures[part % len(temperatures), None])
-        scaled.sub_(scaled.amax(dim=-1, keepdim=True)).exp_()
-        sums.append(scaled.sum(dim=-1, dtype=torch.float64))
-    return torch.cat(sums)[member]
+        falls = scaled.sub_(scaled.amax(dim=-1, keepdim=True))
+        weight = falls.exp()
+        for name, found in sums.items():
+            found.append(statistics(name, weight, falls).sum(dim=-1, dtype=torch.float64))
+    total = {name: torch.cat(found)[member] for name, found in sums.items()}
+    if "sigma" in names:
+        rows, row = sequences.row.unique(return_inverse=True)
+        spread = torch.cat([deviation(logits[part]) for part in rows.split(at_once)])
+        total["sigma"] = spread[row] / temperatures[sequences.temperature]
+    return total
 
 
 def _choose_from_top(
     logits: Tensor,
     sequences: SequenceBatch,
-    total: Tensor,
+    total: dict[str, Tensor],
     temperatures: Tensor,
     keys: Tensor,
     step: int,
@@ -194,11 +205,7 @@ def _choose_from_top(
     # One warped, cumulated distribution for each row and temperature.
     warps, warp = (row_of * len(temperatures) + sequences.temperature).unique(return_inverse=True)
     scaled = values[warps // len(temperatures)] / temperatures[warps % len(temperatures), None]
-    cumulated = (scaled - scaled[:, :1]).double().exp().cumsum(dim=-1)
-    all_of_them = torch.full_like(row_of, candidates)
-    top = Candidates(
-        scaled[warp], cumulated[warp], all_of_them, total, torch.ones_like(row_of, dtype=torch.bool)
-    )
+    top = Candidates.of(scaled, warp, total, sequences.knobs)
     for _, kept in cut(top, sequences.knobs):
         top = kept
     sure = top.certain | (candidates == logits.shape[1])
@@ -207,7 +214,13 @@ def _choose_from_top(
     (row, temperature, key), member = _groups(sequences, len(temperatures), len(keys))
     noisy = values[row] / temperatures[temperature, None] + gumbel(keys[key], step, ids[row])
     leader = noisy.cummax(dim=-1).indices
-    return ids[row_of, leader[member, top.kept - 1]], sure
+    place = leader[member, top.kept - 1]
+    if top.first is not None:
+        inner = top.first.nonzero()[:, 0]
+        every = torch.arange(candidates, device=ids.device)
+        outside = (every < top.first[inner, None]) | (every >= top.kept[inner, None])
+        place[inner] = noisy[member[inner]].masked_fill(outside, -torch.inf).argmax(dim=-1)
+    return ids[row_of, place], sure
 
 
 def _groups(

@@ -234,16 +234,15 @@ class _Row:
             return [self.model, _Left(1, float(model[pick]), only), *rest], pick, None
         scaled = values / setting.temperature
         weights = (scaled - scaled[0]).double().exp()
-        cumulated, every = weights.cumsum(0), torch.tensor([len(values)])
-        row = Candidates(scaled[None], cumulated[None], every, cumulated[-1:], every > 0)
-        knobs = {name: torch.tensor([getattr(setting, name)]) for name in turned[1:]}
-        numbers = [len(values), *(int(left.kept) for _, left in cut(row, knobs))]
-        stages, before = [self.model], cumulated[-1] / model.sum()
-        for kept in numbers:
-            total = cumulated[kept - 1]
-            stages.append(_Left(kept, float(total / before), weights[:kept] / total))
-            before = total
-        noisy = scaled[: numbers[-1]] + noise[: numbers[-1]]
+        knobs = {name: torch.tensor([getattr(setting, name)]).double() for name in turned[1:]}
+        row = Candidates.whole(scaled[None], knobs)
+        ranges = [(0, len(values)), *(left.range for _, left in cut(row, knobs))]
+        stages, before = [self.model], weights.sum() / model.sum()
+        for first, kept in ranges:
+            own = torch.where(torch.arange(kept) >= first, weights[:kept], 0)
+            stages.append(_Left(kept - first, float(own.sum() / before), own / own.sum()))
+            before = own.sum()
+        noisy = (scaled + noise)[:kept].masked_fill(torch.arange(kept) < first, -torch.inf)
         pick = int(noisy.argmax())
         return stages, pick, float(noisy[pick])
 
@@ -256,7 +255,7 @@ class _Row:
             left |= dict(zip(_stage_keys(setting, turned), stages, strict=True))
             picks.append(explained.Pick(id=int(allowed[pick]), score=score and _short(score)))
             ranks.append(pick)
-        kept = [stage.kept for stage in left.values() if stage.kept < len(allowed)]
+        kept = [len(stage.p) for stage in left.values() if len(stage.p) < len(allowed)]
         wanted = torch.tensor([*kept, *(number - 1 for number in kept), *ranks])
         likeliest = torch.arange(len(self.ids)) < explained.LIKELIEST
         (place,) = (likeliest | (self.ids == token) | torch.isin(self.rank, wanted)).nonzero(as_tuple=True)

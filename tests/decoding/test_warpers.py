@@ -40,10 +40,7 @@ def test_sequences_are_drawn_by_what_their_setting_cuts():
 def test_where_the_mass_is_exactly_p_nothing_more_is_kept(tokens, top_p):
     """Equal logits and powers of 2: no rounding, so that < and ≤ can be told apart."""
     row = torch.zeros(1, tokens)
-    cumulated = torch.arange(1, tokens + 1)[None].double()
-    every = torch.tensor([tokens])
-    top = Candidates(row, cumulated, every, cumulated[:, -1], every > 0)
-    ((_, left),) = cut(top, {"top_p": torch.tensor([top_p]).double()})
+    ((_, left),) = cut(Candidates.whole(row, ["top_p"]), {"top_p": torch.tensor([top_p]).double()})
     assert int(left.kept) == tokens * top_p == TopPLogitsWarper(top_p)(None, row).isfinite().sum()
 
 
