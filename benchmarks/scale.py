@@ -30,9 +30,12 @@ from tangeval.analysis import select, summarize, variance
 from tangeval.core.digest import digest
 from tangeval.core.knobs import Setting
 from tangeval.core.study import Study
+from tangeval.reporting import figures, tables
+from tangeval.reporting.page import build
 from tangeval.results.files import write_json, write_parquet, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, write_plan
+from tangeval.tasks.tang import TANG
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import clauses, line_length, punctuate
 
@@ -40,7 +43,7 @@ CHECKPOINTS, SAMPLES, SEQUENCES = 10, 4, 8000
 DISTINCT = 0.4
 #: Levels of temperature, top_k, top_p and max_length, by millions of generations.
 GRIDS = {0.1: (3, 2, 2, 1), 1: (5, 4, 3, 2), 3: (10, 4, 3, 3), 10: (20, 5, 4, 3)}
-STEPS = ("score", "summarize", "variance", "select")
+STEPS = ("score", "summarize", "variance", "select", "tables", "figures", "page")
 
 
 def main() -> None:
@@ -88,8 +91,20 @@ def step(name: str, folder: Path) -> None:
         summarize.summarize(RunFolder(folder))
     elif name == "variance":
         variance.write_variance(RunFolder(folder))
-    else:
+    elif name == "select":
         select.select(study, RunFolder(folder))
+    elif name == "page":
+        build.write(study, results.dataset, folder)
+    else:
+        run, metrics = RunFolder(folder), TANG.metrics
+        frames = [
+            run.read_table(name).copy() for name in ("summary", "effects", "checkpoints", "likelihood_curve")
+        ]
+        summary = summarize.Summary(*frames[:3], frames[3].astype({"group": str}))
+        if name == "tables":
+            tables.write(summary, metrics, run.tables, by="bleu")
+        else:
+            figures.draw(summary, run.read_table("variance"), metrics, run.figures, by="bleu")
 
 
 def timed(command: list[str]) -> dict[str, float]:

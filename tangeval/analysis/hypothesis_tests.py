@@ -7,6 +7,8 @@ family, and intervals. Knows nothing of settings or files.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ POWER = 0.8
 EXACT, MOST, FEWEST = 2**14, 10_000, 2_000
 _CORPORA = 10_000_000  # corpora that are scored in a family, about
 _CHUNK = 16_384  # corpora that are scored at once
+_ROWS = 256  # sums that are taken in one matrix product
 _TIE = 1e-6  # of a scaled statistic: rounding breaks no tie
 
 
@@ -37,22 +40,28 @@ class Corpora:
     first: Floats
     second: Floats
 
-    def swapped(self, ways: Floats | NDArray[np.float32]) -> Floats:
-        """Return the first's value less the second's ``[n]``, examples having changed places where ``ways`` ``[n, P]`` is 1."""
-        poems, corpora, _ = self.first.shape
-        first, second = (side.transpose(2, 1, 0) for side in (self.first, self.second))
-        apart, totals = (second - first).reshape(-1, poems), (first.sum(axis=2), second.sum(axis=2))
-        # Sums of whole numbers below 2^24 are exact in single precision, which is twice as fast.
-        exact = np.abs(apart).sum(axis=1).max(initial=0) < 2**24 and not (apart % 1).any()
-        apart = apart.astype(np.float32 if exact else np.float64)
-        rows, found = max(1, _CHUNK // corpora), []
-        for begin in range(0, len(ways), rows):
-            # Counts stand first, so that each is contiguous: scoring is four times as fast.
-            moved = (apart @ ways[begin : begin + rows].T).reshape(len(first), corpora, -1)
-            sides = (totals[0][..., None] + moved, totals[1][..., None] - moved)
-            of_first, of_second = (self.score(np.moveaxis(counts, 0, -1)).mean(axis=0) for counts in sides)
-            found.append(of_first - of_second)
-        return np.concatenate(found)
+    @property
+    def apart(self) -> Floats:
+        """What a sum gains where an example changes places ``[K · N, P]``."""
+        return np.reshape((self.second - self.first).transpose(2, 1, 0), (-1, len(self.first)))
+
+    @cached_property
+    def totals(self) -> tuple[Floats, Floats]:
+        """Both sides' sums over examples ``[K, N, 1]``."""
+        first, second = (side.sum(axis=0).T[..., None] for side in (self.first, self.second))
+        return first, second
+
+    def difference(self, moved: Floats | NDArray[np.float32]) -> Floats:
+        """Return the first's value less the second's ``[n]``, where the sums ``[K · N, n]`` are ``moved`` to the first."""
+        kinds, corpora, _ = self.totals[0].shape
+        moved = moved.reshape(kinds, corpora, -1)
+        # Counts stand first, so that each is contiguous: scoring is four times as fast.
+        sides = np.empty((kinds, 2, *moved.shape[1:]))
+        np.add(self.totals[0], moved, out=sides[:, 0])
+        np.subtract(self.totals[1], moved, out=sides[:, 1])
+        first, second = self.score(np.moveaxis(sides, 0, -1)).mean(axis=1)
+        difference: Floats = first - second
+        return difference
 
 
 #: What is tested: each example's difference ``[P]`` of two means, or ``Corpora``.
@@ -89,15 +98,13 @@ def family_tests(columns: Sequence[Column], seed: int) -> Tested:
     """
     if not columns:
         return Tested(*np.empty((4, 0)))
-    poems = len(columns[0].first if isinstance(columns[0], Corpora) else columns[0])
-    corpora = sum(c.first.shape[1] for c in columns if isinstance(c, Corpora))
-    ways = swaps(poems, max(FEWEST, min(MOST, _CORPORA // (2 * max(corpora, 1)))), seed)
-    statistic = np.empty((len(columns), len(ways)), np.float32)
+    corpora = [column for column in columns if isinstance(column, Corpora)]
     means = {place: column for place, column in enumerate(columns) if not isinstance(column, Corpora)}
-    single = np.asfortranarray(ways, np.float32)
-    for place, column in enumerate(columns):
-        if isinstance(column, Corpora):
-            statistic[place] = column.swapped(single)
+    ways = _ways(corpora, len(corpora[0].first if corpora else means[0]), seed)
+    poems = ways.shape[1]
+    statistic = np.empty((len(columns), len(ways)), np.float32)
+    if corpora:
+        statistic[[place for place in range(len(columns)) if place not in means]] = _swapped(corpora, ways)[0]
     differences = np.stack(list(means.values())) if means else np.empty((0, poems))
     statistic[list(means)] = differences.sum(axis=1, keepdims=True) - 2 * (differences @ ways.T)
     ends, count = np.full((2, len(columns)), np.nan), ways.sum(axis=1, dtype=np.float32)
@@ -109,6 +116,51 @@ def family_tests(columns: Sequence[Column], seed: int) -> Tested:
         np.where(kept, bound(end, 0), end) for bound, end in zip((np.minimum, np.maximum), ends, strict=True)
     )
     return Tested(p, adjusted, low, high)
+
+
+def corpora_tests(columns: Sequence[Corpora], seed: int) -> tuple[Floats, float]:
+    """Return the p-values ``[m]`` of one or more ``Corpora``, as ``family_tests`` adjusts them, and p of all together.
+
+    Together they are one corpus metric, the mean over the corpora of all; each is to have as many.
+    """
+    statistic, together = _swapped(columns, _ways(columns, len(columns[0].first), seed))
+    return step_down(statistic)[1], float(step_down(together[None])[0][0])
+
+
+def _ways(columns: Sequence[Corpora], poems: int, seed: int) -> Floats:
+    """Ways to swap, fewer where many corpora are scored in each."""
+    corpora = sum(column.first.shape[1] for column in columns)
+    return swaps(poems, max(FEWEST, min(MOST, _CORPORA // (2 * max(corpora, 1)))), seed)
+
+
+def _swapped(columns: Sequence[Corpora], ways: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Each one's first value less its second ``[m, n]``, and their mean ``[n]``, examples having changed places where
+    ``ways`` ``[n, P]`` is 1."""
+    found, total = np.empty((len(columns), len(ways)), np.float32), np.zeros(len(ways))
+    apart = [column.apart for column in columns]
+    # Sums of whole numbers below 2^24 are exact in single precision, which is twice as fast.
+    exact = all(np.abs(own).sum(axis=1).max(initial=0) < 2**24 and not (own % 1).any() for own in apart)
+    kind = np.float32 if exact else np.float64
+    swapped = np.asfortranarray(ways, kind)
+    blocks = np.cumsum([len(own) for own in apart]) // _ROWS
+    for block in np.unique(blocks):
+        places = np.flatnonzero(blocks == block).tolist()
+        rows, which = _distinct(np.concatenate([apart[place] for place in places]).astype(kind))
+        size = max(1, _CHUNK // max(columns[place].first.shape[1] for place in places))
+        for begin in range(0, len(ways), size):
+            moved, end = rows @ swapped[begin : begin + size].T, 0
+            for place in places:
+                own = which[end : (end := end + len(apart[place]))]
+                found[place, begin : begin + size] = value = columns[place].difference(moved[own])
+                total[begin : begin + size] += value
+    return found, (total / max(len(columns), 1)).astype(np.float32)
+
+
+def _distinct(rows: NDArray[Any]) -> tuple[NDArray[Any], list[int]]:
+    """The distinct rows, and which of them each row is: lengths, and n-grams of several orders, often differ alike."""
+    numbers: dict[bytes, int] = {}
+    which = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+    return np.stack([np.frombuffer(row, rows.dtype) for row in numbers]), which
 
 
 def holm(p: Floats) -> Floats:

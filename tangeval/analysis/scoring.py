@@ -8,13 +8,8 @@ intervals.
 
 import json
 import math
-import multiprocessing
-import os
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -26,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval import tasks
+from tangeval.analysis.processes import in_order, processes_for
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import present
 from tangeval.core.knobs import COMMON, KNOB, KNOBS, axes_in, columns_in
@@ -43,8 +39,6 @@ BASELINE_DRAWS = 32
 SCORE_CHUNK_ROWS = 100_000
 #: Distinct texts that are measured together: more would fit no cache.
 TEXTS_AT_ONCE = 20_000
-#: Processes that score, at most, and the rows below which starting them costs more than it brings.
-MAX_PROCESSES, MIN_ROWS_FOR_POOL = 4, 150_000
 #: Columns that may be empty.
 _TYPES = {"step": "Int64"} | {k.name: {int: "Int64", float: "float64", str: "str"}[k.type] for k in KNOBS}
 
@@ -108,25 +102,10 @@ def _scored(
 
 def _scores(study: Study, dataset: Dataset, folder: Path, chunks: Sequence[_Chunk]) -> Iterator[pd.DataFrame]:
     """Yield the chunks' scores in order, by as many processes as there are cores where that pays."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = min(cores, MAX_PROCESSES)
-    if cores == 1 or sum(chunk.rows for chunk in chunks) < MIN_ROWS_FOR_POOL:
-        yield from (_score_chunk(study, dataset, folder, chunk) for chunk in chunks)
-        return
-    # Not forked: this process may have torch's threads, and a GPU.
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        try:
-            pending: deque[Future[pd.DataFrame]] = deque()
-            for chunk in chunks:
-                pending.append(pool.submit(_score_in_process, json.dumps(study.content()), folder, chunk))
-                if len(pending) == 2 * cores:
-                    yield pending.popleft().result()
-            yield from (scored.result() for scored in pending)
-        except BrokenProcessPool as error:
-            raise TangevalError(
-                f"{folder}: a process that scores was ended, mostly because memory ran out; free some, and give the same "
-                'command again. In a script of your own, call tangeval under if __name__ == "__main__"'
-            ) from error
+    processes, content = processes_for(sum(chunk.rows for chunk in chunks)), json.dumps(study.content())
+    if processes == 1:
+        return (_score_chunk(study, dataset, folder, chunk) for chunk in chunks)
+    return in_order(_score_in_process, ((content, folder, chunk) for chunk in chunks), processes, folder)
 
 
 def _score_in_process(study: str, folder: Path, chunk: _Chunk) -> pd.DataFrame:
@@ -158,14 +137,37 @@ def read_generations(
     Raises:
         TangevalError: there are none, or a batch file is missing.
     """
-    # Who reads sample after sample has had all batch files checked with the first.
-    batches, names = _whole_run(folder, check=not sample)
+    batches, names = _whole_run(folder)
     batches = [batch for batch in batches if checkpoint in (None, batch.checkpoint)]
     return _read(study, folder, batches, names, {"sample": [sample]} if sample is not None else {})
 
 
-def _whole_run(folder: Path, *, check: bool = True) -> tuple[list[Batch], list[str]]:
-    """A run's batches and its checkpoints' names; ``check`` whether its batch files are as they were written."""
+def samples_in_parts(
+    study: Study, dataset: Dataset, folder: Path
+) -> Iterator[tuple[int, Iterator[pd.DataFrame]]]:
+    """Return each sample and its generations, some examples at a time, each part in the order of ``read_generations``.
+
+    What is not asked for is not read, save the whole of a batch file at a time.
+
+    Raises:
+        TangevalError: as ``read_generations``.
+    """
+    batches, names = _whole_run(folder)
+    held = {each for batch in batches for each in product(batch.examples, batch.samples)}
+    size = max(1, SCORE_CHUNK_ROWS // (len(names) * len(study.decoding.settings())))
+    splits = study.ordered_splits()
+
+    def parts(sample: int) -> Iterator[pd.DataFrame]:
+        there = [e.id for split in splits for e in dataset.split(split) if (e.id, sample) in held]
+        for begin in range(0, len(there), size):
+            only: dict[str, list[Any]] = {"sample": [sample], "example_id": there[begin : begin + size]}
+            yield _read(study, folder, batches, names, only)
+
+    return ((sample, parts(sample)) for sample in range(max(map(study.samples_of, splits))))
+
+
+def _whole_run(folder: Path) -> tuple[list[Batch], list[str]]:
+    """A run's batches, whose files are as they were written, and its checkpoints' names."""
     run = RunFolder(folder)
     batches = read_plan(run)
     if not batches:
@@ -173,10 +175,10 @@ def _whole_run(folder: Path, *, check: bool = True) -> tuple[list[Batch], list[s
     files = [run.batch_file(batch.id) for batch in batches]
     if missing := [file for file in files if not present(file)]:
         raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
-    if check and (unchecked := len(run.unchecked(files))):
+    if unchecked := len(run.unchecked(files)):
         what = f"{unchecked} batch files have no checksum: nothing tells whether they were altered"
         warnings.warn(f"{folder}: {what}", stacklevel=2)
-    if check and (broken := run.damaged(*files)):
+    if broken := run.damaged(*files):
         what = f"{broken[0]} and {len(broken) - 1} more are not as they were written"
         raise TangevalError(f"{what}; run the study again, which makes them anew")
     return batches, [checkpoint["name"] for checkpoint in run.manifest["checkpoints"]]
@@ -188,10 +190,12 @@ def _read(
     """What the batch files hold of the study, in order; of some columns ``only`` these values."""
     run, parts = RunFolder(folder), list[pd.DataFrame]()
     for batch in batches:
-        file = run.batch_file(batch.id)
-        parts.append(read_parquet(file, [(name, "in", values) for name, values in only.items()] or None))
         examples = tuple(e for e in batch.examples if e in only.get("example_id", batch.examples))
         samples = tuple(s for s in batch.samples if s in only.get("sample", batch.samples))
+        if not (examples and samples):
+            continue
+        file = run.batch_file(batch.id)
+        parts.append(read_parquet(file, [(name, "in", values) for name, values in only.items()] or None))
         check_rows(replace(batch, examples=examples, samples=samples), parts[-1], file)
     own = study.decoding.columns
     axes = axes_in({*own, *(str(column) for part in parts for column in part)})

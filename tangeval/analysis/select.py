@@ -114,9 +114,11 @@ def _choose_checkpoint(study: Study, rule: Selection, run: RunFolder, selection:
     records = {record["name"]: record for record in run.manifest["checkpoints"]}
     refused = [name for name, record in records.items() if _saw(record["seen"], rule.split)]
     # All that is kept of a checkpoint is what it is chosen by.
+    wanted = {rule.checkpoint, *rule.within}
+    metrics = {name: metric for name, metric in run.metrics.items() if name in wanted}
     measured = {
-        group.checkpoint: _candidate(group, rule.checkpoint, *rule.within)
-        for group in groups(run.scores(split=rule.split), run.likelihood(), run.metrics)
+        group.checkpoint: _candidate(group)
+        for group in groups(run.scores(split=rule.split), run.likelihood(), metrics)
         if group.checkpoint not in (RANDOM, REFERENCE)
     }
     candidates = [measured[name] for name in records if name not in refused]
@@ -206,9 +208,9 @@ def _places(measured: Measured) -> list[int]:
     return list(range(len(measured.knobs)))
 
 
-def _candidate(group: Group, *metrics: str) -> Candidate:
-    """A checkpoint over all of its settings, with what was measured by some metrics."""
-    measured = group.measured.only(*metrics)
+def _candidate(group: Group) -> Candidate:
+    """A checkpoint over all of its settings."""
+    measured = group.measured
     labels = {"checkpoint": group.checkpoint, "step": None if pd.isna(group.step) else int(group.step)}
     return Candidate(labels, Part(measured, _places(measured)))
 

@@ -8,15 +8,17 @@ run's last checkpoint, averaged over runs too). Intervals are over poems, those 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tangeval.analysis.aggregate import Group, Part, ends, groups
+from tangeval.analysis.aggregate import Group, Measured, Part, ends, groups
 from tangeval.analysis.differences import facing
-from tangeval.analysis.hypothesis_tests import family_tests
-from tangeval.analysis.intervals import carrying, mean_interval, rate_interval
+from tangeval.analysis.hypothesis_tests import corpora_tests
+from tangeval.analysis.intervals import Floats, carrying, mean_interval, rate_interval
+from tangeval.analysis.processes import in_order, processes_for
 from tangeval.analysis.recipes import between_runs, estimate
 from tangeval.core.knobs import KNOBS, axes_in, columns_in
 from tangeval.core.types import RANDOM, REFERENCE
@@ -60,25 +62,20 @@ def summarize(run: RunFolder) -> Summary:
     likelihood, trained = run.likelihood(), run.trained
     last = {(each["recipe"], each["run"]): name for name, each in trained.items()}.values()
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    baseline = {g.split: Part(g.measured, [0]) for g in groups(run.scores(RANDOM), likelihood, run.metrics)}
-    for group in groups(run.scores(), likelihood, run.metrics):
-        measured = group.measured
-        every = np.arange(len(measured.knobs))
-        own = _rows(group, [[c] for c in every.tolist()], measured.knobs.to_dict("records"))
-        made = {key: value for key, value in trained.get(group.checkpoint, {}).items() if key in _RUN}
-        overall = _rows(group, [every.tolist()], [made])
-        if group.checkpoint in last:
-            runs.setdefault((made["recipe"], group.split), []).append(_run(Part(measured, every.tolist())))
-        if group.checkpoint not in (RANDOM, REFERENCE):
-            for rows, parts in ((own, [[int(c)] for c in every]), (overall, [every.tolist()])):
-                _test(rows, [Part(measured, places) for places in parts], baseline[group.split])
+    drawn = {g.split: _draws(g) for g in groups(run.scores(RANDOM), likelihood, run.metrics)}
+    keys = run.columns(["checkpoint", "split"])
+    pairs = list(keys.drop_duplicates().astype(str).itertuples(index=False, name=None))
+    asked = (
+        (run.path, name, split, _of(likelihood, name, split), trained.get(name, {}), drawn[split])
+        for name, split in pairs
+    )
+    found = in_order(_summed_up, asked, processes_for(len(keys)), run.path)
+    for (name, split), (own, varied, overall, whole) in zip(pairs, found, strict=True):
         settings += own
+        effects += varied
         checkpoints += overall
-        for knob in (knob for knob in axes_in(measured.knobs) if measured.knobs[knob].nunique() > 1):
-            for value, places in measured.knobs.groupby(knob).indices.items():
-                effects += _rows(group, [list(places)], [{"knob": knob, "value": value}])
-        if measured.knobs["temperature"].isna().all():
-            effects += _rows(group, [every.tolist()], [{}])
+        if name in last:
+            runs.setdefault((overall[0]["recipe"], split), []).append(whole)
     first = ["checkpoint", "step"]
     counts = ["poems", "samples", *measures(run.metrics), "n_tokens"]
     summary = Summary(
@@ -93,6 +90,45 @@ def summarize(run: RunFolder) -> Summary:
     for name, frame in zip(tables, vars(summary).values(), strict=False):
         write_csv(run.table(name), frame)
     return summary
+
+
+def _of(likelihood: pd.DataFrame, checkpoint: str, split: str) -> pd.DataFrame:
+    return likelihood[(likelihood["checkpoint"] == checkpoint) & (likelihood["split"] == split)]
+
+
+def _draws(baseline: Group) -> dict[str, Floats]:
+    """The random baseline's counts ``[P, N, K]`` of each metric that is tested against it."""
+    part = Part(baseline.measured, [0])
+    return {metric.name: part.counts(metric.name) for metric in carried(baseline.measured.metrics)}
+
+
+def _summed_up(
+    folder: Path,
+    name: str,
+    split: str,
+    likelihood: pd.DataFrame,
+    made: Mapping[str, Any],
+    drawn: Mapping[str, Floats],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """A checkpoint on a split: the rows of its settings, of its knobs' values and of all, and what ``_run`` keeps.
+
+    ``made`` is what its record says of its training.
+    """
+    run = RunFolder(folder)
+    (group,) = groups(run.scores(name, split), likelihood, run.metrics)
+    measured = group.measured
+    every = list(range(len(measured.knobs)))
+    own = _rows(group, [[place] for place in every], measured.knobs.to_dict("records"))
+    overall = _rows(group, [every], [{key: made[key] for key in _RUN if key in made}])
+    if name not in (RANDOM, REFERENCE):
+        _test([*own, *overall], measured, drawn)
+    effects = []
+    for knob in (knob for knob in axes_in(measured.knobs) if measured.knobs[knob].nunique() > 1):
+        for value, places in measured.knobs.groupby(knob).indices.items():
+            effects += _rows(group, [list(places)], [{"knob": knob, "value": value}])
+    if measured.knobs["temperature"].isna().all():
+        effects += _rows(group, [every], [{}])
+    return own, effects, overall, _run(Part(measured, every)) if made else {}
 
 
 def _run(whole: Part) -> dict[str, Any]:
@@ -132,15 +168,17 @@ def _recipes(runs: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], metric
     return pd.DataFrame(rows)
 
 
-def _test(rows: Sequence[dict[str, Any]], parts: Sequence[Part], baseline: Part) -> None:
-    """Add to the rows the p-values of their parts against the random baseline, adjusted for all of them together.
+def _test(rows: Sequence[dict[str, Any]], measured: Measured, drawn: Mapping[str, Floats]) -> None:
+    """Add p against the random baseline to the rows of all settings, adjusted for all of them, and of all together.
 
-    As many draws of the baseline as the parts have samples: what changes places must be as many on both sides.
+    The last row is of all settings together; the others may be left out. As many draws of the baseline as there are
+    samples: what changes places must be as many on both sides.
     """
-    for metric in carried(baseline.measured.metrics):
-        drawn = baseline.counts(metric.name)[:, : parts[0].measured.samples]
-        tested = family_tests([facing(metric, part.counts(metric.name), drawn) for part in parts], seed=0)
-        for row, p in zip(rows, tested.adjusted, strict=True):
+    for metric in carried(measured.metrics):
+        parts = (Part(measured, [place]).counts(metric.name) for place in range(len(measured.knobs)))
+        against = drawn[metric.name][:, : measured.samples]
+        adjusted, together = corpora_tests([facing(metric, own, against) for own in parts], seed=0)
+        for row, p in zip(rows, [*adjusted, together][-len(rows) :], strict=True):
             row[f"{metric.name}_p"] = float(p)
 
 
@@ -171,10 +209,10 @@ def overall(measured: Iterable[Group]) -> pd.DataFrame:
     """Return one row a group, averaged over all of its settings; each has a family of its own."""
     groups = list(measured)
     rows = [row for group in groups for row in _rows(group, [range(len(group.measured.knobs))], [{}])]
-    (baseline,) = [g.measured for g in groups if g.checkpoint == RANDOM]
+    (drawn,) = [_draws(group) for group in groups if group.checkpoint == RANDOM]
     for row, group in zip(rows, groups, strict=True):
         if group.checkpoint not in (RANDOM, REFERENCE):
-            _test([row], [Part(group.measured, range(len(group.measured.knobs)))], Part(baseline, [0]))
+            _test([row], group.measured, drawn)
     columns = measures(groups[0].measured.metrics) if groups else []
     return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *columns, "n_tokens"])
 

@@ -6,6 +6,7 @@ tests hold both to sacrebleu. Pure; knows nothing of tasks, settings or files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,20 +55,24 @@ def corpus_bleu(
     order without a match counts as a match of 1/2, 1/4, … of an n-gram; a corpus without a match, or with no
     n-gram of some order, scores 0.
     """
-    product, smoothed = np.ones(hypothesis_length.shape), np.ones(hypothesis_length.shape)
-    none, empty = np.ones(product.shape, bool), np.zeros(product.shape, bool)
+    product: Any = 1.0
+    smoothed, brevity, none, empty = product, product, True, False
     with np.errstate(divide="ignore", invalid="ignore"):
         for n in range(ORDERS):  # many small corpora: a loop over orders is faster than an axis of four
             found, total = matched[..., n], totals[..., n]
-            missing, without = found == 0, total == 0
+            missing = found == 0
             none &= missing
-            empty |= without
-            if (missing & ~without).any():  # most corpora have matches of the first orders
-                smoothed = np.where(missing & ~without, smoothed / 2, smoothed)
-                found = np.where(missing & ~without, smoothed, found)
-            product *= found / total
-        brevity = np.exp(np.minimum(1 - reference_length / hypothesis_length, 0.0))
-    return np.where(none | empty, 0.0, 100 * brevity * np.sqrt(np.sqrt(product)))
+            if missing.any():  # most corpora have matches of the first orders
+                # Products of what is there or not: faster than `where`, and exact, for these are powers of two.
+                smoothed = smoothed * (1 - 0.5 * missing)
+                found = found + missing * smoothed
+                empty |= total == 0
+            product = product * (found / total)
+        if (hypothesis_length < reference_length).any():
+            brevity = np.exp(np.minimum(1 - reference_length / hypothesis_length, 0.0))
+        scores: Floats = 100 * brevity * np.sqrt(np.sqrt(product))
+    nothing = none | empty
+    return np.where(nothing, 0.0, scores) if np.any(nothing) else scores
 
 
 def metric(

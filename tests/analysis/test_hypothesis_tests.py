@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 from tangeval.analysis.hypothesis_tests import (
     ERROR,
     Corpora,
+    corpora_tests,
     family_tests,
     holm,
     poems_needed,
@@ -99,6 +100,22 @@ def test_corpora_of_a_metric_that_is_a_mean_are_tested_as_means(generator):
     corpora = Corpora(lambda counts: counts[..., 0] / counts[..., 1], *counted)
     found = family_tests([corpora, (first - second).mean(axis=1)], 0)
     assert found.p[0] == found.p[1]
+
+
+@pytest.mark.parametrize("poems", [12, 40])
+def test_corpora_tested_together_are_one_corpus_metric_of_them_all(generator, poems):
+    """Counts of few matches, some without any, beside one other side; as many swaps as the joint test makes."""
+    most = np.array([20, 6, 2, 1, 20, 20, 20, 20, 20])
+    sides = generator.integers(0, most + 1, (7, poems, 2, 9)).astype(float)
+    sides[..., 4:] = most[4:] - sides[..., 4:] % 3
+    sides[2, ..., 3] = 0
+    *first, second = sides
+    adjusted, together = corpora_tests([Corpora(bleu.score, own, second) for own in first], 3)
+    alone = family_tests([Corpora(bleu.score, own, second) for own in first], 3)
+    whole = Corpora(bleu.score, np.concatenate(first, axis=1), np.tile(second, (1, 6, 1)))
+    assert adjusted.tolist() == alone.adjusted.tolist()
+    assert together == family_tests([whole], 3).p[0]
+    assert len(set(adjusted)) > 2
 
 
 def test_adjusted_p_are_those_of_a_closed_test(generator):

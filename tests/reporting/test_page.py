@@ -16,8 +16,9 @@ from tangeval import tasks
 from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import COMMON_AXES
+from tangeval.metrics import copying
 from tangeval.reporting.page import build as report
-from tangeval.reporting.page import packing, schema
+from tangeval.reporting.page import packing, schema, texts
 from tangeval.results import explained
 from tangeval.results.folder import RunFolder
 from tests.support.explained import make_explained
@@ -84,6 +85,19 @@ def test_every_text_is_there_at_its_checkpoint_setting_example_and_sample(result
             assert own[(*key, *knobs(known["settings"][setting]))] == content["texts"][code]
             seen += 1
     assert seen == len(frame)
+
+
+@pytest.mark.parametrize(("rows", "least", "most"), [(1, 8, 99), (scoring.SCORE_CHUNK_ROWS, 2, 2)])
+def test_many_texts_are_looked_for_in_training_at_once_and_parts_change_nothing(
+    results, page, monkeypatch, tmp_path, rows, least, most
+):
+    """Of two samples all examples at once, or one by one."""
+    looked = []
+    monkeypatch.setattr(scoring, "SCORE_CHUNK_ROWS", rows)
+    monkeypatch.setattr(texts, "reach", lambda *given: looked.append(given) or copying.reach(*given))
+    report.write(*results, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text("utf-8") == page
+    assert least <= len(looked) <= most
 
 
 def test_flaws_are_those_of_the_scores(results, page):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tangeval import tasks
-from tangeval.analysis import compare, select, summarize
+from tangeval.analysis import compare, processes, select, summarize
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import groups
 from tangeval.core.errors import TangevalError
@@ -33,8 +33,8 @@ def test_scoring_in_parts_equals_scoring_whole(whole, monkeypatch, alone):
     """In this process, and in two others."""
     study, data, folder, expected = whole
     monkeypatch.setattr(score, "SCORE_CHUNK_ROWS", 200)
-    monkeypatch.setattr(score, "MIN_ROWS_FOR_POOL", alone)
-    monkeypatch.setattr(score, "MAX_PROCESSES", 2)
+    monkeypatch.setattr(processes, "MIN_ROWS_FOR_POOL", alone)
+    monkeypatch.setattr(processes, "MAX_PROCESSES", 2)
     score.score(study, data, folder)
     parts = list(RunFolder(folder).scores())
     assert len(parts) > 20
@@ -49,15 +49,16 @@ def test_a_process_that_scores_and_dies_is_said_and_nothing_hangs(whole, tmp_pat
     script.write_text(
         "from pathlib import Path\n"
         "from tangeval import api\n"
+        "from tangeval.analysis import processes\n"
         "from tangeval.analysis import scoring as score\n"
-        "score.MIN_ROWS_FOR_POOL, score.SCORE_CHUNK_ROWS, score.MAX_PROCESSES = 0, 200, 2\n"
+        "processes.MIN_ROWS_FOR_POOL, score.SCORE_CHUNK_ROWS, processes.MAX_PROCESSES = 0, 200, 2\n"
         f"results = api.load_results(Path({str(folder)!r}))\n"
-        "score.os.sched_getaffinity = lambda which: {0, 1}\n"
+        "processes.os.sched_getaffinity = lambda which: {0, 1}\n"
         "score.score(results.study, results.dataset, results.folder)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode
-    assert "a process that scores was ended" in done.stderr
+    assert "a process of this command was ended" in done.stderr
     assert not list(folder.glob(".*.unfinished"))
 
 
@@ -75,6 +76,20 @@ def test_what_is_made_of_parts_is_what_is_made_of_the_whole(whole):
         select.select(study, RunFolder(folder))
         found.append([(folder / name).read_bytes() for name in files])
     assert found[0] == found[1] == found[2]
+
+
+def test_processes_summarise_what_one_does(whole, monkeypatch):
+    _, _, folder, expected = whole
+    files = ["summary.csv", "effects.csv", "checkpoints.csv"]
+    write_parquet(RunFolder(folder).scores_file, expected)
+    monkeypatch.setattr(processes, "MAX_PROCESSES", 2)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda which: {0, 1}, raising=False)
+    found = []
+    for rows in (10**9, 0):
+        monkeypatch.setattr(processes, "MIN_ROWS_FOR_POOL", rows)
+        summarize.summarize(RunFolder(folder))
+        found.append([(folder / name).read_bytes() for name in files])
+    assert found[0] == found[1]
 
 
 def test_one_checkpoint_on_one_split_is_read_alone(whole):

@@ -22,7 +22,7 @@ _ACTIVE = re.compile(
 
 def packed(content: bytes) -> str:
     """Return ``content`` deflated (raw) and in base64, as the page's scripts unpack it."""
-    squeezed = zlib.compressobj(9, wbits=-15)
+    squeezed = zlib.compressobj(7, wbits=-15)
     return base64.b64encode(squeezed.compress(content) + squeezed.flush()).decode()
 
 

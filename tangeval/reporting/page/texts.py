@@ -5,23 +5,25 @@ example and sample in all checkpoints × settings. Knows nothing of HTML.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tangeval.analysis.scoring import read_generations
+from tangeval.analysis.scoring import samples_in_parts
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example
 from tangeval.metrics.base import Metric
-from tangeval.metrics.copying import reach, runs
+from tangeval.metrics.copying import Index, reach, runs
 from tangeval.metrics.ngrams import lengths
 from tangeval.reporting.page.packing import escape_surrogates, packed
-from tangeval.reporting.page.schema import CopiedRun, Unit, UnitTexts
+from tangeval.reporting.page.schema import Unit
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.base import Dataset, Task, training_index
 
@@ -72,53 +74,87 @@ class Texts:
 def texts_of(corpus: Corpus, room: int) -> Texts:
     """Return units until ``room`` [bytes] is full: sample 0 of every example, then sample 1, …, examples in order."""
     texts = Texts()
-    for unit, content, flaws in _units(corpus):
-        text = json.dumps(content.model_dump(), ensure_ascii=False, separators=(",", ":"))
-        squeezed = packed(escape_surrogates(text).encode())
-        room -= len(squeezed) + 1 + len(packed(flaws.tobytes()))
-        if room < 0:
-            break
-        texts.packed.append(squeezed)
-        texts.units.append(unit)
-        texts.flaws.append(flaws)
-        texts.characters.update(*content.texts)
+    with ThreadPoolExecutor() as pool:  # zlib lets other threads run
+        for parts in _parts(corpus):
+            units, contents, flaws = zip(*parts, strict=True)
+            marks = pool.map(packed, [each.tobytes() for each in flaws])
+            squeezed = pool.map(packed, map(_spelt, contents))
+            for unit, content, bits, mark, text in zip(units, contents, flaws, marks, squeezed, strict=True):
+                room -= len(text) + 1 + len(mark)
+                if room < 0:
+                    return texts
+                texts.packed.append(text)
+                texts.units.append(unit)
+                texts.flaws.append(bits)
+                texts.characters.update(*content["texts"])
     return texts
 
 
-def _units(corpus: Corpus) -> Iterator[tuple[Unit, UnitTexts, NDArray[np.uint32]]]:
+def _spelt(content: dict[str, Any]) -> bytes:
+    return escape_surrogates(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode()
+
+
+def _parts(corpus: Corpus) -> Iterator[list[tuple[Unit, dict[str, Any], NDArray[np.uint32]]]]:
+    """Yield some units at a time: each one's texts, as ``UnitTexts`` has them, and their flaws ``[C × K]``."""
     training = training_index(corpus.task, corpus.data)
-    places = ["checkpoint", *corpus.study.decoding.axes]
-    for sample in range(max(map(corpus.study.samples_of, corpus.study.ordered_splits()))):
-        frame = read_generations(corpus.study, corpus.run.path, sample)
-        frame["flaws"] = _flaws(corpus, sample, frame)
-        first: pd.DataFrame | None = None
-        for example, own in frame.groupby("example_id", sort=False):
-            first = own if first is None else first
-            if not np.array_equal(own[places].to_numpy(), first[places].to_numpy()):
-                raise TangevalError(f"{corpus.run.generations} lacks some settings; run the study again")
-            at, texts = pd.factorize(own["text"])
-            compared = [corpus.task.normalise(text) for text in texts]
-            copied: list[list[CopiedRun]] = [[] for _ in texts]
-            begins = np.append(0, (lengths(compared) + 1).cumsum())
-            found = runs(reach(training, compared, [str(example)] * len(texts)), LEAST_RUN)
-            owners = np.searchsorted(begins, found[0], side="right") - 1
-            for text, begin, length in np.stack(
-                [owners, found[0] - begins[owners], found[1]], axis=1
-            ).tolist():
-                copied[text].append(CopiedRun(begin=begin, length=length))
-            content = UnitTexts(texts=list(texts), copied=copied, at=at.tolist())
-            yield Unit(example=str(example), sample=sample), content, own["flaws"].to_numpy(np.uint32)
+    for sample, frames in samples_in_parts(corpus.study, corpus.data, corpus.run.path):
+        scores = _scores(corpus, sample)
+        for frame in frames:
+            flaws = _flaws(corpus, scores, frame)
+            names, rows = _by_example(corpus, frame)
+            at, texts = zip(*(pd.factorize(frame["text"].iloc[own]) for own in rows), strict=True)
+            compared = [corpus.task.normalise(text) for own in texts for text in own]
+            copied = iter(_copied(training, compared, np.repeat(names, list(map(len, texts))).tolist()))
+            yield [
+                (
+                    Unit(example=name, sample=sample),
+                    {"texts": list(own), "copied": [next(copied) for _ in own], "at": places.tolist()},
+                    flaws[row],
+                )
+                for name, own, places, row in zip(names, texts, at, rows, strict=True)
+            ]
 
 
-def _flaws(corpus: Corpus, sample: int, frame: pd.DataFrame) -> NDArray[np.uint32]:
+def _by_example(corpus: Corpus, frame: pd.DataFrame) -> tuple[list[str], NDArray[np.int64]]:
+    """The examples of ``frame``, and the rows of each ``[E, C × K]``."""
+    number, names = pd.factorize(frame["example_id"])
+    if len(set(np.bincount(number))) == 1:
+        rows = np.argsort(number, kind="stable").reshape(len(names), -1)
+        places = (frame[key].to_numpy()[rows] for key in ("checkpoint", *corpus.study.decoding.axes))
+        if all((own == own[0]).all() for own in places):
+            return list(names), rows
+    raise TangevalError(f"{corpus.run.generations} lacks some settings; run the study again")
+
+
+def _copied(training: Index, texts: Sequence[str], own: Sequence[str]) -> list[list[dict[str, int]]]:
+    """The runs of each text, without its ``own`` example's, that stand in training, as ``CopiedRun`` has them."""
+    copied: list[list[dict[str, int]]] = [[] for _ in texts]
+    ends = (lengths(texts) + 1).cumsum()
+    begins, sizes = runs(reach(training, texts, own), LEAST_RUN)
+    owners = np.searchsorted(ends, begins, side="right")
+    begins = begins - np.append(0, ends)[owners]
+    for text, begin, length in zip(owners.tolist(), begins.tolist(), sizes.tolist(), strict=True):
+        copied[text].append({"begin": begin, "length": length})
+    return copied
+
+
+def _scores(corpus: Corpus, sample: int) -> pd.DataFrame:
+    """What ``_flaws`` needs of the scores of a sample."""
+    keys = ["checkpoint", "example_id", *corpus.study.decoding.axes]
+    scores = corpus.run.columns([*keys, *(metric.name for metric in corpus.flaws)], sample=sample)
+    return scores[~scores["checkpoint"].isin([RANDOM, REFERENCE])]
+
+
+def _flaws(corpus: Corpus, scores: pd.DataFrame, frame: pd.DataFrame) -> NDArray[np.uint32]:
     """A bit for each metric that a row of ``frame`` fails, from the scores; what was not measured is no flaw."""
-    keys, file = ["checkpoint", "example_id", *corpus.study.decoding.axes], corpus.run.scores_file
-    names = [metric.name for metric in corpus.flaws]
-    scores = corpus.run.columns([*keys, *names], sample=sample)
-    scores = scores[~scores["checkpoint"].isin([RANDOM, REFERENCE])]
-    if not all(np.array_equal(scores[key].to_numpy(), frame[key].to_numpy()) for key in keys):
+    scores = scores[scores["example_id"].isin(frame["example_id"].unique())]
+    if not all(
+        np.array_equal(scores[key].to_numpy(), frame[key].to_numpy())
+        for key in ("checkpoint", "example_id", *corpus.study.decoding.axes)
+    ):
         raise TangevalError(
-            f"{file} is not of the generations that are there; `tangeval summarize {corpus.run.path}` scores them"
+            f"{corpus.run.scores_file} is not of the generations that are there; "
+            f"`tangeval summarize {corpus.run.path}` scores them"
         )
     bits = np.zeros(len(frame), np.uint32)
     for place, metric in enumerate(corpus.flaws):
