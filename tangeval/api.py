@@ -11,12 +11,13 @@ Prints nothing. What is slow is imported where it is used.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tangeval import engines, generation, steps
+from tangeval import engines, generation, steps, tasks
 from tangeval.analysis.compare import compare as compare_items
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.external import Data, Scored, calibrate, data, score_files
@@ -28,6 +29,8 @@ from tangeval.analysis.headroom import headroom as headroom_of
 from tangeval.analysis.planning import plan
 from tangeval.analysis.select import check_selection
 from tangeval.analysis.successive_halving import halve
+from tangeval.analysis.task_check import Checked
+from tangeval.analysis.task_check import check_task as checked
 from tangeval.checks import Finding, machine, of_study
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
@@ -43,6 +46,7 @@ from tangeval.judge.coherence import LocalJudge, measure
 from tangeval.judge.grading import Graded, Wanted, grade
 from tangeval.judge.pairwise import Paired, compare_pairs
 from tangeval.models.checkpoints import Skipped, discover, identity, resolve_base, trained_on
+from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained, remote
@@ -55,8 +59,8 @@ from tangeval.steps import AnyStudy, Options, Watch
 from tangeval.tasks.tang.data import fetch
 
 __all__ = [
-    "Data", "Options", "Results", "Scored", "Watch", "calibrate", "checkpoints", "coherence", "compare", "data",
-    "doctor", "dry_run", "explain", "families", "fetch", "front", "generate", "halving", "headroom", "judge", "load_results", "plan", "repair",
+    "Data", "Options", "Results", "Scored", "Watch", "calibrate", "check_task", "checkpoints", "coherence", "compare", "data",
+    "doctor", "dry_run", "explain", "families", "fetch", "front", "generate", "halving", "headroom", "judge", "judge_prompt", "load_results", "plan", "repair",
     "report", "run", "score_files", "select", "summarize", "unlock",
 ]  # fmt: skip
 
@@ -320,6 +324,16 @@ def explain(
 
         build.write_explained([out / explained.FILE], out / run.page.name)
     return subject, content, out
+
+
+def check_task(task: str, base_model: str = "tang-mini", template: str | None = None) -> Checked:
+    """Return what a task asks, compares and checks, on its own references, with a base model's tokenizer."""
+    quieten()
+    with needs("token ids"):
+        from tangeval.models.loading import load_tokenizer
+    made, tokenizer = tasks.load(task), load_tokenizer(resolve_base(base_model))
+    encode, answer = partial(encode_prompt, tokenizer), partial(encode_completion, tokenizer)
+    return checked(made, data("sample", task=task), template or made.templates[0], encode, answer)
 
 
 def doctor(study: AnyStudy | None = None, *overrides: str, options: Options = Options()) -> list[Finding]:

@@ -96,7 +96,7 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
     for value in dict.fromkeys(study.decoding.constrain):
         if value not in (KNOB["constrain"].off, *task.constraints) and not value.startswith(REGEX):
             known = ", ".join(("none", *task.constraints, "{regex: …}"))
-            raise TangevalError(f"decoding.constrain: {study.task} has no {value}; there are {known}")
+            raise TangevalError(f"decoding.constrain: {task.name} has no {value}; there are {known}")
     data = task.load(study.data_name, study.validation_size)
     if study.engine and study.engine.models:
         if allow_pickle:

@@ -304,21 +304,23 @@ def random_rows(
     """
     draws = math.ceil(draws / samples) * samples
     drawn = ((e, task.baseline(dataset, e, seed, draws)) for e in dataset.split(split))
-    return _frame(RANDOM, ((e, n, text, n // samples) for e, texts in drawn for n, text in enumerate(texts)))
+    return frame_of(
+        RANDOM, ((e, n, text, n // samples) for e, texts in drawn for n, text in enumerate(texts))
+    )
 
 
 def reference_rows(task: Task, dataset: Dataset, split: Split) -> pd.DataFrame:
     """Return the answers themselves, as a model should write them."""
-    return _frame(REFERENCE, ((e, 0, task.target(e), 0) for e in dataset.split(split)))
+    return frame_of(REFERENCE, ((e, 0, task.target(e), 0) for e in dataset.split(split)))
 
 
 def outputs_frame(name: str, examples: Sequence[Example], texts: Sequence[str]) -> pd.DataFrame:
     """Return rows as ``score_texts`` takes them for texts made elsewhere, named ``name``."""
-    return _frame(name, ((e, 0, text, 0) for e, text in zip(examples, texts, strict=True)))
+    return frame_of(name, ((e, 0, text, 0) for e, text in zip(examples, texts, strict=True)))
 
 
-def _frame(name: str, answers: Iterable[tuple[Example, int, str, int]]) -> pd.DataFrame:
-    """Rows of (example, sample, text, set) without knobs, tokens or a finish: nothing here was decoded."""
+def frame_of(name: str, answers: Iterable[tuple[Example, int, str, int]]) -> pd.DataFrame:
+    """Return rows of (example, sample, text, set) without knobs, tokens or a finish: nothing here was decoded."""
     rows = [(name, e.split, e.id, sample, text, group) for e, sample, text, group in answers]
     frame = pd.DataFrame(rows, columns=["checkpoint", "split", "example_id", "sample", "text", "set"])
     return _with_knobs(frame, COMMON)
