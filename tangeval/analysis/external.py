@@ -100,7 +100,8 @@ def calibrate(spec: str, validation: int | None = None, *, task: str = "tang") -
     rows = pd.concat([scoring.reference_rows(asked, dataset, "train"), answers], ignore_index=True)
     scores = scoring.score_texts(rows, asked, dataset)
     frame = summarize.overall(groups(scores, NO_LIKELIHOOD, asked.metrics))
-    return frame.set_index("checkpoint").loc[[REFERENCE, RANDOM]]
+    frame = frame.set_index("checkpoint")
+    return frame.loc[[name for name in (REFERENCE, RANDOM) if name in frame.index]]
 
 
 def data(spec: str, validation: int | None = None, *, task: str = "tang") -> Data:

@@ -66,7 +66,7 @@ def summarize(run: RunFolder) -> Summary:
     keys = run.columns(["checkpoint", "split"])
     pairs = list(keys.drop_duplicates().astype(str).itertuples(index=False, name=None))
     asked = (
-        (run.path, name, split, _of(likelihood, name, split), trained.get(name, {}), drawn[split])
+        (run.path, name, split, _of(likelihood, name, split), trained.get(name, {}), drawn.get(split, {}))
         for name, split in pairs
     )
     found = in_order(_summed_up, asked, processes_for(len(keys)), run.path)
@@ -120,7 +120,7 @@ def _summed_up(
     every = list(range(len(measured.knobs)))
     own = _rows(group, [[place] for place in every], measured.knobs.to_dict("records"))
     overall = _rows(group, [every], [{key: made[key] for key in _RUN if key in made}])
-    if name not in (RANDOM, REFERENCE):
+    if drawn and name not in (RANDOM, REFERENCE):
         _test([*own, *overall], measured, drawn)
     effects = []
     for knob in (knob for knob in axes_in(measured.knobs) if measured.knobs[knob].nunique() > 1):
@@ -209,9 +209,9 @@ def overall(measured: Iterable[Group]) -> pd.DataFrame:
     """Return one row a group, averaged over all of its settings; each has a family of its own."""
     groups = list(measured)
     rows = [row for group in groups for row in _rows(group, [range(len(group.measured.knobs))], [{}])]
-    (drawn,) = [_draws(group) for group in groups if group.checkpoint == RANDOM]
+    drawn = next((_draws(group) for group in groups if group.checkpoint == RANDOM), {})
     for row, group in zip(rows, groups, strict=True):
-        if group.checkpoint not in (RANDOM, REFERENCE):
+        if drawn and group.checkpoint not in (RANDOM, REFERENCE):
             _test([row], group.measured, drawn)
     columns = measures(groups[0].measured.metrics) if groups else []
     return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *columns, "n_tokens"])

@@ -16,7 +16,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.judge.asking import PairPrompt, Prompt
 from tangeval.metrics.base import Texts
 from tangeval.tasks.base import leaks
-from tests.support.study import write_study
+from tests.support.study import evaluate, write_study
 
 TASK = {
     "name": "words",
@@ -326,3 +326,10 @@ def test_outputs_that_are_no_pairs_are_refused(made, tmp_path, written, said):
     file.write_text(written)
     with pytest.raises(TangevalError, match=said):
         api.score_files([file], task=made())
+
+
+def test_without_a_baseline_there_is_no_random_row(made, tiny_model, tmp_path):
+    study = write_study(tmp_path, tiny_model, task=made(baseline="none"), samples=1, select=None)
+    evaluate(study, tmp_path / "out", "decoding.temperature=1.0", "decoding.max_length=3")
+    assert set(pd.read_csv(tmp_path / "out" / "summary.csv")["checkpoint"]) == {"base", "reference"}
+    assert list(api.calibrate("sample", task=str(tmp_path / "task.yaml")).index) == ["reference"]
