@@ -13,7 +13,7 @@ import pandas as pd
 
 from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError, UnusableError
-from tangeval.core.knobs import KNOB, KNOBS, Setting, axes_set
+from tangeval.core.knobs import KNOB, KNOBS, Setting, axes_set, written
 from tangeval.core.types import Checkpoint, Example
 from tangeval.models.tokens import Prompt
 from tangeval.resolve import ResolvedStudy
@@ -172,10 +172,9 @@ def wording(resolved: ResolvedStudy) -> Prompt:
 def check_knobs(resolved: ResolvedStudy, honours: frozenset[str], engine: str) -> None:
     """Raise ``TangevalError`` for a study that sets a knob, not to ``off``, which ``engine`` does not honour."""
     for name in sorted(ALL_KNOBS - honours):
-        values = getattr(resolved.study.decoding, name)
-        if any(value != KNOB[name].off for value in (values if isinstance(values, list) else [values])):
+        if any(value != KNOB[name].off for value in resolved.study.decoding.values(name)):
             raise TangevalError(
-                f"decoding.{name}: the {engine} engine does not honour it; set it to {KNOB[name].off:g}, or take "
+                f"decoding.{name}: the {engine} engine does not honour it; set it to {written(KNOB[name].off)}, or take "
                 "another engine"
             )
 

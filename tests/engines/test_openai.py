@@ -333,6 +333,9 @@ def test_a_server_whose_dialect_cannot_be_told_wants_it_named(serve, tmp_path):
         ("llamacpp", "", ["engine.n=3"], "it gave 1 texts where n was 3", "engine.n=1"),
         ("openai", "", [], "decoding.top_k: the openai server engine does not honour it", "set it to 0"),
         ("vllm", "", ["decoding.no_repeat_ngram_size=3"], "no_repeat_ngram_size: the server does not honour it: 1 changes no text", "no_repeat_ngram_size=0"),
+        ("vllm", "", ["decoding.presence_penalty=[0,1]"], "presence_penalty: the server does not honour it: -2 changes no text", "presence_penalty=0"),
+        ("llamacpp", "", ["decoding.repetition_penalty=1.2"], "repetition_penalty: the llamacpp server engine does not honour it", "set it to 1"),
+        ("vllm", "", ["decoding.constrain=form"], "decoding.constrain: the vllm server engine does not honour it", "set it to none"),
         ("vllm", "short", [], "a text was cut at 16 tokens where max_tokens was 30", "a longer context"),
         ("vllm", "no_hot", ["decoding.temperature=[0.5, 2.5]"], "temperature must be at most 2", "change what the study asks"),
     ],
@@ -472,6 +475,14 @@ def test_each_dialect_says_what_is_off():
     assert DIALECTS["vllm"].body(off, 1, 1)["top_k"] == -1
     assert DIALECTS["llamacpp"].body(off, 1, 1)["top_k"] == 0
     assert DIALECTS["transformers"].body(off, 1, 1).keys() == {*plain, "generation_config"}
+    on = off | {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": -0.5}
+    sent = {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": -0.5}
+    assert DIALECTS["vllm"].body(on, 1, 1).items() >= sent.items()
+    del sent["repetition_penalty"]
+    assert DIALECTS["openai"].body(on, 1, 1).items() >= sent.items()
+    assert (
+        json.loads(DIALECTS["transformers"].body(on, 1, 1)["generation_config"])["repetition_penalty"] == 1.2
+    )
     drawn = json.loads(DIALECTS["transformers"].body({**off, "temperature": 0.5}, 1, 1)["generation_config"])
     assert (drawn["do_sample"], drawn["top_k"], drawn["top_p"], drawn["max_new_tokens"]) == (True, 0, 1.0, 9)
 

@@ -43,6 +43,21 @@ def test_a_plan_is_read_by_the_names_of_its_axes(tmp_path):
     assert isinstance(read_plan(run)[0].settings[0], Setting)
 
 
+@pytest.mark.parametrize(("sizes", "named"), [(3, False), (0, False), ([0, 2], True)])
+def test_an_n_gram_size_that_is_the_whole_studys_is_in_no_plan(tmp_path, sizes, named):
+    """As in folders of before it was an axis: it is in the cache key, and read from the study beside the plan."""
+    run = RunFolder(tmp_path)
+    decoding = {"temperature": [0.0, 0.7], "no_repeat_ngram_size": sizes}
+    resolved = resolve(Study.model_validate({**STUDY, "decoding": decoding}))
+    run.study_file.write_text(resolved.study.to_yaml(), "utf-8")
+    batches = make_plan(resolved, run, {"base": "key"}, 16)
+    write_plan(run, batches, resolved.study.decoding.wide("no_repeat_ngram_size"))
+    assert read_plan(run) == batches
+    assert ("no_repeat_ngram_size" in json.loads(run.plan.read_text())["axes"]) == named
+    written = {f"no_repeat_ngram_size: {sizes}\n" in run.study_file.read_text("utf-8")}
+    assert written == {not named}  # one value stays the number that it was
+
+
 def test_processes_side_by_side_take_a_part_of_the_time(finished):
     run = RunFolder(finished[1])
     batches = read_plan(run)
