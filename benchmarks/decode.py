@@ -9,7 +9,8 @@ One process, one model, the same prompts, settings and samples:
 (d) tangeval's engine.
 (a) and (b) are timed on a random part, which the table states, and scaled. (d) runs twice: the
 first time on a GPU records its steps, which later batches and checkpoints use again. ``--growth``
-times (d) for ever more settings, samples and checkpoints, ``--texts`` counts the texts that other
+times (d) for ever more settings, samples and checkpoints, ``--beams N`` searches of N beams and contrast with the
+base model beside N samples, ``--texts`` counts the texts that other
 batches, merging and float32 leave the same, ``--profile`` says which kernels take the first batch's time.
 
 Prints tables and writes JSON. The roofline floor is, for each step, the larger of bytes read ÷
@@ -34,6 +35,7 @@ from rich.table import Table
 from tangeval.core.knobs import Setting
 from tangeval.core.types import Checkpoint, Example, Load
 from tangeval.decoding.batch import Workspace
+from tangeval.decoding.contrast import Reader
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.noise import noise_key
 from tangeval.decoding.shared_prefix import bare
@@ -97,6 +99,12 @@ def main() -> None:
     add("--batch", type=int, help="sequences a batch; by default all on a GPU, halved until they fit")
     add("--memory-gib", type=float, help="the GPU memory that (c) and (d) may take")
     add("--growth", action="store_true", help="time (d) for 1, 4, 16 times as much")
+    add(
+        "--beams",
+        type=int,
+        default=0,
+        help="time searches of so many beams, and contrast, beside as many samples",
+    )
     add("--texts", action="store_true", help="compare the texts of other ways to compute the same")
     add("--profile", action="store_true", help="name the kernels that (d)'s first batch spends its time in")
     add("--out", type=Path, default=Path("results/bench/decode.json"))
@@ -150,6 +158,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield report
         if options.profile:
             report["profile"] = profiled(run, adapted, task, batches[:1], workspace)
+        if options.beams:
+            report["searches"] = dict(time_searches(adapted, models.load_model(base, fast), task, options))
     del adapted
     workspace.clear()
     yield report
@@ -310,6 +320,29 @@ def grow(
         yield kind, row
 
 
+def time_searches(
+    model: Any, base: Any, task: Task, options: argparse.Namespace
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Rows and seconds, the least of three, of beams and of samples, with contrast and without."""
+    count, rest = options.beams, {"max_length": task.max_length}
+    drawn = [
+        TokenSequence(p, Setting.of(temperature=0.7, **rest), noise_key(42, example.id, sample))
+        for (p, example), sample in product(enumerate(task.examples), range(count))
+    ]
+    beams = [
+        TokenSequence(p, Setting.of(temperature=0, num_beams=count, **rest), 0)
+        for p in range(len(task.prompts))
+    ]
+    apart = [replace(each, setting=each.setting.changed(contrast=0.5)) for each in drawn]
+    other, workspace = Reader(base, Workspace(compile=options.compile)), Workspace(compile=options.compile)
+    for name, sequences in ((f"{count} samples", drawn), (f"{count} beams", beams), ("contrast", apart)):
+        against = other if sequences is apart else None
+        ways = {"eos": task.eos, "workspace": workspace, "other": against}
+        found = [timed(decode, model, task.prompts, sequences, **ways) for _ in range(3)]
+        rows, steps = sum(found[0][1].rows), len(found[0][1].rows)
+        yield name, {"rows": rows, "steps": steps, "seconds": min(seconds for seconds, _ in found)}
+
+
 def compare_texts(
     base: Any,
     model: Any,
@@ -460,6 +493,10 @@ def show(report: dict[str, Any]) -> None:
         place = found["first_difference"]
         others = "" if place is None else f", the others part at token {place:.0f}"
         console.print(f"texts, {name}: {found['equal']:.1%} equal{others}", highlight=False)
+    for name, row in report.get("searches", {}).items():
+        console.print(
+            f"{name}: {row['rows']:,} rows in {row['steps']} steps, {row['seconds']:.2f} s", highlight=False
+        )
     for kind, rows in report.get("growth", {}).items():
         for row in rows:
             console.print(

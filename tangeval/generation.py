@@ -74,11 +74,12 @@ def estimate(folder: Path, engine: Engine, batches: Sequence[Batch]) -> str:
     """Return, for a reader, how large the batches are, where they go, and what they will take."""
     if not batches:
         return "nothing to decode: all that the study asks for is there"
-    largest = max(batch.sequences() for batch in batches)
+    largest, two = (max(b.sequences() for b in batches), sum(b.contrasted() for b in batches))
+    contrast = f"; {two:,} sequences run the base model too, for contrast" if two else ""
     told = engine.describe()
     where = f", {told.place}" if told.place else ""
     time = estimate_duration(RunFolder(folder), batches, told.processes)
-    return f"batches of up to {largest:,} sequences{where}; {time}"
+    return f"batches of up to {largest:,} sequences{where}; {time}{contrast}"
 
 
 def decode(

@@ -5,6 +5,7 @@ In: a results folder with scores, and the study's ``select``. Out: ``best/`` wit
 """
 
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -338,9 +339,12 @@ def shown(measured: Measured, place: int) -> dict[str, Any]:
 
 
 def generation_config(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the setting as transformers' GenerationConfig; the common knobs are written, for its defaults are others."""
+    """Return the setting as transformers' GenerationConfig, all common knobs written; it warns of what has no place there."""
     greedy = setting["temperature"] == 0
     left_out = ("scale", "cut") if greedy else ()
     there = (knob for knob in KNOBS if knob.kind not in left_out and knob.name in setting)
-    kept = (knob for knob in there if knob.name in COMMON or setting[knob.name] != knob.off)
+    kept = [knob for knob in there if knob.name in COMMON or setting[knob.name] != knob.off]
+    if lost := [knob.name for knob in kept if not knob.hf]:
+        said = f"transformers has no {', '.join(lost)}, and writes other texts with this file"
+        warnings.warn(f"generation_config.json: {said}", stacklevel=2)
     return {"do_sample": not greedy} | {knob.hf: setting[knob.name] for knob in kept if knob.hf}

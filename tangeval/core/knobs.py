@@ -117,6 +117,18 @@ KNOBS: tuple[Knob, ...] = (
         "p_less", "cut", int, off=0, default=0, low=1, high=1,
         label={"en": "p-less", "zh": "p-less"}, letter="l", hf=None, openai=None,
     ),
+    Knob(
+        "num_beams", "search", int, off=1, default=1, low=1, high=64,
+        label={"en": "beams", "zh": "集束數"}, letter="b", hf="num_beams", openai=None,
+    ),
+    Knob(
+        "length_penalty", "search", float, off=1.0, default=1.0, low=-5.0, high=5.0,
+        label={"en": "length penalty", "zh": "長度懲罰"}, letter="w", hf="length_penalty", openai=None,
+    ),
+    Knob(
+        "contrast", "contrast", float, off=0.0, default=0.0, low=0.0, high=10.0,
+        label={"en": "contrast with base", "zh": "與基礎模型對比"}, letter="γ", hf=None, openai=None,
+    ),
     # Counts output tokens, EOS among them; the prompt does not count.
     Knob(
         "max_length", "length", int, off=math.inf, default=128, low=1, high=4096,
@@ -204,10 +216,14 @@ class Setting:
 
     @property
     def sequence(self) -> tuple[Any, ...]:
-        """What decides the tokens: greedy settings ignore every cut, and a length only ends the text."""
-        greedy = self.temperature == 0
+        """What decides the tokens: greedy settings ignore every cut, and a length only ends the text.
+
+        A search chooses among texts as long as they may be, so its length decides; without beams nothing is searched.
+        """
+        idle = {"cut"} if self.temperature == 0 else set()
+        idle |= {"length", "search"} if self.num_beams == 1 else set()
         return tuple(
-            KNOB[name].off if KNOB[name].kind == "length" or (greedy and KNOB[name].kind == "cut") else value
+            KNOB[name].off if KNOB[name].kind in idle else value
             for name, value in zip(AXES, self.values, strict=True)
         )
 

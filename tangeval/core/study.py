@@ -87,6 +87,20 @@ class _Grid(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _searches_draw_nothing(self) -> "_Grid":
+        beams = max(self.values("num_beams"))
+        if beams > 1 and any(s.num_beams > 1 and s.temperature > 0 for s in self.settings()):
+            raise ValueError(
+                f"num_beams: {beams} beams with temperature: a search draws nothing; give temperature: 0, or name in only "
+                "the points that are wanted, those with beams at temperature 0"
+            )
+        if beams == 1 and any(value != KNOB["length_penalty"].off for value in self.values("length_penalty")):
+            raise ValueError(
+                "length_penalty: it weighs what beams find; give num_beams: 2 or more, or leave it out"
+            )
+        return self
+
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """A knob that changes nothing leaves no trace, so that studies stay what they were before there was one."""

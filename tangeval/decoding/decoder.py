@@ -10,6 +10,7 @@ the next step's rows. Rows whose sequences have all ended leave the batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor
 from tangeval.core.errors import NOT_NUMBERS, UnusableError
 from tangeval.core.knobs import KNOB, Setting
 from tangeval.core.types import Constraint
-from tangeval.decoding.batch import Workspace, prefill
+from tangeval.decoding.batch import Rows, Workspace, prefill
+from tangeval.decoding.beams import Searches, lines_of, widths
+from tangeval.decoding.contrast import Reader
 from tangeval.decoding.forms import Forms, first_places
 from tangeval.decoding.processors import History
 from tangeval.decoding.sampler import Kind, SequenceBatch, choose, kind_of
@@ -53,68 +56,123 @@ def decode(
     share: bool = True,
     on_step: Callable[[int], None] = lambda ended: None,
     workspace: Workspace | None = None,
+    other: Reader | None = None,
 ) -> Decoded:
     """Decode every sequence until EOS or its max_length.
 
     ``share=False`` gives each sequence a row of its own: the plain way, for comparison.
     ``on_step`` is told after each step how many sequences ended with it. A ``workspace`` spares
-    the next decode what this one made ready.
+    the next decode what this one made ready. ``other`` is what settings with contrast set the model against.
 
     Raises:
         UnusableError: the model's logits are no numbers.
     """
-    live = _Live.of(sequences, model.device)
-    kinds = live.kind.bincount(minlength=len(Kind)).tolist()
-    stop = torch.tensor(list(eos), dtype=torch.int64, device=model.device)
-    forms = Forms(*live.asked(sequences), live.batch.row, stop)
-    output = torch.full((len(sequences), int(live.limit.max())), -1, device=model.device)
-    most = torch.bincount(live.batch.row, minlength=len(prompts)).tolist()
-    logits, rows = prefill(model, prompts, output.shape[1], most, workspace or Workspace())
+    live, forms, searches, lines = _begun(sequences, eos, model.device)
+    output = searches.output
+    kinds = live.kind.bincount(minlength=len(Kind) + len(searches.widths)).tolist()
+    models = [Reader(model, workspace or Workspace()), *([other] if other else [])]
+    begun = _prefilled(models, prompts, live.batch.row, searches)
+    logits, rows = [first for first, _ in begun], begun[0][1]
     ran, size = [len(prompts)], len(prompts)
     for step in range(output.shape[1]):
         # The largest logit is finite unless one is NaN or all are infinite; places without a row have no meaning.
-        finite = logits.amax(dim=1).isfinite()[live.batch.row].all()
-        logits, form = forms.of(logits, History(rows.texts(size), step), live.batch.row)
-        token = choose(logits, replace(live.batch, row=form), kinds, live.temperatures, live.keys, step)
-        going = ~torch.isin(token, stop) & (step + 1 < live.limit)
-        parting = _part(live.batch.row, token, going, live.kind, rows.sizes, share)
+        finite = torch.stack([each.amax(dim=1).isfinite()[live.batch.row].all() for each in logits]).all()
+        offered, form = forms.of(logits, History(rows.texts(size), step), live.batch.row)
+        form, token, going = _choose(offered, form, live, kinds, searches, step)
+        parting = _part(forms.rows(form), token, going, live.kind, len(kinds), rows.sizes, share)
         grouping = forms.group(parting.row, going)
         counts = torch.cat([parting.counts, finite[None], grouping.counts])
         size, number, moved, *counted = counts.tolist()  # the one place that waits for the device
-        kinds, [numbers, *sizes] = counted[: len(Kind)], counted[len(Kind) :]
+        kinds, [numbers, *sizes] = counted[: len(kinds)], counted[len(kinds) :]
         if not numbers:
             raise UnusableError(NOT_NUMBERS)
-        output[live.index, step] = token
+        output[live.line, step] = token
         on_step(len(token) - sum(kinds))
         if not number:
             break
         stays = parting.stays[: sum(kinds)]
-        forms.advance(grouping, sizes, parting.row, token, stays)
+        forms.advance(grouping, sizes, parting.row, form, token, stays)
         live = live.stay(parting.row, stays)
-        logits = rows.advance(size, *parting.changes(moved, number, token))
+        changes = parting.changes(moved, number, token)
+        logits = [each.advance(size, *changes) for _, each in begun]
         ran.append(number)
-    return Decoded([[t for t in line if t >= 0] for line in output.tolist()], ran)
+    return Decoded([[token for token in text if token >= 0] for text in output[lines].tolist()], ran)
+
+
+def _begun(
+    sequences: Sequence[TokenSequence], eos: Sequence[int], device: torch.device
+) -> tuple["_Live", Forms, Searches, Sequence[int]]:
+    """What is known of the sequences as they go, and the line of output that each one's tokens will stand on.
+
+    A search is there once for each beam, and sequences that are chosen for alike stand side by side.
+    """
+    stop = torch.tensor(list(eos), dtype=torch.int64, device=device)
+    firsts = list(accumulate((lines_of(sequence.setting) for sequence in sequences), initial=0))
+    beams = widths(sequence.setting for sequence in sequences)
+    entries = [
+        (sequence, line + beam)
+        for line, sequence in zip(firsts, sequences, strict=False)
+        for beam in range(sequence.setting.num_beams)
+    ]
+    entries.sort(key=lambda entry: _kind_of(entry[0].setting, beams))
+    live = _Live.of(entries, device)
+    forms = Forms([s.setting for s, _ in entries], [s.constraint for s, _ in entries], live.batch.row, stop)
+    output = torch.full((firsts[-1], int(live.limit.max())), -1, device=device)
+    searches = Searches(output, {line: s.setting for line, s in zip(firsts, sequences, strict=False)}, stop)
+    return live, forms, searches, [line - 1 for line in firsts[1:]]
+
+
+def _kind_of(setting: Setting, beams: Sequence[int]) -> int:
+    """How a sequence is chosen for: a ``Kind``, or after these by a search of so many ``beams``."""
+    return len(Kind) + beams.index(setting.num_beams) if setting.num_beams > 1 else kind_of(setting)
+
+
+def _choose(
+    logits: Tensor, form: Tensor, live: "_Live", kinds: Sequence[int], searches: Searches, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The form that each sequence goes on from, its next token, and whether it goes on: all ``[S]``."""
+    drawn = sum(kinds[: len(Kind)])
+    batch = replace(live.batch, row=form)[:drawn]
+    token = choose(logits, batch, kinds[: len(Kind)], live.temperatures, live.keys, step)
+    going = ~torch.isin(token, searches.stop) & (step + 1 < live.limit[:drawn])
+    if drawn == len(form):
+        return form, token, going
+    beams = (form[drawn:], live.line[drawn:], live.limit[drawn:])
+    found = searches.choose(logits, *beams, kinds[len(Kind) :], step)
+    form, token, going = (torch.cat(pair) for pair in zip((form[:drawn], token, going), found, strict=True))
+    return form, token, going
+
+
+def _prefilled(
+    models: Sequence[Reader], prompts: Sequence[Sequence[int]], row: Tensor, searches: Searches
+) -> list[tuple[Tensor, Rows]]:
+    """Each model's first logits and its rows; ``row`` ``[S]`` is each sequence's prompt."""
+    most = torch.bincount(row, minlength=len(prompts)).tolist()
+    if searches.widths:  # a search's rows become fewer and more again: any place may be left by any prompt
+        most = [sum(most)]
+    room = searches.output.shape[1]
+    return [prefill(model, prompts, room, most, workspace) for model, workspace in models]
 
 
 @dataclass(frozen=True, slots=True)
 class _Live:
     """The sequences that go on, those drawn alike together; all but the last two are ``[S]``.
 
-    ``index`` is a sequence's place in what was asked, ``limit`` the most tokens it may have.
+    A search is there once for each beam. ``line`` is the line of output, ``limit`` the most tokens of a text.
     """
 
     batch: SequenceBatch
     kind: Tensor
-    index: Tensor
+    line: Tensor
     limit: Tensor
     temperatures: Tensor  #: those that ``batch`` indexes
     keys: Tensor
 
     @classmethod
-    def of(cls, sequences: Sequence[TokenSequence], device: torch.device) -> "_Live":
-        kinds = {setting: kind_of(setting) for setting in {s.setting for s in sequences}}
-        order = sorted(range(len(sequences)), key=lambda place: kinds[sequences[place].setting])
-        chosen = [sequences[place] for place in order]
+    def of(cls, entries: Sequence[tuple[TokenSequence, int]], device: torch.device) -> "_Live":
+        chosen = [sequence for sequence, _ in entries]
+        beams = widths(sequence.setting for sequence in chosen)
+        kinds = {setting: _kind_of(setting, beams) for setting in {s.setting for s in chosen}}
         settings = [sequence.setting for sequence in chosen]
         temperatures, temperature = _distinct([setting.temperature for setting in settings], device)
         keys, key = _distinct([sequence.key for sequence in chosen], device)
@@ -127,27 +185,22 @@ class _Live:
             )
             for name in sorted(used)
         }
-        row, kind, index, limit = (
+        row, kind, line, limit = (
             torch.tensor(values, device=device)
             for values in (
                 [sequence.prompt for sequence in chosen],
                 [kinds[setting] for setting in settings],
-                order,
+                [line for _, line in entries],
                 [setting.max_length for setting in settings],
             )
         )
-        return cls(SequenceBatch(row, temperature, key, knobs), kind, index, limit, temperatures, keys)
-
-    def asked(self, sequences: Sequence[TokenSequence]) -> tuple[list[Setting], list[Constraint | None]]:
-        """Return the settings and constraints of ``sequences``, in the order of these."""
-        chosen = [sequences[place] for place in self.index.tolist()]
-        return [each.setting for each in chosen], [each.constraint for each in chosen]
+        return cls(SequenceBatch(row, temperature, key, knobs), kind, line, limit, temperatures, keys)
 
     def stay(self, row: Tensor, stays: Tensor) -> "_Live":
         """Return the sequences at ``stays``, which lie on other rows now (``row`` ``[S]``)."""
         batch = replace(self.batch, row=row)[stays]
-        kind, index, limit = (field[stays] for field in (self.kind, self.index, self.limit))
-        return replace(self, batch=batch, kind=kind, index=index, limit=limit)
+        kind, line, limit = (field[stays] for field in (self.kind, self.line, self.limit))
+        return replace(self, batch=batch, kind=kind, line=line, limit=limit)
 
 
 def _distinct(values: Sequence[float], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -185,11 +238,11 @@ class Parting:
 
 
 def _part(
-    row: Tensor, token: Tensor, going: Tensor, kind: Tensor, sizes: Tensor | None, share: bool
+    row: Tensor, token: Tensor, going: Tensor, kind: Tensor, kinds: int, sizes: Tensor | None, share: bool
 ) -> Parting:
     """Group the sequences that go on by (row, token), and find each group a place.
 
-    All arguments are ``[S]``, one entry a sequence, but ``sizes``: those that a batch may have, in
+    Tensors are ``[S]``, one entry a sequence, but ``sizes``: those that a batch may have, in
     order, or None for any. The first child of a row stays at its place; the others, and rows that
     lie beyond the new batch's size, move to free ones, the lowest first. So below any row lie
     fewer dead places than its prompt's ended sequences, and with what is stale there a prompt never
@@ -216,9 +269,7 @@ def _part(
     leader = torch.where(first, sequences, 0).cummax(0).values
     moved_to = torch.empty_like(row)
     moved_to[order] = place[leader]
-    per_kind = torch.zeros(len(Kind), dtype=row.dtype, device=row.device).index_add_(
-        0, kind, going.to(row.dtype)
-    )
+    per_kind = torch.zeros(kinds, dtype=row.dtype, device=row.device).index_add_(0, kind, going.to(row.dtype))
     counts = torch.cat([torch.stack([size, number, move.sum()]), per_kind])
     return Parting(
         order, parent, place, first_places(first), first_places(move), moved_to, first_places(going), counts

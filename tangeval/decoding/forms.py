@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tangeval.core.knobs import KNOB, Setting
 from tangeval.core.types import Constraint
+from tangeval.decoding.contrast import contrasted
 from tangeval.decoding.processors import PROCESSORS, History
 
 _BAN = "no_repeat_ngram_size"
@@ -40,16 +41,22 @@ class Forms:
     ) -> None:
         """``settings`` and ``constraints`` have one entry a sequence, as ``row`` ``[S]``."""
         values = [
-            (each.constrain, constraint is not None, *(getattr(each, name) for name in PROCESSORS))
+            (
+                each.constrain,
+                constraint is not None,
+                each.contrast,
+                each.num_beams > 1,
+                *(getattr(each, name) for name in PROCESSORS),
+            )
             for each, constraint in zip(settings, constraints, strict=True)
         ]
         distinct = sorted(set(values))
         place = {value: number for number, value in enumerate(distinct)}
         self.values = [
-            {name: value for name, value in zip(PROCESSORS, each[2:], strict=True) if value != KNOB[name].off}
+            {name: value for name, value in zip(PROCESSORS, each[4:], strict=True) if value != KNOB[name].off}
             for each in distinct
         ]
-        self.masked = [each[1] for each in distinct]
+        self.masked, self.reads = [each[1] for each in distinct], [each[2:4] for each in distinct]
         self.apart = len(distinct) > 1 or any(self.masked)
         self.eos = eos
         self.form, self.row = row, row
@@ -75,10 +82,20 @@ class Forms:
         counts.index_add_(0, self.value[order], first.to(row.dtype))
         return Grouping(form, order[first_places(first)], counts)
 
+    def rows(self, form: Tensor) -> Tensor:
+        """Return the row of each of ``form``."""
+        return self.row[form] if self.apart else form
+
     def advance(
-        self, grouping: Grouping, sizes: Sequence[int], row: Tensor, token: Tensor, stays: Tensor
+        self,
+        grouping: Grouping,
+        sizes: Sequence[int],
+        row: Tensor,
+        form: Tensor,
+        token: Tensor,
+        stays: Tensor,
     ) -> None:
-        """Go on with the sequences at ``stays``, which lie on ``row`` ``[S]`` now and wrote ``token`` ``[S]``.
+        """Go on with the sequences at ``stays``, which lie on ``row`` ``[S]`` now and wrote ``token`` after ``form`` ``[S]``.
 
         ``sizes`` are the counts of ``grouping``, which is of all sequences.
         """
@@ -86,7 +103,7 @@ class Forms:
             return
         some = grouping.sequence[: sum(sizes)]
         if any(self.masked):
-            before = zip(self.form[some].tolist(), token[some].tolist(), strict=True)
+            before = zip(form[some].tolist(), token[some].tolist(), strict=True)
             old = ((self.states[form], written) for form, written in before)
             self.states = [each and (each[0], each[0].advance(each[1], written)) for each, written in old]
         self._lay_out(grouping, row, sizes)
@@ -96,20 +113,29 @@ class Forms:
         self.form, self.sizes = grouping.form, sizes
         self.row = row[grouping.sequence[: sum(sizes)]]
 
-    def of(self, logits: Tensor, history: History, row: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, logits: Sequence[Tensor], history: History, row: Tensor) -> tuple[Tensor, Tensor]:
         """Return the forms' logits ``[F, V]``, and each sequence's form ``[S]``, given its row.
 
-        ``logits`` ``[R, V]`` and ``history`` are the rows'; the logits are changed in place where rows are forms.
+        ``logits`` ``[R, V]``, of the model and of the one that it may be set against, and ``history`` are the rows'; the
+        logits are changed in place where rows are forms.
         """
         if not self.apart:
-            return changed(logits, history, self.values[0]), row
+            return changed(_read(logits, *self.reads[0]), history, self.values[0]), row
         forms, begin = [], 0
-        for values, masked, size in zip(self.values, self.masked, self.sizes, strict=True):
+        of_values = zip(self.values, self.reads, self.masked, self.sizes, strict=True)
+        for values, reads, masked, size in of_values:
             own, states = self.row[begin : begin + size], self.states[begin : begin + size] if masked else ()
             if size:
-                forms.append(changed(logits[own], history[own], values, states, self.eos))
+                read = _read([each[own] for each in logits], *reads)
+                forms.append(changed(read, history[own], values, states, self.eos))
             begin += size
         return forms[0] if len(forms) == 1 else torch.cat(forms), self.form
+
+
+def _read(logits: Sequence[Tensor], contrast: float, search: bool) -> Tensor:
+    """What the knobs change: a model's logits, set against those of another where it is asked; a search's log-probabilities."""
+    read = contrasted(logits[0], logits[1], contrast) if contrast else logits[0]
+    return read.float().log_softmax(dim=1) if search else read
 
 
 def changed(

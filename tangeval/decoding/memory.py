@@ -13,6 +13,7 @@ import torch
 
 from tangeval.core.errors import TangevalError
 from tangeval.decoding.batch import Workspace
+from tangeval.decoding.contrast import Reader
 from tangeval.decoding.decoder import TokenSequence, decode
 
 
@@ -22,31 +23,35 @@ def decode_in_memory(
     sequences: Sequence[TokenSequence],
     *,
     workspace: Workspace,
+    other: Reader | None = None,
     on_step: Callable[[int], None] = lambda ended: None,
     **options: Any,
 ) -> list[list[int]]:
     """Return each sequence's tokens; where a GPU's memory does not hold them all, in halves.
 
     ``options`` are ``decode``'s. Noise belongs to the sequence, so halves draw what the whole would; and so do
-    prompts one at a time, where ``workspace.way`` wants them so. ``workspace.limit`` remembers how many fitted. ``on_step`` is told a negative number where a try failed.
+    prompts one at a time, where a model's way wants them so. ``workspace.limit`` remembers how many fitted. ``on_step`` is told a negative number where a try failed.
 
     Raises:
         TangevalError: the memory does not hold a single sequence.
     """
     limit, tokens, left = workspace.limit, [], [list(sequences)]
-    if not workspace.way.pads:
+    used = [workspace, *([other.workspace] if other else [])]
+    if not all(each.way.pads for each in used):
         left = [list(own) for _, own in groupby(sequences, lambda sequence: sequence.prompt)][::-1]
     limit.begin()
     while left:
         part = left.pop()
-        if limit.too_many is None or len(part) < limit.too_many:
-            found = _tried(model, prompts, part, workspace=workspace, on_step=on_step, **options)
+        size = sum(sequence.setting.num_beams for sequence in part)
+        if len(part) == 1 or limit.too_many is None or size < limit.too_many:
+            found = _tried(model, prompts, part, workspace=workspace, other=other, on_step=on_step, **options)
             if found is not None:
-                limit.fitted = max(limit.fitted or 0, len(part))
+                limit.fitted = max(limit.fitted or 0, size)
                 tokens += found
                 continue
-            workspace.clear()
-            limit.failed(len(part))
+            for each in used:
+                each.clear()
+            limit.failed(size)
             torch.cuda.empty_cache()
         middle = len(part) // 2
         left += [part[middle:], part[:middle]]

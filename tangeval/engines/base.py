@@ -169,13 +169,20 @@ def wording(resolved: ResolvedStudy) -> Prompt:
     return asked(resolved, Example("", "instruction", "input", "reference", "test"))
 
 
+#: Why servers have no knob of a kind.
+_WHY = {
+    "search": " (what beams a server has, vLLM's say, are a request of another kind, with rules of its own)",
+    "contrast": " (a server gives one model's texts, and no logits to set against those of another)",
+}
+
+
 def check_knobs(resolved: ResolvedStudy, honours: frozenset[str], engine: str) -> None:
     """Raise ``TangevalError`` for a study that sets a knob, not to ``off``, which ``engine`` does not honour."""
     for name in sorted(ALL_KNOBS - honours):
         if any(value != KNOB[name].off for value in resolved.study.decoding.values(name)):
             raise TangevalError(
-                f"decoding.{name}: the {engine} engine does not honour it; set it to {written(KNOB[name].off)}, or take "
-                "another engine"
+                f"decoding.{name}: the {engine} engine does not honour it{_WHY.get(KNOB[name].kind, '')}; set it to "
+                f"{written(KNOB[name].off)}, or take another engine"
             )
 
 

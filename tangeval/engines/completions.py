@@ -67,7 +67,7 @@ DIALECTS: dict[str, Dialect] = {
         at_once=256,
     ),
     "llamacpp": Dialect(takes=_NAMED - _WINDOWED, neutral={"min_p": 0, "repeat_penalty": 1}, counts=()),
-    "transformers": Dialect(takes=frozenset(knob.name for knob in KNOBS if knob.hf), counts=(), nested=True),
+    "transformers": Dialect(takes=frozenset(k.name for k in KNOBS if k.hf and k.kind != "search"), counts=(), nested=True),
     "openai": Dialect(takes=_OPENAI),
 }  # fmt: skip
 #: The dialect of a server whose list of models says that they are owned by …

@@ -15,8 +15,9 @@ import pandas as pd
 
 from tangeval.core.errors import TangevalError, UnusableError, usable
 from tangeval.core.knobs import Setting
-from tangeval.core.types import Checkpoint, Example
+from tangeval.core.types import BASE, Checkpoint, Example
 from tangeval.decoding.batch import Way, Workspace
+from tangeval.decoding.contrast import Reader
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.memory import decode_in_memory
 from tangeval.decoding.noise import noise_key
@@ -50,6 +51,7 @@ class Device:
         self._loading: float | None = None  # seconds, for the job at hand; the self-check's likewise
         self._checking: float | None = None
         self._ways: dict[str, Way] = {}  # of checkpoints, by name
+        self._other: Reader | None = None  # the base model beside, that checkpoints are set against
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -66,6 +68,7 @@ class Device:
     def close(self) -> None:
         """Give the memory back."""
         self._drop_base()
+        self._other = None
 
     def do(self, job: Job, on_progress: OnProgress) -> Done:
         """Return one job done; its checkpoint stays on the model."""
@@ -126,6 +129,14 @@ class Device:
         self._base, self._checksum = model, adapters.checksum(model)
         self._loading = time.perf_counter() - began
 
+    def _beside(self) -> Reader:
+        """The base model once more: a checkpoint may be written into the weights of the one that it is on."""
+        if self._other is None:
+            model = loading.load_model(self.resolved.base, self.load, mapped=self.mapped)
+            self._check_files()
+            self._other = Reader(model, Workspace(compile=self.load.compile, way=self._way(model, BASE)))
+        return self._other
+
     def _check_files(self) -> None:
         """Refuse a base model whose files are others than when the run began; asked after they were read."""
         base, before = self.resolved.base, self._read
@@ -163,18 +174,26 @@ class Device:
         examples = [self.resolved.dataset.by_id[name] for name in batch.examples]
         sequences, place = token_sequences(batch, self.resolved.study.seed, examples, self._constraints)
         eos = loading.eos_ids(model, self.tokenizer)
-        tokens = decode_in_memory(
-            model,
-            [encode_prompt(self.tokenizer, asked(self.resolved, example)) for example in examples],
-            sequences,
-            eos=eos,
-            workspace=self.workspace,
-            on_step=lambda ended: on_progress(batch.checkpoint, ended, ""),
-        )
+        prompts = [encode_prompt(self.tokenizer, asked(self.resolved, example)) for example in examples]
+        tokens: dict[int, list[int]] = {}
+        # Apart: those with contrast alone run the base model too.
+        for contrast in sorted({sequence.setting.contrast > 0 for sequence in sequences}):
+            own = {n: s for n, s in enumerate(sequences) if (s.setting.contrast > 0) == contrast}
+            found = decode_in_memory(
+                model,
+                prompts,
+                list(own.values()),
+                eos=eos,
+                workspace=self.workspace,
+                other=self._beside() if contrast else None,
+                on_step=lambda ended: on_progress(batch.checkpoint, ended, ""),
+            )
+            tokens |= zip(own, found, strict=True)
         texts: dict[tuple[int, ...], str] = {}
 
         def output(example: Example, setting: Setting, sample: int) -> base.Output:
-            ids = tuple(tokens[place[(example.id, *sequence_of(setting, sample))]][: setting.max_length])
+            key = (example.id, *sequence_of(batch.decoded(setting), sample))
+            ids = tuple(tokens[place[key]][: setting.max_length])
             stopped = ids[-1] in eos
             if ids not in texts:
                 texts[ids] = decode_completion(self.tokenizer, ids[:-1] if stopped else ids, cut=not stopped)
@@ -194,7 +213,7 @@ def token_sequences(
     """
     longest: dict[tuple[Any, ...], Setting] = {}
     for name in batch.examples:
-        for setting in batch.settings:
+        for setting in map(batch.decoded, batch.settings):
             for sample in batch.samples:
                 key = (name, *sequence_of(setting, sample))
                 longest[key] = max(longest.get(key, setting), setting, key=lambda s: s.max_length)

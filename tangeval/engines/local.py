@@ -21,6 +21,7 @@ from tangeval.core.config import Section
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import WIDE
+from tangeval.core.study import Decoding
 from tangeval.core.types import Base, Checkpoint, Load
 from tangeval.decoding.planning import rotary_change, token_cost
 from tangeval.decoding.shared_prefix import suits
@@ -33,7 +34,8 @@ from tangeval.models import loading
 from tangeval.models.adapter_kinds import unsupported
 from tangeval.models.tokens import encode_prompt, spelling_problem
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.plan import Batch, hardware, versions_of
+from tangeval.results.machine import hardware, versions_of
+from tangeval.results.plan import Batch
 
 #: Raised when decoding or noise changes what is written: older batch files are then made again.
 VERSION = 4
@@ -158,7 +160,8 @@ class LocalEngine(base.Engine):
             return []
         number = self.config.processes
         if number == "auto":
-            room = psutil.virtual_memory().available // (_CPU_BUDGET + _weights(self.resolved.base))
+            weights = _models(self.resolved.study.decoding) * _weights(self.resolved.base)
+            room = psutil.virtual_memory().available // (_CPU_BUDGET + weights)
             number = min(torch.get_num_threads(), room, jobs // _WORTH)
         return [""] * min(number, jobs) if number > 1 else []
 
@@ -285,8 +288,11 @@ def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
     text = config.get_text_config()
     if suits(cost.kind, text, prompt + length):
         tokens = length + prompt / len({setting.sequence for setting in study.decoding.settings()})
-    cache = (cost.whole + 2 * cost.largest) * loading.dtype_of(load).itemsize * tokens
-    return max(1, int(_budget(resolved.base, load) / (cache + 24 * text.vocab_size)))
+    cache, models = (
+        (cost.whole + 2 * cost.largest) * loading.dtype_of(load).itemsize * tokens,
+        _models(study.decoding),
+    )
+    return max(1, int(_budget(resolved.base, load, models) / (cache + 24 * text.vocab_size) / models))
 
 
 def _wanted(resolved: ResolvedStudy) -> Batch:
@@ -297,13 +303,18 @@ def _wanted(resolved: ResolvedStudy) -> Batch:
     return Batch("", "", "", examples, tuple(range(samples)), resolved.study.decoding.settings())
 
 
-def _budget(model: Base, load: Load) -> float:
+def _models(decoding: Decoding) -> int:
+    """How many models are held at once, each with rows of its own: two where checkpoints are set against the base."""
+    return 2 if max(decoding.contrast) else 1
+
+
+def _budget(model: Base, load: Load, models: int) -> float:
     """Bytes for the rows of a batch: fixed on a CPU; on a GPU, most of what the weights leave."""
     if not torch.cuda.is_available():
         return _CPU_BUDGET
     shrink = 1.0 if load.merge else {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
     weights = _weights(model) * shrink
-    weights += weights if load.merge and loading.stays_on_gpu(int(weights)) else 0
+    weights *= models + (load.merge and loading.stays_on_gpu(int(weights)))
     total = torch.cuda.get_device_properties(loading.device()).total_memory
     return max(0.7 * (total - weights) - 2**30, 2**28)
 

@@ -28,7 +28,8 @@ from tangeval.engines.knob_checks import Noise
 from tangeval.engines.served import Server, ServerConfig, parts
 from tangeval.models.tokens import completion_text
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.plan import Batch, hardware, versions_of
+from tangeval.results.machine import hardware, versions_of
+from tangeval.results.plan import Batch
 from tangeval.tasks.base import cut_note
 
 #: Raised when what is asked of a server changes: older batch files are then made again.

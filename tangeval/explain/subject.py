@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tangeval.core.config import named_knobs, validated
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import Setting
+from tangeval.core.knobs import AXES, KNOB, Setting, written
 from tangeval.core.study import Decoding
 from tangeval.core.types import Checkpoint, Example
 from tangeval.resolve import ResolvedStudy
@@ -49,7 +49,8 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
     them; else the last checkpoint and the first setting. ``knobs`` (``top_k=5``) change the setting.
 
     Raises:
-        TangevalError: there is no such poem, checkpoint or knob; it names those there are.
+        TangevalError: there is no such poem, checkpoint or knob; it names those there are. Or the setting is no draw
+            from one model's logits.
     """
     chosen = RunFolder(folder).selection or {}
     names = {checkpoint.name: checkpoint for checkpoint in resolved.checkpoints}
@@ -63,9 +64,23 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
     picked = Setting.from_row(own) if own else None
     known = picked in settings
     setting = _changed(picked if picked and known else settings[0], asked.knobs)
+    _check_drawn(setting)
     whence += ["selected" if known else "the grid's first", *["changed by --setting"] * bool(asked.knobs)]
     why = f"checkpoint: {whence[0]}; setting: {', '.join(whence[1:])}"
     return Subject(names[name], example, number, setting, asked.sample, asked.reference, why)
+
+
+def _check_drawn(setting: Setting) -> None:
+    """Refuse a setting that is a search, or reads a second model: no step of it is a draw from the model's own logits."""
+    on = {name: KNOB[name].off for name in AXES if KNOB[name].kind in ("search", "contrast")}
+    if any(getattr(setting, name) != off for name, off in on.items()):
+        plain = " ".join(
+            f"--setting {name}={written(off)}" for name, off in on.items() if getattr(setting, name) != off
+        )
+        raise TangevalError(
+            f"--setting: explain shows how each token is drawn from one model's logits, which beams and contrast are not; "
+            f"give {plain}"
+        )
 
 
 def _poem(resolved: ResolvedStudy, asked: Asked) -> tuple[int, Example]:

@@ -7,23 +7,21 @@ a run that was killed makes the same batches when it goes on, and the same bytes
 """
 
 import json
-import platform
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 
 from tangeval.core.digest import digest
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import aside, listed, present
 from tangeval.core.knobs import COMMON_AXES, WIDE, Setting, axes_set, spelt
+from tangeval.core.types import BASE
 from tangeval.core.untrusted import LARGEST, MIB
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import parquet_about, read_columns, write_json, write_text
@@ -48,10 +46,21 @@ class Batch:
     settings: tuple[Setting, ...]
 
     def sequences(self) -> int:
-        """How many texts are decoded: settings that are prefixes of one sequence count once, greedy samples too."""
-        distinct = {setting.sequence: setting for setting in self.settings}
-        greedy = sum(1 for setting in distinct.values() if setting.temperature == 0)
-        return len(self.examples) * ((len(distinct) - greedy) * len(self.samples) + greedy)
+        """How many texts are decoded: settings that are prefixes of one sequence count once, greedy samples too.
+
+        A search counts once for each of its beams.
+        """
+        distinct = {setting.sequence: setting for setting in map(self.decoded, self.settings)}
+        each = [len(self.samples) if s.temperature else int(s.num_beams) for s in distinct.values()]
+        return len(self.examples) * sum(each)
+
+    def decoded(self, setting: Setting) -> Setting:
+        """Return the setting whose text is the one of ``setting``: nothing sets the base model against itself."""
+        return setting.changed(contrast=0) if self.checkpoint == BASE and setting.contrast else setting
+
+    def contrasted(self) -> int:
+        """How many of the sequences run the base model too."""
+        return replace(self, settings=tuple(s for s in self.settings if self.decoded(s).contrast)).sequences()
 
     def outputs(self) -> int:
         return len(self.examples) * len(self.samples) * len(self.settings)
@@ -226,20 +235,6 @@ def write_run(
     if strange := ", ".join(file.name for file in listed(run.generations) if file not in own):
         warnings.warn(f"{run.generations}: left alone, as not of this run: {strange}", stacklevel=2)
     run.tidy_checksums(own)
-
-
-def versions_of(*packages: str) -> dict[str, str]:
-    """Return the versions that a results folder records: of Python, of an engine's ``packages``, of what scores."""
-    names = (*packages, "sacrebleu", "opencc", "numpy", "pandas")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def hardware(gpu: str | None) -> dict[str, Any]:
-    """Return what a results folder records of this machine."""
-    return {
-        "machine": platform.machine(), "cores": psutil.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1), "gpu": gpu,
-    }  # fmt: skip
 
 
 def estimate_duration(run: RunFolder, pending: Sequence[Batch], processes: int = 1) -> str:

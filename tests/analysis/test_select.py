@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from transformers import GenerationConfig
 
 from tangeval.analysis import select
 from tangeval.analysis.aggregate import Corpus, Measured, Part, corpus_scores, groups
 from tangeval.analysis.hypothesis_tests import family_tests
 from tangeval.analysis.intervals import mean_interval, resample_weights
 from tangeval.analysis.selection_bias import joint_stretch
+from tangeval.core.knobs import Setting
 from tangeval.results.files import write_json
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang import TANG
@@ -117,6 +119,13 @@ def test_a_checkpoint_that_saw_the_split_is_not_chosen(folder):
     selection = choose(folder, validation=1)
     assert selection["checkpoint"]["checkpoint"] == "base"
     assert len(selection["refused"]) == 1
+
+
+def test_a_chosen_search_is_transformers_and_a_contrast_is_said_to_be_lost():
+    setting = Setting.of(temperature=0, num_beams=4, length_penalty=2.0, contrast=0.5).as_dict()
+    with pytest.warns(UserWarning, match=r"generation_config\.json: transformers has no contrast"):
+        config = GenerationConfig(**select.generation_config(setting))
+    assert (config.do_sample, config.num_beams, config.length_penalty) == (False, 4, 2.0)
 
 
 def test_the_chosen_settings_interval_holds_after_selection(folder):

@@ -39,6 +39,14 @@ def test_a_missing_study_is_answered_with_those_that_come_along():
         ("name: a\ndecoding: {top_p: 1.5}", "decoding.top_p.0", "out of range; give 1e-06 to 1"),
         ("name: a\ndecoding: {max_length: 0}", "decoding.max_length.0", "out of range; give 1 to 4096"),
         ("name: a\ndecoding: {temperature: .nan}", "decoding.temperature.0", "finite number"),
+        (
+            "name: a\ndecoding: {temperature: [0, 0.5], num_beams: [1, 4]}",
+            "decoding",
+            "beams with temperature: a search draws nothing; give temperature: 0, or name in only",
+        ),
+        ("name: a\ndecoding: {length_penalty: 2}", "decoding", "give num_beams: 2 or more, or leave it out"),
+        ("name: a\ndecoding: {num_beams: 65}", "decoding.num_beams.0", "give 1 to 64"),
+        ("name: a\ndecoding: {contrast: -0.5}", "decoding.contrast.0", "give 0 to 10"),
         ("name: a\nload: {quantization: nf3}", "load.quantization", "'none', 'nf4' or 'int8'"),
         ("name: a\nload: {quantization: int8, merge: true}", "load", "use quantization: nf4"),
         ("name: a\nsplits: [train]", "splits.0", "'validation' or 'test'"),
@@ -137,6 +145,13 @@ def test_a_study_written_out_reads_back_the_same(tmp_path):
     study = load_study(STUDIES[0])
     assert load_study(study_file(tmp_path, study.to_yaml())).content() == study.content()
     assert yaml.safe_load(study.to_yaml())["seed"] == 42
+
+
+def test_beams_and_draws_are_named_in_one_study(tmp_path):
+    points = "[{temperature: 0, num_beams: 4}, {temperature: 0.7, num_beams: 1}]"
+    text = f"name: a\ndecoding: {{temperature: [0, 0.7], num_beams: [1, 4], only: {points}}}"
+    settings = load_study(study_file(tmp_path, text)).decoding.settings()
+    assert [(setting.temperature, setting.num_beams) for setting in settings] == [(0, 4), (0.7, 1)]
 
 
 def test_greedy_settings_are_one_sequence():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.noise import noise_key
 from tangeval.engines import ENGINES, device, engine_class, local, make
 from tangeval.engines.base import ALL_KNOBS, Job, check_knobs
+from tangeval.engines.completions import DIALECTS
 from tangeval.models import loading
 from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.resolve import resolve
@@ -179,6 +181,19 @@ def test_a_knob_that_an_engine_does_not_honour_is_refused_where_it_changes_somet
         resolved.study.model_copy(update={"decoding": decoding}), resolved.base, resolved.checkpoints, (), resolved.dataset
     )  # fmt: skip
     check_knobs(changed, ALL_KNOBS - {"top_k"}, "plain")
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "why"), [("num_beams", 4, "rules of its own"), ("contrast", 0.5, "no logits")]
+)
+def test_no_server_takes_beams_or_contrast_and_it_is_said_why(resolved, knob, value, why):
+    decoding = resolved.study.decoding.model_copy(update={knob: [value], "no_repeat_ngram_size": [0]})
+    changed = replace(resolved, study=resolved.study.model_copy(update={"decoding": decoding}))
+    for dialect in DIALECTS.values():
+        with pytest.raises(
+            TangevalError, match=rf"decoding\.{knob}: .* does not honour it \(.*{why}.*\); set it to"
+        ):
+            check_knobs(changed, dialect.takes, "server")
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,11 @@ def test_a_poem_goes_by_its_place_or_its_id(resolved, tmp_path):
         ({"checkpoint": "checkpoint-7"}, "there are base, checkpoint-10, checkpoint-20"),
         ({"knobs": ("heat=1",)}, "there are temperature, top_k, top_p"),
         ({"knobs": ("top_p=0",)}, "--setting: top_p.0: 0 is out of range"),
+        (
+            {"knobs": ("temperature=0", "num_beams=2")},
+            "beams and contrast are not; give --setting num_beams=1",
+        ),
+        ({"knobs": ("contrast=1",)}, "give --setting contrast=0"),
         ({"knobs": ("top_k=2.5",)}, "--setting: top_k.0: Input should be a valid integer"),
     ],
 )
