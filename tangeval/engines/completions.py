@@ -60,13 +60,15 @@ class Dialect:
 _OPENAI = frozenset({"temperature", "top_p", "max_length", "presence_penalty", "frequency_penalty"})
 #: Those that llama.cpp knows by other definitions: over its last 64 tokens, the prompt's among them.
 _WINDOWED = frozenset({"repetition_penalty", "presence_penalty", "frequency_penalty"})
+#: Those that it applies before the temperature, so that they mean something else there.
+_COLD = frozenset({"min_p", "typical_p"})
 _NAMED = frozenset(knob.name for knob in KNOBS if knob.openai)
 DIALECTS: dict[str, Dialect] = {
     "vllm": Dialect(
-        off={"top_k": -1}, neutral={"min_p": 0, "repetition_penalty": 1}, counts=({"return_token_ids": True}, *_LOGPROBS),
-        at_once=256,
+        takes=_NAMED - {"top_n_sigma", "typical_p"}, off={"top_k": -1}, neutral={"min_p": 0, "repetition_penalty": 1},
+        counts=({"return_token_ids": True}, *_LOGPROBS), at_once=256,
     ),
-    "llamacpp": Dialect(takes=_NAMED - _WINDOWED, neutral={"min_p": 0, "repeat_penalty": 1}, counts=()),
+    "llamacpp": Dialect(takes=_NAMED - _WINDOWED - _COLD, neutral={"min_p": 0, "repeat_penalty": 1}, counts=()),
     "transformers": Dialect(takes=frozenset(k.name for k in KNOBS if k.hf and k.kind != "search"), counts=(), nested=True),
     "openai": Dialect(takes=_OPENAI),
 }  # fmt: skip

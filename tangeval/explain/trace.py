@@ -234,7 +234,8 @@ class _Row:
             return [self.model, _Left(1, float(model[pick]), only), *rest], pick, None
         scaled = values / setting.temperature
         weights = (scaled - scaled[0]).double().exp()
-        knobs = {name: torch.tensor([getattr(setting, name)]).double() for name in turned[1:]}
+        types = {name: torch.int64 if KNOB[name].type is int else torch.float64 for name in turned[1:]}
+        knobs = {name: torch.tensor([getattr(setting, name)], dtype=types[name]) for name in types}
         row = Candidates.whole(scaled[None], knobs)
         ranges = [(0, len(values)), *(left.range for _, left in cut(row, knobs))]
         stages, before = [self.model], weights.sum() / model.sum()
