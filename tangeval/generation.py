@@ -17,7 +17,7 @@ from tangeval import __version__
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.keeping import aside, present
-from tangeval.core.knobs import WIDE
+from tangeval.core.knobs import WIDE, warp_name, warps
 from tangeval.core.types import Checkpoint, Example
 from tangeval.engines import make
 from tangeval.engines.base import Description, Done, Engine, Job, OnProgress, ReferenceNLL
@@ -244,6 +244,12 @@ class LikelihoodTable:
     def lacking(self, checkpoint: Checkpoint) -> list[Example]:
         """Return the examples that have no row under the checkpoint's key; none where no engine gives any."""
         have = set(self.frame.get("key", ()))
+        if (
+            "cuts" in self.frame
+        ):  # and what the study's temperatures and cuts keep; an earlier version did not ask
+            asked = set(map(warp_name, warps(self.resolved.study.decoding.settings())))
+            known = (not len(cuts) or asked.issubset(cuts) for cuts in self.frame["cuts"])
+            have = set(self.frame["key"][list(known)])
         wanted = self.examples if checkpoint.name in self.keys else []
         return [e for e in wanted if self._key(checkpoint, e) not in have]
 
@@ -258,11 +264,14 @@ class LikelihoodTable:
                 "checkpoint": checkpoint.name, "step": checkpoint.step, "split": e.split, "example_id": e.id,
                 "group": str(task.group(e)), "nll_sum": value.nats, "chars": chars, "tokens": value.tokens,
                 "reference_nll": value.nats / chars, "by_character": value.characters,
-                "key": self._key(checkpoint, e),
+                "cuts": list(value.cuts), "cut_recall": [cut[0] for cut in value.cuts.values()],
+                "cut_mass": [cut[1] for cut in value.cuts.values()],
+                "cut_risk": [cut[2] for cut in value.cuts.values()], "key": self._key(checkpoint, e),
             }
             for e, value, chars in zip(examples, values, counted, strict=True)
         ]  # fmt: skip
         self.frame = pd.concat([self.frame, pd.DataFrame(rows).astype({"step": "Int64"})])
+        self.frame = self.frame.drop_duplicates("key", keep="last")
         self.run.write_likelihood(self.frame)
 
     def finish(self) -> None:

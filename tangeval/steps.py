@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tangeval import engines, generation
-from tangeval.analysis import scoring, variance
+from tangeval.analysis import recall, scoring, variance
 from tangeval.analysis import summarize as summaries
 from tangeval.analysis.select import check_selection, chosen_outputs
 from tangeval.analysis.select import select as choose
@@ -123,6 +123,7 @@ def evaluate(results: Results, watch: Watch) -> None:
         summary = summaries.summarize(run)
         tables.write(summary, metrics, run.tables, by=by)
         shares = variance.write_variance(run)
+        recall.write_recall(run)
         figures.draw(summary, shares, metrics, run.figures, by=by)
 
 

@@ -228,6 +228,24 @@ class Setting:
         )
 
 
+def warps(settings: Iterable[Setting]) -> list[Setting]:
+    """Return the distinct temperatures and cuts of settings; what else they set is as by default."""
+    kinds = {name: KNOB[name].kind for name in AXES}
+    own = (dict(zip(AXES, setting.sequence, strict=True)) for setting in settings)
+    return list(
+        dict.fromkeys(
+            Setting.of(**{n: v for n, v in each.items() if kinds[n] in ("scale", "cut")}) for each in own
+        )
+    )
+
+
+def warp_name(setting: Setting) -> str:
+    """Return temperature and cuts as they are typed, cuts that are off left out: ``temperature=0.7,top_k=5``."""
+    (warp,) = warps([setting])
+    on = [name for name in CUTS if getattr(warp, name) != KNOB[name].off]
+    return ",".join(f"{name}={written(getattr(warp, name))}" for name in ("temperature", *on))
+
+
 def written(value: Value) -> str:
     """Return a knob's value as it is typed."""
     return value if isinstance(value, str) else f"{value:g}"

@@ -36,12 +36,14 @@ class Output:
 class ReferenceNLL:
     """A reference's negative log-likelihood: nats in all, tokens, and nats of each character in order.
 
-    ``characters`` is empty where the tokenizer does not spell the reference as it stands.
+    ``characters`` is empty where the tokenizer does not spell the reference as it stands. ``cuts`` says of temperatures
+    and cuts, by ``knobs.warp_name``, what they keep of it: recall, mass and risk (``decoding.recall.Kept``).
     """
 
     nats: float
     tokens: int
     characters: list[float]
+    cuts: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,13 @@ from typing import Any
 import pandas as pd
 
 from tangeval.core.errors import TangevalError, UnusableError, usable
+<<<<<<< HEAD
 from tangeval.core.knobs import Setting
 from tangeval.core.types import BASE, Checkpoint, Example
+=======
+from tangeval.core.knobs import Setting, warps
+from tangeval.core.types import Checkpoint, Example
+>>>>>>> ebdd44c (Likelihoods say what each cut keeps of the references, and whether that tells the order of settings)
 from tangeval.decoding.batch import Way, Workspace
 from tangeval.decoding.contrast import Reader
 from tangeval.decoding.decoder import TokenSequence
@@ -167,7 +172,8 @@ class Device:
     def _nll(self, examples: Sequence[Example], model: Any) -> list[ReferenceNLL]:
         task = self.resolved.task
         references = [Reference(e.id, asked(self.resolved, e), task.target(e)) for e in examples]
-        return reference_nll(model, self.tokenizer, references, task.characters, self.workspace)
+        own = warps(self.resolved.study.decoding.settings())
+        return reference_nll(model, self.tokenizer, references, task.characters, self.workspace, own)
 
     def _batch(self, batch: Batch, model: Any, on_progress: OnProgress) -> pd.DataFrame:
         """Decode one batch and return its rows."""

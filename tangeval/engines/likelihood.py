@@ -1,4 +1,4 @@
-"""References → their negative log-likelihood under a loaded checkpoint.
+"""References → their negative log-likelihood under a loaded checkpoint, and what cuts keep of them.
 
 In: a model, its tokenizer, and prompts with their references. Out: ``ReferenceNLL``. Knows nothing of
 decoding but that its workspace may have to give way.
@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from tangeval.core.errors import NOT_NUMBERS, TangevalError, UnusableError
+from tangeval.core.knobs import Setting
 from tangeval.core.types import Base, Load
 from tangeval.decoding.batch import Workspace, forget
+from tangeval.decoding.recall import Kept, kept
 from tangeval.engines.base import ReferenceNLL
 from tangeval.models import loading
 from tangeval.models.tokens import Prompt, decode_completion, encode_completion, encode_prompt
@@ -44,9 +46,12 @@ def scorer(base: Base) -> Callable[[Sequence[tuple[str, str]]], list[float]]:
 
 
 def reference_nll(
-    model: Any, tokenizer: Any, references: Sequence[Reference], characters: Characters, workspace: Workspace
-) -> list[ReferenceNLL]:
+    model: Any, tokenizer: Any, references: Sequence[Reference], characters: Characters, workspace: Workspace,
+    warps: Sequence[Setting] = (),
+) -> list[ReferenceNLL]:  # fmt: skip
     """Return the negative log-likelihood of each reference: ``token_nats`` of the completion, its first space and EOS too.
+
+    And what each of ``warps`` keeps of it.
 
     Raises:
         TangevalError: the GPU's memory does not hold one reference.
@@ -54,14 +59,13 @@ def reference_nll(
     """
     prompts = [encode_prompt(tokenizer, r.prompt) for r in references]
     answers = [encode_completion(tokenizer, r.prompt, r.target) for r in references]
-    found = zip(references, answers, token_nats(model, prompts, answers, workspace), strict=True)
+    found = zip(references, answers, _scored(model, prompts, answers, workspace, warps), strict=True)
     return [
-        ReferenceNLL(sum(own), len(own), by_character(tokenizer, answer, own, r.target, characters))
-        for r, answer, own in found
+        ReferenceNLL(sum(own), len(own), by_character(tokenizer, answer, own, r.target, characters), cuts)
+        for r, answer, (own, cuts) in found
     ]
 
 
-@torch.inference_mode()
 def token_nats(
     model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], workspace: Workspace
 ) -> list[list[float]]:
@@ -74,14 +78,27 @@ def token_nats(
         TangevalError: the GPU's memory does not hold one text.
         UnusableError: the model does not give numbers.
     """
-    results: list[list[float]] = []
+    return [nats for nats, _ in _scored(model, prompts, answers, workspace, ())]
+
+
+#: The nats of a text's tokens, and what cuts keep of it.
+_Scored = tuple[list[float], dict[str, Kept]]
+
+
+@torch.inference_mode()
+def _scored(
+    model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], workspace: Workspace,
+    warps: Sequence[Setting],
+) -> list[_Scored]:  # fmt: skip
+    """``token_nats``, and what each of ``warps`` keeps."""
+    results: list[_Scored] = []
     size = _REFERENCES if workspace.way.pads else 1
     while len(results) < len(prompts):
         batch = slice(len(results), len(results) + size)
         try:
             if not workspace.way.pads:
                 forget(model, prompts[batch.start])
-            results += _nats(model, prompts[batch], answers[batch])
+            results += _batch(model, prompts[batch], answers[batch], warps)
         except torch.OutOfMemoryError as error:
             if size == 1:
                 raise TangevalError(
@@ -93,8 +110,10 @@ def token_nats(
     return results
 
 
-def _nats(model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[list[float]]:
-    """``token_nats`` of one batch, padded on the left."""
+def _batch(
+    model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], warps: Sequence[Setting]
+) -> list[_Scored]:
+    """``_scored`` of one batch, padded on the left."""
     longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
     padded = [[-1] * (longest - len(p) - len(a)) + p + a for p, a in zip(prompts, answers, strict=True)]
     ids = torch.tensor(padded, device=model.device)
@@ -111,7 +130,8 @@ def _nats(model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]]
     nats = [(-row[-len(answer) :].double()).tolist() for row, answer in zip(picked, answers, strict=True)]
     if not all(isfinite(sum(own)) for own in nats):
         raise UnusableError(NOT_NUMBERS)
-    return nats
+    places = [(logits[n, -len(answer) :], ids[n, -len(answer) :]) for n, answer in enumerate(answers)]
+    return [(own, kept(*at, warps)) for own, at in zip(nats, places, strict=True)]
 
 
 def by_character(

@@ -41,6 +41,7 @@ EXPLAINED, EXPLAINED_LIMIT = 6, 2_000_000
 NEEDED = ("summary", "effects", "checkpoints")
 ALSO = (
     "likelihood_curve", "variance", "front", "best_of", "reranked", "oracle", "families", "family_differences", "judge",
+    "recall", "recall_orders",
 )  # fmt: skip
 #: The views under ``static/views``, in the order in which they stand on the page.
 VIEWS = (

@@ -1,0 +1,91 @@
+"""What cuts keep of a text that is given: its own tokens, and how much beside them; nothing is drawn.
+
+In: the logits at a text's places, its tokens, temperatures and cuts. Out: recall, mass and risk of each. Knows nothing of
+references, tasks or files.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tangeval.core.knobs import Setting, warp_name
+from tangeval.decoding.ordering import descending
+from tangeval.decoding.warpers import Candidates, cut, cuts_on
+
+#: How many of a row's largest logits are looked at first; where a cut lies beyond them, all are.
+SOME = 8192
+
+
+class Kept(NamedTuple):
+    """Means over a text's places (after Zhou et al., arXiv 2408.13586, whose many texts are here the one that is given).
+
+    ``recall``: the share of places whose own token is kept. ``mass``: the probability, at the temperature, of what is
+    kept. ``risk``: the probability of drawing another token than the text's own from what is kept.
+    """
+
+    recall: float
+    mass: float
+    risk: float
+
+
+def kept(logits: Tensor, tokens: Tensor, warps: Sequence[Setting]) -> dict[str, Kept]:
+    """Return what each of ``warps`` keeps, by ``warp_name``; ``logits`` are ``[T, V]``, ``tokens`` ``[T]`` the text's.
+
+    Raw logits: no knob that goes by what was written plays a part. Temperature 0 keeps the largest logit.
+    """
+    found = dict[str, Kept]()
+    for temperature in dict.fromkeys(warp.temperature for warp in warps):
+        own = [warp for warp in warps if warp.temperature == temperature]
+        if temperature == 0:
+            hit = float((logits.argmax(dim=-1) == tokens).double().mean())
+            found |= {warp_name(warp): Kept(hit, 1.0, 1 - hit) for warp in own}
+            continue
+        row = _Row(logits.float(), tokens, temperature)
+        for size in (min(SOME, logits.shape[1]), logits.shape[1]):
+            own = [warp for warp in own if not row.measure(warp, size, found)]
+    return found
+
+
+class _Row:
+    """The places of one text at one temperature."""
+
+    def __init__(self, logits: Tensor, tokens: Tensor, temperature: float) -> None:
+        self.logits, self.tokens, self.temperature = logits, tokens, temperature
+        scaled = logits / temperature
+        weight = (scaled - scaled.amax(dim=-1, keepdim=True)).double().exp()
+        self.total = weight.sum(dim=-1)
+        self.weight = weight.gather(1, tokens[:, None]).squeeze(1)
+        self.made: dict[int, tuple[Candidates, Tensor]] = {}
+
+    def _candidates(self, size: int) -> tuple[Candidates, Tensor]:
+        """The ``size`` largest of each place, and where the text's own token is among them: behind them if it is not."""
+        if size not in self.made:
+            values, ids = descending(self.logits, size)
+            scaled = values / self.temperature
+            cumulated = (scaled - scaled[:, :1]).double().exp().cumsum(dim=-1)
+            every = torch.full_like(self.tokens, size)
+            top = Candidates(scaled, cumulated, every, self.total, torch.ones_like(every, dtype=torch.bool))
+            same = ids == self.tokens[:, None]
+            self.made[size] = top, torch.where(same.any(dim=1), same.int().argmax(dim=1), size)
+        return self.made[size]
+
+    def measure(self, warp: Setting, size: int, found: dict[str, Kept]) -> bool:
+        """Add what ``warp`` keeps to ``found``, and return whether ``size`` candidates were enough to tell."""
+        total, inside = self.total, torch.ones_like(self.total, dtype=torch.bool)
+        if on := cuts_on(warp.as_dict()):
+            top, place = self._candidates(size)
+            knobs = {
+                name: torch.full_like(self.tokens, getattr(warp, name), dtype=torch.float64) for name in on
+            }
+            knobs |= {name: knobs[name].long() for name in on if isinstance(getattr(warp, name), int)}
+            for _, left in cut(top, knobs):
+                top = left
+            if size < self.logits.shape[1] and not bool(top.certain.all()):
+                return False
+            total, inside = top.total, place < top.kept
+        drawn = torch.where(inside, self.weight / total, 0.0)
+        means = (each.double().mean() for each in (inside, total / self.total, 1 - drawn))
+        found[warp_name(warp)] = Kept(*map(float, means))
+        return True
