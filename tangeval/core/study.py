@@ -133,9 +133,10 @@ class _Grid(Section):
         return found
 
     def _value(self, point: dict[str, Value], axis: str) -> Value | None:
-        """A point's value on an axis; an axis of one value may be left out."""
-        values = self.values(axis)
-        return point.get(axis, values[0] if len(set(values)) == 1 else None)
+        """A point's value on an axis; one that is left out has its only value, or is off where it has that value."""
+        values, knob = self.values(axis), KNOB[axis]
+        off = knob.off if knob.kind not in ("scale", "length") and knob.off in values else None
+        return point.get(axis, values[0] if len(set(values)) == 1 else off)
 
     def settings(self) -> tuple[Setting, ...]:
         """Return every point of the grid once, or those of ``only``, sorted."""

@@ -158,3 +158,14 @@ def test_greedy_settings_are_one_sequence():
     cuts = [{"top_k": 5, "top_p": 0.3, "max_length": 10}, {"top_k": 0, "top_p": 1.0, "max_length": 20}]
     assert len({Setting.of(temperature=0, **each).sequence for each in cuts}) == 1
     assert len({Setting.of(temperature=1, **each).sequence for each in cuts}) == 2
+
+
+def test_an_axis_that_a_point_leaves_out_is_off(tmp_path):
+    """So a study of samplers names in each point the one that is on."""
+    file = study_file(
+        tmp_path,
+        "name: x\nbase_model: tang-mini\ndecoding: {temperature: [0.5, 1.0], top_k: [0, 5], top_p: [0.9, 1.0], "
+        "only: [{temperature: 1.0}, {temperature: 0.5, top_k: 5}, {temperature: 0.5, top_p: 0.9}]}\n",
+    )
+    found = [(s.temperature, s.top_k, s.top_p) for s in load_study(file).decoding.settings()]
+    assert sorted(found) == [(0.5, 0, 0.9), (0.5, 5, 1.0), (1.0, 0, 1.0)]
