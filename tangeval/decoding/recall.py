@@ -4,7 +4,7 @@ In: the logits at a text's places, its tokens, temperatures and cuts. Out: recal
 references, tasks or files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tangeval.core.knobs import Setting, warp_name
 from tangeval.decoding.ordering import descending
-from tangeval.decoding.warpers import Candidates, cut, cuts_on
+from tangeval.decoding.warpers import Candidates, cut, cuts_on, deviation, read_by, statistics
 
 #: How many of a row's largest logits are looked at first; where a cut lies beyond them, all are.
 SOME = 8192
@@ -42,7 +42,7 @@ def kept(logits: Tensor, tokens: Tensor, warps: Sequence[Setting]) -> dict[str, 
             hit = float((logits.argmax(dim=-1) == tokens).double().mean())
             found |= {warp_name(warp): Kept(hit, 1.0, 1 - hit) for warp in own}
             continue
-        row = _Row(logits.float(), tokens, temperature)
+        row = _Row(logits.float(), tokens, temperature, {n: None for warp in own for n in cuts_on(warp.as_dict())})
         for size in (min(SOME, logits.shape[1]), logits.shape[1]):
             own = [warp for warp in own if not row.measure(warp, size, found)]
     return found
@@ -51,11 +51,15 @@ def kept(logits: Tensor, tokens: Tensor, warps: Sequence[Setting]) -> dict[str, 
 class _Row:
     """The places of one text at one temperature."""
 
-    def __init__(self, logits: Tensor, tokens: Tensor, temperature: float) -> None:
-        self.logits, self.tokens, self.temperature = logits, tokens, temperature
+    def __init__(self, logits: Tensor, tokens: Tensor, temperature: float, cuts: Collection[str]) -> None:
+        self.logits, self.tokens, self.temperature, self.cuts = logits, tokens, temperature, cuts
         scaled = logits / temperature
-        weight = (scaled - scaled.amax(dim=-1, keepdim=True)).double().exp()
-        self.total = weight.sum(dim=-1)
+        falls = (scaled - scaled.amax(dim=-1, keepdim=True)).double()
+        weight = falls.exp()
+        self.total = {
+            name: deviation(scaled) if name == "sigma" else statistics(name, weight, falls).sum(dim=-1)
+            for name in read_by(cuts)
+        }
         self.weight = weight.gather(1, tokens[:, None]).squeeze(1)
         self.made: dict[int, tuple[Candidates, Tensor]] = {}
 
@@ -63,29 +67,27 @@ class _Row:
         """The ``size`` largest of each place, and where the text's own token is among them: behind them if it is not."""
         if size not in self.made:
             values, ids = descending(self.logits, size)
-            scaled = values / self.temperature
-            cumulated = (scaled - scaled[:, :1]).double().exp().cumsum(dim=-1)
-            every = torch.full_like(self.tokens, size)
-            top = Candidates(scaled, cumulated, every, self.total, torch.ones_like(every, dtype=torch.bool))
+            rows = torch.arange(len(values), device=values.device)
             same = ids == self.tokens[:, None]
-            self.made[size] = top, torch.where(same.any(dim=1), same.int().argmax(dim=1), size)
+            place = torch.where(same.any(dim=1), same.int().argmax(dim=1), size)
+            self.made[size] = Candidates.of(values / self.temperature, rows, self.total, self.cuts), place
         return self.made[size]
 
     def measure(self, warp: Setting, size: int, found: dict[str, Kept]) -> bool:
         """Add what ``warp`` keeps to ``found``, and return whether ``size`` candidates were enough to tell."""
-        total, inside = self.total, torch.ones_like(self.total, dtype=torch.bool)
+        mass, inside = self.total["mass"], torch.ones_like(self.tokens, dtype=torch.bool)
         if on := cuts_on(warp.as_dict()):
             top, place = self._candidates(size)
-            knobs = {
-                name: torch.full_like(self.tokens, getattr(warp, name), dtype=torch.float64) for name in on
-            }
+            knobs = {name: torch.full_like(self.tokens, getattr(warp, name), dtype=torch.float64) for name in on}
             knobs |= {name: knobs[name].long() for name in on if isinstance(getattr(warp, name), int)}
             for _, left in cut(top, knobs):
                 top = left
             if size < self.logits.shape[1] and not bool(top.certain.all()):
                 return False
-            total, inside = top.total, place < top.kept
-        drawn = torch.where(inside, self.weight / total, 0.0)
-        means = (each.double().mean() for each in (inside, total / self.total, 1 - drawn))
+            mass, inside = top.total["mass"], place < top.kept
+            if top.first is not None:
+                inside &= place >= top.first
+        drawn = torch.where(inside, self.weight / mass, 0.0)
+        means = (each.double().mean() for each in (inside, mass / self.total["mass"], 1 - drawn))
         found[warp_name(warp)] = Kept(*map(float, means))
         return True

@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    EtaLogitsWarper,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 from tangeval.core.knobs import Setting, warp_name, warps
 from tangeval.decoding import recall
@@ -11,6 +18,7 @@ SETTINGS = [
     Setting.of(temperature=temperature, top_k=top_k, top_p=top_p, max_length=length)
     for temperature in (0.0, 0.5, 1.3) for top_k in (0, 3) for top_p in (0.4, 0.95, 1.0) for length in (8, 16)
 ]  # fmt: skip
+OTHERS = [Setting.of(temperature=1.3, typical_p=0.5), Setting.of(temperature=0.5, top_k=9, eta_cutoff=0.02)]
 
 
 def test_settings_that_keep_alike_are_one_and_named_as_they_are_typed():
@@ -26,12 +34,14 @@ def test_recall_mass_and_risk_are_those_of_transformers_warpers(monkeypatch, som
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn((40, 200), generator=generator)
     tokens = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-    found = recall.kept(logits, tokens, warps(SETTINGS))
-    for warp in warps(SETTINGS)[1:]:
+    found = recall.kept(logits, tokens, warps(SETTINGS + OTHERS))
+    for warp in warps(SETTINGS + OTHERS)[1:]:
         chain = LogitsProcessorList([TemperatureLogitsWarper(warp.temperature)])
         whole = chain(None, logits.double()).softmax(-1)
         chain += [TopKLogitsWarper(warp.top_k)] if warp.top_k else []
         chain += [TopPLogitsWarper(warp.top_p)] if warp.top_p < 1 else []
+        chain += [TypicalLogitsWarper(warp.typical_p)] if warp.typical_p < 1 else []
+        chain += [EtaLogitsWarper(warp.eta_cutoff)] if warp.eta_cutoff else []
         left = chain(None, logits.double())
         stays = ~left.isneginf()
         own = left.softmax(-1).gather(1, tokens[:, None])
