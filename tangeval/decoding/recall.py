@@ -42,7 +42,9 @@ def kept(logits: Tensor, tokens: Tensor, warps: Sequence[Setting]) -> dict[str, 
             hit = float((logits.argmax(dim=-1) == tokens).double().mean())
             found |= {warp_name(warp): Kept(hit, 1.0, 1 - hit) for warp in own}
             continue
-        row = _Row(logits.float(), tokens, temperature, {n: None for warp in own for n in cuts_on(warp.as_dict())})
+        row = _Row(
+            logits.float(), tokens, temperature, {n: None for warp in own for n in cuts_on(warp.as_dict())}
+        )
         for size in (min(SOME, logits.shape[1]), logits.shape[1]):
             own = [warp for warp in own if not row.measure(warp, size, found)]
     return found
@@ -78,7 +80,9 @@ class _Row:
         mass, inside = self.total["mass"], torch.ones_like(self.tokens, dtype=torch.bool)
         if on := cuts_on(warp.as_dict()):
             top, place = self._candidates(size)
-            knobs = {name: torch.full_like(self.tokens, getattr(warp, name), dtype=torch.float64) for name in on}
+            knobs = {
+                name: torch.full_like(self.tokens, getattr(warp, name), dtype=torch.float64) for name in on
+            }
             knobs |= {name: knobs[name].long() for name in on if isinstance(getattr(warp, name), int)}
             for _, left in cut(top, knobs):
                 top = left
