@@ -14,13 +14,8 @@ from typing import Any
 import pandas as pd
 
 from tangeval.core.errors import TangevalError, UnusableError, usable
-<<<<<<< HEAD
-from tangeval.core.knobs import Setting
-from tangeval.core.types import BASE, Checkpoint, Example
-=======
 from tangeval.core.knobs import Setting, warps
-from tangeval.core.types import Checkpoint, Example
->>>>>>> ebdd44c (Likelihoods say what each cut keeps of the references, and whether that tells the order of settings)
+from tangeval.core.types import BASE, Checkpoint, Example
 from tangeval.decoding.batch import Way, Workspace
 from tangeval.decoding.contrast import Reader
 from tangeval.decoding.decoder import TokenSequence
