@@ -106,7 +106,7 @@ class Store(ABC):
 
 
 class PaddedStore(Store):
-    """By matrix products, on any device and in any dtype.
+    """By matrix products, and on a CPU PyTorch's flash attention over the prompts; any device and dtype.
 
     Rows are laid out on a board of P × ``width`` places, ``width`` the most that a prompt
     has, so that each prompt is multiplied with all of its rows at once.
@@ -114,47 +114,62 @@ class PaddedStore(Store):
 
     def hold(self, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor) -> None:
         self.keys, self.values, self.mask = keys, values, mask
+        self.unseen = keys[0].new_zeros(mask.shape).masked_fill(~mask, -torch.inf)[:, None, None]
 
     def lay_out(self, rows: int) -> None:
         prompt = self.prompt[:rows]
         count = torch.bincount(prompt, minlength=len(self.mask))
         order = prompt.argsort(stable=True)
         rank = torch.empty_like(order)
-        first = count.cumsum(0) - count
-        rank[order] = torch.arange(rows, device=prompt.device) - first[prompt[order]]
+        every = torch.arange(rows, device=prompt.device)
+        rank[order] = every - (count.cumsum(0) - count)[prompt[order]]
         self.width = int(count.max())
         self.place = prompt * self.width + rank
-        self.unseen = ~self.mask[prompt][:, None, None]
+        #: the row at each place of the board; where none lies row 0, for nothing
+        self.row = self.place.new_zeros(len(count) * self.width).index_copy_(0, self.place, every)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         rows, heads, _, size = query.shape
-        groups = key.shape[1]
+        groups, prompts = key.shape[1], len(self.unseen)
         own_keys, own_values = self.own[layer, :, :rows, :, : self.written + 1]
         own_keys[:, :, self.written :], own_values[:, :, self.written :] = key, value
-        query = query.view(rows, groups, heads // groups, size) * scaling
-        keys, values = self.keys[layer], self.values[layer]
-        before = self._off_board(self._on_board(query) @ keys.transpose(-1, -2), heads // groups)
-        length = keys.shape[2]
-        before = before.masked_fill(self.unseen, -torch.inf)
-        scores = torch.cat([before, query @ own_keys.transpose(-1, -2)], dim=-1)
+        query = query.view(rows, groups, heads // groups, size)
+        board = query[self.row].view(prompts, self.width, groups, -1, size).transpose(1, 2)
+        board = board.reshape(prompts, groups, -1, size)
+        found = over_prompts(board, self.keys[layer], self.values[layer], self.unseen, scaling)
+        seen, mass = (
+            x.view(prompts, groups, self.width, heads // groups, -1).transpose(1, 2).flatten(0, 1)[self.place]
+            for x in found
+        )
+        # What a row saw of its prompt is as one more token of its own: its value, and the logarithm of its weight.
+        scores = torch.cat([mass, query * scaling @ own_keys.transpose(-1, -2)], dim=-1)
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        seen = self._off_board(self._on_board(weights[..., :length]) @ values, heads // groups)
-        output: Tensor = seen + weights[..., length:] @ own_values
+        output: Tensor = torch.addcmul(weights[..., 1:] @ own_values, weights[..., :1], seen)
         return output.reshape(rows, 1, heads, size)
 
-    def _on_board(self, x: Tensor) -> Tensor:
-        """``[R, K, G, X]`` → ``[P, K, width·G, X]``, zeros where no row lies."""
-        _, groups, heads, size = x.shape
-        board = x.new_zeros(len(self.mask) * self.width, groups, heads, size)
-        board[self.place] = x
-        board = board.view(-1, self.width, groups, heads, size).transpose(1, 2)
-        return board.reshape(len(self.mask), groups, self.width * heads, size)
 
-    def _off_board(self, x: Tensor, heads: int) -> Tensor:
-        """``[P, K, width·G, X]`` → ``[R, K, G, X]``: ``_on_board``'s inverse."""
-        prompts, groups, _, size = x.shape
-        board = x.view(prompts, groups, self.width, heads, size).transpose(1, 2)
-        return board.reshape(prompts * self.width, groups, heads, size)[self.place]
+def over_prompts(
+    query: Tensor, keys: Tensor, values: Tensor, unseen: Tensor, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Attention ``[P, K, N, D]`` over ``[P, K, L, D]``, and the logarithm of what its weights were divided by, ``[P, K, N, 1]``.
+
+    ``unseen`` ``[P, 1, 1, L]`` is -inf where padded, else 0.
+    """
+    if query.device.type == "cpu":
+        seen, mass = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, attn_mask=unseen, scale=scaling
+        )
+        return seen, mass[..., None]
+    return by_products(query, keys, values, unseen, scaling)
+
+
+def by_products(
+    query: Tensor, keys: Tensor, values: Tensor, unseen: Tensor, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """The same as ``over_prompts``, on any device."""
+    scores = (query * scaling @ keys.transpose(-1, -2) + unseen).float()
+    mass = scores.logsumexp(dim=-1, keepdim=True)
+    return (scores - mass).exp().to(values.dtype) @ values, mass
 
 
 class FlashStore(Store):
