@@ -90,7 +90,7 @@ def main() -> None:
     add("--quantization", default="none", choices=["none", "nf4", "int8"])
     add("--merge", action="store_true", help="merged weights for (c) and (d)")
     add("--compile", action="store_true", help="compiled layers for (c) and (d)")
-    add("--settings", type=int, default=60, choices=[12, 24, 36, 48, 60, 120, 240, 960])
+    add("--settings", type=int, default=60, choices=[12, 24, 36, 48, 60, 120, 123, 240, 960])
     add("--samples", type=int, default=4)
     add("--max-length", type=int, default=96)
     add("--loop", type=int, default=12, help="outputs that (a) is timed on; 0 leaves it out")
@@ -175,8 +175,19 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield report
 
 
+#: Cuts of six families, each at three temperatures.
+FAMILIES: dict[str, tuple[float, ...]] = {
+    "min_p": (0.02, 0.05, 0.1, 0.2, 0.3), "top_n_sigma": (0.5, 1.0, 1.5, 2.0), "top_h": (0.2, 0.4, 0.6, 0.8),
+    "epsilon_cutoff": (3e-4, 9e-4, 3e-3), "eta_cutoff": (3e-4, 9e-4, 3e-3), "typical_p": (0.2, 0.9),
+}  # fmt: skip
+
+
 def grid(settings: int) -> list[Setting]:
-    """``settings`` settings of temperature, top-k and top-p, the smaller grid a part of the larger."""
+    """``settings`` settings of temperature, top-k and top-p, the smaller grid a part of the larger; 123 are 60 and ``FAMILIES``."""
+    if settings == 123:
+        cuts = [(name, value) for name, values in FAMILIES.items() for value in values]
+        more = [{"temperature": t, name: value} for t in (0.4, 0.7, 1.0) for name, value in cuts]
+        return grid(60) + [Setting.of(**knobs, no_repeat_ngram_size=3) for knobs in more]
     top_p = TOP_P if settings <= 12 * len(TEMPERATURES) else TOP_P + MORE_TOP_P
     points = product(TEMPERATURES[: settings // (len(TOP_K) * len(top_p))], TOP_K, top_p)
     return [Setting.of(temperature=t, top_k=k, top_p=p, no_repeat_ngram_size=3) for t, k, p in points]

@@ -24,6 +24,7 @@ from tangeval.core.knobs import WIDE
 from tangeval.core.study import Decoding
 from tangeval.core.types import Base, Checkpoint, Load
 from tangeval.decoding.planning import rotary_change, token_cost
+from tangeval.decoding.sampler import Kind, kind_of
 from tangeval.decoding.shared_prefix import suits
 from tangeval.engines import base
 from tangeval.engines.base import Description, Done, Job, OnProgress, asked
@@ -85,7 +86,12 @@ class LocalEngine(base.Engine):
         noise = "keyed by seed, example, sample, step, token: shared between settings and checkpoints"
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         processes = max(1, len(self._places(_MANY)))
-        place = f"{processes} processes side by side" if processes > 1 else ""
+        place = f"{processes} processes side by side, " if processes > 1 else ""
+        settings = self.resolved.study.decoding.settings()
+        if others := sum(kind_of(setting) == Kind.OTHER for setting in settings):
+            place += f"{others} of {len(settings)} settings have a cut that the GPU's kernel does not make: tensors draw them, "
+            place += "and wait for the GPU in each step"
+        place = place.removesuffix(", ")
         return Description(self.name, noise, True, versions(), hardware(gpu), place, processes)
 
     @cached_property

@@ -13,6 +13,7 @@ from tangeval.analysis.select import generation_config
 from tangeval.core.config import validated
 from tangeval.core.knobs import AXES, COMMON, COMMON_AXES, KNOB, KNOBS, WIDE, Setting, axes_set, spelt
 from tangeval.core.study import Decoding, load_study
+from tangeval.decoding import sampler
 from tangeval.engines.completions import DIALECTS
 from tangeval.explain.subject import Asked
 
@@ -57,6 +58,15 @@ def test_a_knob_reaches_study_plan_and_servers(name):
         body = dialect.body(on.as_dict(), 1, 1)
         own = json.loads(body.get("generation_config", "{}"))
         assert (ON[name] in (body.get(KNOB[name].openai), own.get(KNOB[name].hf))) == (name in dialect.takes)
+
+
+def test_a_dry_run_on_a_gpu_says_what_its_kernel_does_not_draw(monkeypatch):
+    monkeypatch.setattr(sampler, "SUPPORTS", frozenset({"temperature", "top_k", "top_p"}))
+    _, _, takes = api.dry_run(
+        "studies/quickstart.yaml", "checkpoints=[]", "decoding.temperature=0.7", "decoding.min_p=[0,0.1]",
+        "decoding.top_k=0", "decoding.top_p=1.0", "decoding.max_length=8",
+    )  # fmt: skip
+    assert "1 of 2 settings have a cut that the GPU's kernel does not make" in takes
 
 
 @pytest.fixture(scope="module")
