@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +164,9 @@ def _baseline(
     field = how.same if isinstance(how, Same) else ""
     texts = _references(data, field, normalise)
     own, value = normalise(example.reference), dict(example.fields).get(field, "")
-    among = [text for compared, text in texts.get(value, []) if compared != own]
-    if not among:
-        among = [text for group in texts.values() for compared, text in group if compared != own]
+    among = texts.get(value, [])
+    if all(compared == own for compared, _ in among):
+        among = [pair for group in texts.values() for pair in group if pair[0] != own]
         if not among:
             raise TangevalError(
                 f"baseline: no training record has another reference than {example.id}; say none"
@@ -174,7 +175,10 @@ def _baseline(
             f"{data.name}: no other training record has {field} {value}: random draws of all", stacklevel=2
         )
     noise = random.Random(f"floor {seed} {example.id}")
-    return [noise.choice(among) for _ in range(draws)]
+    pairs = (
+        noise.choice(among) for _ in count()
+    )  # again where it is its own: a copy of all others takes longer
+    return list(islice((text for compared, text in pairs if compared != own), draws))
 
 
 @lru_cache(maxsize=4)
