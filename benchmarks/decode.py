@@ -1,6 +1,6 @@
 """How long a grid takes: the homework's loop, ``generate`` in batches, and tangeval's engine.
 
-    python -m benchmarks.decode [--base tang-mini --checkpoint checkpoints/demo/checkpoint-76] …
+    python -m benchmarks.decode [--base tang-mini --checkpoint checkpoints/demo/checkpoint-38] …
 
 One process, one model, the same prompts, settings and samples:
 (a) the homework's way: ``generate``, one prompt and one setting at a time;
@@ -85,7 +85,7 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--base", default="tang-mini")
-    add("--checkpoint", default="checkpoints/demo/checkpoint-76")
+    add("--checkpoint", default="checkpoints/demo/checkpoint-38")
     add("--data", default="sample")
     add("--quantization", default="none", choices=["none", "nf4", "int8"])
     add("--merge", action="store_true", help="merged weights for (c) and (d)")
