@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from tangeval.analysis.aggregate import Group, Measured, groups
 from tangeval.analysis.intervals import LEVEL, Floats, rate_interval, resample_weights
@@ -115,8 +114,8 @@ def _ordered(measured: Measured) -> list[Metric]:
 def _fitted(told: Sequence[Floats], values: Floats) -> Floats:
     """What a line through the ranks of the measures of other settings says of the ranks of each setting ``[n, C]``."""
     part = np.random.default_rng(0).permutation(values.shape[1]) % _PARTS
-    ranks = np.stack([np.ones_like(values), *(stats.rankdata(each, axis=1) for each in told)], axis=2)
-    wanted, found = stats.rankdata(values, axis=1), np.empty_like(values)
+    ranks = np.stack([np.ones_like(values), *map(_ranks, told)], axis=2)
+    wanted, found = _ranks(values), np.empty_like(values)
     for number in range(_PARTS):
         held = part == number
         line = np.linalg.pinv(ranks[:, ~held]) @ wanted[:, ~held, None]
@@ -124,9 +123,14 @@ def _fitted(told: Sequence[Floats], values: Floats) -> Floats:
     return found
 
 
+def _ranks(values: Floats) -> Floats:
+    """The ranks of each row, those that tie having their mean."""
+    return pd.DataFrame(values).rank(axis=1).to_numpy()
+
+
 def _rank_correlation(first: Floats, second: Floats) -> Floats:
     """Spearman's of each row ``[n]`` of values ``[n, C]``; NaN where one does not vary."""
-    sides = [stats.rankdata(np.round(side, 9), axis=1) for side in (first, second)]
+    sides = [_ranks(np.round(side, 9)) for side in (first, second)]
     apart = [side - side.mean(axis=1, keepdims=True) for side in sides]
     size = np.sqrt(np.prod([(side**2).sum(axis=1) for side in apart], axis=0))
     found: Floats = (apart[0] * apart[1]).sum(axis=1) / np.where(size > 0, size, np.nan)

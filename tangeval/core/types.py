@@ -7,12 +7,13 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from tangeval.core.errors import TangevalError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -118,7 +119,7 @@ class Allowed(NamedTuple):
     ``tokens`` is kept by who gave it and may serve many states; it is not changed.
     """
 
-    tokens: NDArray[np.bool_]
+    tokens: "NDArray[np.bool_]"
     without: Collection[int]
     end: bool
 

@@ -22,7 +22,7 @@ from transformers import (
 from tangeval.core.knobs import CUTS, KNOB, Setting
 from tangeval.core.types import ASSETS
 from tangeval.decoding import sampler
-from tangeval.decoding.decoder import TokenSequence, _Live
+from tangeval.decoding.decoder import TokenSequence, _begun
 from tangeval.decoding.noise import gumbel
 from tangeval.decoding.sampler import Kind
 from tangeval.decoding.warpers import Candidates, cut
@@ -156,9 +156,9 @@ def test_tokens_are_those_of_the_oracles_however_few_candidates_are_looked_at(ca
     logits = rows[0][::300, torch.randperm(200, generator=torch.Generator().manual_seed(3))]
     logits[:, 7] = -torch.inf  # forbidden
     sequences = [TokenSequence(row, setting, row) for row in range(len(logits)) for setting in settings]
-    live = _Live.of(sequences, logits.device)
+    live, *_ = _begun(sequences, [], logits.device)
     kinds = live.kind.bincount(minlength=len(Kind)).tolist()
-    token = sampler.choose(logits, live.batch, kinds, live.temperatures, live.keys, 0)[live.index.argsort()]
+    token = sampler.choose(logits, live.batch, kinds, live.temperatures, live.keys, 0)[live.line.argsort()]
     noise = gumbel(torch.arange(len(logits)), 0, torch.arange(200).expand(len(logits), -1))
     for place, (setting, knobs) in enumerate(zip(settings, grid, strict=True)):
         scaled = logits / setting.temperature

@@ -269,7 +269,7 @@ def test_a_poem_goes_by_its_place_or_its_id(resolved, tmp_path):
         ),
         ({"prompt": "train-3"}, "the test split has 15 poems"),
         ({"checkpoint": "checkpoint-7"}, "there are base, checkpoint-10, checkpoint-20"),
-        ({"knobs": ("heat=1",)}, "there are temperature, top_k, top_p"),
+        ({"knobs": ("heat=1",)}, "there are temperature, top_n_sigma"),
         ({"knobs": ("top_p=0",)}, "--setting: top_p.0: 0 is out of range"),
         (
             {"knobs": ("temperature=0", "num_beams=2")},

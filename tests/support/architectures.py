@@ -197,7 +197,9 @@ class _Noise(LogitsProcessor):
 def _generated(model: Any, prompt: list[int], sequence: TokenSequence | None = None) -> list[int]:
     """A prompt's tokens by transformers: the likeliest, or those that a sequence draws."""
     ids = torch.tensor([prompt])
-    steps = LogitsProcessorList([*processors(sequence, 0), _Noise(sequence)] if sequence else [])
+    steps = LogitsProcessorList(
+        [*processors(sequence, len(prompt), [EOS]), _Noise(sequence)] if sequence else []
+    )
     tokens = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=1, max_new_tokens=LENGTH, eos_token_id=EOS,
         pad_token_id=0, forced_eos_token_id=None, forced_bos_token_id=None, logits_processor=steps,
