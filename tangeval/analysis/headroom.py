@@ -172,8 +172,8 @@ def _frame(parts: list[pd.DataFrame], knobs: pd.DataFrame, key: str) -> pd.DataF
 def _room(values: NDArray[np.float32], high: bool, seed: int) -> dict[str, float]:
     """An oracle's numbers, in the metric's own direction; a room is what is won, so never below 0."""
     found = oracle.room(values if high else -values, seed)
-    sign = 1 if high else -1
+    single, adaptive = ((each if high else 0.0 - each) for each in (found.single, found.adaptive))
     return {
-        "single": sign * found.single, "adaptive": sign * found.adaptive, "room": found.room, "room_low": found.low,
-        "room_high": found.high, "with_luck": found.with_luck,
+        "single": single, "adaptive": adaptive, "room": found.room, "room_low": found.low, "room_high": found.high,
+        "with_luck": found.with_luck,
     }  # fmt: skip

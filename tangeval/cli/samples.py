@@ -86,5 +86,7 @@ def _verdict(own: Any, apart: Any, name: str, better: str) -> str:
     beside = apart[apart["a"] == best]
     worse = beside.loc[beside["p_adjusted"] <= ERROR, "b"]
     rest = beside.loc[~beside["b"].isin(worse), "b"]
-    told = f"shown to be better than {', '.join(worse)}" if len(worse) else "shown to be better than none"
-    return f"{name}: {best}, {told}" + (f"; cannot be told from {', '.join(rest)}" if len(rest) else "")
+    told = f", shown to be better than {', '.join(worse)}" if len(worse) else ""
+    return f"{name}: {best} is best{told}" + (
+        f"; it cannot be told from {', '.join(rest)}" if len(rest) else ""
+    )

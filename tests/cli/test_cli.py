@@ -595,7 +595,11 @@ def test_families_prints_and_writes_who_is_shown_to_be_better(finished):
     frame = pd.read_csv(finished / RESULTS / "families.csv")
     own = frame[(frame["by"] == "budget") & (frame["at"] == frame["settings"].min())]
     best = own.sort_values("chrf")["family"].iloc[-1]
-    assert f"chrf: {best}, shown to be better than" in done.out
+    beside = pd.read_csv(finished / RESULTS / "family_differences.csv").query("a == @best")
+    shown, open_ = (beside.loc[(beside["p_adjusted"] <= 0.05) == apart, "b"] for apart in (True, False))
+    told = f", shown to be better than {', '.join(shown)}" if len(shown) else ""
+    told += f"; it cannot be told from {', '.join(open_)}" if len(open_) else ""
+    assert f"chrf: {best} is best{told}" in done.out
     assert f"{own['chrf'].max():.3f} [" in done.out
 
 
