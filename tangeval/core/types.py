@@ -7,13 +7,9 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tangeval.core.errors import TangevalError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -114,12 +110,12 @@ class Load:
 
 
 class Allowed(NamedTuple):
-    """What may come next: ``tokens`` (bool, by id) but those of ``without``, and whether the text may ``end``.
+    """What may come next: ``tokens`` (an array of bool ``[V]``) but those of ``without``, and whether the text may ``end``.
 
     ``tokens`` is kept by who gave it and may serve many states; it is not changed.
     """
 
-    tokens: "NDArray[np.bool_]"
+    tokens: Any
     without: Collection[int]
     end: bool
 
