@@ -19,7 +19,7 @@ from tangeval.analysis import intervals
 from tangeval.analysis.grid import Grid, grid
 from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import columns_in
+from tangeval.core.knobs import axes_in
 from tangeval.metrics.base import Metric, Metrics
 
 _CHUNK = 256  # settings × samples whose resamples are summed in one matrix product
@@ -269,7 +269,7 @@ def outputs_grid(rows: pd.DataFrame, where: str) -> tuple[pd.DataFrame, Grid]:
     Raises:
         TangevalError: a row is there twice, or is missing; ``where`` says what the rows are of.
     """
-    columns = columns_in(rows)
+    columns = axes_in(rows)
     setting = rows.groupby(columns, dropna=False, sort=True).ngroup()
     knobs = rows.loc[setting.drop_duplicates().sort_values().index, columns].reset_index(drop=True)
     names = [", ".join(f"{name} {value}" for name, value in row.items()) for row in knobs.to_dict("records")]

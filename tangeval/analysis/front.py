@@ -15,7 +15,7 @@ from tangeval.analysis.dominance import dominated_by, on_front
 from tangeval.analysis.grid import axes_of
 from tangeval.analysis.intervals import Floats
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import columns_in, written
+from tangeval.core.knobs import axes_in, written
 from tangeval.metrics.base import Metrics
 from tangeval.results.files import write_csv
 from tangeval.results.folder import ALL, RunFolder
@@ -80,7 +80,7 @@ def _check_metrics(names: Sequence[str], metrics: Metrics, *, alone: bool) -> No
 def _row(group: Group, place: int, names: Sequence[str]) -> dict[str, Any]:
     part, knobs = Part(group.measured, [place]), group.measured.knobs.loc[place]
     row = {"checkpoint": group.checkpoint, "split": group.split} | {
-        name: knobs[name] for name in columns_in(knobs)
+        name: knobs[name] for name in axes_in(knobs)
     }
     for name in names:
         row |= zip(

@@ -24,7 +24,7 @@ from tangeval import tasks
 from tangeval.analysis.processes import in_order, processes_for
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import present
-from tangeval.core.knobs import COMMON, KNOB, KNOBS, axes_in, columns_in
+from tangeval.core.knobs import COMMON, KNOB, KNOBS, axes_in
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example, Split
 from tangeval.metrics.base import Texts
@@ -221,7 +221,7 @@ def _read(
 
 def keys_in(frame: pd.DataFrame) -> list[str]:
     """Return the columns that tell a generation from others, each knob of the table among them."""
-    return ["checkpoint", "step", *columns_in(frame), "split", "example_id", "sample"]
+    return ["checkpoint", "step", *axes_in(frame), "split", "example_id", "sample"]
 
 
 def _number(example_id: str) -> int:
@@ -274,7 +274,7 @@ def _over_samples(
 ) -> pd.DataFrame:
     """Each row's metrics of all samples of its example and setting; ``codes`` say which of ``texts`` each row has."""
     metrics = [metric for metric in task.metrics.values() if metric.level == "samples"]
-    keys = ["checkpoint", *columns_in(frame), "example_id", *(["set"] if "set" in frame else [])]
+    keys = ["checkpoint", *axes_in(frame), "example_id", *(["set"] if "set" in frame else [])]
     group = frame.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
     order = np.lexsort((codes, group))  # the samples in an order of their own: equal sets are measured once
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))

@@ -20,7 +20,7 @@ from tangeval.analysis.hypothesis_tests import corpora_tests
 from tangeval.analysis.intervals import Floats, carrying, mean_interval, rate_interval
 from tangeval.analysis.processes import in_order, processes_for
 from tangeval.analysis.recipes import between_runs, estimate
-from tangeval.core.knobs import KNOBS, axes_in, columns_in
+from tangeval.core.knobs import KNOBS, axes_in
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.results.files import write_csv
@@ -79,7 +79,7 @@ def summarize(run: RunFolder) -> Summary:
     first = ["checkpoint", "step"]
     counts = ["poems", "samples", *measures(run.metrics), "n_tokens"]
     summary = Summary(
-        _frame(settings, [*first, *columns_in(settings[0]), "split", *counts]),
+        _frame(settings, [*first, *axes_in(settings[0]), "split", *counts]),
         _frame(effects, [*first, "split", "knob", "value", *counts]),
         _frame(checkpoints, [*first, *(_RUN if trained else ()), "split", *counts]),
         curve(likelihood),

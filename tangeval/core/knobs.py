@@ -163,8 +163,6 @@ KNOB: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 AXES: tuple[str, ...] = tuple(knob.name for knob in KNOBS)
 #: The cuts, in the order in which they are applied.
 CUTS: tuple[str, ...] = tuple(knob.name for knob in KNOBS if knob.kind == "cut")
-#: Every knob, in the order of a table's columns.
-COLUMNS: tuple[str, ...] = AXES
 #: The knobs that every table has a column for; the others have one where a study sets them.
 COMMON = ("temperature", "top_k", "top_p", "max_length", "no_repeat_ngram_size")
 #: The common axis that was none at first: where a study has one value it is part of the cache key, and no plan names it.
@@ -256,11 +254,6 @@ def axes_in(columns: Container[str]) -> list[str]:
     return [name for name in AXES if name in columns]
 
 
-def columns_in(columns: Container[str]) -> list[str]:
-    """Return the knobs that a table has columns of, those of the whole study last."""
-    return [name for name in COLUMNS if name in columns]
-
-
 def axes_set(settings: Collection[Setting]) -> tuple[str, ...]:
     """Return the axes that tables of ``settings`` have: the common ones, and those that one of them sets."""
     return tuple(
@@ -283,4 +276,4 @@ def spelt(
 
 def knobs_of(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the value of every knob that a row of a table has, as JSON has them."""
-    return {name: KNOB[name].type(row[name]) for name in columns_in(row)}
+    return {name: KNOB[name].type(row[name]) for name in axes_in(row)}

@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_serializer, model_validator
 
 from tangeval.core.config import Dumper, Section, read_yaml, validated
-from tangeval.core.knobs import AXES, COLUMNS, COMMON, KNOB, KNOBS, REGEX, WIDE, Knob, Setting, Value
+from tangeval.core.knobs import AXES, COMMON, KNOB, KNOBS, REGEX, WIDE, Knob, Setting, Value
 from tangeval.core.types import ASSETS, SPLITS, Load, Split
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
@@ -120,7 +120,7 @@ class _Grid(Section):
     @property
     def columns(self) -> tuple[str, ...]:
         """The knobs that they have, those of the whole study last."""
-        return tuple(filter(self.sets, COLUMNS))
+        return tuple(filter(self.sets, AXES))
 
     def wide(self, axis: str) -> Any:
         """Return the value of an axis that has one in the whole study; None where it has several."""

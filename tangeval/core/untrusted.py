@@ -8,7 +8,7 @@ should be in it, is for who opens it.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+_BETWEEN = re.compile(r"[\s,]*")  # elements of a list
 #: Names of environment variables that hold a secret, the fewest characters of one, and secrets in any text.
 _SECRET = re.compile(
     r"(?:^|_)(?:API)?(?:KEY|TOKEN|SECRET|PASS|PASSWORD|PASSWD|PAT|CREDENTIALS?)(?:_|$)", re.I
@@ -49,6 +50,44 @@ def read_bytes(file: Path, largest: int = LARGEST) -> bytes:
     if len(content) > largest:
         raise TangevalError(f"{file}: larger than {largest // MIB} MiB, which no such file is; give another")
     return content
+
+
+def read_text(file: Path, largest: int = LARGEST) -> str:
+    """Return the text of a UTF-8 file of at most ``largest`` bytes; its lines end with a line feed.
+
+    Raises:
+        TangevalError: as ``read_bytes``; or it is not UTF-8, and the line is named.
+        OSError: there is no such file.
+    """
+    try:
+        return read_bytes(file, largest).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
+
+
+def listed(text: str, file: Path) -> Iterator[tuple[int, Any]]:
+    """Yield each element of a JSON list, and the line of ``text`` on which it begins; ``file`` is named in errors.
+
+    Raises:
+        TangevalError: it is no JSON, and the line is named; or no list.
+    """
+    try:
+        elements = parsed(text)
+    except json.JSONDecodeError as error:
+        raise TangevalError(f"{file}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except ValueError as error:
+        raise TangevalError(f"{file}: not valid JSON ({error})") from None
+    if not isinstance(elements, list):
+        raise TangevalError(f"{file}, line 1: expected a JSON list of records; one a line is .jsonl")
+    decoder, end, line = json.JSONDecoder(), text.index("[") + 1, 1
+    line += text.count("\n", 0, end)
+    for element in elements:  # decoded once more, for the lines
+        start = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+        line += text.count("\n", end, start)
+        yield line, element
+        _, end = decoder.raw_decode(text, start)
+        line += text.count("\n", start, end)
 
 
 def parsed(text: str | bytes) -> Any:

@@ -8,7 +8,7 @@ from tangeval import api
 from tangeval.analysis.best_of import best_of
 from tangeval.analysis.families import by_family
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import COLUMNS, KNOB
+from tangeval.core.knobs import AXES, KNOB
 from tests.support.folders import make_results
 
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 
 def knobs(*settings):
-    off = {name: KNOB[name].off for name in COLUMNS}
+    off = {name: KNOB[name].off for name in AXES}
     return pd.DataFrame([off | {"temperature": 1.0, "max_length": 96} | setting for setting in settings])
 
 

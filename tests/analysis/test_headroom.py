@@ -9,7 +9,7 @@ from sacrebleu.metrics import BLEU
 
 from tangeval import api
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import columns_in
+from tangeval.core.knobs import axes_in
 from tests.support.folders import make_results
 
 SAMPLES = 3
@@ -49,9 +49,7 @@ def chosen(frame, wanted):
 
 
 def row_of(frame, outputs, **more):
-    (row,) = chosen(frame, {name: outputs[name].iloc[0] for name in columns_in(frame)} | more).to_dict(
-        "records"
-    )
+    (row,) = chosen(frame, {name: outputs[name].iloc[0] for name in axes_in(frame)} | more).to_dict("records")
     return row
 
 
@@ -82,7 +80,7 @@ def test_what_is_picked_by_form_is_measured_as_what_was_written(folder, found, o
     for metric in ("form", "chrf", "rhyme"):
         assert row[metric] == pytest.approx(picked[metric].mean(), rel=1e-6)
     texts = api.load_results(folder).generations.merge(
-        picked[["checkpoint", *columns_in(picked), "example_id", "sample"]]
+        picked[["checkpoint", *axes_in(picked), "example_id", "sample"]]
     )
     data, task = api.load_results(folder).dataset, api.load_results(folder).task
     sides = [[task.normalise(text) for text in texts["text"]]]

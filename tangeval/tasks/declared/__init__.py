@@ -174,7 +174,7 @@ def _baseline(
         warnings.warn(
             f"{data.name}: no other training record has {field} {value}: random draws of all", stacklevel=2
         )
-    noise = random.Random(f"floor {seed} {example.id}")
+    noise = random.Random(f"random {seed} {example.id}")
     pairs = (
         noise.choice(among) for _ in count()
     )  # again where it is its own: a copy of all others takes longer

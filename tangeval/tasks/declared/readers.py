@@ -5,20 +5,17 @@ what a record means. A file outside the folder is refused, and so are values tha
 """
 
 import csv
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs
-from tangeval.core.untrusted import MIB, parsed, read_bytes
+from tangeval.core.untrusted import MIB, listed, parsed, read_text
 from tangeval.tasks.declared.schema import Place
 
 #: Bytes of a file, and characters of a value: a study's 4,096 tokens have fewer.
 LARGEST, LONGEST = 512 * MIB, 32_768
-_BETWEEN = re.compile(r"[\s,]*")
 Records = Iterator[tuple[str, Mapping[str, Any]]]
 
 
@@ -69,17 +66,9 @@ def value(record: Mapping[str, Any], name: str, where: str) -> str:
     return str(found)
 
 
-def _text(file: Path) -> str:
-    try:
-        return read_bytes(file, LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
-
-
 def lines(file: Path) -> list[str]:
     """Return the lines of a text file."""
-    return _text(file).removesuffix("\n").split("\n")
+    return read_text(file, LARGEST).removesuffix("\n").split("\n")
 
 
 def _jsonl(file: Path) -> Records:
@@ -92,28 +81,12 @@ def _jsonl(file: Path) -> Records:
 
 
 def _json(file: Path) -> Records:
-    text = _text(file)
-    try:
-        records = parsed(text)
-    except json.JSONDecodeError as error:
-        raise TangevalError(f"{file}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    except ValueError as error:
-        raise TangevalError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(records, list):
-        raise TangevalError(f"{file}, line 1: expected a JSON list of records; one a line is .jsonl")
-    decoder, begin = json.JSONDecoder(), text.index("[") + 1
-    end, line = begin, text.count("\n", 0, begin) + 1
-    for _ in records:  # once more, for the lines
-        start = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
-        line += text.count("\n", end, start)
-        record, end = decoder.raw_decode(text, start)
-        yield f"line {line}", record
-        line += text.count("\n", start, end)
+    yield from ((f"line {line}", record) for line, record in listed(read_text(file, LARGEST), file))
 
 
 def _csv(file: Path) -> Records:
     rows = csv.DictReader(
-        _text(file).splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ","
+        read_text(file, LARGEST).splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ","
     )
     try:
         for row in rows:

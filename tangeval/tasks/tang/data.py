@@ -6,7 +6,6 @@ tokenizers or models.
 """
 
 import hashlib
-import json
 import os
 import subprocess
 import warnings
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS, Example, Split
-from tangeval.core.untrusted import MIB, parsed, read_bytes
+from tangeval.core.untrusted import MIB, listed, read_text
 from tangeval.tasks.base import Dataset
 from tangeval.tasks.tang.text import clauses, fold, han, punctuate
 from tangeval.tasks.tang.wrappers import unwrap
@@ -155,46 +154,25 @@ def _held_out(records: list[Example], size: int, file: Path) -> set[str]:
 
 def _read(file: Path) -> str:
     try:
-        return read_bytes(file, _LARGEST).decode("utf-8-sig").replace("\r\n", "\n")
+        return read_text(file, _LARGEST)
     except FileNotFoundError:
         raise TangevalError(f"{file} is missing; a data folder holds {', '.join(FILES)}") from None
     except OSError as error:
         raise TangevalError(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
 
 
 def _records(file: Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
-    text = _read(file)
-    try:
-        records = parsed(text)
-    except json.JSONDecodeError as error:
-        raise TangevalError(f"{file}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    except ValueError as error:
-        raise TangevalError(f"{file}: no list of records ({error})") from None
-    if not isinstance(records, list) or not records:
-        raise TangevalError(f"{file}, line 1: expected a JSON list of records, and at least one")
-    for number, record in enumerate(records):
+    records = []
+    for number, (line, record) in enumerate(listed(_read(file), file), 1):
         missing = [f for f in fields if not isinstance(record, dict) or not isinstance(record.get(f), str)]
         empty = [f for f in fields if f not in missing and f != "instruction" and not clauses(record[f])]
         if missing or empty:
             problem = f"text field {missing[0]!r}" if missing else f"Han character in {empty[0]!r}"
-            raise TangevalError(
-                f"{file}, line {_line_of(text, number)}: record {number + 1} has no {problem}"
-            )
+            raise TangevalError(f"{file}, line {line}: record {number} has no {problem}")
+        records.append(record)
+    if not records:
+        raise TangevalError(f"{file}, line 1: expected a JSON list of records, and at least one")
     return records
-
-
-def _line_of(text: str, number: int) -> int:
-    """The line on which the ``number``-th element (from 0) of a JSON list begins."""
-    decoder, place = json.JSONDecoder(), text.index("[") + 1
-    for _ in range(number + 1):
-        while text[place] in " \t\r\n,":
-            place += 1
-        start = place
-        _, place = decoder.raw_decode(text, place)
-    return text.count("\n", 0, start) + 1
 
 
 def _truth(file: Path, expected: int) -> list[str]:
