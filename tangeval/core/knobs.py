@@ -23,8 +23,7 @@ class Knob:
     """One decoding parameter.
 
     ``off`` is the value at which it changes nothing (greedy decoding for a scale); ``low`` and
-    ``high`` bound the values that a study may ask for, ``off`` apart; those of a knob that is text
-    are ``choices``, or any where there are none.  ``hf`` and ``openai`` are what transformers' GenerationConfig and OpenAI-style
+    ``high`` bound the values that a study may ask for, ``off`` apart; a text may be any. ``hf`` and ``openai`` are what transformers' GenerationConfig and OpenAI-style
     servers call it; None where they have none. A cut that is ``rising`` removes more, the larger it is.
     """
 
@@ -39,27 +38,20 @@ class Knob:
     openai: str | None
     low: float = -math.inf
     high: float = math.inf
-    choices: tuple[str, ...] = ()
     rising: bool = False
 
     def allows(self, value: Value) -> bool:
-        if isinstance(value, str):
-            return value == self.off or not self.choices or value in self.choices
-        return value == self.off or self.low <= value <= self.high
+        return isinstance(value, str) or value == self.off or self.low <= value <= self.high
 
     @property
     def range(self) -> str:
         """The values that a study may ask for, in words."""
-        if self.choices:
-            return ", ".join(self.choices)
         values = f"{self.low:g} or more" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
         named = self.low <= self.off <= self.high or self.off == math.inf
         return values if named else f"{values}, or {self.off:g}"
 
     def by_strength(self, values: Iterable[Any]) -> list[Any]:
         """Return values in their order; those of a cut from what cuts most to what cuts least, off last."""
-        if self.choices:
-            return sorted(values, key=(self.off, *self.choices).index)
         cut = self.kind == "cut"
         return sorted(values, key=lambda value: (cut and value == self.off, -value if self.rising else value))
 

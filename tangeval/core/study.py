@@ -74,11 +74,14 @@ class DataSection(Section):
 class _Grid(Section):
     """The grid of decoding settings: a key for each of ``KNOBS``; ``only`` keeps some of its points."""
 
-    only: Annotated[list[dict[str, Value]], Field(min_length=1)] | None = None
+    only: (
+        Annotated[list[dict[str, Value | Annotated[list[Value], Field(min_length=1)]]], Field(min_length=1)]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _only_points_of_the_grid(self) -> "_Grid":
-        for point in self.only or []:
+        for point in self._points():
             if unknown := point.keys() - set(AXES):
                 raise ValueError(f"only: {min(unknown)} is no axis of the grid; there are {', '.join(AXES)}")
             if any(self._value(point, name) not in self.values(name) for name in AXES):
@@ -132,6 +135,14 @@ class _Grid(Section):
         found: list[Any] = getattr(self, axis)
         return found
 
+    def _points(self) -> Iterable[dict[str, Value]]:
+        """The points of ``only``: an entry with lists stands for all combinations of their values."""
+        for entry in self.only or []:
+            for values in product(
+                *(value if isinstance(value, list) else [value] for value in entry.values())
+            ):
+                yield dict(zip(entry, values, strict=True))
+
     def _value(self, point: dict[str, Value], axis: str) -> Value | None:
         """A point's value on an axis; one that is left out has its only value, or is off where it has that value."""
         values, knob = self.values(axis), KNOB[axis]
@@ -141,7 +152,7 @@ class _Grid(Section):
     def settings(self) -> tuple[Setting, ...]:
         """Return every point of the grid once, or those of ``only``, sorted."""
         if self.only:
-            points: Iterable[Any] = ([self._value(point, name) for name in AXES] for point in self.only)
+            points: Iterable[Any] = ([self._value(point, name) for name in AXES] for point in self._points())
         else:
             points = product(*map(self.values, AXES))
         return tuple(sorted({Setting(tuple(point)) for point in points}))

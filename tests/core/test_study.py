@@ -45,6 +45,7 @@ def test_a_missing_study_is_answered_with_those_that_come_along():
             "beams with temperature: a search draws nothing; give temperature: 0, or name in only",
         ),
         ("name: a\ndecoding: {length_penalty: 2}", "decoding", "give num_beams: 2 or more, or leave it out"),
+        ("name: a\ndecoding: {only: [{top_k: []}]}", "decoding.only.0.top_k", "at least 1 item"),
         ("name: a\ndecoding: {num_beams: 65}", "decoding.num_beams.0", "give 1 to 64"),
         ("name: a\ndecoding: {contrast: -0.5}", "decoding.contrast.0", "give 0 to 10"),
         ("name: a\nload: {quantization: nf3}", "load.quantization", "'none', 'nf4' or 'int8'"),
@@ -160,12 +161,12 @@ def test_greedy_settings_are_one_sequence():
     assert len({Setting.of(temperature=1, **each).sequence for each in cuts}) == 2
 
 
-def test_an_axis_that_a_point_leaves_out_is_off(tmp_path):
+def test_a_point_may_have_lists_and_an_axis_that_it_leaves_out_is_off(tmp_path):
     """So a study of samplers names in each point the one that is on."""
     file = study_file(
         tmp_path,
         "name: x\nbase_model: tang-mini\ndecoding: {temperature: [0.5, 1.0], top_k: [0, 5], top_p: [0.9, 1.0], "
-        "only: [{temperature: 1.0}, {temperature: 0.5, top_k: 5}, {temperature: 0.5, top_p: 0.9}]}\n",
+        "only: [{temperature: [1.0, 0.5], top_k: [5]}, {temperature: 1.0}, {temperature: 0.5, top_p: 0.9}]}\n",
     )
     found = [(s.temperature, s.top_k, s.top_p) for s in load_study(file).decoding.settings()]
-    assert sorted(found) == [(0.5, 0, 0.9), (0.5, 5, 1.0), (1.0, 0, 1.0)]
+    assert sorted(found) == [(0.5, 0, 0.9), (0.5, 5, 1.0), (1.0, 0, 1.0), (1.0, 5, 1.0)]
