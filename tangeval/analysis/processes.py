@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from tangeval.core.errors import TangevalError
 
 #: Processes at most, and the rows of scores below which starting them costs more than it brings.
 MAX_PROCESSES, MIN_ROWS_FOR_POOL = 8, 150_000
+#: How many threads the libraries take that NumPy is built with.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _Found = TypeVar("_Found")
 
 
@@ -38,7 +41,7 @@ def in_order(
         yield from (function(*each) for each in arguments)
         return
     # Not forked: this process may have torch's threads, and a GPU.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         try:
             pending: deque[Future[_Found]] = deque()
             for each in arguments:
@@ -51,3 +54,16 @@ def in_order(
                 f"{folder}: a process of this command was ended, mostly because memory ran out; free some, and give the same "
                 'command again. In a script of your own, call tangeval under if __name__ == "__main__"'
             ) from error
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that are started meanwhile compute by one thread: more of them would spin on each other's cores."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ |= dict.fromkeys(_THREADS, "1")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ |= {} if value is None else {name: value}
