@@ -21,7 +21,7 @@ from tangeval.analysis.rerank import by_check, by_consensus
 from tangeval.analysis.scoring import read_generations
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study
-from tangeval.metrics.base import Metrics
+from tangeval.metrics.base import Metrics, check_of
 from tangeval.metrics.ngrams import Ints
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
@@ -121,7 +121,7 @@ def frames(
         rows.append(_rows(measured, {**labels, "k": k}))
     yield _frame(rows, outputs.knobs, "k")
     picks: dict[str, Ints | None] = {NONE: None}
-    if check := next((m.name for m in of_texts.values() if m.share and m.headline), None):
+    if check := check_of(of_texts):
         picks[check] = by_check(outputs.values[check])
     picks[MBR] = by_consensus(codes, texts)
     rows = [_rows(outputs.picked(metrics, own), {**labels, "rerank": how}) for how, own in picks.items()]

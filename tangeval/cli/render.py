@@ -23,6 +23,7 @@ from tangeval.core.knobs import axes_in, axes_set
 from tangeval.core.types import SPLITS, Checkpoint
 from tangeval.explain.subject import Subject
 from tangeval.generation import Pending
+from tangeval.metrics.base import check_of
 from tangeval.models.checkpoints import Skipped
 from tangeval.reporting.tables import NO_INTERVAL, ONE_RUN, WHY_NONE, rich_table
 from tangeval.resolve import ResolvedStudy
@@ -122,8 +123,7 @@ def show_selection(results: Results) -> None:
     selection = results.selection
     rule, best, chosen = (selection[key] for key in ("rule", "checkpoint", "setting"))
     by = rule["setting"]["by"]
-    # The share that readers see first: of Tang poems, form.
-    form = next((m.name for m in results.task.metrics.values() if m.share and m.headline), by)
+    form = check_of(results.task.metrics) or by
     value = f"{rule['checkpoint']} {best[rule['checkpoint']]:.3f} on {rule['split']}"
     say(f"best checkpoint: {best['checkpoint']} ({value})", "bold")
     if selection["saw_test"]:
@@ -140,7 +140,8 @@ def show_selection(results: Results) -> None:
     say(f"best setting: {knobs(chosen)}", "bold")
     for split in dict.fromkeys((rule["split"], "test")):
         if split in selection:
-            values = ", ".join(f"{m} {estimate(selection[split][m])}" for m in dict.fromkeys((by, form)))
+            own = selection[split]  # a metric that says nothing of any text is not there
+            values = ", ".join(f"{m} {estimate(own[m])}" for m in dict.fromkeys((by, form)) if m in own)
             say(f"  on {split}: {values}")
     if selection["corrected"]["value"] is not None:
         best_ones = "the best one's, " * ("settings" in selection.get("best", {}))

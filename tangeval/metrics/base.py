@@ -103,3 +103,11 @@ class Metric:
 
 #: A task's metrics by name, in the order of its tables.
 Metrics = Mapping[str, Metric]
+
+
+def check_of(metrics: Metrics) -> str | None:
+    """Return the check that says of a text alone, without its reference, whether it is as asked; None: there is none.
+
+    ``form``, which sums checks up, else the first that names a flaw.
+    """
+    return "form" if "form" in metrics else next((m.name for m in metrics.values() if m.flaw), None)
