@@ -21,6 +21,7 @@ from tangeval.results import explained
 from tangeval.results.files import read_json, write_csv, write_json
 from tangeval.results.folder import RunFolder
 from tests.support.chromium import NoBrowserError, launched
+from tests.support.command import succeeds
 from tests.support.explained import make_explained
 from tests.support.folders import NAME, make_results
 from tests.support.pages import block
@@ -555,6 +556,18 @@ def test_explained_texts_alone_are_a_page_of_one_tab(browser, folder, tmp_path):
     page = opened_in(browser, report.write_explained(files, tmp_path / "page.html"))
     until(page, "document.querySelector('#stages tbody tr')")
     assert page.locator("nav button").all_inner_texts() == ["Explain"]
+    page.close()
+
+
+def test_a_task_without_verse_has_its_own_lines_and_no_marks(browser, tiny_model, tmp_path):
+    few = ["samples=1", "decoding.temperature=0.8", "decoding.max_length=4"]
+    succeeds(tmp_path, "run", Path("studies/haiku.yaml").resolve(), f"base_model={tiny_model}", *few)
+    page = opened_in(browser, tmp_path / "results/haiku/report.html", "tab=glance&lang=en")
+    until(page, "document.querySelector('.verses .strophe')")
+    reference = page.locator(".verses .strophe").last.locator(".verse")
+    assert reference.locator("br").count() == 2  # three lines
+    assert "U+000A" not in reference.inner_text()
+    assert page.locator("[data-radio=mark] input").count() <= 1
     page.close()
 
 

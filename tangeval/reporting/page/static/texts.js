@@ -88,10 +88,11 @@ const texts = (() => {
       if (token.place === 0 && token.clause) token.clause % 2 ? lines.at(-1).push([]) : lines.push([[]]);
       const name = [token.number === undefined ? "" : mark(token), place === part ? "part" : ""].filter(Boolean).join(" ");
       const shown = visible(token.character);
-      lines.at(-1).at(-1).push(name || shown !== token.character ? el("span", { class: name || "escape" }, shown) : shown);
+      const set = name || shown !== token.character ? el("span", { class: name || "escape" }, shown) : shown;
+      lines.at(-1).at(-1).push(token.character === "\n" && !verseForm ? el("br") : set);
     });
     const clause = (own) => el("span", { class: "clause" }, own), line = (own) => el("span", { class: "line" }, own.map(clause));
-    return el("p", { class: "verse", lang: verseForm ? "zh-Hant" : null }, text ? lines.map(line) : el("span", { class: "none" }, t("empty.text")));
+    return el("p", { class: "verse", lang: verseForm ? "zh-Hant" : null, dir: verseForm ? null : "auto" }, text ? lines.map(line) : el("span", { class: "none" }, t("empty.text")));
   }
   const strophe = (title, about, ...own) =>
     el("section", { class: "strophe" }, el("h3", {}, title), verse(...own), el("p", { class: "about" }, about));
