@@ -109,27 +109,9 @@ def rooms(share: bool, apart: float, poems: int, samples: int, runs: int) -> dic
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.contest", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/contest.json"))
-    options = parser.parse_args()
-    runs, console = RUNS // 10 if options.quick else RUNS, Console(width=110)
-    known: dict[str, World] = {
-        "normal": normal,
-        "shares of 0.9": partial(shares, 0.9),
-        "shares of 0.97": partial(shares, 0.97),
-    }
-    told = [
-        contests(name, world, sizes, ladder, poems, runs)
-        for (name, world), sizes, ladder, poems in product(known.items(), SIZES.values(), (0.0, LADDER), POEMS)
-        if not ladder or len(set(sizes)) == 1  # a ladder's best of 4 is another where it has more steps
-    ] + [
-        contests(f"BLEU {worlds.truth(worlds.poets(own), poems):.2g}", partial(bleu, own), (4, 8, 4), 0, poems, runs // 3)
-        for own, poems in product(OWN, POEMS)
-    ]  # fmt: skip
+def show(told: list[dict[str, Any]], seen: list[dict[str, Any]]) -> None:
+    """Print what ``contests`` and ``rooms`` found, a table each."""
+    console = Console(width=110)
     table = Table(
         "families",
         "settings",
@@ -148,10 +130,6 @@ def main() -> None:
             f"{each['false']:.1%}", f"{each['naive']:.3f}", f"{each['left']:.0%} ± {each['error']:.0%}", held,
         )  # fmt: skip
     console.print(table)
-    seen = [
-        rooms(share, apart, poems, samples, runs)
-        for share, apart, poems, samples in product((False, True), (0.0, 0.1), POEMS, (2, 8))
-    ]
     table = Table(
         "no room, values", "settings apart", "poems", "samples", "a room seen", "of what luck makes"
     )
@@ -166,6 +144,34 @@ def main() -> None:
             f"{each['room']:.1%}",
         )
     console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.contest", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
+    parser.add_argument("--out", type=Path, default=Path("results/bench/contest.json"))
+    options = parser.parse_args()
+    runs = RUNS // 10 if options.quick else RUNS
+    known: dict[str, World] = {
+        "normal": normal,
+        "shares of 0.9": partial(shares, 0.9),
+        "shares of 0.97": partial(shares, 0.97),
+    }
+    told = [
+        contests(name, world, sizes, ladder, poems, runs)
+        for (name, world), sizes, ladder, poems in product(known.items(), SIZES.values(), (0.0, LADDER), POEMS)
+        if not ladder or len(set(sizes)) == 1  # a ladder's best of 4 is another where it has more steps
+    ] + [
+        contests(f"BLEU {worlds.truth(worlds.poets(own), poems):.2g}", partial(bleu, own), (4, 8, 4), 0, poems, runs // 3)
+        for own, poems in product(OWN, POEMS)
+    ]  # fmt: skip
+    seen = [
+        rooms(share, apart, poems, samples, runs)
+        for share, apart, poems, samples in product((False, True), (0.0, 0.1), POEMS, (2, 8))
+    ]
+    show(told, seen)
     write_json(options.out, {"contests": told, "rooms": seen})
 
 
