@@ -28,6 +28,7 @@ from tangeval.reporting.page.texts import Corpus
 from tangeval.results import files, plan, records
 from tangeval.results.explained import read_explained
 from tangeval.results.folder import RunFolder
+from tangeval.tasks.declared import readers
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang import external_outputs as outputs
 from tangeval.tasks.tang import text as poem
@@ -122,6 +123,48 @@ def examples():
 )  # fmt: skip
 def test_the_readers_of_outputs(tmp_path, examples, suffix, content):
     survives(outputs.read, written(tmp_path, f"results{suffix}", content), "results", examples, [])
+
+
+@fuzzed
+@given(
+    suffix=some.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".parquet"]),
+    content=some.one_of(
+        some.binary(max_size=200),
+        ANY,
+        JSON.map(json.dumps),
+        some.lists(JSON.map(json.dumps), max_size=6).map("\n".join),
+    ),
+)
+def test_the_readers_of_records(tmp_path, suffix, content):
+    survives(lambda: list(readers.read(written(tmp_path, f"records{suffix}", content).name, tmp_path)))
+
+
+PARTS = some.sampled_from(
+    [
+        "name",
+        "data",
+        "train",
+        "test",
+        "fields",
+        "prompt",
+        "reference",
+        "chat",
+        "text",
+        "checks",
+        "metrics",
+        "baseline",
+    ]
+)
+
+
+@fuzzed
+@given(
+    content=some.dictionaries(
+        PARTS, some.one_of(JSON, some.dictionaries(PARTS, JSON, max_size=4)), max_size=6
+    )
+)
+def test_the_task_parser(tmp_path, content):
+    survives(tasks.load, str(written(tmp_path, "task.yaml", yaml.safe_dump(content))))
 
 
 # Files that tangeval, a trainer or a person wrote, of which something is not as it was
