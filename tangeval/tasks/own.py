@@ -16,8 +16,8 @@ from tangeval.metrics.base import Metric, Texts
 
 #: A study file may come from elsewhere; code that it names is not run without this variable.
 ALLOW_FILES = "TANGEVAL_ALLOW_TASK_FILES"
-#: Takes a text, its reference, and the fields of its record by name.
-OfText = Callable[[str, str, Mapping[str, str]], float]
+#: Takes a text, and the fields of its record by name.
+OfText = Callable[[str, Mapping[str, str]], bool]
 
 
 def metric(
@@ -47,14 +47,15 @@ def metric(
 
 
 def check(function: OfText) -> Metric:
-    """Return a check of a function: whether a text, as it was written, holds, given its reference and the record's fields."""
+    """Return a check of a function: whether a text, as it was written, is as the record's fields ask.
+
+    It has no reference, so samples may be picked by it (``metrics.base.check_of``).
+    """
 
     def compute(texts: Texts) -> list[float]:
         given = zip(texts.written, texts.examples, strict=True)
         return [
-            _number(
-                lambda *a: bool(function(*a)), True, text.strip(), e.reference, dict(e.fields), of=function
-            )
+            _number(lambda *a: bool(function(*a)), True, text.strip(), dict(e.fields), of=function)
             for text, e in given
         ]
 
