@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from tangeval.cli.entry import interruptible
 from tangeval.cli.progress import SafeConsole
+from tangeval.core.words import speaking
 
 if TYPE_CHECKING:
     from tangeval import api as api
@@ -69,6 +70,7 @@ Knobs = Annotated[list[str] | None, Option(help="knob=value: changes the selecte
 
 
 _NoLock = Annotated[bool, Option("--no-lock", help="Take no lock: for file systems that have none.")]
+_Lang = Annotated[str | None, Option("--lang", help="en or zh-TW (default: TANGEVAL_LANG, else en).")]
 
 
 def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -79,11 +81,11 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
         options = {name: inspect.signature(group).parameters for name, group in groups.items()}
         expanded = [p for p in parameters if p.name not in groups]
-        expanded.append(
-            inspect.Parameter("no_lock", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_NoLock)
-        )
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        expanded.append(inspect.Parameter("no_lock", keyword, default=False, annotation=_NoLock))
+        expanded.append(inspect.Parameter("lang", keyword, default=None, annotation=_Lang))
         for own in options.values():
-            expanded += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
+            expanded += [p.replace(kind=keyword) for p in own.values()]
 
         @wraps(function)
         def run(**given: Any) -> None:
@@ -91,7 +93,8 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 os.environ["TANGEVAL_NO_LOCK"] = "1"
             for name, own in options.items():
                 given[name] = groups[name](**{key: given.pop(key) for key in own})
-            function(**given)
+            with speaking(given.pop("lang")):
+                function(**given)
 
         run.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in expanded}

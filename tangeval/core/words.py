@@ -1,0 +1,62 @@
+"""What a user is told, in English and in Chinese: a sentence a key, from ``tangeval/words/en.json`` and ``zh-TW.json``.
+
+In: a key and the values that its sentence names in braces. Out: the sentence. Knows nothing of what is said.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+
+from tangeval.core.errors import TangevalError
+
+#: The languages that there is a file of; the first is spoken where none is chosen.
+LANGUAGES = ("en", "zh-TW")
+#: The variable of the environment that chooses one; ``--lang`` sets it for one command and its processes.
+VARIABLE = "TANGEVAL_LANG"
+
+
+def language(lang: str | None = None) -> str:
+    """Return ``lang``, else what ``TANGEVAL_LANG`` names, else ``en``.
+
+    Raises:
+        TangevalError: it is none of ``LANGUAGES``.
+    """
+    chosen = lang or os.environ.get(VARIABLE) or LANGUAGES[0]
+    if chosen not in LANGUAGES:
+        raise TangevalError(
+            f"{'--lang' if lang else VARIABLE}: {chosen!r} is no language here; known: {', '.join(LANGUAGES)}"
+        )
+    return chosen
+
+
+def say(key: str, lang: str | None = None, **values: object) -> str:
+    """Return the sentence of ``key`` in a language (see ``language``), with ``values`` in its braces.
+
+    Raises:
+        KeyError: no such key, or a value that the sentence names is missing.
+    """
+    return sentences(language(lang))[key].format(**values)
+
+
+@contextmanager
+def speaking(lang: str | None) -> Iterator[None]:
+    """Return a context in which ``lang`` is the language where none is named; None leaves it as it is."""
+    before = os.environ.get(VARIABLE)
+    if lang:
+        os.environ[VARIABLE] = language(lang)
+    try:
+        yield
+    finally:
+        if lang:
+            os.environ.pop(VARIABLE)
+            os.environ.update({VARIABLE: before} if before is not None else {})
+
+
+@cache
+def sentences(lang: str) -> Mapping[str, str]:
+    """Return all sentences of a language by their keys."""
+    found: dict[str, str] = json.loads((files("tangeval") / "words" / f"{lang}.json").read_text("utf-8"))
+    return found
