@@ -19,7 +19,7 @@ from tangeval.core.types import RANDOM, REFERENCE, SPLITS, Split, check_split
 from tangeval.results.folder import NO_LIKELIHOOD
 from tangeval.tasks.base import Dataset, Outputs, Task, duplicates, leaks
 
-_SEED = 42  # of the random baseline and the bootstrap
+SEED = 42  # of the random baseline and the bootstrap
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def score_files(
     names = output_names(paths)
     read = [asked.read_outputs(*n, dataset.split(on), others) for n in zip(paths, names, strict=True)]
     rows = [scoring.outputs_frame(each.name, dataset.split(on), each.texts) for each in read]
-    rows += [scoring.random_rows(asked, dataset, on, _SEED, 1), scoring.reference_rows(asked, dataset, on)]
+    rows += [scoring.random_rows(asked, dataset, on, SEED, 1), scoring.reference_rows(asked, dataset, on)]
     scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
     measured = list(groups(scores, NO_LIKELIHOOD, asked.metrics))
     items = [compare.Item(g.checkpoint, Part(g.measured, [0])) for g in measured[: len(read)]]
@@ -96,7 +96,7 @@ def calibrate(spec: str, validation: int | None = None, *, task: str = "tang") -
     """Return every metric of the training references, and of random answers of their form: a row each."""
     asked = tasks.load(task)
     dataset = asked.load(spec, validation)
-    answers = scoring.random_rows(asked, dataset, "train", _SEED, 2, draws=2)
+    answers = scoring.random_rows(asked, dataset, "train", SEED, 2, draws=2)
     rows = pd.concat([scoring.reference_rows(asked, dataset, "train"), answers], ignore_index=True)
     scores = scoring.score_texts(rows, asked, dataset)
     frame = summarize.overall(groups(scores, NO_LIKELIHOOD, asked.metrics))

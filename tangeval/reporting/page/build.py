@@ -15,20 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from tangeval import tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, WIDE, Setting, axes_in
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.reporting.page import schema
-from tangeval.reporting.page.packing import inert, packed, policy
+from tangeval.reporting.page.packing import packed, page
 from tangeval.reporting.page.texts import LEAST_RUN, Corpus, Texts, texts_of
 from tangeval.results import explained
 from tangeval.results.explained import Explained
-from tangeval.results.files import read_json, write_text
+from tangeval.results.files import write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
 from tangeval.tasks.base import Dataset, Verse
@@ -48,7 +45,6 @@ VIEWS = (
     "glance", "standing", "hero", "knobs", "numbers", "poems", "curves", "heat", "explain", "effects", "training",
     "pareto", "ties", "trust",
 )  # fmt: skip
-_STATIC = Path(__file__).parent / "static"
 _CORE = ("core.js", "state.js", "charts.js", "texts.js")
 
 
@@ -92,11 +88,11 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
     facts["carries"] += [*csv, *["texts"] * corpus.has_texts(), *["selection"] * bool(facts["selection"])]
     fixed = _render(facts, csv, taken, Texts(), corpus)
     texts = texts_of(corpus, LIMIT - len(fixed.encode()) - 100_000) if corpus.has_texts() else Texts()
-    page, path = _render(facts, csv, taken, texts, corpus), out or run.page
-    write_text(path, page)
+    content, path = _render(facts, csv, taken, texts, corpus), out or run.page
+    write_text(path, content)
     share = len(texts.units) / corpus.units()
     carried = "all texts" if share == 1 else f"{share:.0%} of the texts" if texts.units else "no texts"
-    said = [f"{len(page.encode()) / 1e6:.1f} MB, all numbers, {carried}"]
+    said = [f"{len(content.encode()) / 1e6:.1f} MB, all numbers, {carried}"]
     said += [f"{len(taken.facts)} explained"] * bool(taken.facts)
     said += [f"{len(taken.left_out)} under explain/ left out"] * bool(taken.left_out)
     return path, ", ".join(said)
@@ -128,27 +124,15 @@ def _render(
     made |= {"flaw_bits": texts.flaw_bits(), "least_run": LEAST_RUN, "baselines": [RANDOM, REFERENCE]}
     verse = _verse(corpus, texts) if corpus else None
     whole = schema.Facts(**facts | made | {"carries": carries, "verse": verse})
-    library = _read("vendor/echarts.min.js")
-    script = _read(*_CORE, *(f"views/{name}.js" for name in VIEWS), "main.js")
-    environment = Environment(
-        loader=FileSystemLoader(_STATIC), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("template.html").render(
-        title=f"{whole.study} · tangeval",
-        policy=policy(library, script),
-        style=Markup(_read("report.css")),
-        library=Markup(library),
-        script=Markup(script),
-        strings=inert(read_json(_STATIC / "strings.json")),
-        facts=inert(whole.model_dump()),
-        tables=inert(csv),
+    scripts = [*_CORE, *(f"views/{name}.js" for name in VIEWS), "main.js"]
+    return page(
+        whole.study,
+        scripts,
+        whole.model_dump(),
+        csv,
         explained="\n".join(taken.packed),
         units="\n".join(texts.packed),
     )
-
-
-def _read(*names: str) -> str:
-    return "".join((_STATIC / name).read_text("utf-8") for name in names)
 
 
 def _facts(corpus: Corpus) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How content is put into a page so that it can be neither markup nor code.
 
-In: JSON and bytes. Out: text that can stand in a script's element, and the policy that lets only the
-page's own scripts run.
+In: JSON and bytes. Out: text that can stand in a script's element, the policy that lets only the page's own
+scripts run, and the page.
 """
 
 import base64
@@ -9,9 +9,17 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from tangeval.results.files import read_json
+
+_STATIC = Path(__file__).parent / "static"
+_CHARTS = "vendor/echarts.min.js"
 
 #: Control, format (bidi too) and separator characters, surrogates, and what could end a script's element.
 _ACTIVE = re.compile(
@@ -49,3 +57,34 @@ def policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def page(
+    title: str, scripts: Sequence[str], facts: Any, tables: Mapping[str, str], *, explained: str = "", units: str = "",
+    charts: bool = True, beside: str = "summary.csv",
+) -> str:  # fmt: skip
+    """Return the page of some scripts under ``static/``, over what they read: facts, packed tables and packed texts.
+
+    ``charts`` takes the library of charts along; ``beside`` is the file with its numbers, for a reader without scripts.
+    """
+    library, script = _read(_CHARTS) if charts else "", _read(*scripts)
+    environment = Environment(
+        loader=FileSystemLoader(_STATIC), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("template.html").render(
+        title=f"{title} · tangeval",
+        policy=policy(library, script),
+        style=Markup(_read("report.css")),
+        library=Markup(library),
+        script=Markup(script),
+        strings=inert(read_json(_STATIC / "strings.json")),
+        facts=inert(facts),
+        tables=inert(tables),
+        explained=explained,
+        units=units,
+        beside=beside,
+    )
+
+
+def _read(*names: str) -> str:
+    return "".join((_STATIC / name).read_text("utf-8") for name in names)

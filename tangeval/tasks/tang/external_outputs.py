@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,12 @@ class _Poems:
         return near[0] if len(near) == 1 else ("", 0, 0)
 
 
+@lru_cache(maxsize=2)
+def _poems(examples: tuple[Example, ...]) -> _Poems:
+    """The examples, looked up once for all files of a class."""
+    return _Poems(examples)
+
+
 def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Example] = ()) -> Outputs:
     """Read ``file`` as outputs for ``examples``, and call it ``name``.
 
@@ -120,7 +127,7 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
         TangevalError: the file cannot be read, or outputs and examples are no pairs; with the line or record.
     """
     try:
-        outputs, poems, strays = _outputs(file, len(examples)), _Poems(examples), _Poems(others)
+        outputs, poems, strays = _outputs(file, len(examples)), _poems(tuple(examples)), _poems(tuple(others))
         for output in outputs:
             _match(output, poems, strays)
         _refuse_strays(outputs, strays)
