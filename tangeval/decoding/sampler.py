@@ -12,7 +12,7 @@ Temperature does not change the order of logits. So each row is sorted once, the
 added in that order, and the winner for any cut is the running maximum at its place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -26,11 +26,11 @@ from tangeval.decoding.ordering import descending
 from tangeval.decoding.warpers import WARPERS, Candidates, cut, cuts_on, deviation, read_by, statistics
 
 draw: "Callable[..., None] | None" = None
-SUPPORTS = frozenset(KNOB)  # without a kernel there is nothing that it does not support
+SUPPORTS: Container[str] = KNOB  # without a kernel there is nothing that it does not support
 if torch.cuda.is_available():
     # PyTorch for Windows comes without Triton: tensors do the same there, more slowly.
     with suppress(ImportError):
-        from tangeval.decoding.cuda.kernels import SUPPORTS, draw
+        from tangeval.decoding.cuda.drawing import SUPPORTS, draw
 
 #: How many of a row's largest logits are looked at, one after another, before all of them are.
 CANDIDATES = (64, 1024, 8192)
@@ -77,7 +77,7 @@ def kind_of(setting: Setting) -> Kind:
     on = cuts_on(setting.as_dict())
     if not on:
         return Kind.WHOLE
-    if not SUPPORTS.issuperset(on):
+    if not all(name in SUPPORTS for name in on):
         return Kind.OTHER
     return Kind.MASS if WARPERS[on[0]].reads else Kind.CUT
 
@@ -104,11 +104,13 @@ def choose(
     if greedy:
         token[:greedy] = logits[sequences.row[:greedy]].argmax(dim=-1)
     cutting = greedy + whole
-    if logits.is_cuda and draw and logits.shape[1] >= CANDIDATES[0]:
-        cutting, mass = len(token) - other, 0
+    most = _most(sequences.knobs)
+    if logits.is_cuda and draw and logits.shape[1] >= most:
+        cutting = len(token) - other
         part = slice(greedy, cutting)
-        values, ids = descending(logits, CANDIDATES[0])
-        draw(logits, values, ids, sequences[part], temperatures, step_seeds(keys, step), token[part])
+        seeds = step_seeds(keys, step)
+        draw(logits, descending(logits, most), sequences[part], mass, temperatures, seeds, token[part])
+        mass = 0
     elif whole:
         part = slice(greedy, cutting)
         token[part] = _choose_from_all(logits, sequences[part], temperatures, keys, step)
@@ -116,6 +118,11 @@ def choose(
         part = slice(cutting, None)
         token[part] = _choose_from_some(logits, sequences[part], mass + other, temperatures, keys, step)
     return token
+
+
+def _most(knobs: Iterable[str]) -> int:
+    """How many of each row's largest logits the kernel is given: a power of 2."""
+    return max([CANDIDATES[0], *(1 << (WARPERS[name].looks_at - 1).bit_length() for name in knobs)])
 
 
 def _choose_from_all(

@@ -25,7 +25,7 @@ attend_own: "Callable[..., Tensor] | None" = None
 if torch.cuda.is_available():
     # PyTorch for Windows comes without Triton: matrix products do the same there, more slowly.
     with suppress(ImportError):
-        from tangeval.decoding.cuda.kernels import attend_own
+        from tangeval.decoding.cuda.attention import attend_own
 
 NAME = "tangeval_shared_prompts"
 #: What the layers of the model at hand attend over: not every model hands arguments down to them.
@@ -175,7 +175,7 @@ def by_products(
 class FlashStore(Store):
     """By FlashAttention's kernel for sequences of varying length (Dao, 2023): GPUs that have it, 16 bits.
 
-    It attends over the prompts, all rows on a prompt together; ``kernels.attend_own`` goes on from there
+    It attends over the prompts, all rows on a prompt together; ``attention.attend_own`` goes on from there
     over each row's own tokens. Every tensor stays where it is and nothing waits for the GPU, so
     that a step can be recorded as a CUDA graph.
     """

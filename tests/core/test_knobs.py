@@ -61,9 +61,9 @@ def test_a_knob_reaches_study_plan_and_servers(name):
 
 
 def test_a_dry_run_on_a_gpu_says_what_its_kernel_does_not_draw(monkeypatch):
-    monkeypatch.setattr(sampler, "SUPPORTS", frozenset({"temperature", "top_k", "top_p"}))
+    monkeypatch.setattr(sampler, "SUPPORTS", [name for name in CUTS if name != "typical_p"])
     _, _, takes = api.dry_run(
-        "studies/quickstart.yaml", "checkpoints=[]", "decoding.temperature=0.7", "decoding.min_p=[0,0.1]",
+        "studies/quickstart.yaml", "checkpoints=[]", "decoding.temperature=0.7", "decoding.typical_p=[1,0.9]",
         "decoding.top_k=0", "decoding.top_p=1.0", "decoding.max_length=8",
     )  # fmt: skip
     assert "1 of 2 settings have a cut that the GPU's kernel does not make" in takes

@@ -1,18 +1,24 @@
 """What runs on a GPU alone: the draw as a kernel, attention by FlashAttention, recorded steps."""
 
+import copy
 import itertools
+import random
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig
 
-from tangeval.core.knobs import Setting
-from tangeval.decoding import sampler
+from tangeval.core.knobs import CUTS, KNOB, Setting
+from tangeval.decoding import batch, sampler
 from tangeval.decoding.batch import Shared, Workspace, prefill
-from tangeval.decoding.decoder import decode
+from tangeval.decoding.contrast import Reader
+from tangeval.decoding.decoder import TokenSequence, _begun, decode
 from tangeval.decoding.noise import noise_key
 from tangeval.decoding.sampler import Kind, SequenceBatch, kind_of
 from tangeval.decoding.shared_prefix import FlashStore
+from tests.decoding.test_beams import Rhythm
+from tests.decoding.test_cuts import ORACLES
 from tests.support.plain_decoder import sequence_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -72,6 +78,53 @@ def test_the_kernel_draws_what_tensors_draw(dtype, size, spread, monkeypatch):
     expected = sampler.choose(*arguments)
     # A logarithm's last bit decides where two tokens are all but level.
     assert (drawn != expected).float().mean() <= 2 / len(knobs)
+
+
+def points(names, chance):
+    """Each cut's values alone, none, and two to four cuts together; greedy too."""
+    alone = [{name: value} for name in names for value in ORACLES[name][1]]
+    mixed = [
+        {name: chance.choice(ORACLES[name][1]) for name in chance.sample(names, chance.randint(2, 4))}
+        for _ in range(40)
+    ]
+    return [
+        Setting.of(temperature=chance.choice((0.3, 0.7, 1.5)), **knobs) for knobs in [*alone, *mixed, {}]
+    ] + [Setting.of(temperature=0, **mixed[0])]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("size", [100, 300, 5000])
+@pytest.mark.parametrize("names", [(name,) for name in CUTS if name != "typical_p"] + [CUTS], ids="+".join)
+def test_the_kernel_makes_cuts_as_tensors_do(dtype, size, names, monkeypatch):
+    """Alone and several after another, several settings a row; flat and steep rows, ties without number, banned tokens."""
+    assert [name for name in CUTS if name in sampler.SUPPORTS] == [
+        name for name in CUTS if name != "typical_p"
+    ]
+    generator, chance = torch.Generator().manual_seed(3), random.Random(1)
+    spread = torch.tensor([[0.0], [0.05], [0.4], [1.0], [2.0], [4.0], [8.0]])
+    logits = (torch.randn(len(spread), size, generator=generator) * spread).to(dtype)
+    logits[2:5, 5:9] = -torch.inf
+    logits[3] = logits[3].float().round().to(dtype)
+    settings = points(names, chance) if len(names) > 1 else [
+        Setting.of(temperature=t, **{names[0]: value}) for t in (0.0, 0.3, 1.5) for value in (KNOB[names[0]].off, *ORACLES[names[0]][1])
+    ]  # fmt: skip
+    sequences = [
+        TokenSequence(row, setting, noise_key(1, "", sample))
+        for row in range(len(logits)) for setting in settings for sample in range(3)
+    ]  # fmt: skip
+    live, *_ = _begun(sequences, [], torch.device("cuda"))
+    kinds = live.kind.bincount(minlength=len(Kind)).tolist()
+    arguments = (logits.cuda(), live.batch, kinds, live.temperatures, live.keys, 4)
+    drawn = sampler.choose(*arguments)
+    monkeypatch.setattr(sampler, "draw", None)
+    differ = (drawn != sampler.choose(*arguments)).nonzero()[:, 0].tolist()
+    lines = live.line.tolist()
+    wrong = [
+        (sequences[lines[at]].prompt, sequences[lines[at]].setting.as_dict(("temperature", *CUTS)))
+        for at in differ
+    ]
+    # A logarithm's last bit decides where two tokens are all but level, or a token lies at a cut's bound.
+    assert len(wrong) <= max(1, len(sequences) // 500), wrong
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -171,3 +224,64 @@ def test_float32_on_a_gpu_equals_the_cpu():
     there = decode(model, PROMPTS, grid(), **options).tokens
     here = decode(model.cpu(), PROMPTS, grid(), **options).tokens
     assert sum(a == b for a, b in zip(there, here, strict=True)) > 0.9 * len(here)
+
+
+def knobs_of_rows(length=14):
+    """Searches, contrast, penalties and a constraint beside free draws, for each prompt: all that makes forms of rows."""
+    more = [
+        {"num_beams": 3}, {"num_beams": 4, "length_penalty": 0.5}, {"num_beams": 2, "contrast": 0.7},
+        {"contrast": 0.7}, {"repetition_penalty": 1.3}, {"presence_penalty": 0.5, "frequency_penalty": 0.4},
+        {"no_repeat_ngram_size": 2}, {"contrast": 1.5, "repetition_penalty": 1.1, "min_p": 0.1}, {},
+    ]  # fmt: skip
+    made = [
+        sequence_of(prompt, temperature, 0, 1.0, length, noise_key(1, f"poem-{prompt}", sample), **knobs)
+        for prompt in range(3)
+        for knobs in more
+        for temperature, sample in ([(0, 0)] if "num_beams" in knobs else [(0, 0), (0.8, 0), (0.8, 1)])
+    ]
+    rhythm = Rhythm()
+    return made + [replace(sequence, constraint=rhythm) for sequence in made]
+
+
+def trained(model):
+    """The model as it might be after a training."""
+    changed = copy.deepcopy(model)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    return changed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_searches_contrast_penalties_and_constraints_are_recorded_as_they_are_step_by_step(
+    config, dtype, monkeypatch
+):
+    base = on_gpu(config, dtype)
+    model, workspaces = trained(base), (Workspace(), Workspace())
+
+    def texts(own, other):
+        options = {"eos": [63], "workspace": own, "other": Reader(base, other)}
+        return decode(model, PROMPTS, knobs_of_rows(), **options).tokens
+
+    recorded = texts(*workspaces)
+    assert texts(*workspaces) == recorded  # the second time from what the first recorded
+    monkeypatch.setattr(batch._Buffers, "run", batch._Buffers._forward)
+    assert texts(Workspace(), Workspace()) == recorded
+    held = recorded[len(recorded) // 2 :]
+    assert all(len(text) == 8 and text[-1] == 63 and set(text[1:7:2]) <= {7, 9} for text in held)
+
+
+def test_searches_contrast_penalties_and_constraints_in_float32_are_the_cpus():
+    base = on_gpu(MistralConfig(**SMALL, sliding_window=None), torch.float32)
+    model = trained(base)
+    texts = []
+    for device in ("cuda", "cpu"):
+        base, model = base.to(device), model.to(device)
+        texts.append(
+            decode(model, PROMPTS, knobs_of_rows(), eos=[63], other=Reader(base, Workspace())).tokens
+        )
+    there, here = texts
+    # The two devices sum in another order: where two texts are all but level, one of them may win on either.
+    assert sum(a == b for a, b in zip(there, here, strict=True)) > 0.95 * len(here)
