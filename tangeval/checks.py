@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, TypeVar
 
 from packaging.requirements import Requirement
@@ -23,6 +22,7 @@ from tangeval.core.libraries import needs, quieten
 from tangeval.core.types import ADAPTER, Base, Checkpoint
 from tangeval.engines.base import asked, examples_of
 from tangeval.engines.knob_checks import tried
+from tangeval.models.adapter_base import hub_cache
 from tangeval.models.adapter_kinds import unsupported
 from tangeval.models.folders import ADAPTER_CONFIG, read_object, tensors, weight_files
 from tangeval.models.tokens import encode_prompt
@@ -162,8 +162,7 @@ def _gpu() -> Finding:
 
 def _hub() -> Finding:
     """The models in the hub's cache, found without its library."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    cache = hub_cache()
     names = sorted(f.name.removeprefix("models--").replace("--", "/") for f in cache.glob("models--*"))
     return Finding("hub's cache", f"{cache}: {_list(names) or 'no models'}")
 
@@ -173,7 +172,7 @@ def _hub() -> Finding:
 
 def of_study(study: AnyStudy, overrides: Sequence[str], options: Options) -> Iterator[Finding]:
     """Yield what ``run`` would find of a study before it decodes, and what tells apart what goes wrong later."""
-    resolved, told = _tried("study", lambda: steps.resolved(study, overrides, options))
+    resolved, told = _tried("study", lambda: steps.named(study, overrides, options))
     if resolved is None:
         yield from told
         return

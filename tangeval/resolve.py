@@ -14,8 +14,9 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, REGEX
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, Base, Checkpoint, Example
+from tangeval.models import adapter_base
 from tangeval.models import checkpoints as checkpoints_on_disk
-from tangeval.models.checkpoints import Skipped
+from tangeval.models.checkpoints import Skipped, TrainRecord
 from tangeval.tasks.base import Dataset, Task, part_digests
 
 
@@ -60,6 +61,22 @@ class ResolvedStudy:
         return replace(self, checkpoints=left, skipped=(*self.skipped, *failed))
 
     @cached_property
+    def first_records(self) -> TrainRecord:
+        """What a training on the first ``trained_records`` of the training file saw.
+
+        Raises:
+            TangevalError: the file has fewer.
+        """
+        count = self.study.trained_records or 0
+        numbered = {e: int(e.id[6:]) for e in self.dataset.examples if e.id.startswith("train-")}
+        saw = [e for e, number in numbered.items() if number <= count]
+        if max(numbered.values(), default=0) < count:
+            has = f"the training file has {len(numbered)} records"
+            raise TangevalError(f"trained_records: {count} were said to be trained on, and {has}")
+        digests = (part for e in saw for part in part_digests(self.task, e))
+        return TrainRecord(frozenset(map(self.task.identity, saw)), frozenset(digests))
+
+    @cached_property
     def base_fingerprint(self) -> str:
         """What tells the base model from others; empty where a server holds it."""
         return "" if self.served else checkpoints_on_disk.identity(self.base)
@@ -69,9 +86,44 @@ class ResolvedStudy:
         """Each checkpoint's digest, by name; the base model's own is empty."""
         return {c.name: checkpoints_on_disk.fingerprint(c.path) if c.path else "" for c in self.checkpoints}
 
+    def misfits(self) -> dict[Skipped, Checkpoint]:
+        """The adapters whose tensors cannot stand on the base model, each with whose it is and what to set."""
+        if self.served:
+            return {}
+        shapes, ours = adapter_base.base_shapes(self.base), self.base.name
+        if "base_model" not in self.study.model_fields_set:
+            ours += ", as it names none"
+        found = {}
+        for checkpoint in self.checkpoints:
+            if reason := adapter_base.misfit(checkpoint, shapes):
+                assert checkpoint.path
+                named = adapter_base.trained_from(checkpoint)
+                whose, add = named or "another base model", named or "THE-MODEL-IT-WAS-TRAINED-ON"
+                said = (
+                    f"trained on {whose}; this study's base_model is {ours} ({reason}): add base_model={add}"
+                )
+                found[Skipped(checkpoint.path, said)] = checkpoint
+        return found
+
+    def of_other_names(self) -> dict[str, str]:
+        """The adapters that name another hub model than the base model, and which it is."""
+        named = {c.name: adapter_base.trained_from(c) for c in self.checkpoints}
+        ours = f"{self.base.source}/{self.base.name}".replace("--", "/").casefold()
+        return {
+            name: whose
+            for name, whose in named.items()
+            if whose and whose.count("/") == 1 and not Path(whose).exists()
+            and whose.rpartition("/")[2].casefold() not in ours.split("/")
+        }  # fmt: skip
+
     def seen(self, checkpoint: Checkpoint) -> dict[str, int] | None:
-        """How many poems of each split a checkpoint was fine-tuned on; None if it keeps no record."""
+        """How many poems of each split a checkpoint was fine-tuned on; None if that is not known.
+
+        One without a record saw the first ``trained_records`` of the training file, where the study says so.
+        """
         record = checkpoints_on_disk.trained_on(checkpoint)
+        if record is None and self.study.trained_records is not None:
+            record = self.first_records
         if record is None:
             return None
         return {

@@ -72,6 +72,27 @@ class Watch:
 
 
 def resolved(study: AnyStudy, overrides: Sequence[str], options: Options) -> ResolvedStudy:
+    """The study with its names resolved, as ``named``, and without adapters of another base model.
+
+    Raises:
+        TangevalError: there are such, and ``options.keep_going`` does not leave them out.
+    """
+    found = named(study, overrides, options)
+    wrong = found.misfits()
+    if wrong and not options.keep_going:
+        (first, checkpoint), *others = wrong.items()
+        more = f" and {len(others)} more were" if others else " was"
+        raise TangevalError(f"checkpoints: {checkpoint.name}{more} {first.reason}")
+    for skipped in wrong:
+        warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
+    fitting = found.without(list(wrong)) if wrong else found
+    for name, whose in fitting.of_other_names().items():
+        said = f"{name} says that it was trained on {whose}; base_model is {found.base.name}"
+        warnings.warn(f"{said}: make sure that it is the same model", stacklevel=3)
+    return fitting
+
+
+def named(study: AnyStudy, overrides: Sequence[str], options: Options) -> ResolvedStudy:
     """The study with its names resolved; warns of checkpoints that are left out."""
     quieten()
     if isinstance(study, Study) and overrides:

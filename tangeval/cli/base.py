@@ -22,6 +22,7 @@ from tangeval.core.words import speaking
 
 if TYPE_CHECKING:
     from tangeval import api as api
+    from tangeval.cli import inventory as inventory
     from tangeval.cli import render as render
 else:
 
@@ -34,7 +35,7 @@ else:
         def __getattr__(self, name: str) -> Any:
             return getattr(import_module(self._name), name)
 
-    api, render = _Lazy("tangeval.api"), _Lazy("tangeval.cli.render")
+    api, inventory, render = map(_Lazy, ("tangeval.api", "tangeval.cli.inventory", "tangeval.cli.render"))
 
 
 class _Group(TyperGroup):
@@ -66,7 +67,16 @@ TaskName = Annotated[str, Option("--task", help="A task's name or file (docs/tas
 Unseen = Annotated[
     bool, Option("--assume-unseen", help="Checkpoints without train_ids.json did not see the split.")
 ]
+TrainedOn = Annotated[
+    int | None,
+    Option(min=1, help="Checkpoints without train_ids.json saw the training file's first N records."),
+]
 Knobs = Annotated[list[str] | None, Option(help="knob=value: changes the selected setting; again for more.")]
+
+
+def study_changes(overrides: list[str] | None, trained_on: int | None) -> list[str]:
+    """Return the overrides of a study that a command line gives, ``--trained-on`` as one of them."""
+    return [*(overrides or ()), *([f"trained_records={trained_on}"] if trained_on else [])]
 
 
 _NoLock = Annotated[bool, Option("--no-lock", help="Take no lock: for file systems that have none.")]

@@ -11,13 +11,16 @@ from tangeval.cli.base import (
     Overrides,
     Pickle,
     TaskName,
+    TrainedOn,
     Unseen,
     Validation,
     api,
     app,
     command,
     console,
+    inventory,
     render,
+    study_changes,
 )
 from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import inert_json
@@ -42,7 +45,7 @@ def data(
 
     for spec in (path,) if path else ("sample", "hw5") if task == "tang" else ("sample",):
         try:
-            render.show_data(spec, api.data(spec, validation, task=task))
+            inventory.show_data(spec, api.data(spec, validation, task=task))
         except TangevalError as error:
             console.say(f"{spec}: {error}")
             continue
@@ -64,23 +67,24 @@ def checkpoints(
     allow_pickle: Pickle = False,
 ) -> None:
     """List the checkpoints in a folder, by step, and what was left out."""
-    render.show_checkpoints(folder, *api.checkpoints(folder, allow_pickle=allow_pickle))
+    inventory.show_checkpoints(folder, *api.checkpoints(folder, allow_pickle=allow_pickle))
 
 
 @command("doctor")
 def doctor(
     study: Annotated[str | None, Argument(metavar="[STUDY]", help="A study file.")] = None,
     overrides: Overrides = None,
+    trained_on: TrainedOn = None,
     assume_unseen: Unseen = False,
     allow_pickle: Pickle = False,
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what this machine has, and what a run of a study would refuse: the first thing to ask for in a report."""
     options = api.Options(assume_unseen=assume_unseen, allow_pickle=allow_pickle)
-    found = api.doctor(study, *overrides or (), options=options)
+    found = api.doctor(study, *study_changes(overrides, trained_on), options=options)
     if as_json:
         print(inert_json(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2)))
     else:
-        render.show_findings(found)
+        inventory.show_findings(found)
     if any(each.ok is False for each in found):
         raise typer.Exit(1)

@@ -16,17 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tangeval.analysis.hypothesis_tests import ERROR
-from tangeval.api import Data, Results, Scored
-from tangeval.checks import Finding
+from tangeval.api import Results, Scored
 from tangeval.cli.base import console
 from tangeval.core.knobs import axes_in, axes_set
-from tangeval.core.types import SPLITS, Checkpoint
 from tangeval.explain.subject import Subject
-from tangeval.generation import Pending
 from tangeval.metrics.base import check_of
-from tangeval.models.checkpoints import Skipped
 from tangeval.reporting.tables import NO_INTERVAL, ONE_RUN, WHY_NONE, rich_table
-from tangeval.resolve import ResolvedStudy
 from tangeval.results.explained import Explained
 
 say = console.say
@@ -61,21 +56,6 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
 
 # Runs
-
-
-def show_dry_run(resolved: ResolvedStudy, pending: Pending, takes: str, out: str | None) -> None:
-    """What a run would decode, where to, and what that takes."""
-    rows = []
-    for checkpoint in resolved.checkpoints:
-        own = [batch for batch in pending.waiting if batch.checkpoint == checkpoint.name]
-        counts = (len(own), sum(b.sequences() for b in own), sum(b.outputs() for b in own))
-        named = (checkpoint.name, str(checkpoint.step or ""), checkpoint.kind)
-        rows.append((*named, *(f"{n:,}" for n in counts)))
-    settings = len(resolved.study.decoding.settings())
-    title = f"{resolved.study.name}: {settings} settings → {out or f'results/{resolved.study.name}'}"
-    columns = ("checkpoint", "step", "kind", "batches to make", "sequences", "outputs")
-    show_table(title, columns, rows, right=3)
-    say(takes)
 
 
 def show_results(results: Results, *, selected: bool = True) -> None:
@@ -304,38 +284,3 @@ def show_explained(subject: Subject, content: Explained, folder: Path) -> None:
     )
     say(content.input + content.text)
     say(f"{len(content.steps)} steps: {folder / 'explain.json'}")
-
-
-# What is there
-
-
-def show_data(spec: str, found: Data) -> None:
-    """Splits, copies and leaks of a data set."""
-    counts = ", ".join(f"{split} {len(found.dataset.split(split))}" for split in SPLITS)
-    say(f"{spec} in {found.dataset.folder}: {counts}", "bold")
-    first = f", such as {', '.join(found.duplicates[0])}" if found.duplicates else ""
-    say(f"  {len(found.duplicates)} texts stand there more than once{first}")
-    for split, leaks in found.leaks.items():
-        shared = "; ".join(f"{name}: {' '.join(parts)}" for name, parts in leaks.items())
-        more = f" ({shared})" if shared else ""
-        say(f"  {split}: {len(leaks)} texts share a part with training{more}")
-
-
-def show_checkpoints(
-    folder: str, found: Sequence[tuple[Checkpoint, int | None]], skipped: Sequence[Skipped]
-) -> None:
-    """The checkpoints of a folder, what they were trained on, and what was left out."""
-    rows = []
-    for checkpoint, texts in found:
-        trained = "no record" if texts is None else f"{texts} poems"
-        rows.append((checkpoint.name, str(checkpoint.step or ""), str(checkpoint.kind), trained))
-    rows += [(left_out.path.name, "", "left out", left_out.reason) for left_out in skipped]
-    show_table(folder, ("checkpoint", "step", "kind", "fine-tuned on"), rows)
-
-
-def show_findings(found: Sequence[Finding]) -> None:
-    """A line for each: green what is well, red what is not, with the remedy, and plain what is a fact."""
-    signs = {True: ("ok", "green"), False: ("NO", "red"), None: ("--", None)}
-    for each in found:
-        sign, style = signs[each.ok]
-        say(f"{sign} {each.part}: {each.said}{f'; {each.remedy}' if each.remedy else ''}", style)

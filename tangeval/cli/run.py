@@ -6,7 +6,19 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from tangeval.cli.base import Overrides, Pickle, StudyFile, Unseen, api, command, console, render
+from tangeval.cli.base import (
+    Overrides,
+    Pickle,
+    StudyFile,
+    TrainedOn,
+    Unseen,
+    api,
+    command,
+    console,
+    inventory,
+    render,
+    study_changes,
+)
 from tangeval.cli.progress import Audience, print_event, watch
 from tangeval.core.errors import TangevalError
 
@@ -56,14 +68,16 @@ def run(
     running: Running,
     overrides: Overrides = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be made, and stop.")] = False,
+    trained_on: TrainedOn = None,
     assume_unseen: Unseen = False,
 ) -> None:
     """Generate, score, summarise, draw and select; goes on where it was cut off."""
     audience, options = running.audience(), running.options(assume_unseen=assume_unseen)
+    changes = study_changes(overrides, trained_on)
     if dry_run:
-        render.show_dry_run(*api.dry_run(study, *overrides or (), options=options), running.out)
+        inventory.show_dry_run(*api.dry_run(study, *changes, options=options), running.out)
         return
-    results = api.run(study, *overrides or (), options=options, watch=watch(console, audience))
+    results = api.run(study, *changes, options=options, watch=watch(console, audience))
     render.show_results(results)
     if audience == "machines":
         print_event("done", folder=str(results.folder), selection=results.run.selection)
@@ -101,11 +115,13 @@ def halving(
     overrides: Overrides = None,
     out: Annotated[str | None, Option(help="The folder (default: results/NAME-halving).")] = None,
     allow_pickle: Pickle = False,
+    trained_on: TrainedOn = None,
     assume_unseen: Unseen = False,
 ) -> None:
     """Choose the best setting for a part of the generations: successive halving."""
     options = api.Options(out=out, allow_pickle=allow_pickle, assume_unseen=assume_unseen)
-    found, folder = api.halving(study, *overrides or (), options=options, watch=watch(console))
+    changes = study_changes(overrides, trained_on)
+    found, folder = api.halving(study, *changes, options=options, watch=watch(console))
     render.show_halving(found, folder)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from tangeval.cli.base import api, app, console, render
+from tangeval.cli.base import api, app, console, inventory, render
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS
 
@@ -30,7 +30,7 @@ def check(
 
 def show(found: "Checked", name: str, max_length: int) -> None:
     """Print what ``check`` found, warnings last."""
-    render.show_data(name, found.data)
+    inventory.show_data(name, found.data)
     for each in found.asked:
         render.say(f"{each.example.id} ({each.example.split}), {len(each.ids)} tokens", "bold")
         render.say(f"  prompt: {each.prompt!r}")

@@ -240,6 +240,7 @@ class Study(Section):
     name: Annotated[str, Field(pattern=_NAME)]
     base_model: str = "tang-mini"
     cache_dir: str | None = None
+    trained_records: _Count | None = None
     checkpoints: Annotated[list[str] | dict[str, list[str]], BeforeValidator(_places)] = Field([])
     include_base: bool = True
     load: LoadSection = LoadSection()
@@ -294,9 +295,9 @@ class Study(Section):
 
     def content(self) -> dict[str, Any]:
         """Return the study as plain values, every default written out, without what its engine has no use for."""
-        if self.engine and self.engine.models:
-            return self.model_dump(mode="json", exclude=set(WEIGHTS))
-        return self.model_dump(mode="json", exclude=set() if self.engine else {"engine"})
+        absent = {name for name in ("engine", "trained_records") if getattr(self, name) is None}
+        served = self.engine and self.engine.models
+        return self.model_dump(mode="json", exclude=absent | set(WEIGHTS if served else ()))
 
     def to_yaml(self) -> str:
         """Return ``content`` as YAML."""

@@ -210,8 +210,13 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = Fals
             "smaller batch_size, or a larger machine"
         ) from error
     except Exception as error:  # whatever peft and safetensors make of a stranger's files
+        said, *others = [line.strip() for line in str(error).splitlines() if "mismatch" in line] or [
+            " ".join(str(error).split())[:300] or type(error).__name__
+        ]
+        more = f" (and {len(others)} more)" * bool(others)
+        whose = adapter_config(folder).get("base_model_name_or_path")
         raise UnusableError(
-            f"{folder}: the adapter does not fit base model {model.name_or_path}: {error or type(error).__name__}"
+            f"{folder}: the adapter, trained on {whose}, does not fit base model {model.name_or_path}: {said}{more}"
         ) from error
     # peft leaves out what it does not find; the vector bank lies with the model, and each layer points at it.
     missing = {name for name in result.missing_keys if "vblora_vector_bank" not in name}

@@ -1,0 +1,73 @@
+"""What the commands print of what there is: data, checkpoints, findings, and what a run would decode.
+
+In: the records of ``api``. Out: lines and tables on the console.
+"""
+
+from collections.abc import Sequence
+
+from tangeval.api import Data
+from tangeval.checks import Finding
+from tangeval.cli.render import say, show_table
+from tangeval.core.types import SPLITS, Checkpoint
+from tangeval.generation import Pending
+from tangeval.models.adapter_base import trained_from
+from tangeval.models.checkpoints import Skipped
+from tangeval.resolve import ResolvedStudy
+
+
+def show_dry_run(resolved: ResolvedStudy, pending: Pending, takes: str, out: str | None) -> None:
+    """What a run would decode, where to, and what that takes."""
+    rows = []
+    for checkpoint in resolved.checkpoints:
+        own = [batch for batch in pending.waiting if batch.checkpoint == checkpoint.name]
+        counts = (len(own), sum(b.sequences() for b in own), sum(b.outputs() for b in own))
+        named = (checkpoint.name, str(checkpoint.step or ""), checkpoint.kind)
+        rows.append((*named, *(f"{n:,}" for n in counts)))
+    settings = len(resolved.study.decoding.settings())
+    title = f"{resolved.study.name}: {settings} settings → {out or f'results/{resolved.study.name}'}"
+    columns = ("checkpoint", "step", "kind", "batches to make", "sequences", "outputs")
+    show_table(title, columns, rows, right=3)
+    say(f"base model: {resolved.base.name}")
+    _show_bases(resolved.checkpoints)
+    say(takes)
+
+
+def show_data(spec: str, found: Data) -> None:
+    """Splits, copies and leaks of a data set."""
+    counts = ", ".join(f"{split} {len(found.dataset.split(split))}" for split in SPLITS)
+    say(f"{spec} in {found.dataset.folder}: {counts}", "bold")
+    first = f", such as {', '.join(found.duplicates[0])}" if found.duplicates else ""
+    say(f"  {len(found.duplicates)} texts stand there more than once{first}")
+    for split, leaks in found.leaks.items():
+        shared = "; ".join(f"{name}: {' '.join(parts)}" for name, parts in leaks.items())
+        more = f" ({shared})" if shared else ""
+        say(f"  {split}: {len(leaks)} texts share a part with training{more}")
+
+
+def show_checkpoints(
+    folder: str, found: Sequence[tuple[Checkpoint, int | None]], skipped: Sequence[Skipped]
+) -> None:
+    """The checkpoints of a folder, what they were trained on, and what was left out."""
+    rows = []
+    for checkpoint, texts in found:
+        trained = "no record" if texts is None else f"{texts} poems"
+        rows.append((checkpoint.name, str(checkpoint.step or ""), str(checkpoint.kind), trained))
+    rows += [(left_out.path.name, "", "left out", left_out.reason) for left_out in skipped]
+    show_table(folder, ("checkpoint", "step", "kind", "fine-tuned on"), rows)
+    _show_bases([checkpoint for checkpoint, _ in found])
+
+
+def _show_bases(found: Sequence[Checkpoint]) -> None:
+    """The models that adapters say they were trained on."""
+    adapters = [checkpoint for checkpoint in found if checkpoint.kind == "adapter"]
+    named = [trained_from(checkpoint) or "a model that they do not name" for checkpoint in adapters]
+    if named:
+        say(f"the adapters were trained on {', '.join(dict.fromkeys(named))}")
+
+
+def show_findings(found: Sequence[Finding]) -> None:
+    """A line for each: green what is well, red what is not, with the remedy, and plain what is a fact."""
+    signs = {True: ("ok", "green"), False: ("NO", "red"), None: ("--", None)}
+    for each in found:
+        sign, style = signs[each.ok]
+        say(f"{sign} {each.part}: {each.said}{f'; {each.remedy}' if each.remedy else ''}", style)
