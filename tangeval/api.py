@@ -10,7 +10,6 @@ Prints nothing. What is slow is imported where it is used.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import QUARANTINE, brought_back, check_links, listed
 from tangeval.core.libraries import needs, quieten
-from tangeval.core.study import Selection, load_study
+from tangeval.core.study import load_study
 from tangeval.core.types import Checkpoint, check_split
 from tangeval.engines.base import needs_logits
 from tangeval.explain import subject as subjects
@@ -61,7 +60,7 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "check_task", "checkpoints", "coherence", "compare", "data", "doctor", "dry_run", "explain", "families", "fetch",
-    "front", "generate", "halving", "headroom", "judge", "judge_prompt", "load_results", "plan", "repair", "report", "run", "score_class", "score_files", "select", "summarize", "unlock",
+    "front", "generate", "halving", "headroom", "judge", "judge_prompt", "load_results", "plan", "repair", "report", "run", "score_class", "score_files", "select", "summarize", "unlock", "verdict",
 ]  # fmt: skip
 
 
@@ -75,6 +74,7 @@ def run(study: AnyStudy, *overrides: str, options: Options = Options(), watch: W
         steps.evaluate(results, watch)
         if resolved.study.select:
             steps.select(results)
+        steps.conclude(results)
         return steps.with_page(results, watch)
 
 
@@ -143,6 +143,7 @@ def summarize(place: str | Path, *, watch: Watch = Watch()) -> Results:
     results = load_results(place)
     with exclusive_lock(results.folder):
         steps.evaluate(results, watch)
+        steps.conclude(results)
         return steps.with_page(results, watch)
 
 
@@ -160,23 +161,22 @@ def select(
     """
     results = load_results(place)
     if within or prefer:
-        results = _with_margins(results, within or {}, prefer)
+        results = steps.with_margins(results, within or {}, prefer)
     if results.study.select:
         seen = {record["name"]: record["seen"] for record in results.run.manifest["checkpoints"]}
         check_selection(results.study.select, results.task.metrics, seen, assume_unseen=assume_unseen)
     with exclusive_lock(results.folder):
         steps.select(results)
+        steps.conclude(results)
         # A page that is there would still show the old choice.
         return steps.with_page(results, watch) if results.page.is_file() else results
 
 
-def _with_margins(results: Results, within: Mapping[str, float], prefer: str | None) -> Results:
-    rule = results.study.select
-    if rule is None:
-        raise TangevalError("select: the study has none; write one into its file")
-    content = rule.model_dump() | {"within": dict(within) or rule.within, "prefer": prefer or rule.prefer}
-    asked = validated(Selection, content, Path("select"))
-    return replace(results, asked=results.study.model_copy(update={"select": asked}))
+def verdict(place: str | Path) -> Results:
+    """Write ``verdict.json`` and ``best/verdict.md`` of a results folder; return the results, whose ``verdict`` it is."""
+    with exclusive_lock((results := load_results(place)).folder):
+        steps.conclude(results)
+        return results
 
 
 def report(place: str | Path, out: str | Path | None = None, *, watch: Watch = Watch()) -> tuple[Path, str]:

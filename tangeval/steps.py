@@ -5,20 +5,21 @@ progress is shown is the caller's (``Watch``).
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tangeval import engines, generation
-from tangeval.analysis import recall, scoring, variance
+from tangeval.analysis import recall, scoring, variance, verdict
 from tangeval.analysis import summarize as summaries
 from tangeval.analysis.select import check_selection, chosen_outputs
 from tangeval.analysis.select import select as choose
+from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
-from tangeval.core.study import Study, load_study
+from tangeval.core.study import Selection, Study, load_study
 from tangeval.engines.base import OnProgress
 from tangeval.generation import Pending
 from tangeval.reporting.notebook import Results
@@ -164,6 +165,22 @@ def select(results: Results) -> None:
         examples = [results.dataset.by_id[name] for name in outputs["example_id"]]
         text = results.task.outputs_file(examples, outputs["text"].tolist())
         write_text(results.run.best_outputs, text)
+
+
+def with_margins(results: Results, within: Mapping[str, float], prefer: str | None) -> Results:
+    """Return the results as asked for by a study whose ``select`` has these margins and this preference."""
+    rule = results.study.select
+    if rule is None:
+        raise TangevalError("select: the study has none; write one into its file")
+    content = rule.model_dump() | {"within": dict(within) or rule.within, "prefer": prefer or rule.prefer}
+    asked = validated(Selection, content, Path("select"))
+    return replace(results, asked=results.study.model_copy(update={"select": asked}))
+
+
+def conclude(results: Results) -> None:
+    """Write what may be said of the results: ``verdict.json``, and in words ``best/verdict.md``."""
+    found = verdict.verdict(results.study, results.run)
+    write_text(results.run.verdict_text, results.speaker.markdown(found))
 
 
 def page(results: Results, watch: Watch, out: Path | None = None) -> tuple[Path, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from tangeval.analysis.aggregate import Part
-from tangeval.analysis.hypothesis_tests import ERROR, FEWEST, swaps
+from tangeval.analysis.hypothesis_tests import joint_critical
 from tangeval.analysis.intervals import LEVEL, Floats, rate_interval
 from tangeval.analysis.selection_bias import Bools
 from tangeval.core.errors import TangevalError
@@ -67,7 +67,7 @@ def shortfall_bounds(parts: Sequence[Part], metric: str) -> Floats:
     apart = by_poem - value[:, None]
     product = apart @ apart.T
     own = np.diag(product)
-    critical = _critical(apart[value.argmax()] - apart)
+    critical = joint_critical(apart[value.argmax()] - apart, sides=1)
     if kind.share:
         stretch = critical / special.stdtrit(poems - 1, (1 + LEVEL) / 2)
         outputs = parts[0].outputs_per_poem
@@ -84,17 +84,3 @@ def shortfall_bounds(parts: Sequence[Part], metric: str) -> Floats:
     bounds: Floats = value - value[:, None] + margin
     np.fill_diagonal(bounds, 0)
     return np.asarray(bounds.max(axis=1))
-
-
-def _critical(differences: Floats) -> float:
-    """The 95 % quantile of the largest Student's t of centred differences ``[C, P]`` whose signs are swapped."""
-    squares = (differences**2).sum(axis=1)
-    varied = squares > 1e-12
-    poems = differences.shape[1]
-    if not varied.any():
-        return float(special.stdtrit(poems - 1, 1 - ERROR))
-    signs = 1 - 2 * swaps(poems, FEWEST, 0)  # a quantile needs no more
-    # A way and its opposite are as likely: both are looked at.
-    size = signs @ (differences[varied] / np.sqrt(squares[varied])[:, None]).T
-    t = size * np.sqrt((poems - 1) / np.maximum(poems - size**2, 1e-9))
-    return float(np.quantile(np.concatenate([t.max(axis=1), -t.min(axis=1)]), 1 - ERROR))

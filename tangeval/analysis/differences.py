@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import special
 
 from tangeval.analysis import intervals
 from tangeval.analysis.aggregate import Part
-from tangeval.analysis.hypothesis_tests import ERROR, Column, Corpora, family_tests
+from tangeval.analysis.hypothesis_tests import ERROR, Column, Corpora, family_tests, joint_critical
 from tangeval.analysis.intervals import Floats
 from tangeval.metrics.base import Metric
 
@@ -68,16 +69,17 @@ class Pair:
             return self.by_poem
         return facing(self._metric, self.first.counts(self.metric), self.second.counts(self.metric))
 
-    def interval(self) -> tuple[float, float] | None:
+    def interval(self, stretch: float = 1.0) -> tuple[float, float] | None:
         """Return the interval of the difference where it is not that of the test: of shares, and of corpora."""
         sides, name = (self.first, self.second), self.metric
         if self._metric.share:
-            ends = [side.interval(name) for side in sides]
+            ends = [side.interval(name, stretch) for side in sides]
             first, second = (side.by_poem(name) for side in sides)
             outputs = min(side.outputs_per_poem for side in sides)
             return intervals.rate_difference_interval(first, second, ends, outputs)
         if self._metric.level == "corpus":
-            return intervals.corpus_difference_interval(self.by_poem, [side.rare(name) for side in sides])
+            rare = [side.rare(name) for side in sides]
+            return intervals.corpus_difference_interval(self.by_poem, rare, stretch)
         return None
 
 
@@ -102,3 +104,27 @@ def differences(pairs: Sequence[Pair]) -> list[Difference]:
         low, high = pair.interval() or (float(tested.low[place]), float(tested.high[place]))
         found.append(Difference(pair.value, low, high, float(tested.p[place]), float(tested.adjusted[place])))
     return found
+
+
+def joint_intervals(
+    pairs: Sequence[Pair], found: Sequence[Difference]
+) -> tuple[list[tuple[float, float]], float]:
+    """Return intervals that hold for all pairs at once in 95 %, and the value of Student's t that they reach to.
+
+    They agree with the tests of the same family, ``found``: a difference that is not real has 0 in its interval, and a
+    real one has not more than an end there. Distances of means are Student's t.
+    """
+    apart = np.stack([pair.by_poem for pair in pairs])
+    poems = apart.shape[1]
+    critical = joint_critical(apart - apart.mean(axis=1, keepdims=True), sides=2)
+    stretch = critical / float(special.stdtrit(poems - 1, (1 + intervals.LEVEL) / 2))
+    rows = []
+    for pair, each in zip(pairs, found, strict=True):
+        far = critical * pair.spread / np.sqrt(poems)
+        low, high = pair.interval(stretch) or (each.value - far, each.value + far)
+        if each.real:
+            low, high = (max(low, 0.0), high) if each.value > 0 else (low, min(high, 0.0))
+        elif not np.isnan(low):
+            low, high = min(low, 0.0), max(high, 0.0)
+        rows.append((float(low), float(high)))
+    return rows, critical

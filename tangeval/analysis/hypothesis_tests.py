@@ -205,6 +205,24 @@ def step_down(statistic: NDArray[np.float32]) -> tuple[Floats, Floats]:
     return p, adjusted
 
 
+def joint_critical(differences: Floats, *, sides: int) -> float:
+    """Return the 95 % quantile of the largest Student's t of centred differences ``[C, P]`` whose signs are swapped.
+
+    One of two ``sides`` asks how far one goes up, two how far either way; without any that varies, t's own quantile.
+    """
+    squares = (differences**2).sum(axis=1)
+    varied = squares > 1e-12
+    poems = differences.shape[1]
+    if not varied.any():
+        return float(special.stdtrit(poems - 1, 1 - ERROR / sides))
+    signs = 1 - 2 * swaps(poems, FEWEST, 0)  # a quantile needs no more
+    size = signs @ (differences[varied] / np.sqrt(squares[varied])[:, None]).T
+    t = size * np.sqrt((poems - 1) / np.maximum(poems - size**2, 1e-9))
+    # A way and its opposite are as likely: both are looked at.
+    largest = np.abs(t).max(axis=1) if sides == 2 else np.concatenate([t.max(axis=1), -t.min(axis=1)])
+    return float(np.quantile(largest, 1 - ERROR))
+
+
 def _inverted(
     statistic: NDArray[np.float32], swapped: NDArray[np.float32], poems: int
 ) -> tuple[float, float]:

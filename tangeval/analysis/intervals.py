@@ -46,13 +46,15 @@ def corpus_interval(value: float, without: Floats, rare: Floats, stretch: float 
     return value / far, value * far
 
 
-def corpus_difference_interval(by_poem: Floats, rare: Sequence[Floats]) -> tuple[float, float]:
+def corpus_difference_interval(
+    by_poem: Floats, rare: Sequence[Floats], stretch: float = 1.0
+) -> tuple[float, float]:
     """Return the interval of one corpus's score less another's, of the same poems; NaN where one has none itself.
 
     ``by_poem`` ``[P]`` are the differences of their pseudo-values, ``rare`` as ``corpus_interval`` takes it.
     Student's t, with the degrees of freedom of the one that fewer examples carry.
     """
-    t = special.stdtrit(np.min([carrying(each) for each in rare]) - 1, (1 + LEVEL) / 2)
+    t = stretch * special.stdtrit(np.min([carrying(each) for each in rare]) - 1, (1 + LEVEL) / 2)
     difference, far = by_poem.mean(), t * by_poem.std() / math.sqrt(max(len(by_poem) - 1, 1))
     return float(difference - far), float(difference + far)
 

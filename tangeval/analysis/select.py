@@ -16,7 +16,7 @@ import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Measured, Part, groups
 from tangeval.analysis.as_good import VARIETY, as_good, check_margins
-from tangeval.analysis.differences import Pair, differences
+from tangeval.analysis.differences import Pair, differences, joint_intervals
 from tangeval.analysis.intervals import Floats, resample_weights
 from tangeval.analysis.selection_bias import Bools, Ints, cross_fitted, folds, joint_stretch
 from tangeval.core.errors import TangevalError
@@ -236,17 +236,17 @@ def ranked(candidates: Sequence[Candidate], metric: str) -> tuple[Candidate, lis
 
 def compared(best: Candidate, others: Sequence[Candidate], metric: str) -> list[dict[str, Any]]:
     """Return all others beside the best: the paired difference, and whether it is real.
-
-    ``p`` is of a randomisation test over examples, ``p_adjusted`` for all others together.
+    ``p`` is of a randomisation test; ``p_adjusted`` and the ``joint_`` ends are for all others together.
     """
-    found = differences([Pair(best.part, other.part, metric) for other in others])
+    found = differences(pairs := [Pair(best.part, other.part, metric) for other in others])
+    joint = joint_intervals(pairs, found)[0] if pairs else []
     return [
         {
             **other.labels, metric: other.part.value(metric), "difference": each.value,
-            "difference_low": _number(each.low), "difference_high": _number(each.high), "p": each.p,
-            "p_adjusted": each.p_adjusted, "distinguishable": each.real,
+            "difference_low": _number(each.low), "difference_high": _number(each.high), "joint_low": _number(low),
+            "joint_high": _number(high), "p": each.p, "p_adjusted": each.p_adjusted, "distinguishable": each.real,
         }
-        for other, each in zip(others, found, strict=True)
+        for other, each, (low, high) in zip(others, found, joint, strict=True)
     ]  # fmt: skip
 
 

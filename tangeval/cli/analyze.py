@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from tangeval.cli.base import Place, Split, TaskName, Unseen, Validation, api, command, console, render
 from tangeval.cli.progress import watch
+from tangeval.cli.verdict import show_verdict
 
 
 @command("summarize")
@@ -44,6 +45,7 @@ def select(
         place, within=margins, prefer=prefer, assume_unseen=assume_unseen, watch=watch(console)
     )
     render.show_selection(results)
+    show_verdict(results)
     if results.note:
         render.show_page(results.page, results.note)
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from tangeval.analysis.hypothesis_tests import ERROR
 from tangeval.api import Results, Scored
 from tangeval.cli.base import console
+from tangeval.cli.verdict import show_verdict
 from tangeval.core.knobs import axes_in, axes_set
 from tangeval.explain.subject import Subject
 from tangeval.metrics.base import check_of
@@ -71,6 +72,7 @@ def show_results(results: Results, *, selected: bool = True) -> None:
         names = ", ".join(f"{name}.png" for name in results.pictures)
         say(f"pictures: {names} in {results.run.figures}")
     say(f"tables: {results.run.tables}; every setting: {results.run.table('summary')}")
+    show_verdict(results)
     show_page(results.page, results.note)
 
 

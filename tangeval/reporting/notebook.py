@@ -15,6 +15,7 @@ from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import axes_in
 from tangeval.core.study import Study
+from tangeval.reporting.verdict import Speaker
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.base import Dataset, Task
 
@@ -94,6 +95,21 @@ class Results:
         if found is None:
             raise TangevalError(f"{self.run.best}: nothing was chosen; `tangeval select` chooses")
         return found
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """What may be said of the results: the claims of ``verdict.json``."""
+        found: dict[str, Any] | None = self.run.read_json(self.run.verdict_file)
+        if found is None:
+            raise TangevalError(
+                f"{self.run.verdict_file} is missing; `tangeval verdict {self.folder}` makes it"
+            )
+        return found
+
+    @property
+    def speaker(self) -> Speaker:
+        """What puts the verdict into words, in the language that is chosen."""
+        return Speaker(self.task.metrics, self.task.verse is not None)
 
     @property
     def pictures(self) -> list[str]:

@@ -74,6 +74,9 @@ class RunFolder:
     selection_file = _File("best/selection.json")
     generation_config = _File("best/generation_config.json")
     best_outputs = _File("best/results.txt")
+    # What may be said of it all.
+    verdict_file = _File("verdict.json")
+    verdict_text = _File("best/verdict.md")
     halving = _File("halving.json")
     # For readers. A judge's answers are one JSON object a line.
     tables = _File("tables")

@@ -47,6 +47,18 @@ def test_p_values_of_the_runners_up_are_of_one_family(candidates):
     assert any(row["p_adjusted"] > 1.5 * row["p"] for row in rows)
 
 
+def test_no_runner_up_that_cannot_be_told_has_a_joint_interval_off_zero():
+    """Of 40 settings that differ in luck alone the best was picked: single intervals of many exclude 0."""
+    by_poem = np.random.default_rng(2).normal(size=(20, 40))
+    knobs, names = pd.DataFrame({"temperature": np.arange(40) / 10}), tuple(map(str, range(20)))
+    measured = Measured(TANG.metrics, knobs, names, 1, {"chrf": by_poem.mean(axis=0)}, {"chrf": by_poem}, {})
+    own = [select.Candidate({"place": place}, Part(measured, [place])) for place in range(40)]
+    rows = select.compared(*select.ranked(own, "chrf"), "chrf")
+    assert not any(row["distinguishable"] for row in rows)
+    assert sum(row["difference_low"] > 0 for row in rows) == 10
+    assert all(row["joint_low"] <= 0 <= row["joint_high"] for row in rows)
+
+
 def test_the_winners_interval_is_joint_on_the_side_that_noise_helped(candidates):
     best, _ = select.ranked(candidates, "chrf")
     corrected = select._corrected(best, candidates, "chrf", seed=5)

@@ -1,0 +1,117 @@
+"""What a verdict says of studies whose truth is made up, and of a results folder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.verdict import ASKED, WORLDS, false, study
+from tangeval.analysis import verdict
+from tangeval.analysis.questions import Asked
+from tangeval.analysis.verdict import claims
+from tangeval.core.words import sentences
+from tangeval.reporting.verdict import Speaker
+from tangeval.results.folder import RunFolder
+from tangeval.tasks.tang import TANG
+from tests.support.folders import make_results
+
+STUDIES = 40
+
+
+def told(name, poems, seed):
+    return claims(*study(WORLDS[name], poems, np.random.default_rng([seed, poems])), ASKED)
+
+
+def by_question(made):
+    return {claim.question: claim for claim in made}
+
+
+@pytest.mark.parametrize("name", ["nothing differs", "all is well at once"])
+def test_where_nothing_differs_few_studies_claim_anything(name):
+    """Of 40 studies that err in 5 %, more than 6 err in 1.4 % of cases; tests of single pairs would err in nearly all."""
+    wrong = [bool(false(WORLDS[name], told(name, 20, seed))) for seed in range(STUDIES)]
+    assert sum(wrong) <= 6
+
+
+def test_what_is_there_is_shown_and_nothing_else():
+    name = "fine-tuning helps, 30 and 40 alike"
+    found = [by_question(told(name, 60, seed)) for seed in range(10)]
+    for each in found:
+        assert (each["helped"].status, each["helped"].key) == ("shown", "yes")
+        assert {"10", "20"} >= set(each["checkpoint"].values["worse"]) >= {"10"}
+        (harm,) = [row for row in each["settings"].values["harm"] if row["metric"] == "form"]
+        assert (harm["knob"], harm["worse"]) == ("temperature", ["1.3"])
+    assert sum(bool(false(WORLDS[name], list(each.values()))) for each in found) <= 2
+    assert sum(each["checkpoint"].values["from_step"] == 30 for each in found) >= 8
+
+
+def test_checkpoints_that_are_alike_and_measured_well_have_no_difference_worth_naming():
+    models, baselines = study(WORLDS["nothing differs"], 30, np.random.default_rng(0))
+    for place, model in enumerate(models):
+        own = np.full_like(model.measured.by_poem["reference_nll"], 4.0)
+        model.measured.by_poem["reference_nll"] = own + 0.001 * place
+        model.measured.value["reference_nll"] = own.mean(axis=0) + 0.001 * place
+    claim = by_question(claims(models, baselines, ASKED))["checkpoint"]
+    assert claim.status == "no_difference"
+    assert claim.values["checkpoint"] == "10"  # the best of those that were fine-tuned
+    wide = Asked("reference_nll", ASKED.metrics, ASKED.margins | {"reference_nll": 0.0005})
+    assert by_question(claims(models, baselines, wide))["checkpoint"].status != "no_difference"
+
+
+def test_as_many_poems_as_are_named_mostly_settle_a_question():
+    def rhyme(poems, seed):
+        (row,) = [
+            r
+            for r in by_question(told("all is well at once", poems, seed))["helped"].evidence
+            if r.metric == "rhyme"
+        ]
+        return row
+
+    row = rhyme(60, 2)
+    assert row.needed > 60
+    assert sum(rhyme(row.needed, seed).equal for seed in range(5)) >= 3
+
+
+def test_a_grid_that_is_not_crossed_is_not_asked_about_its_knobs():
+    models, baselines = study(WORLDS["nothing differs"], 20, np.random.default_rng(0))
+    for model in models:
+        model.measured.knobs.loc[0, "top_p"] = 0.5  # one setting of its own
+    assert "settings" not in by_question(claims(models, baselines, ASKED))
+
+
+def test_checkpoints_that_saw_the_split_are_not_spoken_of(tmp_path):
+    study_, _ = make_results(tmp_path, ("base", "checkpoint-10", "checkpoint-20"))
+    run = RunFolder(tmp_path)
+    content = json.loads(run.manifest_file.read_text())
+    content["checkpoints"][1]["seen"] = {"validation": 3}
+    run.manifest_file.write_text(json.dumps(content))
+    found = verdict.verdict(study_, run)
+    names = {row[side] for claim in found["claims"] for row in claim["evidence"] for side in ("a", "b")}
+    assert "checkpoint-10" not in names
+    assert "checkpoint-20" in names
+    assert json.loads(run.verdict_file.read_text()) == found
+
+
+@pytest.mark.parametrize("lang", ["en", "zh-TW"])
+@pytest.mark.parametrize("verse", [True, False])
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("poems", [6, 40])
+def test_every_claim_has_a_sentence_in_either_language(name, poems, verse, lang):
+    made = [verdict.asdict(claim) for claim in told(name, poems, 1)]
+    content = {"split": "validation", "poems": poems, "assumed_unseen": ["40"], "claims": made}
+    speaker = Speaker(TANG.metrics, verse, lang)
+    said = speaker.all(content)
+    assert len(said) == len(made) == 5
+    whole = speaker.markdown(content)
+    assert "{" not in whole
+    assert verse == any(word in whole for word in ("poems", "詩"))
+
+
+def test_every_key_that_a_claim_may_have_has_a_sentence():
+    keys = set(sentences("en"))
+    for question in ("helped", "random"):
+        assert {
+            f"verdict.{question}.{key}" for key in ("yes", "no", "mixed", "not_shown", "no_difference")
+        } <= keys
+    assert {f"verdict.settings.{key}" for key in ("yes", "not_shown", "no_difference")} <= keys
+    assert {f"verdict.open.{key}" for key in ("none", "some", "unplanned")} <= keys
