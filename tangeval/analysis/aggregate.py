@@ -5,8 +5,9 @@ task's metrics. Out: arrays over settings. What is kept of a part is what the ar
 counts of corpus metrics and each example's means. Knows nothing of files or pictures.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
@@ -16,8 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval.analysis import intervals
-from tangeval.analysis.grid import Grid, grid
-from tangeval.analysis.intervals import Floats
+from tangeval.analysis.grid import Grid, clusters_of, grid
+from tangeval.analysis.intervals import Clusters, Floats, linear
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import axes_in
 from tangeval.metrics.base import Metric, Metrics
@@ -40,7 +41,7 @@ class Measured:
 
     ``knobs`` has C rows, a column a knob; ``examples`` are the examples' ids. ``value[metric]`` is
     ``[C]``; ``by_poem[metric]`` ``[P, C]``, whose mean over examples is the value; ``corpora`` have the metrics
-    that are no means.
+    that are no means. Where a task names ``clusters``, each is measured as one long example, and P counts clusters.
     """
 
     metrics: Metrics
@@ -50,10 +51,27 @@ class Measured:
     value: dict[str, Floats]
     by_poem: dict[str, Floats]
     corpora: dict[str, Corpus]
+    clusters: Clusters | None = None
 
     @property
     def poems(self) -> int:
-        return len(self.examples)
+        """How many are resampled: P."""
+        return len(self.size)
+
+    @cached_property
+    def size(self) -> Floats:
+        """How many examples each of the P counts for ``[P]``, 1 on average."""
+        return self.clusters.size if self.clusters else np.ones(len(self.examples))
+
+    def folded(self, by_example: Floats) -> Floats:
+        """Return values of ``examples`` as each of the P has them."""
+        return self.clusters.parts(by_example) if self.clusters else by_example
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """How many examples there are, in how many clusters where there are any, and samples of each."""
+        clusters = {"clusters": self.poems} if self.clusters else {}
+        return {"poems": len(self.examples), **clusters, "samples": self.samples}
 
     def only(self, *metrics: str) -> "Measured":
         """Return what was measured by some metrics."""
@@ -67,7 +85,7 @@ class Measured:
         """Return each setting's value ``[n, C]`` on the examples, weighted by ``weights`` ``[n, P]``."""
         if metric in self.corpora:
             return corpus_scores(self.metrics[metric], self.corpora[metric].counts, weights)
-        means: Floats = weights @ self.by_poem[metric] / weights.sum(axis=1, keepdims=True)
+        means: Floats = weights @ self.by_poem[metric] / (weights @ self.size)[:, None]
         return means
 
 
@@ -97,9 +115,13 @@ class Part:
         poems = self.measured.poems
         return poems * self.value(metric) - (poems - 1) * self.without(metric)
 
+    def linear(self, metric: str) -> Floats:
+        """Return ``by_poem`` as independent values ``[P]`` that have the value's mean and variance."""
+        return linear(self.by_poem(metric), self.measured.size)
+
     def centred(self, metric: str) -> Floats:
-        """``by_poem``, moved to have the value as its mean, which pseudo-values have nearly."""
-        parts = self.by_poem(metric)
+        """``linear``, moved to have the value as its mean, which pseudo-values have nearly."""
+        parts = self.linear(metric)
         moved: Floats = parts - parts.mean() + self.value(metric)
         return moved
 
@@ -117,14 +139,15 @@ class Part:
         kind = self.measured.metrics[metric]
         if metric not in self.measured.corpora:
             by_poem = self.by_poem(metric)
-            return np.where(by_poem >= kind.rare_from, by_poem, 0)
+            return np.where(by_poem >= kind.rare_from * self.measured.size, by_poem, 0)
         counts = self.measured.corpora[metric].counts[kind.counts.index(kind.rarest)]
         events: Floats = counts[list(self.places)].sum(axis=(0, 2), dtype=np.float64)
         return events
 
     @property
-    def outputs_per_poem(self) -> int:
-        return self.measured.samples * len(self.places)
+    def outputs_per_poem(self) -> float:
+        measured = self.measured
+        return measured.samples * len(self.places) * (len(measured.examples) / measured.poems)
 
     def counts(self, metric: str) -> Floats:
         """Return each example's counts of a corpus metric ``[P, N, K]`` in N corpora: settings × samples."""
@@ -151,7 +174,7 @@ def ends(parts: Sequence[Part], metric: str, stretch: float = 1.0) -> list[tuple
         values = ((part.value(metric), part.without(metric), part.rare(metric)) for part in parts)
         found = [intervals.corpus_interval(*each, stretch) for each in values]
         return [(low, min(high, kind.most)) for low, high in found]
-    by_poem = np.stack([part.by_poem(metric) for part in parts]).T  # each part's examples lie side by side
+    by_poem = np.stack([part.linear(metric) for part in parts]).T  # each part's examples lie side by side
     if kind.share:
         low, high = intervals.rate_interval(by_poem, min(samples), stretch)
     elif kind.rare_from:
@@ -210,6 +233,7 @@ class _Sums:
     samples: list[int]
     counts: dict[str, NDArray[np.int32]]
     means: dict[str, Floats]
+    clusters: list[str]
 
 
 def measure(
@@ -228,20 +252,32 @@ def measure(
     if not all(part.knobs.equals(first.knobs) and part.samples == first.samples for part in parts):
         raise TangevalError(f"{where}: examples differ in their settings or samples; score the folder anew")
     grid({"example": np.array(order, dtype=object)}, where)
-    poems, settings = len(order), len(first.knobs)
+    names, settings = [name for part in parts for name in part.clusters], len(first.knobs)
     counts = {name: np.concatenate([p.counts[name] for p in parts], axis=1) for name in first.counts}
     by_poem = {name: np.concatenate([p.means[name] for p in parts], axis=1).T for name in first.means}
     del parts
-    value, corpora = dict[str, Floats](), dict[str, Corpus]()
-    for metric in of_level(metrics, "corpus"):
-        own = [counts[name] for name in metric.counts]
-        value[metric.name] = corpus_scores(metric, own, np.ones((1, poems)))[0]
-        corpora[metric.name] = Corpus(own, corpus_scores(metric, own, None))
     for metric in of_level(metrics, "reference"):
         of_references = _of_references(likelihood, metric, order, where)
         by_poem[metric.name] = np.repeat(of_references, settings, axis=1)
-    value |= {name: each.mean(axis=0) for name, each in by_poem.items() if name not in value}
-    return Measured(metrics, first.knobs, order, len(first.samples), value, by_poem, corpora)
+    clusters = Clusters.named(names) if any(names) else None
+    return gathered(metrics, first.knobs, order, len(first.samples), by_poem, counts, clusters)
+
+
+def gathered(
+    metrics: Metrics, knobs: pd.DataFrame, examples: tuple[str, ...], samples: int, by_example: Mapping[str, Floats],
+    counts: Mapping[str, NDArray[np.int32]], clusters: Clusters | None,
+) -> Measured:  # fmt: skip
+    """Return values ``[P, C]`` and counts ``[C, P, S]`` by example as what was measured: by cluster, where there are any."""
+    value = {name: each.mean(axis=0) for name, each in by_example.items()}
+    corpora = dict[str, Corpus]()
+    for metric in of_level(metrics, "corpus") if counts else ():
+        own = [counts[name] for name in metric.counts]
+        own = [clusters.sums(each.swapaxes(0, 1)).swapaxes(0, 1) for each in own] if clusters else own
+        value[metric.name] = corpus_scores(metric, own, np.ones((1, own[0].shape[1])))[0]
+        corpora[metric.name] = Corpus(own, corpus_scores(metric, own, None))
+    found = Measured(metrics, knobs, examples, samples, value, {}, corpora, clusters)
+    found.by_poem.update({name: found.folded(each) for name, each in by_example.items()})
+    return found
 
 
 def of_level(metrics: Metrics, *levels: str) -> list[Metric]:
@@ -288,7 +324,8 @@ def _summed(scores: pd.DataFrame, metrics: Metrics, where: str) -> _Sums:
     of_texts = (*(metric.name for metric in of_level(metrics, "text", "samples")), "n_tokens")
     counts = {name: whole.array(scores[name], np.int32) for name in of_corpus}
     means = {name: whole.array(scores[name], float).mean(axis=2) for name in of_texts}
-    return _Sums(knobs, whole.levels["example"], whole.levels["sample"], counts, means)
+    examples = whole.levels["example"]
+    return _Sums(knobs, examples, whole.levels["sample"], counts, means, clusters_of(scores, examples))
 
 
 def corpus_scores(metric: Metric, counts: Sequence[NDArray[np.int32]], weights: Floats | None) -> Floats:

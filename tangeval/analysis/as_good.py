@@ -62,7 +62,7 @@ def shortfall_bounds(parts: Sequence[Part], metric: str) -> Floats:
     """
     kind, poems = parts[0].measured.metrics[metric], parts[0].measured.poems
     sign = 1 if kind.better == "high" else -1
-    by_poem = sign * np.stack([part.by_poem(metric) for part in parts])
+    by_poem = sign * np.stack([part.linear(metric) for part in parts])
     value = by_poem.mean(axis=1)
     apart = by_poem - value[:, None]
     product = apart @ apart.T

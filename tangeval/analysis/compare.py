@@ -207,7 +207,7 @@ def _row(a: Item, b: Item, pair: Pair, found: Difference) -> dict[str, Any]:
     return {
         "metric": pair.metric, "a": a.name, "b": b.name, "value_a": a.value(pair.metric),
         "value_b": b.value(pair.metric), "difference": found.value, "low": found.low, "high": found.high,
-        "poems": a.part.measured.poems, "shared_noise": shared, "p": found.p, "p_adjusted": found.p_adjusted,
+        "poems": len(a.part.measured.examples), "shared_noise": shared, "p": found.p, "p_adjusted": found.p_adjusted,
         "over": over,
     }  # fmt: skip
 

@@ -101,13 +101,16 @@ def cross_fitted_best(
     size, found = max(1, _AT_ONCE // parts[0].size), []
     for begin in range(0, len(weights), size):
         some = weights[begin : begin + size]
-        total, every = np.tensordot(some, parts, 1), some.sum(axis=1)
+        total, every = np.tensordot(some, parts, 1), some @ measured.size
         values = np.zeros((len(some), len(families), len(budgets)))
         for own_fold in fold:
             sums = [np.zeros((len(some), len(own), *parts.shape[2:])) for own in families.values()]
             for number in np.unique(own_fold):
                 here = own_fold == number
-                inside, rest = np.tensordot(some[:, here], parts[here], 1), every - some[:, here].sum(axis=1)
+                inside, rest = (
+                    np.tensordot(some[:, here], parts[here], 1),
+                    every - some[:, here] @ measured.size[here],
+                )
                 outside = total if here.all() else total - inside
                 worth = sign * np.round(score(outside, every if here.all() else rest), 12)
                 for added, own in zip(sums, families.values(), strict=True):

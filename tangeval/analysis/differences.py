@@ -13,7 +13,7 @@ from scipy import special
 from tangeval.analysis import intervals
 from tangeval.analysis.aggregate import Part
 from tangeval.analysis.hypothesis_tests import ERROR, Column, Corpora, family_tests, joint_critical
-from tangeval.analysis.intervals import Floats
+from tangeval.analysis.intervals import Floats, linear
 from tangeval.metrics.base import Metric
 
 
@@ -57,7 +57,12 @@ class Pair:
     @property
     def spread(self) -> float:
         """The standard deviation of the difference between examples."""
-        return float(self.by_poem.std(ddof=1))
+        return float(self.linear.std(ddof=1))
+
+    @property
+    def linear(self) -> Floats:
+        """``by_poem`` as independent values ``[P]`` that have the difference's mean and variance."""
+        return linear(self.by_poem, self.first.measured.size)
 
     @property
     def _metric(self) -> Metric:
@@ -74,7 +79,7 @@ class Pair:
         sides, name = (self.first, self.second), self.metric
         if self._metric.share:
             ends = [side.interval(name, stretch) for side in sides]
-            first, second = (side.by_poem(name) for side in sides)
+            first, second = (side.linear(name) for side in sides)
             outputs = min(side.outputs_per_poem for side in sides)
             return intervals.rate_difference_interval(first, second, ends, outputs)
         if self._metric.level == "corpus":
@@ -98,7 +103,8 @@ def differences(pairs: Sequence[Pair]) -> list[Difference]:
 
     The interval is MOVER's of shares, the jackknife's of corpora, else what the test does not reject.
     """
-    tested = family_tests([pair.column() for pair in pairs], seed=0)
+    size = pairs[0].first.measured.size if pairs else None
+    tested = family_tests([pair.column() for pair in pairs], seed=0, size=size)
     found = []
     for place, pair in enumerate(pairs):
         low, high = pair.interval() or (float(tested.low[place]), float(tested.high[place]))
@@ -114,7 +120,7 @@ def joint_intervals(
     They agree with the tests of the same family, ``found``: a difference that is not real has 0 in its interval, and a
     real one has not more than an end there. Distances of means are Student's t.
     """
-    apart = np.stack([pair.by_poem for pair in pairs])
+    apart = np.stack([pair.linear for pair in pairs])
     poems = apart.shape[1]
     critical = joint_critical(apart - apart.mean(axis=1, keepdims=True), sides=2)
     stretch = critical / float(special.stdtrit(poems - 1, (1 + intervals.LEVEL) / 2))

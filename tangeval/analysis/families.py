@@ -62,7 +62,8 @@ def families(
     budget = budget or min(map(len, of.values()))
     budgets = sorted({*ladder(max(map(len, of.values()))), budget})
     found = {name: contest(measured, of, name, budgets, budget, run.study.seed) for name in names}
-    labels = {"checkpoint": group.checkpoint, "step": group.step, "split": split, "poems": measured.poems}
+    labels = {"checkpoint": group.checkpoint, "step": group.step, "split": split}
+    labels |= {name: count for name, count in measured.counted.items() if name != "samples"}
     first = [*labels, "family", "settings", "by", "at"]
     rows = [*_by_budget(found, of, budgets), *_by_temperature(measured, of, names)]
     values = pd.DataFrame(rows).assign(**labels).astype({"step": "Int64"})

@@ -4,7 +4,7 @@ In: a frame and the names of its keys. Out: each key's levels, and the order of 
 of the grid's shape. Whoever reshapes a table comes here first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import WIDE, axes_in
+from tangeval.core.types import CLUSTER
 
 
 def axes_of(frame: pd.DataFrame) -> list[str]:
@@ -62,3 +63,11 @@ def grid(keys: Mapping[str, pd.Series | pd.Categorical | NDArray[Any]], where: s
         first = int(other[0]) if other.size else len(flat)
         raise refuse(first, f"is missing, and {lacking - 1:,} rows more")
     return Grid(found, order)
+
+
+def clusters_of(scores: pd.DataFrame, examples: Sequence[str]) -> list[str]:
+    """Return the cluster of each of the ``examples``, "" where rows of scores name none."""
+    if CLUSTER not in scores:
+        return [""] * len(examples)
+    found = scores.drop_duplicates("example_id").set_index("example_id")[CLUSTER].astype(str)
+    return list(found.loc[list(examples)])

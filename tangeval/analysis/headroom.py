@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from tangeval import tasks
 from tangeval.analysis import oracle
-from tangeval.analysis.aggregate import Corpus, Measured, Part, corpus_scores, ends, of_level, outputs_grid
+from tangeval.analysis.aggregate import Measured, Part, ends, gathered, of_level, outputs_grid
 from tangeval.analysis.best_of import best_of, ladder
+from tangeval.analysis.grid import clusters_of
+from tangeval.analysis.intervals import Clusters
 from tangeval.analysis.rerank import by_check, by_consensus
 from tangeval.analysis.scoring import read_generations
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study
-from tangeval.metrics.base import Metrics, check_of
+from tangeval.metrics.base import Metric, Metrics, check_of
 from tangeval.metrics.ngrams import Ints
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
@@ -38,11 +40,13 @@ class Outputs:
     examples: tuple[str, ...]
     values: dict[str, NDArray[np.float32]]
     counts: dict[str, NDArray[np.int32]]
+    clusters: Clusters | None = None
 
-    def measured(self, metrics: Metrics, by_poem: dict[str, Any], samples: int) -> Measured:
-        """Return values by poem ``[P, C]`` as what was measured."""
-        value = {name: each.mean(axis=0) for name, each in by_poem.items()}
-        return Measured(metrics, self.knobs, self.examples, samples, value, by_poem, {})
+    def measured(
+        self, metrics: Metrics, by_poem: dict[str, Any], samples: int, counts: Mapping[str, Any] | None = None
+    ) -> Measured:
+        """Return values by poem ``[P, C]``, and counts ``[C, P, S]``, as what was measured."""
+        return gathered(metrics, self.knobs, self.examples, samples, by_poem, counts or {}, self.clusters)
 
     def picked(self, metrics: Metrics, picks: Ints | None) -> Measured:
         """Return what was measured of the samples at ``picks`` ``[C, P]``, or of all."""
@@ -51,12 +55,8 @@ class Outputs:
             return array if picks is None else np.take_along_axis(array, picks[..., None], axis=2)
 
         by_poem = {name: own(each).mean(axis=2, dtype=np.float64).T for name, each in self.values.items()}
-        found = self.measured(metrics, by_poem, own(next(iter(self.values.values()))).shape[2])
-        for metric in of_level(metrics, "corpus"):
-            counts = [own(self.counts[name]) for name in metric.counts]
-            found.value[metric.name] = corpus_scores(metric, counts, np.ones((1, found.poems)))[0]
-            found.corpora[metric.name] = Corpus(counts, corpus_scores(metric, counts, None))
-        return found
+        counts = {name: own(each) for name, each in self.counts.items()}
+        return self.measured(metrics, by_poem, own(next(iter(self.values.values()))).shape[2], counts)
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,7 @@ def frames(
     rows = [_rows(outputs.picked(metrics, own), {**labels, "rerank": how}) for how, own in picks.items()]
     yield _frame(rows, outputs.knobs, "rerank")
     about = {**labels, "settings": len(codes), "poems": codes.shape[1], "samples": samples}
-    rooms = [
-        about | {"metric": name} | _room(outputs.values[name], metric.better == "high", seed)
-        for name, metric in of_texts.items()
-    ]
+    rooms = [{**about, "metric": name, **_room(outputs, metric, seed)} for name, metric in of_texts.items()]
     first = [*labels, "metric"]
     found = pd.DataFrame(rooms).astype({"step": "Int64"})
     yield found[[*first, *found.columns.difference(first, sort=False)]]
@@ -140,22 +137,26 @@ def read_outputs(scores: Iterable[pd.DataFrame], metrics: Metrics, where: str) -
     """Return a checkpoint's step, and what was measured of each of its outputs on a split, from parts of whole examples."""
     values: dict[str, list[Any]] = {m.name: [] for m in of_level(metrics, "text")}
     counts: dict[str, list[Any]] = {c: [] for m in of_level(metrics, "corpus") for c in m.counts}
-    examples: list[str] = []
+    examples, clusters = list[str](), list[str]()
     for part in scores:
         knobs, whole = outputs_grid(part, where)
         step = part["step"].iloc[0]
         examples += whole.levels["example"]
+        clusters += clusters_of(part, whole.levels["example"])
         for columns, kind in ((values, np.float32), (counts, np.int32)):
             for column, arrays in columns.items():
                 arrays.append(whole.array(part[column], kind))
-    joined = ({c: np.concatenate(a, axis=1) for c, a in columns.items()} for columns in (values, counts))
-    return step, Outputs(knobs, tuple(examples), *joined)
+    measured, counted = (
+        {c: np.concatenate(a, axis=1) for c, a in columns.items()} for columns in (values, counts)
+    )
+    own = Clusters.named(clusters) if any(clusters) else None
+    return step, Outputs(knobs, tuple(examples), measured, counted, own)
 
 
 def _rows(measured: Measured, labels: dict[str, Any]) -> pd.DataFrame:
     """A row for each setting: every metric with its interval."""
     parts = [Part(measured, [place]) for place in range(len(measured.knobs))]
-    columns: dict[str, Any] = {"poems": measured.poems, "samples": measured.samples}
+    columns: dict[str, Any] = dict(measured.counted)
     for metric in measured.value:
         low, high = zip(*ends(parts, metric), strict=True)
         columns |= {metric: measured.value[metric], f"{metric}_low": low, f"{metric}_high": high}
@@ -169,9 +170,10 @@ def _frame(parts: list[pd.DataFrame], knobs: pd.DataFrame, key: str) -> pd.DataF
     return frame[[*first, *frame.columns.difference(first, sort=False)]].astype({"step": "Int64"})
 
 
-def _room(values: NDArray[np.float32], high: bool, seed: int) -> dict[str, float]:
+def _room(outputs: Outputs, metric: Metric, seed: int) -> dict[str, float]:
     """An oracle's numbers, in the metric's own direction; a room is what is won, so never below 0."""
-    found = oracle.room(values if high else -values, seed)
+    values, high = outputs.values[metric.name], metric.better == "high"
+    found = oracle.room(values if high else -values, seed, outputs.clusters)
     single, adaptive = ((each if high else 0.0 - each) for each in (found.single, found.adaptive))
     return {
         "single": single, "adaptive": adaptive, "room": found.room, "room_low": found.low, "room_high": found.high,

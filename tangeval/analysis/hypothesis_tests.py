@@ -78,11 +78,11 @@ class Tested:
     high: Floats
 
 
-def family_tests(columns: Sequence[Column], seed: int) -> Tested:
+def family_tests(columns: Sequence[Column], seed: int, size: Floats | None = None) -> Tested:
     """Test m comparisons on the same P examples against no difference, with the same swaps.
 
     ``columns`` are each a difference by example ``[P]``, in the metric's unit, or ``Corpora``; ``seed`` draws the swaps
-    of more than 15 examples. Examples change places between the two sides (of means: a difference changes its
+    of more than 15 examples; ``size`` is ``Measured.size`` where what is swapped is of unequal weight. Examples change places between the two sides (of means: a difference changes its
     sign), corpora are scored anew (Riezler & Maxwell, *ACL Workshop on Evaluation Measures* 2005). p is the share of
     ways that give a statistic at least as far from 0, what was observed being one of them, so that the test is exact
     (Phipson & Smyth, *SAGMB* 9, 2010).
@@ -107,7 +107,7 @@ def family_tests(columns: Sequence[Column], seed: int) -> Tested:
         statistic[[place for place in range(len(columns)) if place not in means]] = _swapped(corpora, ways)[0]
     differences = np.stack(list(means.values())) if means else np.empty((0, poems))
     statistic[list(means)] = differences.sum(axis=1, keepdims=True) - 2 * (differences @ ways.T)
-    ends, count = np.full((2, len(columns)), np.nan), ways.sum(axis=1, dtype=np.float32)
+    ends, count = np.full((2, len(columns)), np.nan), ways @ (np.ones(poems) if size is None else size)
     for place in means:
         ends[:, place] = _inverted(statistic[place], count, poems)
     p, adjusted = step_down(statistic)
@@ -223,14 +223,12 @@ def joint_critical(differences: Floats, *, sides: int) -> float:
     return float(np.quantile(largest, 1 - ERROR))
 
 
-def _inverted(
-    statistic: NDArray[np.float32], swapped: NDArray[np.float32], poems: int
-) -> tuple[float, float]:
+def _inverted(statistic: NDArray[np.float32], swapped: Floats, poems: int) -> tuple[float, float]:
     """The least and the greatest difference that are not rejected by ways ``[n]`` that swap so many examples."""
     rank = math.floor(ERROR * len(statistic))
     if rank < 1:
         return np.nan, np.nan
-    trivial = (swapped == 0) | (swapped == poems)  # as extreme whatever the difference is
+    trivial = np.minimum(swapped, poems - swapped) < _TIE  # as extreme whatever the difference is
     own = (statistic[0] - statistic) / np.where(trivial, np.inf, 2 * swapped)
     others = (statistic[0] + statistic) / np.where(trivial, np.inf, 2 * (poems - swapped))
     lower = np.where(trivial, -np.inf, np.minimum(own, others))[1:]

@@ -2,13 +2,15 @@
 
 In: arrays with one axis of examples, P long. Out: the ends of intervals. Samples nest in examples, so
 that examples alone are resampled and left out (Davison & Hinkley, *Bootstrap Methods and their Application*,
-1997, section 3.8). docs/statistics.md says what is used where, and how each was chosen by
+1997, section 3.8); or clusters of them, where a task names these (``Clusters``). docs/statistics.md says what is used where, and how each was chosen by
 simulation. Each can be stretched: that many times as far from the value, in the unit of its own quantile.
 Knows nothing of metrics or files.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,54 @@ RESAMPLES = 1000
 LEVEL = 0.95
 #: Examples that must carry a corpus's score for it to have an interval.
 CARRYING = 3
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """P examples in G clusters, which are resampled whole and count as one long example each.
+
+    ``of`` ``[P]`` is each example's cluster, in the order in which they appear.
+    """
+
+    of: NDArray[np.int64]
+
+    @classmethod
+    def named(cls, names: Sequence[str]) -> "Clusters":
+        """Return the clusters of examples by their names ``[P]``; an example without one ("") is its own."""
+        numbers: dict[Any, int] = {}
+        own = [name or place for place, name in enumerate(names)]
+        return cls(np.array([numbers.setdefault(name, len(numbers)) for name in own], np.int64))
+
+    @property
+    def size(self) -> Floats:
+        """How many examples each has, in parts of the mean ``[G]``."""
+        return self.parts(np.ones(len(self.of)))
+
+    def sums(self, by_example: NDArray[Any]) -> NDArray[Any]:
+        """Return each cluster's sum ``[G, ...]`` of values by example ``[P, ...]``."""
+        order = np.argsort(self.of, kind="stable")
+        begins = np.searchsorted(self.of[order], np.arange(self.of.max() + 1))
+        summed: NDArray[Any] = np.add.reduceat(by_example[order], begins, axis=0, dtype=by_example.dtype)
+        return summed
+
+    def parts(self, by_example: Floats) -> Floats:
+        """Return each cluster's part ``[G, ...]`` in the mean of ``by_example`` ``[P, ...]``, which is that of the parts."""
+        summed: Floats = self.sums(by_example) * ((self.of.max() + 1) / len(self.of))
+        return summed
+
+    def linear(self, by_example: Floats) -> Floats:
+        """Return independent values ``[G, ...]`` that have the mean of ``by_example`` ``[P, ...]``, and its variance."""
+        return linear(self.parts(by_example), self.size)
+
+
+def linear(parts: Floats, size: Floats) -> Floats:
+    """Return ``Clusters.parts`` ``[G, ...]`` of a mean as independent values that have its mean and its variance.
+
+    A mean over clusters of unequal ``size`` ``[G]`` is a ratio of sums: its linearised values (Cochran, *Sampling
+    Techniques*, 1977, section 9A.4). Clusters of one size are as they were.
+    """
+    apart = (size - 1).reshape(-1, *[1] * (parts.ndim - 1))
+    return parts - apart * parts.mean(axis=0) if apart.any() else parts
 
 
 def resample_weights(poems: int, seed: int, resamples: int = RESAMPLES) -> Floats:
@@ -88,7 +138,7 @@ def mean_interval(by_poem: Floats, stretch: float = 1.0) -> tuple[Floats, Floats
 
 
 def rate_interval(
-    by_poem: Floats, samples: int, stretch: float = 1.0, carried: float | Floats = math.inf
+    by_poem: Floats, samples: float, stretch: float = 1.0, carried: float | Floats = math.inf
 ) -> tuple[Floats, Floats]:
     """Return an interval of a share's mean over poems, which does not collapse at 0 and 1.
 
@@ -121,7 +171,7 @@ def rate_interval(
 
 
 def rate_difference_interval(
-    first: Floats, second: Floats, ends: Sequence[tuple[float, float]], samples: int
+    first: Floats, second: Floats, ends: Sequence[tuple[float, float]], samples: float
 ) -> tuple[float, float]:
     """Return an interval of one share less another, of the same poems ``[P]``, from the shares' own ``ends``.
 

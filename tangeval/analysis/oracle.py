@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tangeval.analysis.intervals import Floats, mean_interval
+from tangeval.analysis.intervals import Clusters, Floats, mean_interval
 from tangeval.analysis.selection_bias import Ints, folds
 
 
@@ -28,7 +28,7 @@ class Room(NamedTuple):
     with_luck: float
 
 
-def room(values: NDArray[np.floating], seed: int) -> Room:
+def room(values: NDArray[np.floating], seed: int, clusters: Clusters | None = None) -> Room:
     """Return the room in ``values`` ``[C, P, S]``, of which more is better; of one sample NaN, but for ``with_luck``.
 
     Each example's setting is chosen on half of its samples and scored on the other half, then the other way about, for
@@ -37,7 +37,7 @@ def room(values: NDArray[np.floating], seed: int) -> Room:
     where samples tell nothing of the example (the best linear prediction: Robinson, *Statistical Science* 6, 1991).
     The best single setting is that of the other examples, scored on the same half. So where settings do not differ
     between examples, both choose alike. A room below 0, as chance alone makes it, is 0. A chooser who knew more than
-    half of the samples say could win more.
+    half of the samples say could win more. ``clusters`` of examples stay in one fold.
     """
     poems, samples = values.shape[1:]
     mean = values.mean(axis=2, dtype=np.float64)
@@ -45,7 +45,8 @@ def room(values: NDArray[np.floating], seed: int) -> Room:
     if samples < 2:
         return Room(np.nan, np.nan, np.nan, np.nan, np.nan, with_luck)
     single, adaptive = np.zeros(poems), np.zeros(poems)
-    generator, fold = np.random.default_rng([seed, poems, 4]), folds(poems, seed)
+    generator = np.random.default_rng([seed, poems, 4])
+    fold = folds(poems, seed) if clusters is None else folds(len(clusters.size), seed)[:, clusters.of]
     for own in fold:
         order = generator.permutation(samples)
         halves = [values[..., part].mean(axis=2, dtype=np.float64) for part in np.array_split(order, 2)]
@@ -55,7 +56,8 @@ def room(values: NDArray[np.floating], seed: int) -> Room:
             adaptive += scored[each, np.arange(poems)]
     single, adaptive = single / (2 * len(fold)), adaptive / (2 * len(fold))
     won = adaptive - single
-    low, high = (float(end - won.mean()) for end in mean_interval(won))
+    apart = won if clusters is None else clusters.linear(won)
+    low, high = (float(end - won.mean()) for end in mean_interval(apart))
     value = max(float(won.mean()), 0.0)
     ends = max(value + low, 0.0), value + high
     return Room(float(single.mean()), float(adaptive.mean()), value, *ends, with_luck)

@@ -5,14 +5,14 @@ checkpoint, split, temperature and cuts) and ``recall_orders.csv`` (how far reca
 metric). Knows nothing of models or pictures.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tangeval.analysis.aggregate import Group, Measured, groups
-from tangeval.analysis.intervals import LEVEL, Floats, rate_interval, resample_weights
+from tangeval.analysis.intervals import LEVEL, Clusters, Floats, rate_interval, resample_weights
 from tangeval.core.knobs import Setting, warp_name
 from tangeval.metrics.base import Metric
 from tangeval.results.files import write_csv
@@ -38,7 +38,7 @@ def write_recall(run: RunFolder) -> tuple[pd.DataFrame, pd.DataFrame]:
     for keys, own in likelihood.groupby(_KEYS, sort=False, dropna=False):
         label: dict[str, Any] = dict(zip(_KEYS, keys, strict=True))
         table = by_example(own)
-        kept += _rows(table, label)
+        kept += _rows(table, label, run.clusters())
         for group in groups(run.scores(label["checkpoint"], label["split"]), likelihood, run.metrics):
             orders += [label | row for row in _orders(group, table)]
     frames = [pd.DataFrame(rows) for rows in (kept, orders)]
@@ -60,10 +60,13 @@ def by_example(likelihood: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _rows(table: dict[str, pd.DataFrame], label: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(
+    table: dict[str, pd.DataFrame], label: dict[str, Any], clusters: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """A row for each temperature and cuts, with intervals over references."""
     names = [str(name) for name in table["recall"]]
-    ends = {m: np.stack(rate_interval(each.to_numpy(float), 2)) for m, each in table.items()}
+    of = Clusters.named([clusters.get(example, "") for example in table["recall"].index])
+    ends = {m: np.stack(rate_interval(of.linear(each.to_numpy(float)), 2)) for m, each in table.items()}
     for place, name in enumerate(names):
         row = label | {"cut": name, "poems": len(table["recall"])}
         for measure, each in table.items():
@@ -86,9 +89,9 @@ def _orders(group: Group, table: dict[str, pd.DataFrame]) -> Iterator[dict[str, 
     same = np.array([[cut == name for cut in cuts] for name in names], float)
     same /= same.sum(axis=1, keepdims=True)
     weights = np.concatenate([np.ones((1, measured.poems)), resample_weights(measured.poems, 0, _RESAMPLES)])
-    total = weights.sum(axis=1, keepdims=True)
+    total = (weights @ measured.size)[:, None]
     told = {
-        measure: weights @ each.loc[list(measured.examples), names].to_numpy(float) / total
+        measure: weights @ measured.folded(each.loc[list(measured.examples), names].to_numpy(float)) / total
         for measure, each in table.items()
     }
     for metric in _ordered(measured):

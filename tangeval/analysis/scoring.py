@@ -26,7 +26,7 @@ from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import present
 from tangeval.core.knobs import COMMON, KNOB, KNOBS, axes_in
 from tangeval.core.study import Study
-from tangeval.core.types import RANDOM, REFERENCE, Example, Split
+from tangeval.core.types import CLUSTER, RANDOM, REFERENCE, Example, Split
 from tangeval.metrics.base import Texts
 from tangeval.results.files import read_parquet, write_json, write_parts
 from tangeval.results.folder import RunFolder
@@ -230,7 +230,7 @@ def _number(example_id: str) -> int:
 
 
 def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFrame:
-    """Return ``keys_in``, ``n_tokens`` and the metrics for rows with ``example_id`` and ``text``.
+    """Return ``keys_in``, ``n_tokens``, ``cluster`` where the data have any, and the metrics for rows with ``example_id`` and ``text``.
 
     The same text for the same example is scored once. What is measured of all samples of an example and
     setting (of the same ``set``, where the rows have one) stands in each of their rows.
@@ -251,6 +251,8 @@ def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFra
     left = left.astype(
         {name: kind for name, kind in _TYPES.items() if name in left} | {"n_tokens": "float64"}
     )
+    if any(example.cluster for example in dataset.examples):
+        left[CLUSTER] = [dataset.by_id[name].cluster for name in frame["example_id"]]
     columns = [left, _rows(measured, codes), _over_samples(task, frame, codes, compared)]
     return pd.concat(columns, axis=1)
 

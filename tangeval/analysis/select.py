@@ -307,7 +307,7 @@ def put_together(parts: Sequence[Part], metric: str, picked: Ints) -> float:
         return np.nan
     if metric not in parts[0].measured.corpora:
         values = np.stack([part.by_poem(metric) for part in parts])
-        return float(values[picked[known], np.flatnonzero(known)].mean())
+        return float(values[picked[known], np.flatnonzero(known)].sum() / parts[0].measured.size[known].sum())
     sums = sum(parts[place].counts(metric)[picked == place].sum(axis=0) for place in np.unique(picked[known]))
     return float(parts[0].measured.metrics[metric].score(sums).mean())
 
@@ -329,7 +329,7 @@ def shortfalls(values: Mapping[str, Floats], rule: Selection) -> Floats:
 def shown(measured: Measured, place: int) -> dict[str, Any]:
     """Return every metric of one setting that was measured, with its interval."""
     part = Part(measured, [place])
-    content = knobs_at(measured, place) | {"poems": measured.poems, "samples": measured.samples}
+    content = knobs_at(measured, place) | measured.counted
     for metric in measured.metrics:
         value = part.value(metric)
         if not np.isnan(value):  # self_bleu of one sample, say

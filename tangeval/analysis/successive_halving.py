@@ -89,7 +89,7 @@ class _Rounds:
     def run(self, rule: Selection) -> dict[str, Any]:
         study = self.resolved.study
         settings, samples = study.decoding.settings(), study.samples_of(rule.split)
-        poems = len(self.resolved.examples(rule.split))
+        poems = len({example.cluster or example.id for example in self.resolved.examples(rule.split)})
 
         def measure(places: Sequence[int], have: int) -> Measured:
             # Settings are sorted, and so are those measured.

@@ -9,6 +9,7 @@ run's last checkpoint, averaged over runs too). Intervals are over poems, those 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 from tangeval.analysis.aggregate import Group, Measured, Part, ends, groups
 from tangeval.analysis.differences import facing
 from tangeval.analysis.hypothesis_tests import corpora_tests
-from tangeval.analysis.intervals import Floats, carrying, mean_interval, rate_interval
+from tangeval.analysis.intervals import Clusters, Floats, carrying, mean_interval, rate_interval
 from tangeval.analysis.processes import in_order, processes_for
 from tangeval.analysis.recipes import between_runs, estimate
 from tangeval.core.knobs import KNOBS, axes_in
@@ -28,6 +29,8 @@ from tangeval.results.folder import RunFolder
 
 #: What a checkpoint's record says of its training, where the study declares recipes.
 _RUN = ("recipe", "run")
+#: ``Measured.counted``: clusters only where the task names them.
+_COUNTS = ("poems", "clusters", "samples")
 
 
 def measures(metrics: Metrics) -> list[str]:
@@ -77,12 +80,12 @@ def summarize(run: RunFolder) -> Summary:
         if name in last:
             runs.setdefault((overall[0]["recipe"], split), []).append(whole)
     first = ["checkpoint", "step"]
-    counts = ["poems", "samples", *measures(run.metrics), "n_tokens"]
+    counts = [*_COUNTS, *measures(run.metrics), "n_tokens"]
     summary = Summary(
         _frame(settings, [*first, *axes_in(settings[0]), "split", *counts]),
         _frame(effects, [*first, "split", "knob", "value", *counts]),
         _frame(checkpoints, [*first, *(_RUN if trained else ()), "split", *counts]),
-        curve(likelihood),
+        curve(likelihood, run.clusters()),
         _recipes(runs, run.metrics),
     )
     run.table("recipes").unlink(missing_ok=True)
@@ -133,11 +136,7 @@ def _summed_up(
 
 def _run(whole: Part) -> dict[str, Any]:
     """What is kept of a recipe's run: its counts, and each metric by poem."""
-    counts = {
-        "poems": whole.measured.poems,
-        "samples": whole.measured.samples,
-        "outputs": whole.outputs_per_poem,
-    }
+    counts = whole.measured.counted | {"outputs": whole.outputs_per_poem}
     return counts | {name: (whole.centred(name), whole.rare(name)) for name in whole.measured.metrics}
 
 
@@ -182,8 +181,8 @@ def _test(rows: Sequence[dict[str, Any]], measured: Measured, drawn: Mapping[str
             row[f"{metric.name}_p"] = float(p)
 
 
-def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
-    """Return the references' negative log-likelihood, character by character.
+def curve(likelihood: pd.DataFrame, clusters: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """Return the references' negative log-likelihood, character by character; ``clusters`` are of examples that have one.
 
     A row for each checkpoint × split × group (``Task.group``) × ``position`` (1 is the first character
     of the reference): ``nll`` in nats, its interval over poems, and how many poems reach so far;
@@ -195,10 +194,15 @@ def curve(likelihood: pd.DataFrame) -> pd.DataFrame:
         spelt = likelihood[likelihood["by_character"].map(len) > 0]
         for own, part in spelt.groupby(keys, sort=False, dropna=False):
             places = pd.DataFrame(part["by_character"].tolist()).to_numpy(float)  # [poems, positions]
+            names = np.array(
+                [clusters.get(own, "") for own in part["example_id"]] if clusters else [""] * len(part)
+            )
             for place, column in enumerate(places.T, 1):
                 reached = column[~np.isnan(column)]
                 if 2 * len(reached) >= len(column):
-                    low, high = mean_interval(reached)
+                    low, high = mean_interval(
+                        Clusters.named(names[~np.isnan(column)].tolist()).linear(reached)
+                    )
                     ends = (float(np.maximum(low, 0)), float(high))  # no likelihood is above 1
                     rows.append((*own, place, len(reached), reached.mean(), *ends))
     columns = [*keys, "position", "poems", "nll", "nll_low", "nll_high"]
@@ -214,7 +218,7 @@ def overall(measured: Iterable[Group]) -> pd.DataFrame:
         if drawn and group.checkpoint not in (RANDOM, REFERENCE):
             _test([row], group.measured, drawn)
     columns = measures(groups[0].measured.metrics) if groups else []
-    return _frame(rows, ["checkpoint", "step", "split", "poems", "samples", *columns, "n_tokens"])
+    return _frame(rows, ["checkpoint", "step", "split", *_COUNTS, *columns, "n_tokens"])
 
 
 def _rows(
@@ -226,7 +230,7 @@ def _rows(
     rows: list[dict[str, Any]] = [
         {
             "checkpoint": group.checkpoint, "step": group.step, "split": group.split, **label,
-            "poems": measured.poems, "samples": measured.samples, "n_tokens": part.value("n_tokens"),
+            **measured.counted, "n_tokens": part.value("n_tokens"),
         }
         for part, label in zip(parts, labels, strict=True)
     ]  # fmt: skip
@@ -237,6 +241,7 @@ def _rows(
 
 
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows).reindex(columns=columns)
-    whole = [c for c in ("step", *(knob.name for knob in KNOBS if knob.type is int)) if c in columns]
+    frame = pd.DataFrame(rows)
+    frame = frame.reindex(columns=[c for c in columns if c != "clusters" or c in frame])
+    whole = [c for c in ("step", *(knob.name for knob in KNOBS if knob.type is int)) if c in frame]
     return frame.astype(dict.fromkeys(whole, "Int64")).copy()  # in one piece: there are many columns

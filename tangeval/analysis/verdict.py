@@ -55,7 +55,7 @@ def verdict(study: Study, run: RunFolder) -> dict[str, Any]:
     made = claims(models, baselines, asked, chosen) if asked and asked.metrics else []
     content = {
         "split": split,
-        "poems": baselines[RANDOM].poems,
+        "poems": len(baselines[REFERENCE].examples),
         "error": ERROR,
         "assumed_unseen": [name for name in unseen if records[name]["seen"] is None],
         "claims": [asdict(claim) for claim in made],

@@ -29,6 +29,8 @@ def check_split(name: str) -> Split:
 
 #: Names a checkpoint may not have: they stand for rows that no fine-tuning made.
 BASE, RANDOM, REFERENCE = "base", "random", "reference"
+#: The column of scores that names each example's cluster, where its task does.
+CLUSTER = "cluster"
 #: The file that holds an adapter's weights, as peft names it.
 ADAPTER = "adapter_model.safetensors"
 
@@ -49,7 +51,8 @@ class Example:
     ``id`` says where the record stands in the data's files (``train-17`` is the training
     file's 17th record, whichever split it went to); ``instruction`` says what to do, ``input`` is
     what is given, ``reference`` what was written by people, and ``references`` what else was. ``fields`` are those of a
-    declared task's record that its prompt and checks take.
+    declared task's record that its prompt and checks take; ``cluster`` is what it shares with others that it is no
+    evidence beside: "" where it stands alone.
     """
 
     id: str
@@ -59,6 +62,7 @@ class Example:
     split: Split
     fields: tuple[tuple[str, str], ...] = ()
     references: tuple[str, ...] = ()
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

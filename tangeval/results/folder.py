@@ -21,7 +21,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import listed, present
 from tangeval.core.knobs import KNOB, WIDE
 from tangeval.core.study import Study, load_study
-from tangeval.core.types import RANDOM, REFERENCE
+from tangeval.core.types import CLUSTER, RANDOM, REFERENCE
 from tangeval.core.untrusted import parsed, read_bytes
 from tangeval.metrics.base import Metric, Metrics
 from tangeval.results import checksums, files, records, schema2
@@ -264,6 +264,13 @@ class RunFolder:
         """Return some columns of the scores that have each ``wanted`` column's value; text as categories."""
         names = schema2.columns(names) if self._old_scores else names
         return self._frame(files.read_columns(self._made(self.scores_file), names, _EXAMPLE, wanted))
+
+    def clusters(self) -> dict[str, str]:
+        """Return the cluster of each example that is in one; nothing where the task names none."""
+        if not present(self.scores_file) or CLUSTER not in files.column_names(self.scores_file):
+            return {}
+        found = self.columns(["example_id", CLUSTER]).drop_duplicates("example_id").astype(str)
+        return dict(zip(found["example_id"], found[CLUSTER], strict=True))
 
     def likelihood(self) -> pd.DataFrame:
         """Return the references' likelihoods; no rows where no checkpoint gave one."""

@@ -63,9 +63,9 @@ def _examples(said: Declared, source: Any, folder: Path, split: Split, wanted: S
         references = [text for name in names.reference for text in _texts(record, name, where)]
         given = "\n".join(fields[name] for name in names.prompt)
         own = tuple(fields.items())
-        found.append(
-            Example(f"{split}-{number}", said.name, given, references[0], split, own, tuple(references[1:]))
-        )
+        cluster = fields[names.cluster] if names.cluster else ""
+        rest = tuple(references[1:])
+        found.append(Example(f"{split}-{number}", said.name, given, references[0], split, own, rest, cluster))
     if not found:
         raise TangevalError(f"{source}: no record; give at least one")
     return found
@@ -91,9 +91,7 @@ def _held_out(records: Sequence[Example], size: int, said: Declared, parts: Part
         return place
 
     for place, example in enumerate(records):
-        cluster = said.fields_.cluster
-        keys = [*parts(example), *([("cluster", dict(example.fields)[cluster])] if cluster else [])]
-        for key in keys:
+        for key in [*parts(example), *([("cluster", example.cluster)] if example.cluster else [])]:
             group[root(place)] = root(owner.setdefault(key, place))
     members: dict[int, list[str]] = {}
     for place, example in enumerate(records):
