@@ -15,7 +15,7 @@ PARTS = {
     "tangeval": (PYTHON, 10_000, 25_550),
     "tangeval/reporting/page/static": (PAGE, 1_800, 1_930),
     "finetune": (PYTHON, 1_000, 1_180),
-    "tests": (PYTHON, 10_500, 22_090),
+    "tests": (PYTHON, 10_500, 22_100),
 }
 #: Where modules and functions are bounded too; Triton kernels have a parameter for each pointer and stride.
 BOUNDED, APART = (

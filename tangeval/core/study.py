@@ -143,11 +143,12 @@ class _Grid(Section):
             ):
                 yield dict(zip(entry, values, strict=True))
 
-    def _value(self, point: dict[str, Value], axis: str) -> Value | None:
+    def _value(self, point: dict[str, Value], axis: str) -> Any:
         """A point's value on an axis; one that is left out has its only value, or is off where it has that value."""
         values, knob = self.values(axis), KNOB[axis]
         off = knob.off if knob.kind not in ("scale", "length") and knob.off in values else None
-        return point.get(axis, values[0] if len(set(values)) == 1 else off)
+        found = point.get(axis, values[0] if len(set(values)) == 1 else off)
+        return found if found is None else knob.type(found)
 
     def settings(self) -> tuple[Setting, ...]:
         """Return every point of the grid once, or those of ``only``, sorted."""

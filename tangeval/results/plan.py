@@ -51,7 +51,7 @@ class Batch:
         A search counts once for each of its beams.
         """
         distinct = {setting.sequence: setting for setting in map(self.decoded, self.settings)}
-        each = [len(self.samples) if s.temperature else int(s.num_beams) for s in distinct.values()]
+        each = [len(self.samples) if s.temperature else s.num_beams for s in distinct.values()]
         return len(self.examples) * sum(each)
 
     def decoded(self, setting: Setting) -> Setting:

@@ -153,6 +153,7 @@ def test_beams_and_draws_are_named_in_one_study(tmp_path):
     text = f"name: a\ndecoding: {{temperature: [0, 0.7], num_beams: [1, 4], only: {points}}}"
     settings = load_study(study_file(tmp_path, text)).decoding.settings()
     assert [(setting.temperature, setting.num_beams) for setting in settings] == [(0, 4), (0.7, 1)]
+    assert all(type(setting.num_beams) is int for setting in settings)  # else no search is decoded
 
 
 def test_greedy_settings_are_one_sequence():
