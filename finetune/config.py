@@ -87,7 +87,14 @@ class Config(Section):
     fsdp: bool = False  #: share the base's weights out among torchrun's processes
     seed: int = 42
     #: a run for each, in its own ``output_dir-seedN``
-    seeds: Annotated[tuple[int, ...], Field(min_length=1), BeforeValidator(_spelt_out)] | None = None
+    seeds: (
+        Annotated[
+            tuple[int, ...],
+            Field(min_length=1),
+            BeforeValidator(_spelt_out, json_schema_input_type=int | str | list[int]),
+        ]
+        | None
+    ) = None
 
     @model_validator(mode="before")
     @classmethod

@@ -16,6 +16,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperGroup
 
+from tangeval import __version__
 from tangeval.cli.entry import interruptible
 from tangeval.cli.progress import SafeConsole
 from tangeval.core.words import speaking
@@ -47,11 +48,27 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False,
     help="Which checkpoint, with which decoding settings, and is the difference real?",
 )  # fmt: skip
 # In a pipe or a log there is no width to keep to.
 console = SafeConsole(width=None if sys.stdout and sys.stdout.isatty() else 120)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tangeval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Parse what stands before a command."""
+
 
 StudyFile = Annotated[str, Argument(metavar="STUDY", help="A study file.")]
 Overrides = Annotated[

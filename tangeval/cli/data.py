@@ -1,8 +1,8 @@
-"""``data``, ``checkpoints``, ``doctor``: what is there to evaluate, and with what."""
+"""``data``, ``checkpoints``, ``doctor``, ``schema``: what is there to evaluate, with what, and how it is declared."""
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -23,6 +23,7 @@ from tangeval.cli.base import (
     study_changes,
 )
 from tangeval.core.errors import TangevalError
+from tangeval.core.schemas import file_of
 from tangeval.core.untrusted import inert_json
 
 data_app = typer.Typer(help="What data are found, where, and whether they can be trusted.")
@@ -88,3 +89,11 @@ def doctor(
         inventory.show_findings(found)
     if any(each.ok is False for each in found):
         raise typer.Exit(1)
+
+
+@command("schema")
+def schema(
+    kind: Annotated[Literal["study", "task", "finetune"], Argument(help="The kind of file.")],
+) -> None:
+    """Print the JSON Schema that an editor checks and completes a YAML file by."""
+    print(file_of(kind).read_text("utf-8"), end="")

@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from tangeval.cli.base import api, app, console, inventory, render
 from tangeval.core.errors import TangevalError
+from tangeval.core.schemas import file_of
 from tangeval.core.types import ASSETS
 
 if TYPE_CHECKING:
@@ -57,6 +58,6 @@ def new(file: Annotated[Path, Argument(help="The file to write, such as tasks/mi
     if file.exists():
         raise TangevalError(f"{file} is there already; give another name")
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = (ASSETS / "task.yaml").read_text("utf-8")
+    text = (ASSETS / "task.yaml").read_text("utf-8").replace("schemas/task.json", str(file_of("task")), 1)
     file.write_text(text.replace("NAME", file.stem), "utf-8")
     console.say(f"{file} is written; change it, then `tangeval task check {file}`")

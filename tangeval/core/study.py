@@ -31,6 +31,10 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+#: Of checkpoints: a folder, some, or a recipe's.
+_Places = str | list[str] | dict[str, str | list[str]]
+
+
 def _places(value: Any) -> Any:
     """Places of checkpoints, or those of each recipe."""
     if not isinstance(value, dict):
@@ -42,8 +46,18 @@ def _places(value: Any) -> Any:
     return {name: _listed(runs) for name, runs in value.items()}
 
 
+class _OneOrMore:
+    """Says in the JSON Schema that a value may stand for a list of one."""
+
+    def __get_pydantic_json_schema__(
+        self, core: Any, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        several = handler(core)
+        return {"anyOf": [several["items"], several]}
+
+
 #: A scalar stands for a list of one; an empty list is refused.
-Several = Annotated[list[_Item], BeforeValidator(_listed), Field(min_length=1)]
+Several = Annotated[list[_Item], BeforeValidator(_listed), Field(min_length=1), _OneOrMore()]
 _Count = Annotated[int, Field(ge=1)]
 #: The splits that a study may run.
 _Held = Literal["validation", "test"]
@@ -172,8 +186,11 @@ def _field(knob: Knob) -> Any:
             raise ValueError(f"{knob.spell(value)} is out of range; give {knob.range}")
         return value
 
-    one = Annotated[knob.type, BeforeValidator(_spelt), AfterValidator(allowed)]  # type: ignore[name-defined]
-    return Several[one], [knob.default]
+    given = knob.type | dict[Literal["regex"], str] if knob.type is str else knob.type
+    spelt = BeforeValidator(_spelt, json_schema_input_type=given)
+    one = Annotated[knob.type, spelt, AfterValidator(allowed)]  # type: ignore[name-defined]
+    values = "" if knob.type is str else f": {knob.range}"
+    return Several[one], Field([knob.default], description=f"{knob.label['en']}{values}")
 
 
 if TYPE_CHECKING:
@@ -242,7 +259,9 @@ class Study(Section):
     base_model: str = "tang-mini"
     cache_dir: str | None = None
     trained_records: _Count | None = None
-    checkpoints: Annotated[list[str] | dict[str, list[str]], BeforeValidator(_places)] = Field([])
+    checkpoints: Annotated[
+        list[str] | dict[str, list[str]], BeforeValidator(_places, json_schema_input_type=_Places)
+    ] = Field([])
     include_base: bool = True
     load: LoadSection = LoadSection()
     task: str | dict[str, Any] = "tang"

@@ -76,7 +76,7 @@ def _named(item: Any) -> Any:
 
 
 #: ``name`` and options.
-Entry = Annotated[dict[str, Any], BeforeValidator(_named)]
+Entry = Annotated[dict[str, Any], BeforeValidator(_named, json_schema_input_type=str | dict[str, Any])]
 
 
 class Declared(Section):
