@@ -97,6 +97,8 @@ Comparison = tuple[Question, str, str, str, str, Pair]
 
 def told_apart(baselines: Mapping[str, Measured], asked: Asked, known: Metrics) -> list[str]:
     """Return the metrics of texts by which references are ahead of random texts by what is worth naming, two at most."""
+    if RANDOM not in baselines:
+        return []
     random, reference = (baselines[name].value for name in (RANDOM, REFERENCE))
 
     def apart(name: str) -> bool:

@@ -31,7 +31,7 @@ from tangeval.metrics.base import Texts
 from tangeval.results.files import read_parquet, write_json, write_parts
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import Batch, check_data, check_rows, read_plan
-from tangeval.tasks.base import Dataset, Task, training_index
+from tangeval.tasks.base import Dataset, Task, nearest_forms, training_index
 
 #: Draws of the random baseline for each example, at least.
 BASELINE_DRAWS = 32
@@ -59,7 +59,10 @@ def score(study: Study, dataset: Dataset, folder: Path) -> None:
         raise DamagedError(f"{run.plan}: {strange[0]} is no example of its data; {repair}")
     chunks = _chunks(study, dataset, batches, names)
     write_parts(run.scores_file, _scored(study, task, dataset, folder, chunks))
-    write_json(run.signatures, task.signatures())
+    near = {s: text for s in study.ordered_splits() if (text := nearest_forms(task, dataset, s))}
+    write_json(
+        run.signatures, {**task.signatures(), **({"random": "; ".join(near.values())} if near else {})}
+    )
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,8 @@ def random_rows(
         TangevalError: an example has no baseline.
     """
     draws = math.ceil(draws / samples) * samples
+    if near := nearest_forms(task, dataset, split):
+        warnings.warn(near, stacklevel=2)
     drawn = ((e, task.baseline(dataset, e, seed, draws)) for e in dataset.split(split))
     return frame_of(
         RANDOM, ((e, n, text, n // samples) for e, texts in drawn for n, text in enumerate(texts))

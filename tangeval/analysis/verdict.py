@@ -49,7 +49,7 @@ def verdict(study: Study, run: RunFolder) -> dict[str, Any]:
     found = {group.checkpoint: group for group in groups(run.scores(split=split), run.likelihood(), means)}
     unseen = [name for name, each in records.items() if name in found and not (each["seen"] or {}).get(split)]
     models = [Model(name, _step(found[name].step), found[name].measured) for name in unseen]
-    baselines = {name: found[name].measured for name in (RANDOM, REFERENCE)}
+    baselines = {name: found[name].measured for name in (RANDOM, REFERENCE) if name in found}
     asked = questions.asked_of(study, models[0].measured, means) if models else None
     chosen = (run.selection or {}).get("checkpoint", {}).get("checkpoint")
     made = claims(models, baselines, asked, chosen) if asked and asked.metrics else []

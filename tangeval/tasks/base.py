@@ -100,6 +100,8 @@ class Task:
     #: Texts of random training answers of an example's shape, never from a copy of its own text, given the
     #: data, the example, a seed, and how many. TangevalError: there is none.
     baseline: Callable[[Dataset, Example, int, int], list[str]]
+    #: What the baseline is drawn from where training has no text of the example's shape, in words; "" where it has.
+    nearest: Callable[[Dataset, Example], str] = field(default=lambda data, example: "", kw_only=True)
     #: The normalised parts (lines, sentences) of input and reference, in order; copies of a text share them.
     parts: Callable[[Example], tuple[str, ...]]
     #: The answer as a model should write it: what is trained on, and whose likelihood is measured.
@@ -148,6 +150,15 @@ def training_index(task: Task, dataset: Dataset) -> copying.Index:
     return copying.index(
         (e.id, task.normalise(e.input + e.reference), task.parts(e)) for e in dataset.split("train")
     )
+
+
+def nearest_forms(task: Task, dataset: Dataset, split: Split) -> str:
+    """Return which examples of a split have no training text of their form, and what random draws are of; "" if none."""
+    examples = dataset.split(split)
+    found = [f"{e.id}: {said}" for e in examples if (said := task.nearest(dataset, e))]
+    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+    what = f"{len(found)} of {len(examples)} {split} examples have no training text of their form; random draws for"
+    return f"{what} {'; '.join(found[:3])}{more}" if found else ""
 
 
 def duplicates(task: Task, dataset: Dataset) -> list[list[str]]:

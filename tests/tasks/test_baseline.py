@@ -7,7 +7,7 @@ import pytest
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Example
 from tangeval.tasks.tang import data as dataset
-from tangeval.tasks.tang.baseline import ENOUGH, baseline
+from tangeval.tasks.tang.baseline import ENOUGH, baseline, nearest
 from tangeval.tasks.tang.text import as_verse, clauses, han
 
 SAMPLE = dataset.load("sample")
@@ -43,8 +43,17 @@ def test_a_poem_is_never_its_own_baseline():
     alone = next(e for e in TRAINING if len(clauses(e.reference)) == 6)
     for example in (*TRAINING[:200], alone):
         assert as_verse(example.reference) not in baseline(SAMPLE, example, 42, 32)
-    with pytest.raises(TangevalError, match="no training poem but itself"):
+    with pytest.raises(TangevalError, match=r"no training poem but train-.* itself"):
         baseline(replace(SAMPLE, examples=(alone,)), alone, 42, 2)
+
+
+def test_of_a_line_length_that_training_has_not_the_nearest_is_drawn_and_named():
+    six = replace(
+        QUATRAIN, id="test-99", input="一二三四五六，七八九十百千。", reference="甲乙丙丁戊己，庚辛壬癸子丑。"
+    )
+    assert {len(han(text)) for text in baseline(SAMPLE, six, 42, 32)} == {10}
+    assert nearest(SAMPLE, six) == "of 5 characters a clause, not 6"
+    assert not nearest(SAMPLE, QUATRAIN)
 
 
 def test_no_copy_of_a_poem_and_no_other_edition_is_its_baseline():

@@ -246,8 +246,7 @@ def test_random_draws_are_other_references_of_the_same_kind(made):
     data = task.load("sample", 0)
     drawn = set(task.baseline(data, data.by_id["train-2"], 1, 200))
     assert drawn == {f"Answer {n}." for n in (3, 5, 7, 9, 11)}
-    with pytest.warns(UserWarning, match=r"no other training record has kind k0"):
-        assert len(set(task.baseline(data, data.by_id["train-1"], 1, 200))) == 9
+    assert not task.nearest(data, data.by_id["train-2"])
     assert tasks.load(made(baseline="none")).baseline(data, data.by_id["train-1"], 1, 5) == []
 
 
@@ -326,6 +325,33 @@ def test_outputs_that_are_no_pairs_are_refused(made, tmp_path, written, said):
     file.write_text(written)
     with pytest.raises(TangevalError, match=said):
         api.score_files([file], task=made())
+
+
+def test_of_a_form_that_training_has_not_the_nearest_is_drawn_and_named(made):
+    """Forty records have from one to forty lines; the record whose kind is its own has three."""
+    records = [
+        {"word": f"w{n}", "kind": "odd", "answer": "\n".join(f"{n} {k}" for k in range(n))}
+        for n in range(1, 41)
+    ]
+    alone = {"word": "x", "kind": "own", "answer": "a\nb\nc"}
+    whole = {"train": "train.jsonl", "test": 0}
+    task = tasks.load(made([*records, alone], baseline={"same": "kind"}, data=whole))
+    data = task.load("sample", 0)
+    example = data.examples[-1]
+    assert {len(text.splitlines()) for text in task.baseline(data, example, 1, 500)} == set(range(1, 33))
+    said = "the 32 references nearest in lines and length, for no other has kind own"
+    assert task.nearest(data, example) == said
+    with pytest.warns(UserWarning, match=r"1 of 41 train examples have no training text .* train-41"):
+        scoring.random_rows(task, data, "train", 1, 2, 2)
+
+
+def test_where_all_references_are_one_text_it_is_drawn(made):
+    task = tasks.load(
+        made([{**record, "answer": "yes"} for record in RECORDS], data={"train": "train.jsonl", "test": 0})
+    )
+    data = task.load("sample", 0)
+    assert set(task.baseline(data, data.examples[0], 1, 5)) == {"yes"}
+    assert "its own text" in task.nearest(data, data.examples[0])
 
 
 def test_without_a_baseline_there_is_no_random_row(made, tiny_model, tmp_path):

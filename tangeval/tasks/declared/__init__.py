@@ -4,11 +4,8 @@ In: the mapping of a file, and the folder that its files are in. Out: the ``Task
 ``assets/tasks/`` are such files. ``schema.Declared`` has the fields, docs/task.md what they mean.
 """
 
-import random
-import warnings
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
-from itertools import count, islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,9 @@ from tangeval.metrics import bleu
 from tangeval.metrics.base import Metric
 from tangeval.models.tokens import Prompt
 from tangeval.tasks import own
-from tangeval.tasks.base import Dataset, Task
+from tangeval.tasks.base import Task
 from tangeval.tasks.declared import checks, measures
+from tangeval.tasks.declared.baseline import Pool
 from tangeval.tasks.declared.data import load
 from tangeval.tasks.declared.outputs import read_outputs
 from tangeval.tasks.declared.readers import below
@@ -51,6 +49,7 @@ def _task(said: Declared, root: Path, content: dict[str, Any], code: str) -> Tas
     wanted |= {e["from"].removeprefix("fields.") for e in said.checks if isinstance(e.get("from"), str)}
     wanted |= {said.baseline.same} if isinstance(said.baseline, Same) else set()
 
+    pool = Pool(said.baseline, normalise, counted)
     kinds = {"Prompt": said.judge.grades, "PairPrompt": said.judge.pairs}
 
     def parts(example: Example) -> tuple[str, ...]:
@@ -65,7 +64,8 @@ def _task(said: Declared, root: Path, content: dict[str, Any], code: str) -> Tas
         metrics=metrics,
         load=partial(load, said, root, frozenset(wanted), parts),
         prompt=asked,
-        baseline=partial(_baseline, said.baseline, normalise),
+        baseline=pool.draw,
+        nearest=pool.nearest,
         parts=parts,
         normalise=normalise,
         characters=lambda text: "".join(text.split()),
@@ -150,43 +150,3 @@ def _signatures(said: Declared) -> Mapping[str, str]:
     return {"bleu": f"{bleu.signature('BLEU', tokenize='char')}|{how}"} | {
         "chrf": f"{bleu.signature('CHRF')}|{how}"
     }
-
-
-def _baseline(
-    how: Any, normalise: Callable[[str], str], data: Dataset, example: Example, seed: int, draws: int
-) -> list[str]:
-    """References of random training records, of those that have the example's value of a field where it says so.
-
-    None is the example's own. Where no other record has the value, all may be drawn, with a warning.
-    """
-    if how == "none":
-        return []
-    field = how.same if isinstance(how, Same) else ""
-    texts = _references(data, field, normalise)
-    own, value = normalise(example.reference), dict(example.fields).get(field, "")
-    among = texts.get(value, [])
-    if all(compared == own for compared, _ in among):
-        among = [pair for group in texts.values() for pair in group if pair[0] != own]
-        if not among:
-            raise TangevalError(
-                f"baseline: no training record has another reference than {example.id}; say none"
-            )
-        warnings.warn(
-            f"{data.name}: no other training record has {field} {value}: random draws of all", stacklevel=2
-        )
-    noise = random.Random(f"random {seed} {example.id}")
-    pairs = (
-        noise.choice(among) for _ in count()
-    )  # again where it is its own: a copy of all others takes longer
-    return list(islice((text for compared, text in pairs if compared != own), draws))
-
-
-@lru_cache(maxsize=4)
-def _references(
-    data: Dataset, field: str, normalise: Callable[[str], str]
-) -> dict[str, list[tuple[str, str]]]:
-    """Training references, each as it is compared and as it is, by a field's value."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for e in data.split("train"):
-        found.setdefault(dict(e.fields).get(field, ""), []).append((normalise(e.reference), e.reference))
-    return found

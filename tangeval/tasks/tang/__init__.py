@@ -19,7 +19,7 @@ from tangeval.tasks.tang import (
     regulated,
     wrappers,
 )
-from tangeval.tasks.tang.baseline import baseline
+from tangeval.tasks.tang.baseline import baseline, nearest
 from tangeval.tasks.tang.coherence import others
 from tangeval.tasks.tang.constraint import CONSTRAINTS
 from tangeval.tasks.tang.text import HAN, MARKS, as_verse, fold, han, line_length, normalise
@@ -88,6 +88,7 @@ TANG = Task(
     load=data.load,
     prompt=prompt.asked,
     baseline=baseline,
+    nearest=nearest,
     parts=data.parts,
     target=lambda example: as_verse(example.reference),
     normalise=normalise,

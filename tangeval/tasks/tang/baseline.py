@@ -30,21 +30,33 @@ def baseline(dataset: Dataset, example: Example, seed: int, draws: int) -> list[
 
     Drawn with replacement, seeded by example. Endings that share a clause with the example's own are left out:
     they are copies of its poem, or other editions. Of the numbers of clauses that at least ``ENOUGH`` poems have,
-    the nearest to the example's is taken; where none has so many, the nearest.
+    the nearest to the example's is taken; where none has so many, the nearest. Of a line length that no other training
+    poem has, the nearest line length is taken, which ``nearest`` names.
 
     Raises:
-        TangevalError: no other training poem has the example's line length.
+        TangevalError: there is no other training poem.
     """
-    own = frozenset(clauses(fold(example.reference)))
-    by_count = _endings(dataset).get(line_length(example.input), {})
-    wanted = len(clauses(example.reference))
-    counts = sorted(by_count, key=lambda n: (abs(n - wanted), n))
-    texts = [[text for text, poem in by_count[count] if own.isdisjoint(poem)] for count in counts]
-    nearest = next((each for each in texts if len(each) >= ENOUGH), next(filter(None, texts), None))
-    if not nearest:
-        raise TangevalError(
-            f"{dataset.folder}: no training poem but itself has {line_length(example.input)} characters a clause, "
-            f"as {example.id} has, so there is no random baseline to draw"
-        )
+    texts = _pool(dataset, example)[1]
     noise = random.Random(f"floor {seed} {example.id}")
-    return [noise.choice(nearest) for _ in range(draws)]
+    return [noise.choice(texts) for _ in range(draws)]
+
+
+def nearest(dataset: Dataset, example: Example) -> str:
+    """Return the line length that is drawn from in place of the example's own, in words; "" where that is."""
+    taken, own = _pool(dataset, example)[0], line_length(example.input)
+    return "" if taken == own else f"of {taken} characters a clause, not {own}"
+
+
+def _pool(dataset: Dataset, example: Example) -> tuple[int, list[str]]:
+    """The line length, and the endings that are drawn from."""
+    own, length = frozenset(clauses(fold(example.reference))), line_length(example.input)
+    wanted, endings = len(clauses(example.reference)), _endings(dataset)
+    for near in sorted(endings, key=lambda n: (abs(n - length), n)):
+        counts = sorted(endings[near], key=lambda n: (abs(n - wanted), n))
+        texts = [[text for text, poem in endings[near][count] if own.isdisjoint(poem)] for count in counts]
+        found = next((each for each in texts if len(each) >= ENOUGH), next(filter(None, texts), None))
+        if found:
+            return near, found
+    raise TangevalError(
+        f"{dataset.folder}: no training poem but {example.id} itself, so no random baseline to draw"
+    )
