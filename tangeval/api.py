@@ -30,13 +30,14 @@ from tangeval.analysis.select import check_selection
 from tangeval.analysis.successive_halving import halve
 from tangeval.analysis.task_check import Checked
 from tangeval.analysis.task_check import check_task as checked
-from tangeval.checks import Finding, machine, of_study
+from tangeval.checks import Finding, checkpoints, machine, of_study
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import QUARANTINE, brought_back, check_links, listed
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import load_study
-from tangeval.core.types import Checkpoint, check_split
+from tangeval.core.types import check_split
+from tangeval.doors.hw5 import homework
 from tangeval.engines.base import needs_logits
 from tangeval.explain import subject as subjects
 from tangeval.generation import Pending
@@ -44,7 +45,7 @@ from tangeval.judge.asking import Asking, Judge, PairPrompt, Prompt, load_prompt
 from tangeval.judge.coherence import LocalJudge, measure
 from tangeval.judge.grading import Graded, Wanted, grade
 from tangeval.judge.pairwise import Paired, compare_pairs
-from tangeval.models.checkpoints import Skipped, discover, identity, resolve_base, trained_on
+from tangeval.models.checkpoints import identity, resolve_base
 from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.reporting.notebook import Results
 from tangeval.reporting.page.classroom import score_class
@@ -60,7 +61,7 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "check_task", "checkpoints", "coherence", "compare", "data", "doctor", "dry_run", "explain", "families", "fetch",
-    "front", "generate", "halving", "headroom", "judge", "judge_prompt", "load_results", "plan", "repair", "report", "run", "score_class", "score_files", "select", "summarize", "unlock", "verdict",
+    "front", "generate", "halving", "headroom", "homework", "judge", "judge_prompt", "load_results", "plan", "repair", "report", "run", "score_class", "score_files", "select", "summarize", "unlock", "verdict",
 ]  # fmt: skip
 
 
@@ -100,7 +101,11 @@ def dry_run(
         engines.make(resolved, on=options.on, gpus=options.gpus) as engine,
     ):
         pending = generation.pending(resolved, folder, engine, overwrite=True)
-        return resolved, pending, generation.estimate(folder, engine, pending.waiting)
+        return (
+            resolved,
+            pending,
+            generation.estimate(folder, engine, pending.waiting, resolved.base_fingerprint),
+        )
 
 
 def repair(place: str | Path) -> tuple[int, list[Path]]:
@@ -339,12 +344,3 @@ def check_task(task: str, base_model: str = "tang-mini", template: str | None = 
 def doctor(study: AnyStudy | None = None, *overrides: str, options: Options = Options()) -> list[Finding]:
     """Return what this machine has for evaluating, and what ``run`` would find of a study before it decodes."""
     return [*machine(), *([] if study is None else of_study(study, overrides, options))]
-
-
-def checkpoints(
-    folder: str | Path, *, allow_pickle: bool = False
-) -> tuple[list[tuple[Checkpoint, int | None]], tuple[Skipped, ...]]:
-    """Return the checkpoints of a folder with how many texts each was trained on (None: no record), and those left out."""
-    found, skipped = discover([str(folder)], allow_pickle=allow_pickle)
-    records = [trained_on(checkpoint) for checkpoint in found]
-    return [(c, None if r is None else len(r.texts)) for c, r in zip(found, records, strict=True)], skipped

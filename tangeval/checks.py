@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeVar
 
 from packaging.requirements import Requirement
@@ -24,6 +25,7 @@ from tangeval.engines.base import asked, examples_of
 from tangeval.engines.knob_checks import tried
 from tangeval.models.adapter_base import hub_cache
 from tangeval.models.adapter_kinds import unsupported
+from tangeval.models.checkpoints import Skipped, discover, trained_on
 from tangeval.models.folders import ADAPTER_CONFIG, read_object, tensors, weight_files
 from tangeval.models.tokens import encode_prompt
 from tangeval.resolve import ResolvedStudy
@@ -165,6 +167,18 @@ def _hub() -> Finding:
     cache = hub_cache()
     names = sorted(f.name.removeprefix("models--").replace("--", "/") for f in cache.glob("models--*"))
     return Finding("hub's cache", f"{cache}: {_list(names) or 'no models'}")
+
+
+# A folder of checkpoints
+
+
+def checkpoints(
+    folder: str | Path, *, allow_pickle: bool = False
+) -> tuple[list[tuple[Checkpoint, int | None]], tuple[Skipped, ...]]:
+    """Return the checkpoints of a folder with how many texts each was trained on (None: no record), and those left out."""
+    found, skipped = discover([str(folder)], allow_pickle=allow_pickle)
+    records = [trained_on(checkpoint) for checkpoint in found]
+    return [(c, None if r is None else len(r.texts)) for c, r in zip(found, records, strict=True)], skipped
 
 
 # A study

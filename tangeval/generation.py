@@ -25,7 +25,7 @@ from tangeval.models.checkpoints import Skipped
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import read_parquet, remove_temp_files, write_json
 from tangeval.results.folder import SCHEMA, RunFolder
-from tangeval.results.plan import STALE, Batch, about, estimate_duration, make_plan, read_plan
+from tangeval.results.plan import STALE, Batch, about, make_plan, read_plan
 
 from tangeval.results.plan import set_aside_damaged, stale_files, write_run  # isort: skip
 
@@ -70,16 +70,50 @@ def pending(resolved: ResolvedStudy, folder: Path, engine: Engine, *, overwrite:
     return Pending(batches, waiting, stale)
 
 
-def estimate(folder: Path, engine: Engine, batches: Sequence[Batch]) -> str:
-    """Return, for a reader, how large the batches are, where they go, and what they will take."""
+def estimate(folder: Path, engine: Engine, batches: Sequence[Batch], base: str = "") -> str:
+    """Return, for a reader, how large the batches are, where they go, and what they will take.
+
+    ``base`` is the fingerprint of the base model: results beside ``folder`` that have it tell where it was not timed.
+    """
     if not batches:
         return "nothing to decode: all that the study asks for is there"
     largest, two = (max(b.sequences() for b in batches), sum(b.contrasted() for b in batches))
     contrast = f"; {two:,} sequences run the base model too, for contrast" if two else ""
     told = engine.describe()
     where = f", {told.place}" if told.place else ""
-    time = estimate_duration(RunFolder(folder), batches, told.processes)
+    same = {"engine": told.name, "hardware": dict(told.hardware)}
+    others = [RunFolder(file.parent) for file in sorted(folder.parent.glob("*/manifest.json"))]
+    about = [(run, run.read_json(run.manifest_file) or {}) for run in others if run.path != folder]
+    beside = [
+        run for run, said in about
+        if said.get("base_model", {}).get("fingerprint") == base and {k: said.get(k) for k in same} == same
+    ]  # fmt: skip
+    time = estimate_duration(RunFolder(folder), batches, told.processes, beside)
     return f"batches of up to {largest:,} sequences{where}; {time}{contrast}"
+
+
+def estimate_duration(
+    run: RunFolder, pending: Sequence[Batch], processes: int = 1, beside: Sequence[RunFolder] = ()
+) -> str:
+    """Say how long so many processes will take for the pending batches, from those that were timed in the folder.
+
+    Where none was, those of folders ``beside`` it tell, of the same base model on the same machine.
+    """
+    for folder in (run, *beside):
+        timed = folder.timings("batches")
+        sequences = {batch.id: batch.sequences() for batch in read_plan(folder) if batch.id in timed}
+        took, made = sum(timed[name] for name in sequences), sum(sequences.values())
+        if took > 0 and made > 0:
+            took /= min(processes, len(pending)) or 1
+            seconds, each = took / made * sum(batch.sequences() for batch in pending), made / took
+            rate, where = (
+                f"{each:,.{0 if each > 1 else 2}f}",
+                "here" if folder is run else f"in {folder.path}",
+            )
+            return f"about {seconds / 60:.1f} min at the {rate} sequences a second measured {where}"
+    return (
+        "no batch was timed here yet, so the time is not known; it is shown once the first batch is decoded"
+    )
 
 
 def decode(

@@ -25,7 +25,7 @@ def trained_from(checkpoint: Checkpoint) -> str | None:
     return named if isinstance(named, str) and named else None
 
 
-def hub_cache(cache_dir: str | None = None) -> Path:
+def hub_cache(cache_dir: str | Path | None = None) -> Path:
     """Return the folder where the hub's library keeps models, without importing it."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     return Path(cache_dir or os.environ.get("HF_HUB_CACHE") or home / "hub")

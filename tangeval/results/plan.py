@@ -237,18 +237,6 @@ def write_run(
     run.tidy_checksums(own)
 
 
-def estimate_duration(run: RunFolder, pending: Sequence[Batch], processes: int = 1) -> str:
-    """Say how long so many processes will take for the pending batches, from those that were timed in the folder."""
-    timed = run.timings("batches")
-    sequences = {batch.id: batch.sequences() for batch in read_plan(run) if batch.id in timed}
-    took, made = sum(timed[name] for name in sequences), sum(sequences.values())
-    if not (took > 0 and made > 0):
-        return "no batch was timed here yet, so the time is not known"
-    took /= min(processes, len(pending)) or 1
-    seconds = took / made * sum(batch.sequences() for batch in pending)
-    return f"about {seconds / 60:.1f} min at the {made / took:,.0f} sequences a second measured here"
-
-
 def make_plan(
     resolved: ResolvedStudy,
     run: RunFolder,

@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
 from finetune.log import Log
-from tangeval import tasks
+from tangeval import generation, tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
 from tangeval.judge import asking
@@ -199,7 +199,7 @@ def page(folder, corpus):
 def run_of(folder, corpus):
     run = RunFolder(folder / "out")
     plan.check_data(corpus.data, run)
-    plan.estimate_duration(run, plan.read_plan(run))
+    generation.estimate_duration(run, plan.read_plan(run))
     plan.stale_files(run, [])
     return run.trained, run.noise_shared
 

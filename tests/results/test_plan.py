@@ -9,9 +9,10 @@ import pytest
 
 from tangeval.core.knobs import Setting
 from tangeval.core.study import Study
+from tangeval.generation import estimate_duration
 from tangeval.resolve import resolve
 from tangeval.results.folder import RunFolder
-from tangeval.results.plan import estimate_duration, make_plan, read_plan, write_plan
+from tangeval.results.plan import make_plan, read_plan, write_plan
 
 STUDY = {"name": "x", "checkpoints": [], "data": "sample", "splits": ["test"], "select": None}
 

@@ -1,0 +1,106 @@
+"""``hw5``, ``write``: ways in for those who have no study."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from tangeval.cli.base import Knobs, Overrides, Pickle, TrainedOn, api, command, console, inventory, render
+from tangeval.cli.progress import watch
+from tangeval.cli.run import Running
+from tangeval.core import words
+from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import KNOB
+
+if TYPE_CHECKING:
+    from tangeval.doors.write import Written
+
+
+@command("hw5")
+def hw5(
+    folder: Annotated[
+        Path, Argument(help="What the homework's notebook left: exp1, or the folder it is in.")
+    ],
+    running: Running,
+    overrides: Overrides = None,
+    base: Annotated[
+        str | None, Option(help="The base model's folder or hub id (default: the adapters', where it lies).")
+    ] = None,
+    data: Annotated[str, Option(help="sample, hw5, or a folder of HW5's files.")] = "hw5",
+    trained_on: TrainedOn = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be made, and stop.")] = False,
+) -> None:
+    """Evaluate what homework 5's notebook left: which checkpoint, which setting, is it real? No study is needed."""
+    found = api.homework(folder, base, data, trained_on, allow_pickle=running.allow_pickle)
+    audience, options = running.audience(), running.options()
+    place = Path(running.out or Path("results") / found.content["name"])
+    file = place / "hw5.yaml"
+    told = {
+        "folder": folder, "checkpoints": ", ".join(found.content["checkpoints"]), "file": file,
+        "base": found.content["base_model"],
+    }  # fmt: skip
+    console.say(words.say("hw5.kept", file=file) if file.is_file() else words.say("hw5.found", **told))
+    if found.assumed:
+        console.say(words.say("hw5.assumed", records=f"{found.records:,}"), "yellow")
+    with TemporaryDirectory() as draft:
+        study = file if file.is_file() else Path(draft, file.name)
+        if study != file:
+            study.write_text(found.to_yaml(), "utf-8")
+        inventory.show_dry_run(*api.dry_run(study, *overrides or (), options=options), running.out)
+        if dry_run:
+            return
+        if study != file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(study.read_bytes())
+    results = api.run(file, *overrides or (), options=options, watch=watch(console, audience))
+    render.show_results(results)
+    if found.texts:
+        console.say(words.say("hw5.texts", files=", ".join(map(str, found.texts))), "bold")
+        try:
+            render.show_scored(api.score_files(found.texts, results.study.data_name))
+        except TangevalError as error:  # texts that cannot be read take nothing from what was evaluated
+            console.say(str(error), "yellow")
+    console.say(words.say("hw5.again", file=file))
+
+
+@command("write")
+def write(
+    couplet: Annotated[str, Argument(help="The first two clauses, such as 床前明月光，疑是地上霜。")],
+    results: Annotated[
+        Path | None, Option(help="A results folder: its chosen checkpoint and setting (default: tang-mini).")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, Option(help="By name (default: the chosen one, else the last).")
+    ] = None,
+    setting: Knobs = None,
+    samples: Annotated[int, Option(min=1, max=64, help="Endings by each model.")] = 3,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Write endings of a couplet of your own, each checked for form, rhyme and tones, and for copied clauses."""
+    from tangeval.doors.write import write as written
+
+    found = written(couplet, results, checkpoint, setting or (), samples, allow_pickle=allow_pickle)
+    for name in dict.fromkeys(each.checkpoint for each in found):
+        own = [each for each in found if each.checkpoint == name]
+        on = [
+            f"{knob} {value}" for knob, value in own[0].setting.as_dict().items() if value != KNOB[knob].off
+        ]
+        console.say(f"{name}, {', '.join(on)}", "bold")
+        for each in own:
+            _show_written(each)
+
+
+def _show_written(ending: "Written") -> None:
+    """An ending as verse, and under it what holds of it."""
+    from tangeval.tasks.tang import show
+
+    console.say("")
+    for line in show(ending.text).splitlines():
+        console.say(f"    {line}")
+    checks = [
+        f"{'✓' if value == 1 else '✗'} {words.say(f'write.{name}')}" for name, value in ending.checks.items()
+    ]
+    console.say(f"  {'  '.join(checks)}  {words.say('write.nats', nats=f'{ending.nats:.2f}')}")
+    if ending.copied:
+        console.say(f"  {words.say('write.copied', clauses='，'.join(ending.copied))}", "yellow")
