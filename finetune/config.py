@@ -75,8 +75,8 @@ class Config(Section):
     overflow: Literal["leave_out", "cut"] = "leave_out"  #: what happens to longer texts
     loss_on: Literal["completion", "all"] = "completion"  #: the tokens that the loss is on
     eos: Literal["once", "twice", "masked"] = "once"  #: at a text's end; masked where it also pads
-    #: none, in one row; to the longest of a micro batch; or always to the cutoff
-    padding: Literal["packed", "longest", "cutoff"] = "packed"
+    #: none, in one row; to the longest of a micro batch; or always to the cutoff. auto: packed on a CPU, longest on a GPU
+    padding: Literal["auto", "packed", "longest", "cutoff"] = "auto"
     attention_mask: Literal["real", "ones"] = "real"  #: ones lets texts see what pads them
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  #: of mixed-precision training
     logging_steps: Annotated[int, Field(ge=1)] = 20

@@ -24,7 +24,7 @@ from tangeval.results.checksums import seal
 from tangeval.results.files import DELETE, write_bytes, write_text
 
 from .config import Config
-from .data import Layout, collate, summed_loss
+from .data import Layout, collate, padding_of, summed_loss
 from .packing import IGNORED, REMEDY, keep_apart
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "validation_loss", "seconds")
@@ -41,7 +41,7 @@ class Log(TrainerCallback):
     def __init__(self, config: Config, held_out: Any, folder: Path, console: Console) -> None:
         self.held_out, self.file, self.console = held_out, folder / "training_log.csv", console
         self.together, self.rate_asked = config.fsdp, config.learning_rate
-        self.layout = Layout(padding="packed" if config.padding == "packed" else "longest")
+        self.layout = Layout(padding="packed" if padding_of(config) == "packed" else "longest")
         self.rows: dict[int, dict[str, Any]] = {}
         self.rate, self.step_began, self.began = 0.0, 0.0, time.monotonic()
         self.bar = make_bar(console)

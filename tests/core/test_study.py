@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import Setting
+from tangeval.core.knobs import AXES, KNOB, Setting
 from tangeval.core.study import SHIPPED, load_study
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
@@ -153,7 +153,13 @@ def test_beams_and_draws_are_named_in_one_study(tmp_path):
     text = f"name: a\ndecoding: {{temperature: [0, 0.7], num_beams: [1, 4], only: {points}}}"
     settings = load_study(study_file(tmp_path, text)).decoding.settings()
     assert [(setting.temperature, setting.num_beams) for setting in settings] == [(0, 4), (0.7, 1)]
-    assert all(type(setting.num_beams) is int for setting in settings)  # else no search is decoded
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_values_of_a_setting_have_their_knobs_types(file):
+    """A search of 2.0 beams is none that can be decoded."""
+    for setting in load_study(file).decoding.settings():
+        assert [type(value) for value in setting.values] == [KNOB[name].type for name in AXES]
 
 
 def test_greedy_settings_are_one_sequence():
