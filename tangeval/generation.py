@@ -186,7 +186,9 @@ def _manifest(resolved: ResolvedStudy, cache_keys: dict[str, str], engine: Descr
     """What was run, on what, by which versions."""
     study, data, base = resolved.study, resolved.dataset, resolved.base
     # Where and by whom it is made is left out: what of it counts is in the cache keys.
-    asked = {key: value for key, value in study.content().items() if key not in ("engine", "cache_dir")}
+    asked = {
+        key: value for key, value in study.content().items() if key not in ("engine", "cache_dir", "note")
+    }
     checkpoints = [
         {
             "name": c.name,

@@ -256,6 +256,7 @@ class Study(Section):
     """A declared study; every field has the meaning given in docs/study.md."""
 
     name: Annotated[str, Field(pattern=_NAME)]
+    note: str | None = None
     base_model: str = "tang-mini"
     cache_dir: str | None = None
     trained_records: _Count | None = None
@@ -315,7 +316,7 @@ class Study(Section):
 
     def content(self) -> dict[str, Any]:
         """Return the study as plain values, every default written out, without what its engine has no use for."""
-        absent = {name for name in ("engine", "trained_records") if getattr(self, name) is None}
+        absent = {name for name in ("engine", "note", "trained_records") if getattr(self, name) is None}
         served = self.engine and self.engine.models
         return self.model_dump(mode="json", exclude=absent | set(WEIGHTS if served else ()))
 

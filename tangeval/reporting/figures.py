@@ -25,6 +25,8 @@ from tangeval.reporting.tables import measured_on
 
 #: Of runs, the longest run's last, and the same signs in a text; the square is base's.
 _MARKERS = (("v", "▼"), ("^", "▲"), ("D", "◆"), ("o", "●"))
+#: Examples below which a mean of nats has no band: so few say nothing of its tail.
+BANDED = 10
 _INTERVALS = "are 95 % intervals over examples, where enough of them carry a value"
 #: Colours of the variance figure: dark for what one chooses, green for the examples, grey for noise.
 _CHOICES = ("#2a6f97", "#d55e00", "#e69f00", "#cc79a7", "#8c6bb1", "#117733", "#882255", "#44aa99")
@@ -269,7 +271,7 @@ def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
     counts = part[part["position"] == 1].drop_duplicates("group").set_index("group")["poems"]
     title = f"Negative log-likelihood of the reference, character by character, on {split}"
     note = "Nats of each character, given all before it; marks left out. A gap stands between lines. "
-    note += "Bands are 95 % intervals over examples. Lower is better."
+    note += f"Bands are 95 % intervals over examples, of {BANDED} or more. Lower is better."
     sizes = Sizes(panel=(7.5, 2.4), right=1.6)
     figure, axes = style.panels(len(groups), title, note, sizes, columns=1)
     looks = style.looks_of(part)
@@ -283,8 +285,9 @@ def likelihood_figure(curve: pd.DataFrame, split: str) -> Figure:
             line = own[own["checkpoint"] == name]
             for _, stroke in line.groupby((line["position"] - 1) // length):
                 panel.plot(stroke["position"], stroke["nll"], color=colour, marker="o", markersize=3)
-                ends, alpha = (stroke["nll_low"], stroke["nll_high"]), min(0.12, 0.7 / len(looks))
-                panel.fill_between(stroke["position"], *ends, color=colour, alpha=alpha, linewidth=0)
+                many = stroke[stroke["poems"] >= BANDED]
+                ends, alpha = (many["nll_low"], many["nll_high"]), min(0.12, 0.7 / len(looks))
+                panel.fill_between(many["position"], *ends, color=colour, alpha=alpha, linewidth=0)
         begins = range(1, longest + 1, length)
         panel.set_xticks(begins, [f"line {number}" for number in range(1, len(begins) + 1)])
         panel.set_xlim(0.5, longest + 0.5)

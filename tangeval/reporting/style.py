@@ -3,7 +3,7 @@
 In: frames as ``summarize`` makes them, and matplotlib's axes. Out: marks on the axes; files whose
 bytes are the same for the same figure, whatever the user's matplotlibrc says. Texts are drawn as they are: no mathtext, and a font that has their
 characters. Lines are
-checkpoints, pale when early and dark when late, ``base`` orange; the baselines are horizontal
+checkpoints, ochre when early and blue when late, ``base`` grey; the baselines are horizontal
 lines. ``pyplot`` is not used. Knows nothing of tasks: a metric is what its ``Metric`` says.
 """
 
@@ -29,6 +29,7 @@ from tangeval.core.knobs import KNOB
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.core.untrusted import inert
 from tangeval.metrics.base import Metric
+from tangeval.reporting.looks import COLOURS, DASHES
 from tangeval.results.files import write_bytes
 
 STYLE: dict[Any, Any] = {
@@ -41,8 +42,8 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,
 }  # fmt: skip
 _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-BASELINES = {RANDOM: ("#6b6b6b", "--"), REFERENCE: ("#222222", ":")}
-BASE_COLOUR = "#d55e00"
+BASELINES = {RANDOM: ("#6b6b6b", DASHES[RANDOM]), REFERENCE: ("#222222", DASHES[REFERENCE])}
+BASE_COLOUR = COLOURS["base"]
 COLUMNS = 4
 _LINE = 0.16  # inches a line of small text takes
 _NAMED = 13  # checkpoints a legend names
@@ -131,7 +132,8 @@ def levels_of(frame: pd.DataFrame, split: str, metric: Metric) -> dict[str, floa
 
 def shade(age: float) -> Any:
     """Return the colour of a checkpoint, ``age`` 0 for the first and 1 for the last."""
-    return matplotlib.colormaps["viridis"](0.82 - 0.77 * age)
+    stops = [COLOURS[name] for name in ("early", "middle", "late")]
+    return matplotlib.colors.LinearSegmentedColormap.from_list("training", stops)(float(age))
 
 
 def ink_on(colour: Any) -> str:

@@ -362,6 +362,21 @@ def test_a_line_is_a_stroke_and_a_length_of_lines_a_panel_of_the_likelihood():
     assert [len(line.get_xdata()) for line in seven.lines] == [7] * 2 * 2
 
 
+def test_a_likelihood_has_no_band_where_few_poems_reach_nor_below_0():
+    def banded(panel):
+        return [
+            path.vertices[:, 1]
+            for band in panel.collections
+            for path in band.get_paths()
+            if len(path.vertices)
+        ]
+
+    many, few = figures.likelihood_figure(summarize.curve(likelihood()), "test").axes
+    assert "4 examples" in few.get_title(loc="left")
+    assert banded(few) == []
+    assert min(heights.min() for heights in banded(many)) >= 0
+
+
 def of_front(*metrics: str) -> tuple[pd.DataFrame, list]:
     """Four settings: two on the front, one that is not told from it, one that is shown to be dominated."""
     values = [[0.9, 0.2, 0.5], [0.3, 0.8, 0.6], [0.3, 0.7, 0.7], [0.1, 0.1, 0.4]]

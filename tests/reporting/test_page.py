@@ -13,7 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from tangeval import tasks
-from tangeval.analysis import scoring
+from tangeval.analysis import scoring, verdict
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import COMMON_AXES
 from tangeval.metrics import copying
@@ -42,6 +42,20 @@ def page(results, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "page.html"
     report.write(*results, out)
     return out.read_text("utf-8")
+
+
+def test_the_verdict_stands_on_the_page_in_both_languages_and_bleu_has_its_scale(results, tmp_path):
+    study, data, folder = results
+    shutil.copytree(folder, own := tmp_path / "own")
+    run = RunFolder(own)
+    found = verdict.verdict(study, run)
+    report.write(study.model_copy(update={"note": "**Mine** <b>"}), data, own)
+    content = facts(run.page.read_text("utf-8"))
+    assert {"verdict", "note"} <= set(content["carries"])
+    assert [len(content["verdict"][lang]["said"]) for lang in ("en", "zh")] == [len(found["claims"])] * 2
+    assert content["verdict"]["en"]["said"] != content["verdict"]["zh"]["said"]
+    assert content["note"] == [["p", ["strong", "Mine"], " <b>"]]
+    assert {each["name"]: each["most"] for each in content["metrics"]}["bleu"] == 100
 
 
 def block(page: str, name: str) -> str:

@@ -10,6 +10,7 @@ Texts and paths are data. They reach the page as JSON or as packed bytes, and it
 there as text, never as markup.
 """
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,13 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, WIDE, Setting, axes_in
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
+from tangeval.metrics.base import Metrics
+from tangeval.reporting.looks import DASHES
 from tangeval.reporting.page import schema
+from tangeval.reporting.page.note import nodes
 from tangeval.reporting.page.packing import packed, page
 from tangeval.reporting.page.texts import LEAST_RUN, Corpus, Texts, texts_of
+from tangeval.reporting.verdict import Speaker
 from tangeval.results import explained
 from tangeval.results.explained import Explained
 from tangeval.results.files import write_text
@@ -42,7 +47,7 @@ ALSO = (
 )  # fmt: skip
 #: The views under ``static/views``, in the order in which they stand on the page.
 VIEWS = (
-    "glance", "standing", "hero", "knobs", "numbers", "poems", "curves", "heat", "explain", "effects", "training",
+    "verdict", "note", "glance", "standing", "hero", "knobs", "numbers", "poems", "curves", "heat", "explain", "effects", "training",
     "pareto", "ties", "trust",
 )  # fmt: skip
 _CORE = ("core.js", "state.js", "charts.js", "texts.js")
@@ -86,6 +91,7 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
     csv = {name: packed(run.csv_bytes(file)) for name, file in files.items() if file.is_file()}
     taken, facts = _explained(corpus), _facts(corpus)
     facts["carries"] += [*csv, *["texts"] * corpus.has_texts(), *["selection"] * bool(facts["selection"])]
+    facts["carries"] += [name for name in ("verdict", "note") if facts[name]]
     fixed = _render(facts, csv, taken, Texts(), corpus)
     texts = texts_of(corpus, LIMIT - len(fixed.encode()) - 100_000) if corpus.has_texts() else Texts()
     content, path = _render(facts, csv, taken, texts, corpus), out or run.page
@@ -121,7 +127,12 @@ def _render(
 ) -> str:
     carries = [*facts["carries"], *["explained"] * bool(taken.facts)]
     made = {"explained": taken.facts, "explained_left_out": taken.left_out, "units": texts.units}
-    made |= {"flaw_bits": texts.flaw_bits(), "least_run": LEAST_RUN, "baselines": [RANDOM, REFERENCE]}
+    made |= {
+        "flaw_bits": texts.flaw_bits(),
+        "least_run": LEAST_RUN,
+        "baselines": [RANDOM, REFERENCE],
+        "dashes": DASHES,
+    }
     verse = _verse(corpus, texts) if corpus else None
     whole = schema.Facts(**facts | made | {"carries": carries, "verse": verse})
     scripts = [*_CORE, *(f"views/{name}.js" for name in VIEWS), "main.js"]
@@ -145,7 +156,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
     settings = [{axis: _spelt(value) for axis, value in setting.as_dict(axes).items()} for setting in grid]
     return {
         "carries": [], "study": study.name, "yaml": study.to_yaml(), "selection": selection, "settings": settings,
-        "knobs": _knobs(axes, grid), "metrics": list(run.metrics.values()), "run": _run(manifest),
+        "knobs": _knobs(axes, grid), "metrics": _metrics(run.metrics), "run": _run(manifest),
         "checkpoints": [
             schema.Checkpoint(
                 base=record["name"] == BASE, **{key: record.get(key) for key in ("name", "kind", "fingerprint", "seen")}
@@ -157,8 +168,37 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
             for split in study.ordered_splits()
         ],
         "examples": [schema.Example.model_validate(example) for example in corpus.examples],
+        "verdict": _verdict(corpus), "note": nodes(study.note or ""),
         "signatures": {name: _words(text) for name, text in (run.read_json(run.signatures) or {}).items()},
     }  # fmt: skip
+
+
+def _metrics(metrics: Metrics) -> list[schema.MetricFacts]:
+    """The metrics; one without an upper end has none in JSON either."""
+    fields = [name for name in schema.MetricFacts.model_fields if name != "most"]
+    return [
+        schema.MetricFacts(
+            **{name: getattr(metric, name) for name in fields},
+            most=metric.most if metric.most < math.inf else None,
+        )
+        for metric in metrics.values()
+    ]
+
+
+def _verdict(corpus: Corpus) -> dict[str, schema.Verdict]:
+    """The verdict in both languages of the page; nothing where there is none yet."""
+    found = corpus.run.read_json(corpus.run.verdict_file)
+    speakers = {
+        lang: Speaker(corpus.task.metrics, corpus.task.verse is not None, spoken)
+        for lang, spoken in (("en", "en"), ("zh", "zh-TW"))
+    }
+    return {
+        lang: schema.Verdict(
+            said=list(map(schema.Said.model_validate, speaker.all(found))), basis=speaker.basis(found)
+        )
+        for lang, speaker in speakers.items()
+        if found
+    }
 
 
 def _spelt(value: Any) -> str:

@@ -43,6 +43,7 @@ class MetricFacts(_Record):
     share: bool
     headline: bool
     per_setting: bool
+    most: float | None
     flaw: Words | None
 
 
@@ -118,17 +119,35 @@ class UnitTexts(_Record):
     at: list[int]
 
 
+class Said(_Record):
+    """A claim of ``verdict.json`` in words; ``word`` says its status."""
+
+    question: str
+    status: Literal["shown", "not_shown", "no_difference"]
+    word: str
+    answer: str
+
+
+class Verdict(_Record):
+    """All claims, and what they rest on."""
+
+    said: list[Said]
+    basis: str
+
+
 class Facts(_Record):
     """``carries`` names what views may need: tables by their file's name, ``texts``, ``explained``, ``selection``.
 
     ``flaw_bits`` are packed 32-bit numbers, unit by unit, checkpoint by checkpoint, setting by setting: a bit for
-    each metric with a ``flaw``. ``selection`` is ``selection.json``.
+    each metric with a ``flaw``. ``selection`` is ``selection.json``;
+    ``verdict`` its words by language; ``note`` the author's, as ``note.nodes`` makes it.
     """
 
     study: str
     yaml: str = ""
     carries: list[str]
     baselines: list[str]
+    dashes: dict[str, Literal["dotted", "dashed"]]
     knobs: list[KnobFacts]
     metrics: list[MetricFacts] = []
     settings: list[SettingText] = []
@@ -137,6 +156,8 @@ class Facts(_Record):
     examples: list[Example] = []
     run: Run | None = None
     selection: dict[str, Any] | None = None
+    verdict: dict[str, Verdict] = {}
+    note: list[Any] = []
     signatures: dict[str, str] = {}
     explained: list[ExplainedText] = []
     explained_left_out: list[LeftOut] = []

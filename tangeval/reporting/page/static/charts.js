@@ -92,7 +92,7 @@ const charts = (() => {
     ]);
     const marks = drawn.map((level) => ({
       type: "line", data: [], color: css("--quiet"),
-      markLine: rule([{ yAxis: Number(level.value) }], { color: css("--quiet"), type: level.name === RANDOM ? [2, 3] : [8, 4], width: 1.5 }),
+      markLine: rule([{ yAxis: Number(level.value) }], { color: css("--quiet"), type: facts.dashes[level.name], width: 1.5 }),
     }));
     if (at >= 0) marks.push({ type: "line", data: [], markLine: rule([{ xAxis: at }], { color: css("--accent"), type: "solid", width: 1 }) });
     draw(box, {

@@ -46,7 +46,8 @@ const core = (() => {
     if (text === undefined) throw new Error(`no string ${key} in ${reader.lang}`);
     return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
   }
-  const label = (metric) => metrics[metric].label[reader.lang].replace(/ [(（].*/, "");
+  /** A metric's label, with its scale where that ends at 100: no such number is read as a percentage of anything. */
+  const label = (metric) => metrics[metric].label[reader.lang].replace(/ [(（].*/, "") + (metrics[metric].most > 1 ? ` 0–${metrics[metric].most}` : "");
   const knobLabel = (knob) => t(`knob.${knob}`);
   const joined = (names) => names.join(t("comma"));
 
