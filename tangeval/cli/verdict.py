@@ -21,7 +21,14 @@ def show_verdict(results: "Results") -> None:
     """What may be said of the results, a paragraph a question."""
     found, speaker = results.verdict, results.speaker
     for each in speaker.all(found):
-        line = Text(say("verdict.line", question=each.question, status=each.word, answer=each.answer))
+        line = Text(
+            say(
+                f"verdict.line{'' if each.word else '.plain'}",
+                question=each.question,
+                status=each.word,
+                answer=each.answer,
+            )
+        )
         line.stylize("bold", 0, len(each.question))
         console.print(line)
     console.say(f"{speaker.basis(found)} {results.run.verdict_text}")

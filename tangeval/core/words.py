@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from tangeval.core.errors import TangevalError
 
@@ -59,4 +60,14 @@ def speaking(lang: str | None) -> Iterator[None]:
 def sentences(lang: str) -> Mapping[str, str]:
     """Return all sentences of a language by their keys."""
     found: dict[str, str] = json.loads((files("tangeval") / "words" / f"{lang}.json").read_text("utf-8"))
+    return found
+
+
+@cache
+def glossary() -> Mapping[str, Mapping[str, Any]]:
+    """Return what metrics and terms mean: ``en`` and ``zh``, two sentences each; as it has them ``name`` by language,
+    and ``yes`` and ``no``: an example that passes and one that fails, a verse or by language."""
+    found: dict[str, dict[str, Any]] = json.loads(
+        (files("tangeval") / "words" / "glossary.json").read_text("utf-8")
+    )
     return found

@@ -47,7 +47,10 @@ class Speaker:
 
     def markdown(self, verdict: Mapping[str, Any]) -> str:
         """Return all of it as Markdown, to be pasted into a report."""
-        parts = [f"**{each.question}** ({each.word}) {each.answer}" for each in self.all(verdict)]
+        parts = [
+            f"**{each.question}** {f'({each.word}) ' * bool(each.word)}{each.answer}"
+            for each in self.all(verdict)
+        ]
         return "\n\n".join([f"# {self._say('verdict.title')}", *parts, self.basis(verdict)]) + "\n"
 
     def _say(self, key: str, **values: object) -> str:
@@ -58,7 +61,8 @@ class Speaker:
     def _said(self, claim: Mapping[str, Any], verdict: Mapping[str, Any]) -> Said:
         question, status, values = claim["question"], claim["status"], claim["values"]
         answer = getattr(self, f"_{question}")(claim["key"], values, verdict, status)
-        return Said(self._say(f"verdict.{question}"), status, self._say(status), answer)
+        word = "" if question == "open" else self._say(status)  # which is itself about statuses
+        return Said(self._say(f"verdict.{question}"), status, word, answer)
 
     # Answers
 

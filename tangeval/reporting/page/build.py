@@ -21,6 +21,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, WIDE, Setting, axes_in
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
+from tangeval.core.words import glossary
 from tangeval.metrics.base import Metrics
 from tangeval.reporting.looks import DASHES
 from tangeval.reporting.page import schema
@@ -168,7 +169,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
             for split in study.ordered_splits()
         ],
         "examples": [schema.Example.model_validate(example) for example in corpus.examples],
-        "verdict": _verdict(corpus), "note": nodes(study.note or ""),
+        "verdict": _verdict(corpus), "note": nodes(study.note or ""), "glossary": _glossary(run.metrics),
         "signatures": {name: _words(text) for name, text in (run.read_json(run.signatures) or {}).items()},
     }  # fmt: skip
 
@@ -183,6 +184,11 @@ def _metrics(metrics: Metrics) -> list[schema.MetricFacts]:
         )
         for metric in metrics.values()
     ]
+
+
+def _glossary(metrics: Metrics) -> dict[str, Any]:
+    """What the task's metrics and the terms mean; the meaning of a metric of one's own is its author's."""
+    return {word: entry for word, entry in glossary().items() if "name" in entry or word in metrics}
 
 
 def _verdict(corpus: Corpus) -> dict[str, schema.Verdict]:

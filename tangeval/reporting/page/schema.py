@@ -119,6 +119,16 @@ class UnitTexts(_Record):
     at: list[int]
 
 
+class Meaning(_Record):
+    """What a metric or term means, and examples that pass and fail; ``name`` is a term's."""
+
+    name: Words | None = None
+    en: str
+    zh: str
+    yes: str | Words | None = None
+    no: str | Words | None = None
+
+
 class Said(_Record):
     """A claim of ``verdict.json`` in words; ``word`` says its status."""
 
@@ -157,6 +167,7 @@ class Facts(_Record):
     run: Run | None = None
     selection: dict[str, Any] | None = None
     verdict: dict[str, Verdict] = {}
+    glossary: dict[str, Meaning] = {}
     note: list[Any] = []
     signatures: dict[str, str] = {}
     explained: list[ExplainedText] = []

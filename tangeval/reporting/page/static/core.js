@@ -6,6 +6,7 @@
  * addView     registers a view; what it needs must be on the page, else it is not shown
  * views       those that are shown, in order
  * el, fill    nodes, whose texts can never be markup
+ * help        a "?" that says what a metric or term means
  * t           a string in the reader's language; label and knobLabel those of a metric and a knob
  * tables      name → {csv, names, rows, at}: rows of the very strings that the CSV file has
  */
@@ -131,9 +132,23 @@ const core = (() => {
   const interval = (low, high) => (low === "" || high === "" ? el("span", { class: "interval", title: t("no.interval") }, "[–]") : el("span", { class: "interval" }, "[", number(low), ", ", number(high), "]"));
   const measured = ([middle, low, high]) => el("span", {}, number(middle), " ", middle === "" ? null : interval(low, high));
 
+  /** A "?" that says what a metric or term means, with an example of either kind; nothing where the glossary has it not. */
+  function help(word) {
+    const entry = facts.glossary[word], { lang } = reader;
+    if (!entry) return null;
+    const spoken = (example) => (typeof example === "string" ? `白日依山盡，黃河入海流。${example}` : example[lang]); // verse follows this couplet
+    const show = (event) => {
+      event.stopPropagation();
+      fill($("help"), el("h3", {}, entry.name?.[lang] ?? metrics[word].label[lang]), el("p", {}, entry[lang]),
+        ["yes", "no"].filter((side) => entry[side]).map((side) => el("p", { class: "example" }, el("b", {}, side === "yes" ? "✓ " : "✗ "), spoken(entry[side]))));
+      $("help").showPopover();
+    };
+    return el("button", { type: "button", class: "help", "aria-label": `${t("what.is")} ${entry.name?.[lang] ?? label(word)}`, on: { click: show } }, "?");
+  }
+
   /** Fill a table: `head` names the columns; a row is what names it, then its cells; `of` gives a row's attributes. */
   function fillTable(table, head, rows, of = () => ({})) {
-    const heads = head.map((name) => el("th", { scope: "col", class: facts.baselines.includes(name) ? "yard" : name.length > 20 ? "long" : "" }, name));
+    const heads = head.map((name) => el("th", { scope: "col", class: facts.baselines.includes(name) ? "yard" : name.length > 20 ? "long" : "" }, name, facts.baselines.includes(name) && help(name)));
     const body = rows.map(([name, ...cells], place) => el("tr", of(place), el("th", { scope: "row" }, name), cells.map((cell) => el("td", {}, cell))));
     return fill(table, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, body));
   }
@@ -141,7 +156,7 @@ const core = (() => {
   function numbersTable(table, split, setting, names, shown, here) {
     const own = shown.filter((metric) => names.some((name) => value(split, name, setting, metric) !== ""));
     const low = (metric) => metrics[metric].better === "low" && el("small", { title: t("low.better") }, " ↓", el("span", { class: "sr" }, t("low.better")));
-    const rows = own.map((metric) => [el("span", {}, label(metric), low(metric)), ...names.map((name) => measured(triple(split, name, setting, metric)))]);
+    const rows = own.map((metric) => [el("span", {}, label(metric), low(metric), help(metric)), ...names.map((name) => measured(triple(split, name, setting, metric)))]);
     fillTable(table, [t("metric"), ...names], rows, (place) => ({ "data-metric": own[place], class: own[place] === here ? "here" : "" }));
   }
   /** A table that scrolls sideways by itself, named by the string `key`. */
@@ -156,7 +171,7 @@ const core = (() => {
 
   return Object.freeze({
     $, facts, strings, tables, views, metrics, knobs, reader, visible, el, fill, t, label, knobLabel, joined, addStrings, addView,
-    unpack, unpackText, packedLines, readTables, records, triple, ends, value, short, number, interval, measured, fillTable, numbersTable, scroller, save,
+    unpack, unpackText, packedLines, readTables, records, triple, ends, value, short, number, interval, measured, help, fillTable, numbersTable, scroller, save,
   });
 })();
 const { addView } = core;

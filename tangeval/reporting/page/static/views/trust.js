@@ -1,6 +1,6 @@
 // How the results were made, how to make them again, what was left out; all tables as files.
 {
-  const { facts, el, fill, t, visible, joined, save } = core;
+  const { facts, el, fill, t, visible, joined, save } = core, { state } = store;
   const terms = (id, pairs) => fill(core.$(id), pairs.flatMap(([term, said]) => [el("dt", {}, term), el("dd", {}, said)]));
   const counts = (seen) => joined(Object.entries(seen).map(([split, count]) => `${split} ${count}`));
   const card = (key, ...nodes) => el("div", { class: "card" }, el("h2", { "data-t": key }), nodes);
@@ -11,7 +11,7 @@
     title: { en: "Trust", zh: "可信度" },
     strings: {
       en: {
-        made: "How it was made", again: "Make it again", "again.how": "Save the study under this name, then:", "study.file": "The study as it ran", downloads: "Downloads",
+        made: "How it was made", again: "Make it again", "again.how": "Save the study under this name, then:", "study.file": "The study as it ran", downloads: "Downloads", words: "What the words mean",
         "left.out": "What was left out", "left.none": "No checkpoint was left out.", "left.path": "Paths of the machine that made it.", "measured.by": "Signatures of the metrics",
         seen: "fine-tuned on examples of these splits: {counts}", "seen.unknown": "no record of the examples it was fine-tuned on",
         "not.explained": "No example was explained yet: tangeval explain results/{study}/study.yaml --prompt 1 does it, and adds a tab.",
@@ -19,7 +19,7 @@
         "trust.seed": "seed", "trust.noise": "noise",
       },
       zh: {
-        made: "如何做成", again: "重做一次", "again.how": "以此檔名存下研究設定，然後：", "study.file": "執行時的研究設定", downloads: "下載",
+        made: "如何做成", again: "重做一次", "again.how": "以此檔名存下研究設定，然後：", "study.file": "執行時的研究設定", downloads: "下載", words: "詞彙",
         "left.out": "略去了什麼", "left.none": "沒有略去任何檢查點。", "left.path": "製作機器上的路徑。", "measured.by": "指標的簽名",
         seen: "微調時看過的題目：{counts}", "seen.unknown": "沒有微調所用題目的紀錄",
         "not.explained": "尚未拆解任何一題：執行 tangeval explain results/{study}/study.yaml --prompt 1 便會多出一個分頁。",
@@ -31,7 +31,7 @@
       node.append(el("div", { class: "two" }, card("made", el("dl", { id: "made" })),
         el("div", {}, card("again", el("p", { "data-t": "again.how" }), scrolled("command"), el("details", {}, el("summary", { "data-t": "study.file" }), scrolled("yaml")),
           el("h2", { "data-t": "downloads" }), el("ul", { id: "downloads", class: "files" })),
-        card("left.out", el("ul", { id: "left-out" })), card("measured.by", el("dl", { id: "signatures" })))));
+        card("left.out", el("ul", { id: "left-out" })), card("measured.by", el("dl", { id: "signatures" })), card("words", el("dl", { id: "words-list" })))));
     },
     render() {
       const { run, checkpoints, study } = facts, left = run.left_out;
@@ -46,6 +46,7 @@
       const said = [...(left.length ? left : [t("left.none")]), texts.share(), ...facts.explained_left_out.map(({ folder, reason }) => t(`left.${reason}`, { folder })), ...explained, t("left.path")];
       fill(core.$("left-out"), said.map((text) => el("li", {}, text)));
       terms("signatures", Object.entries(facts.signatures));
+      terms("words-list", Object.entries(facts.glossary).map(([word, entry]) => [entry.name?.[state.lang] ?? core.label(word), entry[state.lang]]));
     },
   });
 }
