@@ -27,11 +27,15 @@ def test_a_meaning_is_two_sentences_without_the_other_languages_marks():
         assert entry["zh"].count("。") == 2, word
 
 
-@pytest.mark.parametrize("name", [name for name, entry in glossary().items() if isinstance(entry.get("yes"), str)])
+@pytest.mark.parametrize(
+    "name", [name for name, entry in glossary().items() if isinstance(entry.get("yes"), str)]
+)
 def test_the_example_that_passes_is_better_than_the_one_that_fails(name):
     metric, entry = TANG.metrics[name], glossary()[name]
     texts = Texts([entry["yes"], entry["no"]], [VERSE, VERSE], [None, None], TANG.normalise)
-    values = metric.compute(texts) if metric.level == "text" else metric.score(metric.compute(texts).astype(float))
+    values = (
+        metric.compute(texts) if metric.level == "text" else metric.score(metric.compute(texts).astype(float))
+    )
     passes, fails = (float(value) for value in values)
     assert passes > fails if metric.better == "high" else passes < fails
 
