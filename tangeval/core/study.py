@@ -85,11 +85,14 @@ class DataSection(Section):
     validation: Annotated[int, Field(ge=0)] = 200
 
 
+_Point = int | Value  # a whole number stays one
+
+
 class _Grid(Section):
     """The grid of decoding settings: a key for each of ``KNOBS``; ``only`` keeps some of its points."""
 
     only: (
-        Annotated[list[dict[str, Value | Annotated[list[Value], Field(min_length=1)]]], Field(min_length=1)]
+        Annotated[list[dict[str, _Point | Annotated[list[_Point], Field(min_length=1)]]], Field(min_length=1)]
         | None
     ) = None
 

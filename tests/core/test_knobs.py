@@ -16,6 +16,7 @@ from tangeval.core.study import Decoding, load_study
 from tangeval.decoding import sampler
 from tangeval.engines.completions import DIALECTS
 from tangeval.explain.subject import Asked
+from tests.support.study import MIXED, write_study
 
 #: A value of each knob that changes something.
 ON = {
@@ -102,3 +103,43 @@ def test_a_cut_reaches_tables_pictures_page_and_explain(name, made):
     assert f'"name": "{name}"' in run.page.read_text() or f'"name":"{name}"' in run.page.read_text()
     (turn,) = [turn for turn in explained.knobs if turn.name == name]
     assert {explained.settings[place].knobs[name] for place in turn.settings} == {KNOB[name].off, ON[name]}
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny_model, tmp_path_factory):
+    """A study of these, of two poems; what is chosen must hold the form."""
+    return write_study(
+        tmp_path_factory.mktemp("mixed"), tiny_model, data={"path": "sample", "validation": 2}, checkpoints=[],
+        splits=["validation"], decoding=MIXED,
+        select={"checkpoint": "reference_nll", "setting": {"by": "chrf", "require": {"form": "> 0.9"}}},
+    )  # fmt: skip
+
+
+def test_knobs_of_all_kinds_are_summarised_apart_and_chosen_together(mixed, tmp_path):
+    with pytest.warns(UserWarning, match="transformers has no constrain"):
+        run = api.run(mixed, options=api.Options(out=str(tmp_path / "made"))).run
+    summary = pd.read_csv(run.table("summary")).query("checkpoint == 'base'")
+    assert len(summary) == 9
+    assert (summary.form == (summary.constrain == "form")).all()  # a random model holds none by itself
+    effects = pd.read_csv(run.table("effects")).query("checkpoint == 'base'").set_index(["knob", "value"])
+    for name in ("min_p", "repetition_penalty", "num_beams", "constrain"):
+        own = effects.loc[name].form
+        assert {KNOB[name].type(value) for value in own.index} == set(MIXED[name])
+        for value, form in own.items():
+            assert form == summary[summary[name] == KNOB[name].type(value)].form.mean()
+    variance = pd.read_csv(run.table("variance")).query("metric == 'form'").set_index("term").share
+    assert variance["setting"] > 0.9
+    chosen = run.selection["setting"]
+    assert chosen["constrain"] == "form"
+    config = json.loads(run.generation_config.read_text())
+    assert config.get("num_beams", 1) == chosen["num_beams"]
+    assert config.get("repetition_penalty", 1.0) == chosen["repetition_penalty"]
+
+
+def test_knobs_of_all_kinds_are_halved(mixed, tmp_path):
+    with pytest.warns(UserWarning, match="transformers has no constrain"):
+        result, folder = api.halving(mixed, options=api.Options(out=str(tmp_path)))
+    assert [(each["settings"], each["samples"]) for each in result["rounds"]] == [(9, 1), (5, 2)]
+    assert result["setting"]["constrain"] == "form"
+    config = json.loads((folder / "generation_config.json").read_text())
+    assert config.get("repetition_penalty", 1.0) == result["setting"]["repetition_penalty"]

@@ -17,7 +17,7 @@ from tangeval.resolve import resolve
 from tangeval.results import plan
 from tangeval.results.folder import RunFolder
 from tests.results.test_faults import spoil
-from tests.support.study import write_study
+from tests.support.study import MIXED, write_study
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -104,6 +104,15 @@ def test_what_is_lacking_is_made_on_the_nodes_and_nothing_else(study, alone, tmp
         batch for batch in plan.read_plan(RunFolder(folder)) if RunFolder(folder).batch_file(batch.id) == lost
     ]
     assert sum(ended) == batch.sequences()
+
+
+def test_knobs_of_all_kinds_are_decoded_on_the_nodes_as_alone(tiny_model, tmp_path):
+    """Cuts, penalties, searches and a constraint in one study; texts cut short."""
+    decoding = {**MIXED, "max_length": 18}
+    own = write_study(tmp_path, tiny_model, checkpoints=[], batch_size=40, decoding=decoding)
+    decode(own, tmp_path / "cluster")
+    generation.decode(resolve(load_study(own)), tmp_path / "alone")
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
 
 
 def test_a_checkpoint_that_cannot_be_used_is_left_out_as_on_one_machine(study, tiny_run, tmp_path):

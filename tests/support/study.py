@@ -17,6 +17,16 @@ GRID: dict[str, Any] = {
     "select": {"setting": {"by": "bleu", "require": {"han_only": ">= 0.0"}}},
 }  # fmt: skip
 
+#: Penalties, cuts and constraints at one temperature, and searches without one: all kinds of knobs in one grid.
+MIXED: dict[str, Any] = {
+    "temperature": [0.0, 0.8], "min_p": [0, 0.1], "repetition_penalty": [1.0, 1.2], "num_beams": [1, 2],
+    "constrain": ["none", "form"], "max_length": 64, "no_repeat_ngram_size": 0,
+    "only": [
+        {"temperature": 0.8, "min_p": [0, 0.1], "repetition_penalty": [1.0, 1.2], "constrain": ["none", "form"]},
+        {"temperature": 0.0, "num_beams": 2, "repetition_penalty": 1.2, "constrain": "form"},
+    ],
+}  # fmt: skip
+
 
 def write_study(folder: Path, base: object = None, run: object = None, **changes: Any) -> Path:
     """Write ``tiny.yaml``: the small study of a base model and a Trainer's folder, with some keys otherwise."""
