@@ -49,8 +49,8 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
     them; else the last checkpoint and the first setting. ``knobs`` (``top_k=5``) change the setting.
 
     Raises:
-        TangevalError: there is no such poem, checkpoint or knob; it names those there are. Or the setting is no draw
-            from one model's logits.
+        TangevalError: there is no such poem, checkpoint or knob; it names those there are. Or the setting is a
+            search.
     """
     chosen = RunFolder(folder).selection or {}
     names = {checkpoint.name: checkpoint for checkpoint in resolved.checkpoints}
@@ -71,15 +71,14 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
 
 
 def _check_drawn(setting: Setting) -> None:
-    """Refuse a setting that is a search, or reads a second model: no step of it is a draw from the model's own logits."""
-    on = {name: KNOB[name].off for name in AXES if KNOB[name].kind in ("search", "contrast")}
+    """Refuse a search: no step of it is a draw."""
+    on = {name: KNOB[name].off for name in AXES if KNOB[name].kind == "search"}
     if any(getattr(setting, name) != off for name, off in on.items()):
         plain = " ".join(
             f"--setting {name}={written(off)}" for name, off in on.items() if getattr(setting, name) != off
         )
         raise TangevalError(
-            f"--setting: explain shows how each token is drawn from one model's logits, which beams and contrast are not; "
-            f"give {plain}"
+            f"--setting: explain shows how each token is drawn; a search of beams draws none, it compares whole texts; give {plain}"
         )
 
 

@@ -7,9 +7,8 @@ Texts are the engine's; the logits of all their steps come from one pass over pr
 go through the engine's own warpers.
 """
 
-import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,19 +19,19 @@ from transformers import PreTrainedTokenizerBase
 
 from tangeval import __version__
 from tangeval.core.errors import TangevalError, usable
-from tangeval.core.knobs import KNOB, Setting, axes_set
+from tangeval.core.knobs import KNOB, WIDE, Setting, axes_set
 from tangeval.core.study import Decoding
 from tangeval.core.types import Constraint
 from tangeval.decoding.batch import Workspace
+from tangeval.decoding.contrast import Reader, contrasted
 from tangeval.decoding.decoder import TokenSequence, decode
 from tangeval.decoding.forms import changed
 from tangeval.decoding.noise import gumbel, noise_key
-from tangeval.decoding.ordering import descending
 from tangeval.decoding.processors import PROCESSORS, History
 from tangeval.decoding.self_check import choose_way
-from tangeval.decoding.warpers import Candidates, cut
 from tangeval.engines.base import asked
 from tangeval.engines.constraints import constraints_of
+from tangeval.explain.stages import FORMS, Row, stage_keys, step_of
 from tangeval.explain.subject import Subject
 from tangeval.models import adapters, loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
@@ -40,6 +39,8 @@ from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained
 
 _VALUES = 7  # of a knob that are looked at
+#: A constraint and its state after what is written; None where a text is held to none.
+_Held = tuple[Constraint, Any] | None
 
 
 def around(setting: Setting, decoding: Decoding) -> dict[str, list[Setting]]:
@@ -56,7 +57,10 @@ def around(setting: Setting, decoding: Decoding) -> dict[str, list[Setting]]:
 
 def turned(settings: Collection[Setting]) -> list[str]:
     """Return the knobs that change a distribution, in the order in which they are applied, as far as any is set."""
-    return [name for name in axes_set(settings) if KNOB[name].kind in ("scale", "cut")]
+    names = axes_set(settings)
+    alike = len({setting.no_repeat_ngram_size for setting in settings}) == 1  # then no stage of its own
+    forms = [name for name in FORMS if name in names and not (name == WIDE and alike)]
+    return forms + [name for name in names if KNOB[name].kind in ("scale", "cut")]
 
 
 def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) -> explained.Explained:
@@ -69,18 +73,25 @@ def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) 
     tokenizer = loading.load_tokenizer(resolved.base)
     base = None if subject.checkpoint.kind == "full" else loading.load_model(resolved.base, load)
     recorded = resolved.fingerprints[subject.checkpoint.name]
+    against = "contrast" in around(subject.setting, resolved.study.decoding)
+    # Another one: an adapter changes the model that it is put on.
+    other = loading.load_model(resolved.base, load) if against else None
     with usable(), adapters.with_checkpoint(base, subject.checkpoint, load, recorded) as model:
-        return Trace(model, tokenizer, resolved, subject).content(step)
+        return Trace(model, tokenizer, resolved, subject, other).content(step)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A subject under every setting that one turn of a knob reaches, by a model that is loaded."""
+    """A subject under every setting that one turn of a knob reaches, by a model that is loaded.
+
+    ``other`` is what contrast sets the model against.
+    """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     resolved: ResolvedStudy
     subject: Subject
+    other: Any = None
 
     @torch.inference_mode()
     def content(self, step: int | None = None) -> explained.Explained:
@@ -131,9 +142,10 @@ class Trace:
         return encode_prompt(self.tokenizer, asked(self.resolved, self.subject.example))
 
     @cached_property
-    def _constraint(self) -> Constraint | None:
+    def _constraints(self) -> dict[str, Constraint | None]:
+        """The constraint of each value of ``constrain``."""
         give = constraints_of(self.resolved, self.tokenizer)
-        return give(self.subject.setting.constrain, self.subject.example)
+        return {value: give(value, self.subject.example) for value in {s.constrain for s in self._settings}}
 
     @cached_property
     def _key(self) -> int:
@@ -142,11 +154,13 @@ class Trace:
     def _written(self) -> Iterator[tuple[list[int], explained.ExplainedSetting]]:
         """The tokens that each setting writes, as ``tangeval generate`` would, and its record."""
         eos = loading.eos_ids(self.model, self.tokenizer)
-        sequences = [TokenSequence(0, setting, self._key, self._constraint) for setting in self._settings]
-        stages = {setting: _stage_keys(setting, list(self._rows)) for setting in self._settings}
+        held = self._constraints
+        sequences = [TokenSequence(0, each, self._key, held[each.constrain]) for each in self._settings]
+        stages = {setting: stage_keys(setting, list(self._rows)) for setting in self._settings}
         keys = list(dict.fromkeys(key for own in stages.values() for key in own))
         way = choose_way(self.model, [self._prompt], max(setting.max_length for setting in self._settings))
-        options: dict[str, Any] = {"eos": eos, "workspace": Workspace(way=way)}
+        other = self.other and Reader(self.other, Workspace(way=way))
+        options: dict[str, Any] = {"eos": eos, "workspace": Workspace(way=way), "other": other}
         decoded = decode(self.model, [self._prompt], sequences, **options).tokens
         for setting, ids in zip(self._settings, decoded, strict=True):
             stopped = ids[-1] in eos
@@ -166,117 +180,54 @@ class Trace:
     def _steps(self, tokens: list[int]) -> Iterator[explained.Step]:
         """The record of every step."""
         history = torch.tensor([self._prompt + tokens], device=self.model.device)
-        whole = self.model(input_ids=history[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits[0]
-        every, key = torch.arange(whole.shape[1])[None], torch.tensor([self._key])
+        models = [each for each in (self.model, self.other) if each is not None]
+        ask: dict[str, Any] = {
+            "input_ids": history[:, :-1],
+            "use_cache": False,
+            "logits_to_keep": len(tokens),
+        }
+        whole = [model(**ask).logits[0].float() for model in models]
+        every, key = torch.arange(whole[0].shape[1])[None], torch.tensor([self._key])
         eos = torch.tensor(loading.eos_ids(self.model, self.tokenizer), device=history.device)
-        values = {name: getattr(self.subject.setting, name) for name in PROCESSORS}
-        values = {name: value for name, value in values.items() if value != KNOB[name].off}
-        held = self._constraint
-        state = held and held.start
+        held: dict[str, _Held] = {
+            value: (each, each.start) if each else None for value, each in self._constraints.items()
+        }
         for place, token in enumerate(tokens):
-            raw, so_far = whole[place].float(), History(history[:, : len(self._prompt) + place], place)
-            own = changed(raw[None].clone(), so_far, values, [(held, state)] if held else (), eos)[0]
-            row = _Row(raw.cpu(), own.cpu(), gumbel(key, place, every)[0])
-            yield row.step(token, self._settings, list(self._rows))
-            if held and token not in eos:
-                # A reference that leaves what is allowed is held to nothing from there on.
-                ok = held.allowed(state).tokens[token] and token not in held.allowed(state).without
-                held, state = (held, held.advance(state, token)) if ok else (None, None)
+            so_far = History(history[:, : len(self._prompt) + place], place)
+            rows = {}
+            for setting in self._settings:
+                if setting.at(FORMS) not in rows:
+                    forms = self._forms([each[place] for each in whole], so_far, setting, held, eos)
+                    rows[setting.at(FORMS)] = Row(forms, gumbel(key, place, every)[0])
+            yield step_of(token, self._settings, list(self._rows), rows)
+            if token not in eos:
+                held = {value: _after(each, token) for value, each in held.items()}
+
+    def _forms(
+        self, raw: Sequence[Tensor], so_far: History, setting: Setting, held: Mapping[str, _Held], eos: Tensor
+    ) -> list[Tensor]:
+        """The logits ``[V]`` of the model, after each knob that makes another form of them, and at last after all of these."""
+
+        def after(names: Collection[str]) -> Tensor:
+            gamma = setting.contrast if "contrast" in names and self.other is not None else 0
+            read = contrasted(raw[0], raw[1], gamma)[None] if gamma else raw[0][None].clone()
+            on = {name: getattr(setting, name) for name in PROCESSORS if name in names}
+            values = {name: value for name, value in on.items() if value != KNOB[name].off}
+            state = held[setting.constrain] if "constrain" in names else None
+            return changed(read, so_far, values, [state] if state else (), eos)[0].cpu()
+
+        own = [name for name in self._rows if name in FORMS]
+        return [after(own[:number]) for number in range(len(own) + 1)] + [after(FORMS)]
 
 
-def _stage_keys(setting: Setting, knobs: Sequence[str]) -> list[tuple[float, ...]]:
-    """What tells each of a setting's stages from others': nothing for the model, then the knobs applied so far."""
-    values = replace(setting, values=setting.sequence).at(knobs)
-    return [values[:place] for place in range(len(knobs) + 1)]
-
-
-@dataclass(frozen=True)
-class _Left:
-    """What a stage leaves: ``kept`` tokens, which held ``mass`` of the stage before; ``p`` (float64) are all or the first."""
-
-    kept: int
-    mass: float
-    p: Tensor
-
-    def record(self, at: Tensor, score: Tensor) -> explained.Stage:
-        """The stage in ``explain.json``; ``at`` ``[C]`` are the candidates' places in ``p``, out of it where removed."""
-        some = self.p[self.p > 0]
-        entropy = max(0.0, float(-(some * some.log()).sum()))
-        inside = (at >= 0) & (at < len(self.p))
-        shown = torch.where(inside, self.p[at.clamp(0, len(self.p) - 1)], 0.0)
-        return explained.Stage(
-            kept=self.kept, mass=_short(min(1.0, self.mass)), entropy=_short(entropy),
-            choices=_short(math.exp(entropy)), p=_shorts(shown.clamp(max=1.0)), score=_shorts(score),
-        )  # fmt: skip
-
-
-class _Row:
-    """One step: logits ``[V]`` sorted, ties in the sampler's order, which tokens are allowed, their noise.
-
-    ``changed`` are the model's logits as history and constraint leave them; of what is forbidden its own are shown.
-    """
-
-    def __init__(self, logits: Tensor, changed: Tensor, noise: Tensor) -> None:
-        allowed = ~changed.isneginf()
-        values, ids = descending(torch.where(allowed, changed, logits)[None], len(logits))
-        self.values, self.ids = values[0], ids[0]
-        self.noise, self.free = noise[self.ids], allowed[self.ids]
-        self.rank = torch.where(self.free, self.free.cumsum(0) - 1, -1)
-        self.model = _Left(len(logits), 1.0, logits.double().softmax(0)[self.ids])
-
-    def follow(self, setting: Setting, turned: Sequence[str]) -> tuple[list[_Left], int, float | None]:
-        """The stages of a setting, one a knob that is ``turned``, and the rank and score of what it picks."""
-        values, noise, model = self.values[self.free], self.noise[self.free], self.model.p[self.free]
-        if setting.temperature == 0:
-            pick = int((values == values[0]).sum()) - 1  # of tied tokens argmax takes the smallest id
-            only = torch.nn.functional.one_hot(torch.tensor(pick)).double()
-            rest = [_Left(1, 1.0, only)] * (len(turned) - 1)
-            return [self.model, _Left(1, float(model[pick]), only), *rest], pick, None
-        scaled = values / setting.temperature
-        weights = (scaled - scaled[0]).double().exp()
-        types = {name: torch.int64 if KNOB[name].type is int else torch.float64 for name in turned[1:]}
-        knobs = {name: torch.tensor([getattr(setting, name)], dtype=types[name]) for name in types}
-        row = Candidates.whole(scaled[None], knobs)
-        ranges = [(0, len(values)), *(left.range for _, left in cut(row, knobs))]
-        stages, before = [self.model], weights.sum() / model.sum()
-        for first, kept in ranges:
-            own = torch.where(torch.arange(kept) >= first, weights[:kept], 0)
-            stages.append(_Left(kept - first, float(own.sum() / before), own / own.sum()))
-            before = own.sum()
-        noisy = (scaled + noise)[:kept].masked_fill(torch.arange(kept) < first, -torch.inf)
-        pick = int(noisy.argmax())
-        return stages, pick, float(noisy[pick])
-
-    def step(self, token: int, settings: Sequence[Setting], turned: Sequence[str]) -> explained.Step:
-        """The record of the step at which ``token`` was written."""
-        left: dict[tuple[float, ...], _Left] = {}
-        allowed, picks, ranks = self.ids[self.free], [], []
-        for setting in settings:
-            stages, pick, score = self.follow(setting, turned)
-            left |= dict(zip(_stage_keys(setting, turned), stages, strict=True))
-            picks.append(explained.Pick(id=int(allowed[pick]), score=score and _short(score)))
-            ranks.append(pick)
-        kept = [len(stage.p) for stage in left.values() if len(stage.p) < len(allowed)]
-        wanted = torch.tensor([*kept, *(number - 1 for number in kept), *ranks])
-        likeliest = torch.arange(len(self.ids)) < explained.LIKELIEST
-        (place,) = (likeliest | (self.ids == token) | torch.isin(self.rank, wanted)).nonzero(as_tuple=True)
-        ids, rank, logit, noise = (each[place] for each in (self.ids, self.rank, self.values, self.noise))
-        columns = zip(ids.tolist(), rank.tolist(), _shorts(logit, 9), _shorts(noise, 9), strict=True)
-        records = []
-        for key, stage in left.items():
-            noisy = logit / key[0] + noise if len(key) == 1 and key[0] else logit[:0]
-            records.append(stage.record(rank if key else place, noisy))
-        candidates = [explained.Candidate(id=i, rank=r, logit=x, noise=n) for i, r, x, n in columns]
-        return explained.Step(token=token, candidates=candidates, stages=records, picks=picks)
-
-
-def _shorts(values: Tensor, digits: int = 6) -> list[float]:
-    return [_short(value, digits) for value in values.tolist()]
-
-
-def _short(value: float, digits: int = 6) -> float:
-    """With that many significant digits; a float32 comes back as it was from nine."""
-    return float(f"{value:.{digits}g}")
+def _after(held: _Held, token: int) -> _Held:
+    """A constraint after one more token; a text that leaves what is allowed is held to nothing from there on."""
+    if held is None:
+        return None
+    constraint, state = held
+    found = constraint.allowed(state)
+    ok = token < len(found.tokens) and found.tokens[token] and token not in found.without
+    return (constraint, constraint.advance(state, token)) if ok else None
 
 
 def token_text(tokenizer: Any, token: int) -> str:

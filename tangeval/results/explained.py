@@ -5,8 +5,8 @@ tab are in it: the page looks them up and computes none. Knows nothing of models
 pages.
 
 The *stages* of a setting are the distributions that a step's next token goes through: the model's
-own; after ``temperature``, repeated n-grams taken out; and after each cut, in the order of
-``knobs``. Settings that agree on the first knobs share the first stages.
+own; after contrast, each penalty and the constraint, as far as they are set; after ``temperature``, repeated n-grams
+taken out; and after each cut, in the order of ``knobs``. Settings that agree on the first knobs share the first stages.
 """
 
 from pathlib import Path
@@ -44,7 +44,7 @@ class ExplainedSetting(Section):
     """The poem's own setting, or it with one knob turned: what it writes by the same noise.
 
     ``knobs`` has every axis that is set, ``max_length`` too. ``stages`` are places in the
-    ``stages`` of a step: the model, ``temperature``, then the cuts.
+    ``stages`` of a step: the model, then the knobs in the order of ``Explained.knobs``.
     """
 
     knobs: dict[str, Value]
@@ -56,7 +56,8 @@ class ExplainedSetting(Section):
 class Candidate(Section):
     """A token that is shown of a step: raw logit, and the Gumbel noise of this sample, step and token.
 
-    ``rank`` counts from 0 among the allowed tokens by falling logit; -1 would repeat an n-gram.
+    ``rank`` counts from 0 among the allowed tokens by falling logit, at the text's own setting; -1 would repeat an n-gram or
+    break the constraint.
     """
 
     id: int

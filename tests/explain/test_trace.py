@@ -1,13 +1,17 @@
 """What ``explain.json`` says of a tiny model, against transformers' warpers and against ``generate``."""
 
+import copy
 import json
 import math
 
 import pandas as pd
 import pytest
 import torch
+from peft import PeftModel
 from transformers import (
+    MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -20,6 +24,7 @@ from tangeval.core.study import load_study
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.engines.base import asked as prompt_of
+from tangeval.engines.constraints import constraints_of
 from tangeval.engines.likelihood import Reference, reference_nll
 from tangeval.explain import trace
 from tangeval.explain.subject import Asked, find
@@ -28,6 +33,7 @@ from tangeval.resolve import resolve
 from tangeval.results.explained import FILE, LIKELIEST, Explained, read_explained
 from tangeval.results.files import write_json, write_text
 from tangeval.tasks.tang.text import han
+from tests.support.plain_decoder import held, penalised
 from tests.support.study import write_study
 
 STUDY = {
@@ -273,9 +279,8 @@ def test_a_poem_goes_by_its_place_or_its_id(resolved, tmp_path):
         ({"knobs": ("top_p=0",)}, "--setting: top_p.0: 0 is out of range"),
         (
             {"knobs": ("temperature=0", "num_beams=2")},
-            "beams and contrast are not; give --setting num_beams=1",
+            "a search of beams draws none, it compares whole texts; give --setting num_beams=1",
         ),
-        ({"knobs": ("contrast=1",)}, "give --setting contrast=0"),
         ({"knobs": ("top_k=2.5",)}, "--setting: top_k.0: Input should be a valid integer"),
     ],
 )
@@ -307,3 +312,93 @@ def test_a_damaged_file_is_refused_with_the_command_that_makes_one(narrow, tmp_p
         TangevalError, match=r"explain\.json: not an explain\.json of this version .*tangeval explain"
     ):
         read_explained(tmp_path / FILE)
+
+
+@pytest.fixture(scope="module")
+def shaped(tiny_model, tiny_run, tmp_path_factory):
+    """A study whose knobs change the logits before the temperature."""
+    decoding = {
+        "temperature": [0.7, 1.0], "contrast": [0, 0.5], "repetition_penalty": [1.0, 1.5], "presence_penalty": [0.0, 0.7],
+        "constrain": ["none", "form"], "no_repeat_ngram_size": [0, 2], "min_p": [0, 0.02], "max_length": 20,
+    }  # fmt: skip
+    file = write_study(
+        tmp_path_factory.mktemp("shaped"),
+        tiny_model,
+        tiny_run,
+        **STUDY | {"decoding": decoding, "samples": 1},
+    )
+    return resolve(load_study(file))
+
+
+ALL = {
+    "contrast": 0.5, "repetition_penalty": 1.5, "presence_penalty": 0.7, "constrain": "form",
+    "no_repeat_ngram_size": 2, "temperature": 0.7, "min_p": 0.02,
+}  # fmt: skip
+
+
+def shape(logits, ids, written, knobs, constraint):
+    """By transformers' and vLLM's definitions, stage by stage; ``logits`` are those of the two models."""
+    own, base = logits
+    scores = (1 + knobs["contrast"]) * own - knobs["contrast"] * base
+    yield scores
+    scores = RepetitionPenaltyLogitsProcessor(knobs["repetition_penalty"])(ids, scores)
+    yield scores
+    scores = penalised(scores, written, knobs["presence_penalty"], 0.0)
+    yield scores
+    if constraint and knobs["constrain"] == "form":
+        scores = held(scores, constraint, written, [3])
+    yield scores
+    if knobs["no_repeat_ngram_size"]:
+        banned = NoRepeatNGramLogitsProcessor(int(knobs["no_repeat_ngram_size"]))(ids, scores)
+        scores = banned if banned.isfinite().any() or not constraint else scores
+    yield scores
+    yield scores / knobs["temperature"]
+    yield MinPLogitsWarper(knobs["min_p"])(None, scores / knobs["temperature"])
+
+
+def test_contrast_penalties_and_constraint_have_stages_and_are_turned(
+    shaped, tiny_run, model, tokenizer, tmp_path
+):
+    """Each as the plain definitions have it; texts are those that ``generate`` writes."""
+    knobs = tuple(f"{name}={value}" for name, value in ALL.items())
+    content = explained(shaped, tmp_path, checkpoint="checkpoint-10", knobs=knobs)
+    order = [
+        "contrast",
+        "repetition_penalty",
+        "presence_penalty",
+        "constrain",
+        "no_repeat_ngram_size",
+        "temperature",
+    ]
+    turns = {turn.name: turn.settings for turn in content.knobs}
+    assert list(turns) == [*order, "top_k", "top_p", "min_p"]
+    assert all(len(settings) == 2 for name, settings in turns.items() if name not in ("top_k", "top_p"))
+    example = shaped.dataset.by_id["test-3"]
+    constraint = constraints_of(shaped, tokenizer)("form", example)
+    adapted = PeftModel.from_pretrained(copy.deepcopy(model), tiny_run / "checkpoint-10").eval()
+    prompt, written = encode_prompt(tokenizer, prompt_of(shaped, example)), []
+    for step in content.steps:
+        ids = torch.tensor([prompt + written])
+        with torch.inference_mode():
+            logits = [each(ids).logits[:, -1].float() for each in (adapted, model)]
+        shown = [candidate.id for candidate in step.candidates]
+        for setting in content.settings:
+            stages = [step.stages[place] for place in setting.stages]
+            del stages[7:9]  # top_k and top_p, which are off
+            expected = [logits[0], *shape(logits, ids, written, setting.knobs, constraint)]
+            before = torch.full_like(expected[0].double(), 1.0 / logits[0].shape[1])
+            for stage, scores in zip(stages, expected, strict=True):
+                p = scores.double().softmax(-1)
+                assert stage.kept == int(scores.isfinite().sum())
+                assert stage.p == pytest.approx(p[0, shown].tolist(), abs=2e-5)
+                assert stage.mass == pytest.approx(float(before[scores.isfinite()].sum()), abs=1e-4)
+                before = p
+        assert step.picks[0].id == step.token
+        written.append(step.token)
+    generation.decode(shaped, tmp_path / "made")
+    rows = pd.concat(map(pd.read_parquet, (tmp_path / "made" / "generations").glob("*.parquet")))
+    rows = rows.query("checkpoint == 'checkpoint-10' and example_id == 'test-3'")
+    names = list(ALL)
+    texts = {tuple(row[name] for name in names): row["text"] for _, row in rows.iterrows()}
+    for setting in content.settings:
+        assert setting.text == texts[tuple(setting.knobs[name] for name in names)]

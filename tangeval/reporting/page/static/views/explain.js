@@ -72,7 +72,7 @@
   const drawStages = (text, place, step, at) => {
     const stages = stagesOf(text, step, place), knobs = text.settings[place].knobs, pick = step.picks[place].id;
     // The likeliest, the edges of the cuts, what noise picks and what the text has.
-    const edges = stages.slice(2).flatMap(({ kept }) => [kept - 1, kept]);
+    const edges = stages.slice(text.knobs.findIndex(({ name }) => name === "temperature") + 2).flatMap(({ kept }) => [kept - 1, kept]);
     const drawn = [...step.candidates.keys()].filter((i) => i < LIKELIEST || edges.includes(step.candidates[i].rank) || [pick, step.token].includes(step.candidates[i].id));
     const largest = Math.max(...stages.flatMap(({ p }) => drawn.map((i) => p[i])));
     const so = text.steps.slice(0, at - 1).map((each) => text.vocabulary[each.token]).join("").trim();
@@ -94,7 +94,7 @@
       el("span", { class: "strip", "aria-hidden": "true" }, el("i", { class: "now", style: wide(mass) }), el("i", { class: "gone", style: wide(1 - mass) })));
   };
   const tokenRow = (text, step, stages, i, pick, largest) => {
-    const { id, rank, logit, noise } = step.candidates[i], score = stages[1].score[i];
+    const { id, rank, logit, noise } = step.candidates[i], score = stages.find((each) => each.score.length)?.score[i];
     const cell = ({ p }, order) => {
       const now = p[i], before = stages[order - 1]?.p[i], wide = (share) => `width:${((100 * share) / largest).toFixed(2)}%`;
       if (!now && !before) return el("td");
@@ -181,7 +181,7 @@
         "explain.whose.setting": "{checkpoint} after {input} ({example}, sample {sample})", "explain.whose.reference": "The reference of {input} ({example}) as {checkpoint} sees it; noise of sample {sample}",
         "explain.tower": "{n}: {token}, choices {before} → {after}", "explain.stages": "The next token, stage by stage", "explain.token": "Token", "explain.model": "the model",
         "explain.kept": "{n} tokens", "explain.kept.one": "1 token", "explain.mass": "{share} kept", "explain.nats": "{nats} nats", "explain.entropy": "≈ {n} choices",
-        "explain.score": "+ noise", "explain.score.say": "logit ÷ temperature + noise; the largest wins", "explain.others": "{n} others", "explain.repeats": "× repeats",
+        "explain.score": "+ noise", "explain.score.say": "logit ÷ temperature + noise; the largest wins", "explain.others": "{n} others", "explain.repeats": "× forbidden",
         "explain.now": "probability", "explain.was": "before this knob", "explain.gone": "removed", "explain.mine": "picked by noise", "explain.scale": "one scale for all",
         "explain.pick": "Noise picks", "explain.pick.greedy": "Temperature 0 uses no noise and takes the likeliest,", "explain.pick.how": "number {rank} of the model's, {before} there and {after} now",
         "explain.pick.other": "noise picks {token}", "explain.text.setting": "The text has", "explain.text.reference": "The reference has",
@@ -194,7 +194,7 @@
         "explain.whose.setting": "{checkpoint} 續「{input}」（{example}，樣本 {sample}）", "explain.whose.reference": "{checkpoint} 眼中「{input}」（{example}）的原作；雜訊為樣本 {sample}",
         "explain.tower": "第 {n} 步：{token}，選擇數 {before} → {after}", "explain.stages": "下一個詞元，逐關來看", "explain.token": "詞元", "explain.model": "模型",
         "explain.kept": "{n} 個詞元", "explain.kept.one": "1 個詞元", "explain.mass": "留下 {share}", "explain.nats": "{nats} nats", "explain.entropy": "≈ {n} 種選擇",
-        "explain.score": "＋雜訊", "explain.score.say": "logit ÷ 溫度 + 雜訊，最大者勝", "explain.others": "其他 {n} 個", "explain.repeats": "× 重複",
+        "explain.score": "＋雜訊", "explain.score.say": "logit ÷ 溫度 + 雜訊，最大者勝", "explain.others": "其他 {n} 個", "explain.repeats": "× 禁用",
         "explain.now": "機率", "explain.was": "轉此旋鈕之前", "explain.gone": "已移除", "explain.mine": "雜訊選中", "explain.scale": "各欄同一尺度",
         "explain.pick": "雜訊選中", "explain.pick.greedy": "溫度 0 不用雜訊，取最可能者", "explain.pick.how": "在模型中排第 {rank}，原為 {before}，現為 {after}",
         "explain.pick.other": "雜訊改選 {token}", "explain.text.setting": "文本中是", "explain.text.reference": "原作用的是",
