@@ -1,11 +1,11 @@
 """The command line: parse, call ``tangeval.api``, print. A file a group of commands."""
 
-from tangeval.cli import run, doors, verdict, analyze, classroom, front, samples, explain, judge, data, task  # isort: skip  # the order of --help
+from tangeval.cli import run, doors, verdict, analyze, classroom, front, samples, explain, judge, data, sharing, task  # isort: skip  # the order of --help
 from tangeval.cli.base import app, console
 from tangeval.cli.entry import command
 
 __all__ = [
-    "analyze", "app", "classroom", "data", "doors", "explain", "front", "judge", "main", "run", "samples", "task", "verdict",
+    "analyze", "app", "classroom", "data", "doors", "explain", "front", "judge", "main", "run", "samples", "sharing", "task", "verdict",
 ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ _NOTE = f"A value and its 95 % interval over examples. {WHY_NONE} {_AGAINST}"
 
 
 #: What is markup in a name: all but a _ between letters.
-_MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<!\w)_|_(?!\w)")
+MARKDOWN = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<!\w)_|_(?!\w)")
 
 
 class Section(NamedTuple):
@@ -206,7 +206,7 @@ def _readable(
 def _markdown(section: Section, metrics: Sequence[str]) -> str:
     title, keys, frame, note = section
     table = _readable(frame, keys, metrics)
-    table[list(keys)] = table[list(keys)].map(lambda text: _MARKDOWN.sub(r"\\\g<0>", text))
+    table[list(keys)] = table[list(keys)].map(lambda text: MARKDOWN.sub(r"\\\g<0>", text))
     align = ["left"] * len(keys) + ["right"] * len(metrics)
     written = table.to_markdown(index=False, disable_numparse=True, colalign=align)
     return f"### {title}\n\n{note}\n\n{written}\n"
