@@ -1,6 +1,19 @@
 """The command line: parse, call ``tangeval.api``, print. A file a group of commands."""
 
-from tangeval.cli import run, doors, verdict, analyze, classroom, front, samples, explain, judge, data, sharing, task  # isort: skip  # the order of --help
+from tangeval.cli import (
+    analyze,
+    classroom,
+    data,
+    doors,
+    explain,
+    front,
+    judge,
+    run,
+    samples,
+    sharing,
+    task,
+    verdict,
+)  # isort: skip  # the order of --help
 from tangeval.cli.base import app, console
 from tangeval.cli.entry import command
 

@@ -21,6 +21,7 @@ from tangeval.cli.base import (
 )
 from tangeval.cli.progress import Audience, print_event, watch
 from tangeval.core.errors import TangevalError
+from tangeval.core.types import Tracker
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,13 @@ def run(
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be made, and stop.")] = False,
     trained_on: TrainedOn = None,
     assume_unseen: Unseen = False,
+    log: Annotated[
+        Tracker | None, Option(help="Hand the results to this tracker too, as `tangeval log` does.")
+    ] = None,
 ) -> None:
     """Generate, score, summarise, draw and select; goes on where it was cut off."""
+    if log:
+        api.check_tracker(log)
     audience, options = running.audience(), running.options(assume_unseen=assume_unseen)
     changes = study_changes(overrides, trained_on)
     if dry_run:
@@ -79,6 +85,8 @@ def run(
         return
     results = api.run(study, *changes, options=options, watch=watch(console, audience))
     render.show_results(results)
+    if log:
+        console.say(api.log(results, log))
     if audience == "machines":
         print_event("done", folder=str(results.folder), selection=results.run.selection)
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from tangeval.core.errors import TangevalError
 
 Split = Literal["train", "validation", "test"]
+#: Where results can be logged, by the name of the library and of its extra.
+Tracker = Literal["trackio", "wandb", "mlflow", "tensorboard"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
