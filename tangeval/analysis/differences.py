@@ -118,10 +118,12 @@ def joint_intervals(
     """Return intervals that hold for all pairs at once in 95 %, and the value of Student's t that they reach to.
 
     They agree with the tests of the same family, ``found``: a difference that is not real has 0 in its interval, and a
-    real one has not more than an end there. Distances of means are Student's t.
+    real one has not more than an end there. One example has none. Distances of means are Student's t.
     """
     apart = np.stack([pair.linear for pair in pairs])
     poems = apart.shape[1]
+    if poems < 2:
+        return [(np.nan, np.nan)] * len(pairs), np.nan
     critical = joint_critical(apart - apart.mean(axis=1, keepdims=True), sides=2)
     stretch = critical / float(special.stdtrit(poems - 1, (1 + intervals.LEVEL) / 2))
     rows = []

@@ -115,3 +115,10 @@ def test_every_key_that_a_claim_may_have_has_a_sentence():
         } <= keys
     assert {f"verdict.settings.{key}" for key in ("yes", "not_shown", "no_difference")} <= keys
     assert {f"verdict.open.{key}" for key in ("none", "some", "unplanned")} <= keys
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_poem_shows_nothing_and_ends_nothing():
+    made = told("fine-tuning helps, 30 and 40 alike", 1, 0)
+    assert {claim.status for claim in made} == {"not_shown"}
+    json.dumps([verdict.asdict(claim) for claim in made], allow_nan=False)
