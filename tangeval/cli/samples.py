@@ -18,27 +18,25 @@ def headroom(
     found, results = api.headroom(place, split=split, checkpoint=checkpoint, watch=watch(console))
     metrics = results.run.metrics
     shown = [m.name for m in metrics.values() if m.headline and m.name in found.reranked]
+    titles = {"k": "The best of k samples", "rerank": "One of each poem's samples picked; none: their mean"}
     for key, frame in (("k", found.best_of), ("rerank", found.reranked)):
         names = [name for name in shown if name in frame and frame[name].notna().any()]
         means = frame.groupby(key, sort=False)[names].mean()
-        title = {
-            "k": "The best of k samples",
-            "rerank": "One sample picked of each poem's; none: their mean",
-        }[key]
-        rows = [(str(how), *(f"{value:.3f}" for value in row)) for how, *row in means.itertuples()]
-        render.show_table(
-            f"{title}, averaged over settings, on {split}", (key, *names), rows, right=len(names)
-        )
-    several = found.oracle["checkpoint"].nunique() > 1
-    rows = [
-        (*[row["checkpoint"]] * several, row["metric"], f"{row['single']:.3f}", f"{row['adaptive']:.3f}",
-         render.interval(row, "room", 3), f"{row['with_luck']:.3f}")
-        for row in found.oracle.to_dict("records") if row["metric"] in shown
-    ]  # fmt: skip
-    columns = (*["checkpoint"] * several, "metric", "best single", "adaptive", "room", "with luck")
-    render.show_table(f"What the best setting for each poem could win, on {split}", columns, rows, right=4)
+        # Metrics are many, so each has a line.
+        rows = [(name, *(f"{value:.3f}" for value in means[name])) for name in names]
+        columns = ("metric", *(f"k = {how}" if key == "k" else str(how) for how in means.index))
+        title = f"{titles[key]}, on {split}"
+        render.show_table(title, columns, rows, right=len(means))
+    for name, own in found.oracle[found.oracle["metric"].isin(shown)].groupby("checkpoint", sort=False):
+        rows = [
+            (row["metric"], f"{row['single']:.3f}", f"{row['adaptive']:.3f}", render.interval(row, "room", 3),
+             f"{row['with_luck']:.3f}")
+            for row in own.to_dict("records")
+        ]  # fmt: skip
+        columns = ("metric", "best single", "adaptive", "room", "with luck")
+        render.show_table(f"{name}: the best setting for each poem, on {split}", columns, rows, right=4)
     render.say(
-        "room: each poem's setting was chosen on half of its samples and scored on the other half; with luck: on the same. "
+        "Values are means over settings. Room: each poem's setting was chosen on half of its samples and scored on the other half; with luck: on the same. "
         f"All of it: {results.run.table('best_of')}, reranked.csv, oracle.csv; picture: "
         f"{results.run.figures / f'best_of_{split}.png'}"
     )

@@ -584,6 +584,7 @@ def test_headroom_prints_and_writes_what_the_samples_know(finished):
     assert f"{frame.loc['chrf', 'room']:.3f} [{frame.loc['chrf', 'room_low']:.3f}" in done.out
     means = pd.read_csv(finished / RESULTS / "reranked.csv").groupby("rerank")["chrf"].mean()
     assert all(f"{mean:.3f}" in done.out for mean in means)
+    assert all(len(line) <= 80 for line in done.out.splitlines() if line[:1] in "│┃┏└")
     done = tangeval(finished, "headroom", RESULTS, "--checkpoint", "nobody")
     assert done.code == 2
     assert "it has no checkpoint nobody on validation" in done.err
