@@ -119,7 +119,13 @@ class _Rounds:
     def measured(self, split: str, settings: Sequence[Setting], samples: int) -> Measured:
         """What ``settings`` are worth with ``samples`` samples; what is lacking is decoded first."""
         grid = self.resolved.study.decoding
-        grid = grid.model_copy(update={"only": [s.as_dict(grid.axes) for s in settings]})
+        points = (setting.as_dict(grid.axes).items() for setting in settings)
+        # As a study's file has them: whole numbers are written as floats.
+        only = [
+            {axis: value if isinstance(value, str) else float(value) for axis, value in point}
+            for point in points
+        ]
+        grid = grid.model_copy(update={"only": only})
         changes = {"splits": [split], "samples": samples, "decoding": grid, "select": None}
         own = replace(self.resolved, study=self.resolved.study.model_copy(update=changes))
         pending = generation.pending(own, self.folder, self.engine, overwrite=True)

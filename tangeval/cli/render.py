@@ -284,5 +284,6 @@ def show_explained(subject: Subject, content: Explained, folder: Path) -> None:
     say(
         f"{where}, {knobs(subject.setting.as_dict(axes_set([subject.setting])))}, sample {subject.sample} ({subject.why})"
     )
-    say(content.input + content.text)
+    say(content.input)
+    say(content.text)
     say(f"{len(content.steps)} steps: {folder / 'explain.json'}")

@@ -37,3 +37,13 @@ def test_its_study_runs_to_the_end(name, tiny_model, tmp_path):
     succeeds(tmp_path, "headroom", f"results/{name}")
     picked = pd.read_csv(tmp_path / "results" / name / "reranked.csv")
     assert set(picked["rerank"]) == {"none", "form", "mbr"}
+
+
+def test_a_text_without_verse_is_explained_and_its_settings_are_halved(tiny_model, tmp_path):
+    few = [f"base_model={tiny_model}", "decoding.temperature=[0.8,1.0]", "decoding.max_length=4"]
+    study = Path("studies", "haiku.yaml").resolve()
+    halved = succeeds(tmp_path, "halving", study, *few)
+    assert "best setting:" in halved.out
+    assert "warning" not in halved.out + halved.err
+    explained = succeeds(tmp_path, "explain", study, *few, "--reference").raw
+    assert "rose\nThe rose is open\n" in explained

@@ -76,7 +76,7 @@
     const drawn = [...step.candidates.keys()].filter((i) => i < LIKELIEST || edges.includes(step.candidates[i].rank) || [pick, step.token].includes(step.candidates[i].id));
     const largest = Math.max(...stages.flatMap(({ p }) => drawn.map((i) => p[i])));
     const so = text.steps.slice(0, at - 1).map((each) => text.vocabulary[each.token]).join("").trim();
-    fill($("so-far"), el("span", { class: "verse", lang: "zh-Hant" }, text.input, so, el("span", { class: "blank" }, "＿")));
+    fill($("so-far"), el("span", { class: "verse", lang: facts.verse ? "zh-Hant" : null, dir: facts.verse ? null : "auto" }, text.input, !facts.verse && el("br"), so, el("span", { class: "blank" }, "＿")));
     fill($("stages"), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("b", {}, t("explain.token"))), stages.map((stage, order) => stageHead(stage, text.knobs[order - 1]?.name, knobs)),
       el("th", { scope: "col", class: "score" }, el("b", {}, t("explain.score")), el("small", {}, t("explain.score.say"))))),
     el("tbody", {}, drawn.map((i) => tokenRow(text, step, stages, i, pick, largest)), otherRow(stages, drawn)));
