@@ -46,7 +46,11 @@ def _task(said: Declared, root: Path, content: dict[str, Any], code: str) -> Tas
     normalise, counted = normaliser(said.text), units(said.text)
     asked, wanted = _prompts(said)
     metrics = _metrics(said, root, counted)
-    wanted |= {e["from"].removeprefix("fields.") for e in said.checks if isinstance(e.get("from"), str)}
+    wanted |= {
+        e["from"].removeprefix("fields.")
+        for e in (*said.checks, *said.metrics)
+        if isinstance(e.get("from"), str)
+    }
     wanted |= {said.baseline.same} if isinstance(said.baseline, Same) else set()
 
     pool = Pool(said.baseline, normalise, counted)

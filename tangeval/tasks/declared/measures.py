@@ -6,7 +6,6 @@ references the best of them counts; sacrebleu's own counts are taken there, and 
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.metrics import bleu, chrf, copying, diversity, likelihood
 from tangeval.metrics.base import Metric, Texts
 from tangeval.metrics.ngrams import lengths, share
-from tangeval.tasks.tang.prosody import rhyme_groups
-from tangeval.tasks.tang.text import HAN
+from tangeval.tasks.declared.rhymes import BOOKS, rhyming
 
 Units = Callable[[str], str]
 
@@ -69,19 +67,19 @@ def _chrf(texts: Texts) -> Any:
     return chrf.CHRF.compute(own)
 
 
-def _rhyme(texts: Texts) -> list[float]:
-    """The largest share of a text's lines (to 。！？ or a line's end) whose last characters rhyme by 平水韻; NaN of one line."""
-    return [_rhyming(text) for text in texts.written]
+def _rhyme(options: Mapping[str, Any]) -> Metric:
+    """Lines that rhyme by one of ``rhymes.BOOKS``: together, or with the end of a field (``from``)."""
+    book, field = str(options.get("groups", "pingshui")), str(options.get("from", "")).removeprefix("fields.")
+    if book not in BOOKS:
+        raise TangevalError(
+            f"metrics: rhyme: groups: {book} is no book of rhymes; there are {', '.join(BOOKS)}"
+        )
 
+    def compute(texts: Texts) -> list[float]:
+        given = [dict(example.fields)[field] if field else None for example in texts.examples]
+        return [rhyming(text, book, own) for text, own in zip(texts.written, given, strict=True)]
 
-def _rhyming(text: str) -> float:
-    import regex
-
-    ends = [rhyme_groups(end) for end in regex.findall(rf"([{HAN}])(?:[。！？\n]|$)", text.strip())]
-    if len(ends) < 2:
-        return nan
-    groups = [group for end in ends for group in end]
-    return max((groups.count(group) for group in set(groups)), default=0) / len(ends)
+    return _text("rhyme", "lines that rhyme", "押韻", compute, share=True)
 
 
 def _bleu(tokenize: str) -> Metric:
@@ -120,13 +118,15 @@ def make(name: str, options: Mapping[str, Any], units: Units, *, words: bool) ->
         TangevalError: there is none of that name, or it takes no such option.
     """
     tokenize = options.get("tokenize", "13a" if words else "char")
-    if unknown := options.keys() - ({"tokenize"} if name == "bleu" else set()):
+    if unknown := options.keys() - _OPTIONS.get(name, set()):
         raise TangevalError(f"metrics: {name}: {min(unknown)} is no option of it")
     if name == "bleu":
         return [_bleu(str(tokenize))]
+    if name == "rhyme":
+        return [_rhyme(options)]
     if name not in NAMES:
         raise TangevalError(
-            f"metrics: there is no {name}; there are {', '.join(['bleu', *NAMES])}, and your own as file.py:name"
+            f"metrics: there is no {name}; there are {', '.join([*_OPTIONS, *NAMES])}, and your own as file.py:name"
         )
     return NAMES[name](units)
 
@@ -135,6 +135,8 @@ def _text(name: str, en: str, zh: str, compute: Any, better: Any = "high", **kin
     return Metric(name, {"en": en, "zh": zh}, better, headline=True, compute=compute, **kind)
 
 
+#: Metrics that take options, and which.
+_OPTIONS = {"bleu": {"tokenize"}, "rhyme": {"groups", "from"}}
 NAMES: dict[str, Callable[[Units], list[Metric]]] = {
     "chrf": lambda units: [_best(replace(chrf.CHRF, compute=_chrf))],
     "rouge_l": lambda units: [_best(_text("rouge_l", "ROUGE-L", "ROUGE-L", _rouge_l(units), most=100.0))],
@@ -145,5 +147,4 @@ NAMES: dict[str, Callable[[Units], list[Metric]]] = {
     "self_bleu": lambda units: [_over(diversity.SELF_BLEU, units)],
     "unique": lambda units: [diversity.UNIQUE],
     "copied": lambda units: [copying.TRAIN_OVERLAP],
-    "rhyme": lambda units: [_text("rhyme", "lines that rhyme", "押韻", _rhyme, share=True)],
 }
