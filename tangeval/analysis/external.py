@@ -7,6 +7,7 @@ leaks. Knows nothing of results folders.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -61,8 +62,10 @@ def score_files(
     names = output_names(paths)
     read = [asked.read_outputs(*n, dataset.split(on), others) for n in zip(paths, names, strict=True)]
     rows = [scoring.outputs_frame(each.name, dataset.split(on), each.texts) for each in read]
-    rows += [scoring.random_rows(asked, dataset, on, SEED, 1), scoring.reference_rows(asked, dataset, on)]
-    scores = scoring.score_texts(pd.concat(rows, ignore_index=True), asked, dataset)
+    beside = chain(
+        scoring.random_parts(asked, dataset, on, SEED, 1), [scoring.reference_rows(asked, dataset, on)]
+    )
+    scores = (scoring.score_texts(part, asked, dataset) for part in chain(rows, beside) if len(part))
     measured = list(groups(scores, NO_LIKELIHOOD, asked.metrics))
     items = [compare.Item(g.checkpoint, Part(g.measured, [0])) for g in measured[: len(read)]]
     differences = compare.compare(items) if len(read) > 1 else pd.DataFrame()

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tangeval import tasks
+from tangeval.analysis.over_samples import TEXTS_AT_ONCE, over_samples, rows_at
 from tangeval.analysis.processes import in_order, processes_for
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.core.keeping import present
@@ -35,10 +36,10 @@ from tangeval.tasks.base import Dataset, Task, nearest_forms, training_index
 
 #: Draws of the random baseline for each example, at least.
 BASELINE_DRAWS = 32
+#: Draws for all examples of a split together, at most: of so many examples fewer each say as much.
+BASELINE_TEXTS = 200_000
 #: Rows that are scored together, about; all of an example's are, however many there are.
 SCORE_CHUNK_ROWS = 100_000
-#: Distinct texts that are measured together: more would fit no cache.
-TEXTS_AT_ONCE = 20_000
 #: Columns that may be empty.
 _TYPES = {"step": "Int64"} | {k.name: {int: "Int64", float: "float64", str: "str"}[k.type] for k in KNOBS}
 
@@ -97,10 +98,11 @@ def _scored(
 ) -> Iterator[pd.DataFrame]:
     """Yield the scores of each chunk, then the baselines'."""
     yield from _scores(study, dataset, folder, chunks)
-    rows = [random_rows(task, dataset, s, study.seed, study.samples_of(s)) for s in study.ordered_splits()]
-    rows += [reference_rows(task, dataset, s) for s in study.ordered_splits()]
-    frame = _with_knobs(pd.concat(rows, ignore_index=True), study.decoding.columns)
-    yield score_texts(frame, task, dataset)
+    splits = study.ordered_splits()
+    drawn = (random_parts(task, dataset, s, study.seed, study.samples_of(s)) for s in splits)
+    for part in chain(*drawn, (reference_rows(task, dataset, s) for s in splits)):
+        if len(part):
+            yield score_texts(_with_knobs(part, study.decoding.columns), task, dataset)
 
 
 def _scores(study: Study, dataset: Dataset, folder: Path, chunks: Sequence[_Chunk]) -> Iterator[pd.DataFrame]:
@@ -256,7 +258,7 @@ def score_texts(frame: pd.DataFrame, task: Task, dataset: Dataset) -> pd.DataFra
     )
     if any(example.cluster for example in dataset.examples):
         left[CLUSTER] = [dataset.by_id[name].cluster for name in frame["example_id"]]
-    columns = [left, _rows(measured, codes), _over_samples(task, frame, codes, compared)]
+    columns = [left, rows_at(measured, codes), over_samples(task, frame, codes, compared)]
     return pd.concat(columns, axis=1)
 
 
@@ -274,46 +276,35 @@ def _measure(task: Task, texts: Texts) -> dict[str, NDArray[np.float64]]:
     return values
 
 
-def _over_samples(
-    task: Task, frame: pd.DataFrame, codes: NDArray[np.int64], texts: Sequence[str]
-) -> pd.DataFrame:
-    """Each row's metrics of all samples of its example and setting; ``codes`` say which of ``texts`` each row has."""
-    metrics = [metric for metric in task.metrics.values() if metric.level == "samples"]
-    keys = ["checkpoint", *axes_in(frame), "example_id", *(["set"] if "set" in frame else [])]
-    group = frame.groupby(keys, dropna=False, sort=False).ngroup().to_numpy()
-    order = np.lexsort((codes, group))  # the samples in an order of their own: equal sets are measured once
-    begins = np.flatnonzero(np.diff(group[order], prepend=-1))
-    sets = [tuple(chosen.tolist()) for chosen in np.split(codes[order], begins[1:])]
-    numbers = {own: number for number, own in enumerate(dict.fromkeys(sets))}
-    samples = [[texts[code] for code in own] for own in numbers]
-    number = np.array([numbers[own] for own in sets])[group]
-    size = max(1, TEXTS_AT_ONCE // max(map(len, samples)))
-    parts = (samples[begin : begin + size] for begin in range(0, len(samples), size))
-    return _rows([{m.name: np.asarray(m.compute(part), float) for m in metrics} for part in parts], number)
-
-
-def _rows(parts: Sequence[Mapping[str, NDArray[np.float64]]], places: NDArray[np.int64]) -> pd.DataFrame:
-    """The rows at ``places`` of columns that come in parts."""
-    return pd.DataFrame({name: np.concatenate([part[name] for part in parts])[places] for name in parts[0]})
-
-
 def random_rows(
     task: Task, dataset: Dataset, split: Split, seed: int, samples: int, draws: int = BASELINE_DRAWS
 ) -> pd.DataFrame:
-    """Return the random baseline's rows for a split, in sets of ``samples`` draws, ``draws`` or a few more in all.
+    """Return the random baseline's rows for a split, as ``random_parts`` makes them."""
+    parts = list(random_parts(task, dataset, split, seed, samples, draws))
+    return pd.concat(parts, ignore_index=True) if parts else frame_of(RANDOM, [])
 
-    Sets as large as the runs' own, because a larger set of texts is less diverse.
+
+def random_parts(
+    task: Task, dataset: Dataset, split: Split, seed: int, samples: int, draws: int = BASELINE_DRAWS
+) -> Iterator[pd.DataFrame]:
+    """Yield the random baseline's rows for a split in parts of whole examples, in sets of ``samples`` draws.
+
+    ``draws`` or a few more for each example; fewer where that would be more than ``BASELINE_TEXTS``. Sets as large as the
+    runs' own, because a larger set of texts is less diverse.
 
     Raises:
         TangevalError: an example has no baseline.
     """
-    draws = math.ceil(draws / samples) * samples
+    examples = dataset.split(split)
+    draws = math.ceil(min(draws, BASELINE_TEXTS // max(len(examples), 1)) / samples) * samples or samples
     if near := nearest_forms(task, dataset, split):
         warnings.warn(near, stacklevel=2)
-    drawn = ((e, task.baseline(dataset, e, seed, draws)) for e in dataset.split(split))
-    return frame_of(
-        RANDOM, ((e, n, text, n // samples) for e, texts in drawn for n, text in enumerate(texts))
-    )
+    size = max(1, SCORE_CHUNK_ROWS // draws)
+    for begin in range(0, len(examples), size):
+        drawn = ((e, task.baseline(dataset, e, seed, draws)) for e in examples[begin : begin + size])
+        yield frame_of(
+            RANDOM, ((e, n, text, n // samples) for e, texts in drawn for n, text in enumerate(texts))
+        )
 
 
 def reference_rows(task: Task, dataset: Dataset, split: Split) -> pd.DataFrame:

@@ -64,3 +64,13 @@ def test_texts_measured_together_score_as_each_alone(monkeypatch):
     together = scoring.score_texts(rows, TANG, SAMPLE)
     monkeypatch.setattr(scoring, "TEXTS_AT_ONCE", 1)
     pd.testing.assert_frame_equal(scoring.score_texts(rows, TANG, SAMPLE), together, check_exact=True)
+
+
+def test_random_draws_of_many_examples_come_in_parts_and_are_fewer(monkeypatch):
+    whole = scoring.random_rows(TANG, SAMPLE, "test", 42, 2)
+    monkeypatch.setattr(scoring, "SCORE_CHUNK_ROWS", 64)
+    parts = list(scoring.random_parts(TANG, SAMPLE, "test", 42, 2))
+    assert [len(part) for part in parts[:2]] == [64, 64]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+    monkeypatch.setattr(scoring, "BASELINE_TEXTS", 60)
+    assert set(scoring.random_rows(TANG, SAMPLE, "test", 42, 2).groupby("example_id").size()) == {4}
