@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import datasets
 import pandas as pd
@@ -16,6 +17,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.judge.asking import PairPrompt, Prompt
 from tangeval.metrics.base import Texts
 from tangeval.tasks.base import leaks
+from tangeval.tasks.tang.prompt import prompt_text
 from tests.support.study import evaluate, write_study
 
 TASK = {
@@ -359,3 +361,30 @@ def test_without_a_baseline_there_is_no_random_row(made, tiny_model, tmp_path):
     evaluate(study, tmp_path / "out", "decoding.temperature=1.0", "decoding.max_length=3")
     assert set(pd.read_csv(tmp_path / "out" / "summary.csv")["checkpoint"]) == {"base", "reference"}
     assert list(api.calibrate("sample", task=str(tmp_path / "task.yaml")).index) == ["reference"]
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "holds"),
+    [
+        ("zh", "白日依山盡 (Wang)", False), ("zh", "白日依山盡，黃河入海流。更上一層樓 A", True), ("zh", "ひらがな", False),
+        ("ja", "東京に行きます", True), ("ja", "白日依山盡", False), ("en", "It costs 5 €.", True), ("ko", "안녕하세요", True),
+        ("ar", "مرحبا بالعالم", True), ("en", "123", False),
+    ],
+)  # fmt: skip
+def test_a_language_is_told_by_its_scripts(made, code, text, holds):
+    task = tasks.load(made(checks=[{"language": code}]))
+    assert measured(task, task.load("sample", 0), "language", text) == [holds]
+
+
+def test_a_language_without_a_script_is_named(made):
+    task = tasks.load(made(checks=[{"language": "xx"}]))
+    with pytest.raises(TangevalError, match="language: xx is none of ar, el"):
+        measured(task, task.load("sample", 0), "language", "a")
+
+
+def test_the_homeworks_prompt_is_rendered_as_the_homework_has_it(made):
+    records = [{"instruction": "續寫", "input": f"句{n}。", "answer": f"a {n}."} for n in range(12)]
+    fields = {"prompt": ["instruction", "input"], "reference": "answer"}
+    task = tasks.load(made(records, prompt="hw5", fields=fields))
+    example = task.load("sample", None).examples[0]
+    assert task.prompt(example, "plain") == prompt_text(replace(example, instruction="續寫", input="句0。"))

@@ -23,6 +23,13 @@ from tangeval.tasks.tang.prosody import tones
 SECONDS = 0.5
 _LETTER = regex.compile(r"\p{L}")
 _CLAUSE = regex.compile(r"[\p{L}\p{N}]+")
+#: The scripts that a language is written in, by ISO 639-1; its first is what every text of it has.
+SCRIPTS = {
+    "ar": ("Arabic",), "el": ("Greek",), "en": ("Latin",), "he": ("Hebrew",), "hi": ("Devanagari",),
+    "ja": ("Hiragana", "Katakana", "Han"), "ko": ("Hangul",), "ru": ("Cyrillic",), "th": ("Thai",), "zh": ("Han",),
+}  # fmt: skip
+#: The share of letters that are to be of these: names and terms of other languages stand in any text.
+LANGUAGE = 0.9
 #: Says of a text, stripped, and the check's value whether it holds.
 Check = Callable[[str, Any], bool]
 
@@ -58,6 +65,17 @@ def _letters(text: str) -> str:
     return "".join(_LETTER.findall(text))
 
 
+def _language(text: str, code: Any) -> bool:
+    if code not in SCRIPTS:
+        raise TangevalError(
+            f"checks: language: {code} is none of {', '.join(SCRIPTS)}; script names any script"
+        )
+    own = [rf"\p{{Script={script}}}" for script in SCRIPTS[code]]
+    letters, there = _letters(text), compiled("[" + "".join(own) + "]")
+    first = compiled(own[0]).search(letters)
+    return bool(first) and sum(map(bool, map(there.match, letters))) >= LANGUAGE * len(letters)
+
+
 def _syllables(text: str, wanted: Any) -> bool:
     with needs("the check syllables", "tasks"):
         import syllapy
@@ -82,6 +100,7 @@ CHECKS: dict[str, Check] = {
     "max_words": lambda text, n: len(text.split()) <= int(n),
     "min_words": lambda text, n: len(text.split()) >= int(n),
     "script": lambda text, name: all(map(compiled(rf"\p{{Script={name}}}").match, _LETTER.findall(text))),
+    "language": _language,
     "same_length": lambda text, given: len(_letters(text)) == len(_letters(str(given))),
     "no_repeat": lambda text, given: max(Counter(_letters(f"{text}{given}")).values(), default=1) == 1,
     "opposed_tones": _opposed,

@@ -5,10 +5,11 @@ In: the mapping of a YAML file or of a study's ``task:``. Out: ``Declared``. Kno
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tangeval.core.config import Section
 from tangeval.core.study import Several
+from tangeval.tasks.tang.prompt import HW5, SYSTEM
 
 _Size = Annotated[int, Field(ge=0)]
 
@@ -75,6 +76,12 @@ def _named(item: Any) -> Any:
     return {"name": item} if isinstance(item, str) else item
 
 
+def _worded(prompt: str) -> str:
+    """The template of a prompt's name, of which there is one, the homework's; else the template itself."""
+    fields = {"system": SYSTEM, "instruction": "{{ instruction }}", "couplet": "{{ input }}"}
+    return HW5.format(**fields) if prompt == "hw5" else prompt
+
+
 #: ``name`` and options.
 Entry = Annotated[dict[str, Any], BeforeValidator(_named, json_schema_input_type=str | dict[str, Any])]
 
@@ -85,7 +92,7 @@ class Declared(Section):
     name: Annotated[str, Field(pattern=r"^[\w][\w-]*$")]
     data: Data
     fields_: Fields = Field(alias="fields")
-    prompt: str | None = None
+    prompt: Annotated[str, AfterValidator(_worded)] | None = None
     chat: Annotated[list[Message], Field(min_length=1)] | None = None
     text: Text = Text()
     checks: tuple[Entry, ...] = ()
