@@ -146,6 +146,8 @@ def _check(root: Path, entry: dict[str, Any]) -> Metric:
         return checks.make(name, kind, lambda example: dict(example.fields)[field])
     if kind == "regex":
         checks.compiled(str(fixed))
+    if kind == "language":
+        checks.scripts(str(fixed))
     return checks.make(name, kind, lambda example: fixed)
 
 

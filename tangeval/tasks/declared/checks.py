@@ -65,12 +65,16 @@ def _letters(text: str) -> str:
     return "".join(_LETTER.findall(text))
 
 
+def scripts(language: str) -> tuple[str, ...]:
+    """Return the scripts of a language; a ``TangevalError`` names those that are known."""
+    if language not in SCRIPTS:
+        known = ", ".join(SCRIPTS)
+        raise TangevalError(f"checks: language: {language} is none of {known}; script takes any script")
+    return SCRIPTS[language]
+
+
 def _language(text: str, code: Any) -> bool:
-    if code not in SCRIPTS:
-        raise TangevalError(
-            f"checks: language: {code} is none of {', '.join(SCRIPTS)}; script names any script"
-        )
-    own = [rf"\p{{Script={script}}}" for script in SCRIPTS[code]]
+    own = [rf"\p{{Script={script}}}" for script in scripts(str(code))]
     letters, there = _letters(text), compiled("[" + "".join(own) + "]")
     first = compiled(own[0]).search(letters)
     return bool(first) and sum(map(bool, map(there.match, letters))) >= LANGUAGE * len(letters)
