@@ -13,9 +13,9 @@ from pathlib import Path
 PYTHON, PAGE = (".py",), (".js", ".css", ".html", ".json")
 PARTS = {
     "tangeval": (PYTHON, 10_000, 26_970),
-    "tangeval/reporting/page/static": (PAGE, 1_800, 1_990),
+    "tangeval/reporting/page/static": (PAGE, 1_800, 2_040),
     "finetune": (PYTHON, 1_000, 1_190),
-    "tests": (PYTHON, 10_500, 23_030),
+    "tests": (PYTHON, 10_500, 23_050),
 }
 #: Where modules and functions are bounded too; Triton kernels have a parameter for each pointer and stride.
 BOUNDED, APART = (

@@ -626,3 +626,31 @@ def test_every_string_of_every_view_is_in_both_languages_and_every_heat_is_light
         """() => charts.ramp().map((hex) => [1, 3, 5].reduce((sum, at) => sum + parseInt(hex.slice(at, at + 2), 16), 0))"""
     )
     assert light == sorted(light, reverse=True)
+
+
+def test_a_sheet_has_every_example_and_is_searched(visit):
+    tab = visit("tab=explore")
+    assert tab.locator("#sheet tbody tr").count() == 0  # nothing is drawn before it is asked for
+    tab.click("#sheet summary")
+    until(tab, "document.querySelectorAll('#sheet tbody tr').length > 1")
+    rows, columns = (
+        tab.locator("#sheet tbody tr").count(),
+        tab.locator("#sheet tbody tr:first-child td").count(),
+    )
+    assert rows == tab.evaluate("core.facts.splits.find(({ name }) => name === store.state.split).examples")
+    assert columns == tab.evaluate("store.ticked().length") + 1
+    given = tab.evaluate("texts.examples[texts.units[0].example].input")
+    tab.fill("#sheet input", given)
+    until(tab, "document.querySelectorAll('#sheet tbody tr').length === 1")
+    tab.fill("#sheet input", "no poem has this")
+    until(tab, "document.querySelectorAll('#sheet tbody tr').length === 0")
+
+
+def test_a_question_mark_says_what_a_metric_means_in_the_readers_language(visit):
+    for lang, word in (("en", "rhyme"), ("zh", "韻")):
+        tab = visit(f"tab=explore&lang={lang}")
+        tab.click("#numbers-table tr[data-metric=rhyme] button.help")
+        assert word in tab.inner_text("#help")
+        assert tab.locator("#help .example").count() == 2
+        tab.keyboard.press("Escape")
+        assert not tab.is_visible("#help")

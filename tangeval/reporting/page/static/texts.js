@@ -4,6 +4,7 @@
  * units       the pairs of an example and a sample whose texts are here, each in all checkpoints × settings
  * flawsOf     what is wrong with a text, a bit for each of `flaws`; spelt and flawLine name them
  * versesOf    the nodes of an example: what is given, the texts of some {checkpoint, setting}, the reference
+ * textsOf     what some checkpoints wrote at a setting
  * partOf      the place of the character where two texts part, -1 where they do not
  * marks       how characters can be marked
  */
@@ -113,6 +114,15 @@ const texts = (() => {
     return { nodes, texts: codes.map((code) => unit.texts[code]), part };
   }
 
+  /** What some checkpoints wrote at a setting: {text, copied, flaws}. */
+  async function textsOf(place, checkpoints, setting) {
+    const unit = await unitOf(place);
+    return checkpoints.map((checkpoint) => {
+      const code = unit.at[column(checkpoint, setting)];
+      return { text: unit.texts[code], copied: unit.copied[code], flaws: flawsOf(checkpoint, setting, place) };
+    });
+  }
+
   /** How many of the study's texts are on the page, and which. */
   function share() {
     const some = (number) => number.toLocaleString("en"), all = facts.splits.reduce((sum, split) => sum + split.examples * split.samples, 0);
@@ -122,5 +132,5 @@ const texts = (() => {
       units: some(units.length), of: some(all) });
   }
 
-  return Object.freeze({ units, examples, flaws, ready, flawsOf, flawLabel, spelt, has, unitOf, tokens, endings, marking, rhymes, verse, versesOf, partOf, share, marks });
+  return Object.freeze({ units, examples, flaws, ready, flawsOf, flawLabel, spelt, has, unitOf, tokens, endings, marking, rhymes, verse, flawLine, versesOf, textsOf, partOf, share, marks });
 })();
