@@ -1,12 +1,14 @@
 """The same texts by vLLM itself and by `tangeval generate` through vLLM's server, on one GPU.
 
-    python -m benchmarks.vllm MODEL [--samples 8] [--concurrency 64 256 512] [--out results/bench/vllm.json]
+    python -m benchmarks.vllm MODEL [--samples 8] [--concurrency 64 256 512] [--unseeded] [--out results/bench/vllm.json]
 
 MODEL is a folder or hub id that vLLM serves: 60 settings × 15 test poems (HW5: $TANGEVAL_DATA) × samples. First
 ``LLM.generate`` in a process of its own, warm: with n samples a request, seeds and detokenizing as the server has them.
 Then ``vllm serve``: ``bare`` are the same requests from threads that only count the answers; ``tangeval`` all that
 `tangeval generate` does, once for each concurrency after a run that warms the server; ``decoding`` without the questions
-before the first text. Wants vllm, urllib3 and tangeval in one environment; loads MODEL twice, some minutes in all.
+before the first text. A request with a seed keeps its whole batch from FlashInfer's sampler, vLLM's fastest: with
+``--unseeded`` the process of its own also times requests without. ``sampler`` is what vLLM's log says of it. Wants vllm,
+urllib3 and tangeval in one environment; loads MODEL twice, some minutes in all.
 """
 
 import argparse
@@ -46,9 +48,10 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256, 512])
     parser.add_argument("--out", type=Path, default=Path("results/bench/vllm.json"))
     parser.add_argument("--offline", action="store_true", help="be vLLM, and print its seconds")
+    parser.add_argument("--unseeded", action="store_true", help="time vLLM alone without seeds too")
     options = parser.parse_args()
     if options.offline:
-        print(json.dumps(offline(options.model, options.samples)))
+        print(json.dumps(offline(options.model, options.samples, options.unseeded)), flush=True)
         return
     alone = [
         sys.executable,
@@ -58,10 +61,19 @@ def main() -> None:
         "--samples",
         str(options.samples),
         "--offline",
+        *(["--unseeded"] if options.unseeded else []),
     ]
-    told = subprocess.run(alone, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
-    report: dict[str, Any] = {"offline": json.loads(told), "tangeval": {}}
-    say("vLLM alone", **report["offline"])
+    done = subprocess.run(alone, stdout=subprocess.PIPE, text=True)
+    sys.stderr.write(done.stdout)
+    done.check_returncode()
+    told = done.stdout.splitlines()
+    figures = next(line for line in reversed(told) if line.startswith('{"first"'))  # the log is there too
+    report: dict[str, Any] = {"offline": json.loads(figures), "tangeval": {}}
+    report["sampler"] = sorted(
+        {line.split("] ")[-1] for line in told if "& top-k sampling" in line or "top-p/top-k" in line}
+    )
+    say("vLLM alone", **report["offline"], sampler=report["sampler"])
+    write_json(options.out, report)
     with served(options.model) as url:
         served_once(url, options.samples, 256, 1)  # warms it
         report["bare"] = [bare(url, options.samples) for _ in range(3)]
@@ -69,6 +81,7 @@ def main() -> None:
         for number, concurrency in enumerate(options.concurrency, 2):
             found = served_once(url, options.samples, concurrency, number)
             report["tangeval"][concurrency] = found
+            write_json(options.out, report)
             say(f"tangeval, {concurrency} in flight", **found)
     best = min(each["seconds"] for each in report["tangeval"].values())
     report["ratio"] = best / statistics.median(report["offline"]["seconds"])
@@ -111,20 +124,26 @@ def fields(samples: int) -> list[tuple[str, dict[str, Any]]]:
     ]  # fmt: skip
 
 
-def offline(model: str, samples: int) -> dict[str, Any]:
-    """Return the seconds of three runs after a warm one, and the tokens of the last."""
+def offline(model: str, samples: int, unseeded: bool) -> dict[str, Any]:
+    """Return the seconds of three runs after a warm one, and the tokens of the last; with ``unseeded`` those too."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(model, generation_config="vllm", max_model_len=512, gpu_memory_utilization=0.8)
-    requests, seconds = fields(samples), []
-    for _ in range(4):
-        began = time.perf_counter()
-        made = llm.generate(
-            [p for p, _ in requests], [SamplingParams(**f) for _, f in requests], use_tqdm=False
-        )
-        seconds.append(time.perf_counter() - began)
-    tokens = sum(len(output.token_ids) for each in made for output in each.outputs)
-    return {"first": seconds[0], "seconds": seconds[1:], "tokens": tokens}
+    requests = fields(samples)
+
+    def timed(**instead: Any) -> dict[str, Any]:
+        seconds = []
+        for _ in range(4):
+            began = time.perf_counter()
+            made = llm.generate(
+                [p for p, _ in requests], [SamplingParams(**f | instead) for _, f in requests], use_tqdm=False
+            )
+            seconds.append(time.perf_counter() - began)
+        tokens = sum(len(output.token_ids) for each in made for output in each.outputs)
+        return {"first": seconds[0], "seconds": seconds[1:], "tokens": tokens}
+
+    found = timed()
+    return found | {"unseeded": timed(seed=None)} if unseeded else found
 
 
 @contextmanager
