@@ -3,7 +3,7 @@
     python -m benchmarks.reference results/gemma3-270m results/recipes
 
 Of each folder: the study, manifest and timings; the tables, and the summary of every setting to five
-digits; the choice; the pictures of the split that was chosen on, in few colours; and
+digits; the choice, where there is one; the pictures of the split that was chosen on, in few colours; and
 ``texts.csv``: all outputs of the chosen setting on test, of the homework's own setting (sample 0, every
 checkpoint), and a random slice of the others, each beside the poet's own ending. Beside the
 folders, ``training/`` has the logs of the runs that the checkpoints come from.
@@ -22,7 +22,10 @@ from tangeval.core.knobs import axes_in
 from tangeval.core.study import SHIPPED, load_study
 from tangeval.results.folder import RunFolder
 
-KEPT = ("study.yaml", "manifest.json", "timings.jsonl", "checkpoints.csv", "effects.csv", "variance.csv")
+KEPT = (
+    "study.yaml", "manifest.json", "timings.jsonl", "checkpoints.csv", "effects.csv", "variance.csv", "families.csv",
+    "family_differences.csv", "best_of.csv", "reranked.csv", "oracle.csv",
+)  # fmt: skip
 SLICE, COLOURS = 200, 128
 
 
@@ -30,7 +33,7 @@ def keep(folder: Path, out: Path) -> None:
     """Copy what is kept of a results folder to ``out``, which is made anew."""
     shutil.rmtree(out, ignore_errors=True)
     found = results(folder)
-    for name in KEPT:
+    for name in filter(lambda name: (folder / name).is_file(), KEPT):
         _copy(folder / name, out / name)
     for file in [*(folder / "tables").glob("*.md"), *(folder / "best").iterdir()]:
         _copy(file, out / file.relative_to(folder))
@@ -43,17 +46,19 @@ def keep(folder: Path, out: Path) -> None:
     texts(found).to_csv(out / "texts.csv", index=False)
     runs = {Path(one["path"]).parent for one in RunFolder(folder).manifest["checkpoints"] if one["path"]}
     for run in sorted(runs):
-        for log in ("training_log.csv", "timings.json", "run.json"):
-            _copy(run / log, out.parent / "training" / run.name / log)
+        for log in filter(Path.is_file, (run / name for name in ("training_log.csv", "timings.json", "run.json"))):
+            _copy(log, out.parent / "training" / run.name / log.name)
 
 
 def texts(found: Results) -> pd.DataFrame:
-    """The outputs that are kept, and why each is."""
+    """The outputs that are kept, and why each is; without a choice, a random slice."""
     outputs = found.generations
     outputs = outputs[outputs["split"] == "test"]
-    at = found.selection["setting"] or found.selection["nearest"][0]
     (homework,) = load_study(SHIPPED / "hw5.yaml", []).decoding.settings()
-    chosen = outputs["checkpoint"].eq(found.selection["checkpoint"]["checkpoint"]) & _at(outputs, at)
+    chosen = outputs["sample"].lt(0)
+    if found.study.select:
+        at = found.selection["setting"] or found.selection["nearest"][0]
+        chosen = outputs["checkpoint"].eq(found.selection["checkpoint"]["checkpoint"]) & _at(outputs, at)
     usual = _at(outputs, homework.as_dict()) & outputs["sample"].eq(0) & ~chosen
     rest = outputs[~chosen & ~usual]
     kept = pd.concat(
