@@ -9,17 +9,39 @@ ifneq ($(HW5),)
 export TANGEVAL_DATA ?= $(abspath $(HW5))
 endif
 
+# torch without gigabytes of CUDA, where Linux has no NVIDIA driver and pip was not told of an index.
+ifeq ($(shell uname),Linux)
+ifeq ($(shell command -v nvidia-smi)$(PIP_EXTRA_INDEX_URL)$(PIP_FIND_LINKS),)
+CPU_WHEELS := --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+endif
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
 .PHONY: demo test soak matrix check bench reference dist docs format clean
 
+# An environment of Python 3.11 or newer; one that is older, or was not finished, is made anew.
+OLD := import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found; 3.11 or newer is needed: make PYTHON=python3.12 …" % sys.version_info[:2])
+define environment
+	@$(BIN)/python -c '$(OLD)' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 || { \
+		$(PYTHON) -c '$(OLD)' && rm -rf .venv && { $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }; }; }
+endef
+
+# All of the developers' tools.
 .venv/installed: $(REQUIREMENTS) pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(environment)
+	$(PIP) -r $(REQUIREMENTS)
+	$(PIP) --no-deps -e .
 	touch $@
 
-demo: .venv/installed
-	$(BIN)/python -m finetune finetune/configs/demo.yaml
-	$(BIN)/tangeval run studies/quickstart.yaml
+# What runs and trains, at the exact versions: no developers' tools. Where those are installed it is there already.
+.venv/runs: pyproject.toml
+	$(environment)
+	@test -e .venv/installed || echo "downloading PyTorch and others$(if $(CPU_WHEELS), (for a CPU: no NVIDIA driver is here)): some 2 GB of disk in .venv, several more with CUDA"
+	@test -e .venv/installed || $(PIP) -c requirements.txt $(CPU_WHEELS) -e '.[train]'
+	@touch $@
+
+demo: .venv/runs
+	$(BIN)/tangeval demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -1,12 +1,15 @@
-"""``hw5``, ``write``: ways in for those who have no study."""
+"""``demo``, ``hw5``, ``write``: ways in for those who have no study."""
 
+import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from typer import Argument, Option
 
 from tangeval.cli.base import Knobs, Overrides, Pickle, TrainedOn, api, command, console, inventory, render
+from tangeval.cli.entry import interruptible
 from tangeval.cli.progress import watch
 from tangeval.cli.run import Running
 from tangeval.core import words
@@ -15,6 +18,20 @@ from tangeval.core.knobs import KNOB
 
 if TYPE_CHECKING:
     from tangeval.doors.write import Written
+
+
+@command("demo")
+def demo() -> None:
+    """Fine-tune the shipped model on the embedded sample and evaluate every checkpoint: minutes on two cores, no network."""
+    from tangeval.doors.demo import STUDY, finetuning
+
+    console.say(words.say("demo.begin", folder=Path.cwd()), "bold")
+    with interruptible():
+        if code := subprocess.run(finetuning()).returncode:
+            raise typer.Exit(code)
+    results = api.run(STUDY, watch=watch(console))
+    render.show_results(results)
+    console.say(words.say("demo.end", page=results.page.absolute()), "bold")
 
 
 @command("hw5")
