@@ -133,6 +133,9 @@ def load_results(place: str | Path) -> Results:
     no_url(place)
     if place.is_dir():
         return Results(place)
+    if not place.suffix and not place.exists() and place.parent != Path():
+        there = ", ".join(sorted(file.parent.name for file in place.parent.glob("*/study.yaml")))
+        raise TangevalError(f"there are no results {place.absolute()}; {place.parent} has {there or 'none'}")
     results = Results(Path("results") / load_study(place).name)
     if not results.run.study_file.is_file():
         raise TangevalError(f"{place}: there is no {results.folder} yet; `tangeval run {place}` makes it")

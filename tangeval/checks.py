@@ -7,7 +7,6 @@ need be installed.
 
 import os
 import platform
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -147,19 +146,11 @@ def _gpu() -> Finding:
         count = torch.cuda.device_count()
         several = f"{count} GPUs, the first a " if count > 1 else ""
         return Finding("GPU", f"{several}{torch.cuda.get_device_name(0)}, {memory:.0f} GiB{bits}", ok=True)
-    if not shutil.which("nvidia-smi"):
-        return Finding("GPU", "none is seen here: models run on the CPU")
-    why = (
-        f"CUDA {torch.version.cuda} does not start: see nvidia-smi"
-        if torch.version.cuda
-        else "this torch is built for CPUs"
-    )
-    return Finding(
-        "GPU",
-        f"there is a driver, and it is not used: {why}",
-        "install torch as pytorch.org says for this machine",
-        ok=False,
-    )
+    from tangeval.models.loading import unused_gpu
+
+    if found := unused_gpu():
+        return Finding("GPU", *found, ok=False if found[1] else None)
+    return Finding("GPU", "none is seen here: models run on the CPU")
 
 
 def _hub() -> Finding:

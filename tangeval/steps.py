@@ -60,7 +60,7 @@ class Watch:
     """Contexts around what takes time, to show it; by default nothing is shown.
 
     ``decoding`` is given what is decoded and what of it is pending, and yields what is called with the
-    progress; ``counting`` yields what is called with how many are done, of how many.
+    progress; ``counting`` yields what is called with how many are done, of how many. ``saying`` is told on what is decoded.
     """
 
     decoding: Callable[[str, Pending], AbstractContextManager[OnProgress]] = lambda what, pending: (
@@ -70,6 +70,7 @@ class Watch:
         lambda done, total: None
     )
     working: Callable[[str], AbstractContextManager[Any]] = lambda what: nullcontext()
+    saying: Callable[[str], None] = lambda text: None
 
 
 def resolved(study: AnyStudy, overrides: Sequence[str], options: Options) -> ResolvedStudy:
@@ -125,6 +126,8 @@ def decode(
 ) -> None:
     with engines.make(resolved, on=options.on, gpus=options.gpus, now=True) as engine:
         pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
+        told = engine.describe()
+        watch.saying(f"on {told.name}{f': {told.unused}' if told.unused else ''}")
         grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
         with watch.decoding(grid, pending) as on_progress:
             left_out = generation.decode(

@@ -5,6 +5,7 @@ metric: the difference, its interval, a randomisation p-value, the same adjusted
 family, and how many examples would show a difference of a given size. Knows nothing of torch.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
@@ -70,7 +71,9 @@ def _selected(text: str) -> tuple[RunFolder, str, Mapping[str, Value]]:
     settings. In a checkpoint's place may stand ``RECIPE[@STEP]``.
     """
     no_url(Path(text))
-    place, _, rest = (text, "", "") if Path(text).is_dir() else text.partition(":")
+    drive = 2 if re.match(r"[A-Za-z]:[\\/]", text) else 0  # C:\\results
+    place, _, rest = (text, "", "") if Path(text).is_dir() else text[drive:].partition(":")
+    place = text[:drive] * (place != text) + place
     run = RunFolder(Path(place))
     if not run.study_file.is_file():
         raise TangevalError(f"{place} is no results folder; `tangeval run STUDY` makes one")

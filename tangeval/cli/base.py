@@ -49,7 +49,8 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False,
-    help="Which checkpoint, with which decoding settings, and is the difference real?",
+    help="Which checkpoint, with which decoding settings, and is the difference real? Begin with `tangeval demo`; with "
+    "your own checkpoints `tangeval hw5 FOLDER`, or `tangeval run STUDY`.",
 )  # fmt: skip
 # In a pipe or a log there is no width to keep to.
 console = SafeConsole(width=None if sys.stdout and sys.stdout.isatty() else 120)

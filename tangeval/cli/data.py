@@ -48,6 +48,8 @@ def data(
         try:
             inventory.show_data(spec, api.data(spec, validation, task=task))
         except TangevalError as error:
+            if path:
+                raise
             console.say(f"{spec}: {error}")
             continue
         if calibrate:

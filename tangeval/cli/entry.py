@@ -59,7 +59,8 @@ def _streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     for name, stream in zip(("stdout", "stderr"), before, strict=True):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            # UTF-8 whatever the system's code page (cp950, cp1252): texts are verse.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         setattr(sys, name, _Lasting(stream or io.StringIO()))
     out = sys.stdout
     try:

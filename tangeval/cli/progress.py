@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Column
 
 from tangeval.core.untrusted import inert, inert_json
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _LOG_EVERY = 10.0  # seconds between the lines of a log
 _BAR_EVERY = 0.1  # seconds between updates of a bar
+_WIDE = 100  # columns from which on a bar has room for a text
 _SHOWN = 16  # characters of the latest text
 
 #: ``people``: a bar in a terminal, plain lines elsewhere; ``machines``: one JSON object a line; or nothing.
@@ -53,8 +55,21 @@ def make_bar(console: Console) -> progress.Progress:
         progress.TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[more]}")
     )
     times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
-    columns = (what, progress.BarColumn(bar_width=24), progress.MofNCompleteColumn(), *times, more)
+    if console.width < _WIDE:  # the numbers, and no scrap of verse between them
+        what = progress.TextColumn(
+            "{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=22)
+        )
+        columns: tuple[progress.ProgressColumn, ...] = (progress.MofNCompleteColumn(), *times, more, what)
+    else:
+        columns = (what, progress.BarColumn(bar_width=24), progress.MofNCompleteColumn(), *times, more)
     return progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def pace(rate: float, unit: str = "/s") -> str:
+    """Return a rate for people: how many a second, or how many seconds each takes."""
+    if rate >= 1:
+        return f"{rate:,.0f}{unit}"
+    return f"{1 / rate:,.0f} s each" if rate > 0 else ""
 
 
 class Decoding:
@@ -80,8 +95,8 @@ class Decoding:
         seconds = time.monotonic() - self.began
         if self.audience == "machines":
             print_event("decoded", sequences=self.done, seconds=round(seconds, 1))
-        rate = self.done / seconds
-        self.console.say(f"decoded {self.done:,} sequences in {seconds:.0f} s, {rate:,.0f} a second")
+        rate = pace(self.done / seconds, " a second")
+        self.console.say(f"decoded {self.done:,} sequences in {seconds:.0f} s, {rate}")
 
     def advance(self, name: str, ended: int, text: str) -> None:
         """Count ``ended`` more sequences of checkpoint ``name``; show them if the last update is old enough."""
@@ -93,10 +108,12 @@ class Decoding:
             return
         self.updated = now
         facts = self._facts(name, now)
-        rate, shown = f"{facts['per_second']:,.0f}/s", f"{facts['memory_gib']:.1f} GiB {self.text}"
+        rate = pace(self.done / max(now - self.began, 1e-9))
+        shown = f"{facts['memory_gib']:.1f} GiB {self.text}"
         where = f"{name} ({self.names.index(name) + 1} of {len(self.names)})" if name in self.names else name
         if on_bar:
-            self.bar.update(self.task, description=where, completed=self.done, more=f"{rate} {shown}")
+            own = rate if self.console.width < _WIDE else f"{rate} {shown}"
+            self.bar.update(self.task, description=where, completed=self.done, more=own)
         elif self.audience == "machines":
             print_event("decoding", **facts)
         else:
@@ -141,4 +158,4 @@ def watch(console: SafeConsole, audience: Audience = "people") -> "Watch":
 
             yield update
 
-    return Watch(decoding, counting, console.status)
+    return Watch(decoding, counting, console.status, console.say)

@@ -26,6 +26,7 @@ from tangeval.reporting.tables import NO_INTERVAL, ONE_RUN, WHY_NONE, rich_table
 from tangeval.results.explained import Explained
 
 say = console.say
+NARROW = 100  # columns of a terminal, below which texts stand under each other
 _LONG = 24  # characters of a name beyond which a letter stands for it in a table
 
 
@@ -139,7 +140,10 @@ def show_selection(results: Results) -> None:
     if "test" in results.study.splits:
         texts = results.texts().head(3)[["input", "text", "reference"]]
         rows = texts.map(results.task.show).to_numpy().tolist()
-        show_table("Three texts of the test split", ("given", "written", "reference"), rows)
+        columns: tuple[str, ...] = ("given", "written", "reference")
+        if console.width < NARROW:  # one under another, whole
+            rows, columns = [[*pair] for row in rows for pair in zip(columns, row, strict=True)], ("", "")
+        show_table("Three texts of the test split", columns, rows)
 
 
 def _show_as_good(selection: Mapping[str, Any], kind: str, named: Callable[[Mapping[str, Any]], str]) -> None:

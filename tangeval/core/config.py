@@ -20,6 +20,15 @@ from tangeval.core.untrusted import MIB, read_bytes
 _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
+_CONTAINERS = {"dict_type", "list_type"}
+#: What people call keys otherwise.
+_ALSO = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "max_new_tokens": "decoding.max_length",
+    "base": "base_model",
+    "n": "samples",
+}
 _LARGEST = MIB  # bytes of a file
 _NUMBER = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)\Z")
 #: What YAML 1.2 takes for a value of each kind.
@@ -89,16 +98,20 @@ for _kind in (_Loader, Dumper):
 def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
     """Return a YAML file's mapping with ``key=value`` overrides applied.
 
-    ``shipped`` is the folder of such files that comes with the installation: where ``path`` is
-    missing, the error says what it holds.
+    ``shipped`` is the folder of such files that comes with the installation, known by their bare names: where ``path``
+    is missing, the error says which may be meant.
     """
+    own = shipped / f"{path.name.removesuffix('.yaml')}.yaml"
+    if path.parent == Path() and not path.exists() and own.is_file():  # a bare name is a shipped file's
+        path = own
+    if path.is_dir():
+        inner = path / "study.yaml"
+        what = f"a results folder; its study is {inner}" if inner.is_file() else "a folder"
+        raise TangevalError(f"{path} is {what}; give a YAML file")
     try:
         content = yaml.load(read_bytes(path, _LARGEST).decode("utf-8"), _Loader)
     except FileNotFoundError:
-        names = ", ".join(sorted(file.name for file in shipped.glob("*.yaml")))
-        raise TangevalError(
-            f"there is no file {path}; those that come with tangeval are in {shipped}: {names}"
-        ) from None
+        raise _not_there(path, shipped) from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
     if not isinstance(content, dict):
@@ -108,12 +121,31 @@ def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, 
     return content
 
 
+def _not_there(path: Path, shipped: Path) -> TangevalError:
+    """What is said of a file that is not there: the one that was meant, or those that come with tangeval."""
+    typed = Path(str(path).replace("\\", "/"))
+    near = [file for end in (".yaml", ".yml") if (file := typed.with_suffix(end)).is_file()]
+    known = {file.stem: file for file in sorted(shipped.glob("*.yaml"))}
+    near += [known[name] for name in difflib.get_close_matches(typed.stem, known, n=1, cutoff=0.8)]
+    if near:
+        return TangevalError(f"there is no file {path}; did you mean {near[0]}? Looked for in {Path.cwd()}")
+    come = (
+        f"those that come with tangeval are in {shipped}: {', '.join(file.name for file in known.values())}"
+    )
+    return TangevalError(f"there is no file {path}; looked for in {Path.cwd()}; {come}")
+
+
 def validated(model: type[_Model], content: dict[str, Any], path: Path | str, section: str = "") -> _Model:
     """Return ``content`` as ``model``; ``section`` is where it stands in the file."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = (_explain(model, path, section, problem) for problem in error.errors())
+        # Of a value that is none of several kinds the first kind is told: a mapping or a list is what few meant.
+        told = {tuple(problem["loc"][:1]) for problem in error.errors() if problem["type"] not in _CONTAINERS}
+        problems = [
+            p for p in error.errors() if p["type"] not in _CONTAINERS or tuple(p["loc"][:1]) not in told
+        ]
+        lines = (_explain(model, path, section, problem) for problem in problems)
         raise TangevalError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -149,14 +181,29 @@ def _override(content: dict[str, Any], override: str) -> None:
     try:
         value = yaml.load(text, _Loader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise TangevalError(f"{override!r}: the value is not YAML: {error}") from None
+        raise TangevalError(f"{override!r}: the value is not YAML: {_slip(key, text) or error}") from None
     *sections, last = key.split(".")
     for section in sections:
         inner = content.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise TangevalError(f"{override!r}: {section} holds a value, not keys")
+            whole = ".".join([*sections, last]).removeprefix(f"{section}.")
+            form = (
+                f"'{section}={{path: {inner}, {whole}: {text}}}'"
+                if section == "data"
+                else f"'{section}={{…}}'"
+            )
+            raise TangevalError(f"{override!r}: {section} holds a value, not keys; give all of it: {form}")
         content = inner
     content[last] = value
+
+
+def _slip(key: str, text: str) -> str:
+    """What is wrong with a value that is no YAML, where it is a common slip."""
+    if text.count("[") != text.count("]") or text.count("{") != text.count("}"):
+        return f"a bracket is missing; give it in quotes: '{key}=[0.7, 1.2]'"
+    if found := re.search(r"(\w+): *([<>]=? *[\d.]+)", text):
+        return f"a comparison stands in quotes: '{key}={{{found[1]}: \"{found[2]}\"}}'"
+    return ""
 
 
 def _explain(model: type[BaseModel], path: Path | str, section: str, problem: Any) -> str:
@@ -171,10 +218,22 @@ def _explain(model: type[BaseModel], path: Path | str, section: str, problem: An
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, names[:-1])
-        close = difflib.get_close_matches(names[-1], known, n=1)
+        inner = [
+            f"{part}.{names[-1]}" for part in known if names[-1] in _known_keys(model, [*names[:-1], part])
+        ]
+        other = _ALSO.get(names[-1], "")
+        also = [other] * (other.partition(".")[0] in known)
+        near = difflib.get_close_matches(names[-1], known, n=1)
+        slip = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.9)
+        close = slip or inner or also or near
         message = (
             f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known: {', '.join(known)}"
         )
+    if problem["type"] == "float_parsing" and re.fullmatch(r"-?\d+,\d+", str(problem["input"])):
+        message = f"a point, not a comma: {str(problem['input']).replace(',', '.')}"
+    if problem["type"] == "string_pattern_mismatch":
+        fitting = re.sub(r"[^\w.-]+", "-", str(problem["input"])).strip(".-")
+        message = f"letters, digits, _, . and - alone, such as {fitting or 'my-study'}"
     return f"{path}: {key}: {message}" if key else f"{path}: {message}"
 
 

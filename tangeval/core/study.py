@@ -15,6 +15,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_serializer, model_validator
 
 from tangeval.core.config import Dumper, Section, read_yaml, validated
+from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COMMON, KNOB, KNOBS, REGEX, WIDE, Knob, Setting, Value
 from tangeval.core.types import ASSETS, SPLITS, Load, Split
 
@@ -342,6 +343,8 @@ def load_study(
     """
     path = Path(path)
     content = read_yaml(path, overrides, SHIPPED)
+    if "output_dir" in content:
+        raise TangevalError(f"{path} is a fine-tuning configuration: `python -m finetune {path}` takes it")
     study = validated(Study, translate(content) if translate else content, path)
     study._file = str(path)
     return study

@@ -80,7 +80,7 @@ class Description:
     """What a manifest records of an engine.
 
     ``name`` says on what is computed; ``noise`` how a token is drawn; ``noise_shared`` whether
-    settings and checkpoints are drawn under common random numbers. ``place`` is for a reader before
+    settings and checkpoints are drawn under common random numbers. ``place`` and ``unused`` are for a reader before
     a run, and ``more`` are further keys of the manifest.
     """
 
@@ -90,6 +90,7 @@ class Description:
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     place: str = ""
+    unused: str = ""  #: why a GPU that is there is not used
     processes: int = 1  #: how many jobs are done at a time, at most
     more: Mapping[str, Any] = field(default_factory=dict)
 

@@ -92,7 +92,8 @@ class LocalEngine(base.Engine):
             place += f"{others} of {len(settings)} settings have a cut that the GPU's kernel does not make: tensors draw them, "
             place += "and wait for the GPU in each step"
         place = place.removesuffix(", ")
-        return Description(self.name, noise, True, versions(), hardware(gpu), place, processes)
+        unused = "; ".join(filter(None, loading.unused_gpu() or ()))
+        return Description(self.name, noise, True, versions(), hardware(gpu), place, unused, processes)
 
     @cached_property
     def name(self) -> str:

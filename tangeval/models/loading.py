@@ -5,6 +5,7 @@ ready for inference. The one place that decides device, dtype and quantisation. 
 nothing of prompts, settings or results.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,25 @@ def device() -> torch.device:
     """Return the device that models are put on: this process's GPU (the first, but for torchrun), or the CPU."""
     gpu = torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+
+
+def unused_gpu() -> tuple[str, str] | None:
+    """Return why models are not put on a GPU that this machine has, and the remedy; None where they are, or none is seen."""
+    if torch.cuda.is_available():
+        return None
+    if torch.backends.mps.is_available():
+        return "an Apple GPU is here, and only NVIDIA's are supported: models run on the CPU", ""
+    if not shutil.which("nvidia-smi"):
+        return None
+    why = (
+        f"CUDA {torch.version.cuda} does not start: see nvidia-smi"
+        if torch.version.cuda
+        else "this torch is built for CPUs"
+    )
+    return (
+        f"there is a driver, and it is not used: {why}",
+        "install torch as pytorch.org says for this machine",
+    )
 
 
 def has_bfloat16() -> bool:

@@ -31,7 +31,7 @@ def test_any_text_can_be_shown_whatever_the_streams_encoding(tiny_run, tmp_path,
     done = shell(f"tangeval checkpoints {run}; tangeval checkpoints {run}x", PYTHONIOENCODING=encoding)
     assert done.returncode == 2
     assert b"checkpoint-10" in done.stdout
-    assert "唐詩→é".encode(encoding, "backslashreplace") in done.stderr
+    assert "唐詩→é".encode() in done.stderr  # whatever a pipe's code page is, texts are UTF-8
 
 
 def test_a_locale_that_is_not_utf8(tiny_run):

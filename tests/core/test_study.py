@@ -53,7 +53,7 @@ def test_a_missing_study_is_answered_with_those_that_come_along():
         ("name: a\nsplits: [train]", "splits.0", "'validation' or 'test'"),
         ("name: a\nsplits: [test]", "", "select.split: validation is not among splits"),
         ("name: a\ndata: {path: x, validation: 0}", "", "0 leaves no validation split; say splits: [test]"),
-        ("name: ../a", "name", "match pattern"),
+        ("name: ../a", "name", "letters, digits"),
         ("name: a\ninclude_base: false", "", "there is nothing to run"),
         (
             "name: a\nselect: {setting: {require: {form: high}}}",
