@@ -46,7 +46,9 @@ def keep(folder: Path, out: Path) -> None:
     texts(found).to_csv(out / "texts.csv", index=False)
     runs = {Path(one["path"]).parent for one in RunFolder(folder).manifest["checkpoints"] if one["path"]}
     for run in sorted(runs):
-        for log in filter(Path.is_file, (run / name for name in ("training_log.csv", "timings.json", "run.json"))):
+        for log in filter(
+            Path.is_file, (run / name for name in ("training_log.csv", "timings.json", "run.json"))
+        ):
             _copy(log, out.parent / "training" / run.name / log.name)
 
 

@@ -122,3 +122,10 @@ def test_one_poem_shows_nothing_and_ends_nothing():
     made = told("fine-tuning helps, 30 and 40 alike", 1, 0)
     assert {claim.status for claim in made} == {"not_shown"}
     json.dumps([verdict.asdict(claim) for claim in made], allow_nan=False)
+
+
+def test_better_than_random_is_asked_by_nearness_to_the_reference_not_by_checks():
+    models, baselines = study(WORLDS["nothing differs"], 20, np.random.default_rng(0))
+    baselines["reference"].value["rhyme"][:] = 0.95  # far ahead of random, and no more than a check
+    claim = by_question(claims(models, baselines, ASKED))["random"]
+    assert {row.metric for row in claim.evidence} == {"shared_pairs"}
