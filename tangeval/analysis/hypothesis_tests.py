@@ -23,6 +23,8 @@ POWER = 0.8
 #: Ways to swap the examples' values: all of them where there are no more than ``EXACT``, which is up to 15
 #: examples; else ``MOST`` at random, or fewer, for time, where many corpora are scored in each.
 EXACT, MOST, FEWEST = 2**14, 10_000, 2_000
+#: Swaps × examples that are held at a time, and the ways of so many examples that this leaves fewer.
+_HELD, _FEWEST_OF_MANY = 100_000_000, 1_000
 _CORPORA = 10_000_000  # corpora that are scored in a family, about
 _CHUNK = 16_384  # corpora that are scored at once
 _ROWS = 256  # sums that are taken in one matrix product
@@ -180,6 +182,7 @@ def swaps(poems: int, most: int, seed: int) -> Floats:
     """
     if poems - 1 < 62 and 2 ** (poems - 1) <= EXACT:
         return (np.arange(2 ** (poems - 1))[:, None] >> np.arange(poems) & 1).astype(np.float64)
+    most = min(most, max(_FEWEST_OF_MANY, _HELD // poems))
     ways = np.random.default_rng([seed, poems, 2]).integers(0, 2, (most, poems), dtype=np.int8)
     ways[0] = 0
     return ways.astype(np.float64)

@@ -195,7 +195,7 @@ def show_scored(scored: Scored) -> None:
     files = [each.name for each in scored.outputs]
     examples = len(scored.dataset.split(scored.split))
     title = files[0] if len(files) == 1 else f"{len(files)} files"
-    title += f" on {examples} poems of {scored.dataset.folder}"
+    title += f" on {examples} {'poems' if scored.task.verse else 'texts'} of {scored.dataset.folder}"
     console.print(rich_table(scored.table, title, scored.task.metrics))
     for each in scored.outputs:
         say(each.summary)

@@ -38,7 +38,8 @@ def show(found: "Checked", name: str, max_length: int) -> None:
         render.say(f"  ids: {' '.join(map(str, each.ids))}")
         render.say(f"  reference as compared: {each.compared!r}")
     rows = [(check, f"{share:.3f}", failed) for check, (share, failed) in found.passed.items()]
-    render.show_table("References that pass their own checks", ("check", "share", "fails first"), rows)
+    if rows:
+        render.show_table("References that pass their own checks", ("check", "share", "fails first"), rows)
     prompts, answers = found.tokens.T
     middle, longest = sorted(answers)[len(answers) // 2], answers.max()
     render.say(

@@ -8,6 +8,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 from scipy import stats as scipy_stats
 
+from tangeval.analysis import hypothesis_tests
 from tangeval.analysis.hypothesis_tests import (
     ERROR,
     Corpora,
@@ -208,3 +209,8 @@ def test_holms_rule_is_statsmodels():
     """statsmodels 0.15.0, ``multipletests(…, method="holm")``."""
     adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
     assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_of_very_many_examples_fewer_ways_are_held(monkeypatch):
+    monkeypatch.setattr(hypothesis_tests, "_HELD", 2_000 * 100)
+    assert [len(swaps(poems, 10_000, 0)) for poems in (20, 100, 2_000)] == [10_000, 2_000, 1_000]

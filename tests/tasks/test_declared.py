@@ -387,3 +387,11 @@ def test_the_homeworks_prompt_is_rendered_as_the_homework_has_it(made):
     task = tasks.load(made(records, prompt="hw5", fields=fields))
     example = task.load("sample", None).examples[0]
     assert task.prompt(example, "plain") == prompt_text(replace(example, instruction="續寫", input="句0。"))
+
+
+def test_clusters_that_are_larger_than_what_is_held_out_are_counted(made):
+    same = [{**record, "kind": f"k{n % 3}"} for n, record in enumerate(RECORDS)]
+    with pytest.raises(
+        TangevalError, match=r"and 0 can be .* 3 groups of 4 records or more .* ask for 4 at least"
+    ):
+        tasks.load(made(same)).load("sample", None)

@@ -100,8 +100,10 @@ def _held_out(records: Sequence[Example], size: int, said: Declared, parts: Part
     for own in reversed(list(members.values())[1:]):
         chosen += own if len(own) <= size - len(chosen) else []
     if len(chosen) < size:
+        least = min(map(len, members.values()))
+        remedy = "ask for fewer" if chosen else f"ask for {least} at least, or take another cluster"
         raise TangevalError(
-            f"data.{split}: {size} records were asked for, and {len(chosen)} can be held out whole: the others share a "
-            "cluster or a sentence with too many; ask for fewer"
+            f"data.{split}: {size} records were asked for, and {len(chosen)} can be held out whole: {len(members)} groups "
+            f"of {least} records or more share a cluster or a sentence; {remedy}"
         )
     return chosen
