@@ -242,18 +242,19 @@ def judge_prompt(place: str | Path, kind: type[Prompt], file: Path | None = None
 
 
 def headroom(
-    place: str | Path, *, split: str = "validation", checkpoint: str | None = None, watch: Watch = Watch()
-) -> tuple[Headroom, Results]:
-    """Return what the samples of each poem already know: best of k, reranking, and the room for adaptive decoding.
+    place: str | Path, *, split: str = "validation", checkpoint: str | None = None, likelihood: bool = False,
+    watch: Watch = Watch(),
+) -> tuple[Headroom, Results]:  # fmt: skip
+    """Return what the samples of one checkpoint (default: the chosen one), or of "all", know: best of k, reranking, oracle.
 
-    Of one checkpoint (default: the chosen one), or of "all"; written and drawn too; columns as in docs/results.md.
-    """
+    ``likelihood`` loads the model, and picks by it too. Written and drawn; columns as in docs/results.md."""
     from tangeval.reporting import sampling
 
     results = load_results(place)
     with exclusive_lock(results.folder):
         with watch.working("looking at all samples"):
-            found = headroom_of(results.study, results.run, split, checkpoint)
+            nats = steps.nats(results, likelihood)
+            found = headroom_of(results.study, results.run, split, checkpoint, nats)
         sampling.write_headroom(found, results.run.metrics, results.run, steps.ranked_by(results))
         return found, steps.with_page(results, watch) if results.page.is_file() else results
 

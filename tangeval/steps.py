@@ -11,20 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tangeval import engines, generation
 from tangeval.analysis import recall, scoring, variance, verdict
 from tangeval.analysis import summarize as summaries
+from tangeval.analysis.headroom import Nats
 from tangeval.analysis.select import check_selection, chosen_outputs
 from tangeval.analysis.select import select as choose
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import Selection, Study, load_study
-from tangeval.engines.base import OnProgress
+from tangeval.engines.base import OnProgress, needs_logits
 from tangeval.generation import Pending
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
-from tangeval.results.files import write_text
+from tangeval.results.files import write_parquet, write_text
 
 #: A study, or the file of one.
 AnyStudy = str | Path | Study
@@ -105,6 +108,34 @@ def named(study: AnyStudy, overrides: Sequence[str], options: Options) -> Resolv
     for skipped in resolved.skipped:
         warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
     return resolved
+
+
+def nats(results: Results, wanted: bool) -> Nats | None:
+    """Return what gives a checkpoint's outputs their nats under it, and writes ``sample_likelihood.parquet``; None unless wanted.
+
+    Raises:
+        TangevalError: no model of this machine wrote them, or the checkpoint is another one now.
+    """
+    if not wanted:
+        return None
+    study = resolved(results.study, (), Options())
+    needs_logits(study, "headroom --likelihood")
+    from tangeval.engines.sample_likelihood import TEXT, sample_nats
+
+    made = {each["name"]: each["fingerprint"] for each in results.run.manifest["checkpoints"]}
+    own, found = {checkpoint.name: checkpoint for checkpoint in study.checkpoints}, list[pd.DataFrame]()
+
+    def of(name: str, rows: pd.DataFrame) -> pd.Series:
+        if name not in own or study.fingerprints[name] != made[name]:
+            raise TangevalError(
+                f"{name}: its weights are not those that wrote the texts; leave --likelihood out"
+            )
+        texts = sample_nats(study, own[name], rows)
+        found.append(texts.assign(checkpoint=name))
+        write_parquet(results.run.sample_likelihood, pd.concat(found, ignore_index=True))
+        return rows[TEXT].merge(texts, how="left", on=TEXT)["nats"]
+
+    return of
 
 
 def check(resolved: ResolvedStudy, options: Options) -> None:

@@ -5,7 +5,7 @@ setting), ``reranked.csv`` (one sample picked of each poem's) and ``oracle.csv``
 Knows nothing of pictures.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,11 @@ from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 
 #: How one of a poem's samples is picked; ``none`` is their mean.
-NONE, MBR = "none", "mbr"
+NONE, MBR, LIKELIHOOD = "none", "mbr", "likelihood"
+
+
+#: Gives the outputs of a checkpoint, by its name, their nats under it.
+Nats = Callable[[str, pd.DataFrame], pd.Series]
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,15 @@ class Headroom:
 
 
 def headroom(
-    study: Study, run: RunFolder, split: str = "validation", checkpoint: str | None = None
+    study: Study,
+    run: RunFolder,
+    split: str = "validation",
+    checkpoint: str | None = None,
+    nats: Nats | None = None,
 ) -> Headroom:
     """Write the three tables and return them: of one ``checkpoint`` (default: the chosen one), or of "all".
+
+    ``nats`` gives a checkpoint's outputs their ``nats`` under it; then the likeliest sample is one of those picked.
 
     Raises:
         TangevalError: there is one sample a poem, no such checkpoint or split, or no generations.
@@ -81,14 +91,16 @@ def headroom(
         raise TangevalError(
             f"samples: one of each {split} poem leaves nothing to pick from; give two or more"
         )
-    found = [_of_checkpoint(study, run, name, split) for name in names]
+    found = [_of_checkpoint(study, run, name, split, nats) for name in names]
     frames = [pd.concat(each, ignore_index=True) for each in zip(*found, strict=True)]
     for name, frame in zip(("best_of", "reranked", "oracle"), frames, strict=True):
         write_csv(run.table(name), frame)
     return Headroom(*frames)
 
 
-def _of_checkpoint(study: Study, run: RunFolder, name: str, split: str) -> Iterator[pd.DataFrame]:
+def _of_checkpoint(
+    study: Study, run: RunFolder, name: str, split: str, nats: Nats | None
+) -> Iterator[pd.DataFrame]:
     """The three frames of one checkpoint."""
     metrics = {m.name: m for m in of_level(run.metrics, "text", "corpus")}
     step, outputs = read_outputs(run.scores(name, split), metrics, f"scores of {name} on {split}")
@@ -100,33 +112,30 @@ def _of_checkpoint(study: Study, run: RunFolder, name: str, split: str) -> Itera
     numbers, compared = pd.factorize(np.array([normalise(text) for text in texts], dtype=object))
     codes = whole.array(numbers[written], np.int64)
     labels = {"checkpoint": name, "step": step, "split": split}
-    return frames(outputs, codes, list(compared), metrics, labels, study.seed)
+    picks: dict[str, Ints | None] = {NONE: None}
+    if check := check_of({m.name: m for m in of_level(metrics, "text")}):
+        picks[check] = by_check(outputs.values[check])
+    picks[MBR] = by_consensus(codes, list(compared))
+    if nats:
+        picks[LIKELIHOOD] = np.asarray(whole.array(nats(name, rows), np.float64).argmin(axis=2))
+    return frames(outputs, picks, metrics, labels, study.seed)
 
 
 def frames(
-    outputs: Outputs,
-    codes: Ints,
-    texts: Sequence[str],
-    metrics: Metrics,
-    labels: Mapping[str, Any],
-    seed: int,
+    outputs: Outputs, picks: Mapping[str, Ints | None], metrics: Metrics, labels: Mapping[str, Any], seed: int
 ) -> Iterator[pd.DataFrame]:
-    """Yield the three frames of one checkpoint; ``codes`` ``[C, P, S]`` say which of ``texts`` each output is."""
+    """Yield the three frames of one checkpoint; ``picks`` are the samples ``[C, P]`` that each way of reranking takes."""
     of_texts = {m.name: m for m in of_level(metrics, "text")}
-    samples = codes.shape[2]
+    settings, poems, samples = next(iter(outputs.values.values())).shape
     rows = []
     for k in ladder(samples):
         best = {n: best_of(outputs.values[n].astype(np.float64), k, m.better).T for n, m in of_texts.items()}
         measured = outputs.measured(of_texts, best, 1 if k == samples else samples)
         rows.append(_rows(measured, {**labels, "k": k}))
     yield _frame(rows, outputs.knobs, "k")
-    picks: dict[str, Ints | None] = {NONE: None}
-    if check := check_of(of_texts):
-        picks[check] = by_check(outputs.values[check])
-    picks[MBR] = by_consensus(codes, texts)
     rows = [_rows(outputs.picked(metrics, own), {**labels, "rerank": how}) for how, own in picks.items()]
     yield _frame(rows, outputs.knobs, "rerank")
-    about = {**labels, "settings": len(codes), "poems": codes.shape[1], "samples": samples}
+    about = {**labels, "settings": settings, "poems": poems, "samples": samples}
     rooms = [{**about, "metric": name, **_room(outputs, metric, seed)} for name, metric in of_texts.items()]
     first = [*labels, "metric"]
     found = pd.DataFrame(rooms).astype({"step": "Int64"})

@@ -13,9 +13,14 @@ def headroom(
     place: Place,
     split: Split = "validation",
     checkpoint: Annotated[str | None, Option(help="Its name, or all (default: the chosen one).")] = None,
+    likelihood: Annotated[
+        bool, Option("--likelihood", help="Load the model, and pick the likeliest sample too.")
+    ] = False,
 ) -> None:
     """Without decoding: the best of k samples, reranking, and what a setting for each poem could win."""
-    found, results = api.headroom(place, split=split, checkpoint=checkpoint, watch=watch(console))
+    found, results = api.headroom(
+        place, split=split, checkpoint=checkpoint, likelihood=likelihood, watch=watch(console)
+    )
     metrics = results.run.metrics
     shown = [m.name for m in metrics.values() if m.headline and m.name in found.reranked]
     titles = {"k": "The best of k samples", "rerank": "One of each poem's samples picked; none: their mean"}

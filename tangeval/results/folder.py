@@ -66,6 +66,7 @@ class RunFolder:
     generations = _File("generations")
     checksums = _File("generations.sha256")
     likelihood_file = _File("likelihood.parquet")
+    sample_likelihood = _File("sample_likelihood.parquet")
     # What was measured.
     scores_file = _File("scores.parquet")
     signatures = _File("signatures.json")
