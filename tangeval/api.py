@@ -48,7 +48,7 @@ from tangeval.judge.pairwise import Paired, compare_pairs
 from tangeval.models.checkpoints import identity, resolve_base
 from tangeval.models.tokens import encode_completion, encode_prompt
 from tangeval.reporting.notebook import Results
-from tangeval.reporting.sharing import check_tracker, log, score_class, write_card
+from tangeval.reporting.sharing import check_tracker, log, score_class, write_card, write_slides
 from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained, remote
 from tangeval.results.files import exclusive_lock, no_url, write_text
@@ -61,7 +61,7 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "check_task", "check_tracker", "checkpoints", "coherence", "compare", "data", "doctor", "dry_run", "explain", "families", "fetch", "front", "generate",
-    "halving", "headroom", "homework", "judge", "judge_prompt", "load_results", "log", "plan", "repair", "report", "run", "score_class", "score_files", "select", "summarize", "unlock", "verdict", "write_card",
+    "halving", "headroom", "homework", "judge", "judge_prompt", "load_results", "log", "plan", "repair", "report", "run", "score_class", "score_files", "select", "summarize", "unlock", "verdict", "write_card", "write_slides",
 ]  # fmt: skip
 
 

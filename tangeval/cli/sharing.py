@@ -1,4 +1,4 @@
-"""``card``, ``log``: results where others look."""
+"""``card``, ``log``, ``slides``: results where others look."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,3 +27,12 @@ def log(
 ) -> None:
     """Hand results to a tracker: summary, settings and pictures, each checkpoint a run."""
     console.say(api.log(api.load_results(place), to))
+
+
+@command("slides")
+def slides(place: Place) -> None:
+    """Draw the verdict for slides: one metric and one message a picture, 16:9, in large type; --lang chooses the language."""
+    files = api.write_slides(api.load_results(place))
+    console.say(
+        f"slides: {', '.join(file.name for file in files if file.suffix == '.png')} in {files[0].parent}"
+    )

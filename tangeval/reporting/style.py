@@ -99,12 +99,17 @@ def chinese_font() -> str | None:
     return None
 
 
+def is_chinese(text: str) -> bool:
+    """Return whether a text has characters that need ``chinese_font``."""
+    return any(character >= "\u2e80" for character in text)
+
+
 def _make_plain(figure: Figure) -> None:
     """Make each text of a figure one that steers nothing, and give those with Chinese characters a font that has them."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_text(inert(text.get_text()))
-        if any(character >= "\u2e80" for character in text.get_text()) and (font := chinese_font()):
+        if is_chinese(text.get_text()) and (font := chinese_font()):
             text.set_fontfamily(["DejaVu Sans", font])
 
 

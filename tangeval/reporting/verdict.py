@@ -70,13 +70,13 @@ class Speaker:
         told = {
             side: self._list(map(self._change, values[side]), "semicolon") for side in ("better", "worse")
         }
-        metrics = self._list(map(self._metric, values["metrics"]))
+        metrics = self._list(map(self.metric, values["metrics"]))
         return self._say(f"verdict.helped.{key}", checkpoint=values["checkpoint"], metrics=metrics, **told)
 
     def _checkpoint(self, key: str, values: Mapping[str, Any], _: Any, status: str) -> str:
         step, metric = values["from_step"], values["metric"]
         told = {
-            "checkpoint": values["checkpoint"], "metric": self._metric(metric), "margin": values["margin"],
+            "checkpoint": values["checkpoint"], "metric": self.metric(metric), "margin": values["margin"],
             "value": _number(values["value"]), "ties": self._names(values["ties"]), "worse": self._names(values["worse"]),
             "from": self._say("verdict.checkpoint.from", step=step) if step is not None else "",
         }  # fmt: skip
@@ -86,7 +86,7 @@ class Speaker:
         harm: dict[tuple[str, str, str, bool], list[str]] = {}
         for row in values["harm"]:
             worse = self._values(row["knob"], row["worse"], row["values"])
-            best = self._value(row["knob"], row["best"])
+            best = self.value(row["knob"], row["best"])
             harm.setdefault((row["knob"], worse, best, len(row["worse"]) > 1), []).append(self._effect(row))
         told = [
             self._say(f"verdict.settings.{'worst' if several else 'harm'}", knob=self._knob(knob), worse=worse, best=best, effects=self._list(effects))
@@ -98,7 +98,7 @@ class Speaker:
             harm=self._list(told, "semicolon"),
             quiet=self._say("verdict.settings.quiet", knobs=knobs) if knobs else "",
             knobs=knobs,
-            metrics=self._list(map(self._metric, values["metrics"])),
+            metrics=self._list(map(self.metric, values["metrics"])),
         )
 
     def _random(self, key: str, values: Mapping[str, Any], _: Any, __: str) -> str:
@@ -113,8 +113,8 @@ class Speaker:
     def _open(self, key: str, values: Mapping[str, Any], verdict: Mapping[str, Any], _: str) -> str:
         items = [
             self._say(
-                f"verdict.open.{row['question']}", a=self._value(row["knob"], row["a"]), b=self._value(row["knob"], row["b"]),
-                knob=self._knob(row["knob"]), metric=self._metric(row["metric"]), margin=f"{row['margin']:g}",
+                f"verdict.open.{row['question']}", a=self.value(row["knob"], row["a"]), b=self.value(row["knob"], row["b"]),
+                knob=self._knob(row["knob"]), metric=self.metric(row["metric"]), margin=f"{row['margin']:g}",
                 needed=f"{_rounded(row['needed']):,}",
             )
             for row in values["open"]
@@ -126,7 +126,7 @@ class Speaker:
     def _change(self, row: Mapping[str, Any]) -> str:
         before, after = _number(row["value_b"]), _number(row["value_a"])
         return self._say(
-            "verdict.change", metric=self._metric(row["metric"]), before=before, after=after, **_interval(row)
+            "verdict.change", metric=self.metric(row["metric"]), before=before, after=after, **_interval(row)
         )
 
     def _effect(self, row: Mapping[str, Any]) -> str:
@@ -136,7 +136,7 @@ class Speaker:
         low, high = (row["high"], row["low"]) if turned else (row["low"], row["high"])
         ends = {name: None if end is None else sign * end for name, end in (("low", low), ("high", high))}
         shown = _interval({"difference": sign * row["difference"], **ends})
-        return self._say("verdict.settings.effect", metric=self._metric(row["metric"]), **shown)
+        return self._say("verdict.settings.effect", metric=self.metric(row["metric"]), **shown)
 
     def _way(self, row: Mapping[str, Any]) -> str:
         told = {
@@ -144,17 +144,19 @@ class Speaker:
             for name, of in (("value", "value_a"), ("random", "value_b"), ("reference", "reference"))
         }
         return self._say(
-            "verdict.random.way", metric=self._metric(row["metric"]), way=f"{100 * row['way']:.2g}", **told
+            "verdict.random.way", metric=self.metric(row["metric"]), way=f"{100 * row['way']:.2g}", **told
         )
 
-    def _metric(self, name: str) -> str:
+    def metric(self, name: str) -> str:
+        """Return a metric's label, without its unit or explanation."""
         label = self.metrics[name].label["en" if language(self.lang) == "en" else "zh"]
         return label.partition(" (")[0].partition("（")[0].partition(":")[0]
 
     def _knob(self, name: str) -> str:
         return KNOB[name].label["en" if language(self.lang) == "en" else "zh"] if name else ""
 
-    def _value(self, knob: str, value: str) -> str:
+    def value(self, knob: str, value: str) -> str:
+        """Return a knob's value as a reader is told it."""
         cut = knob and KNOB[knob].kind not in ("scale", "length") and value == written(KNOB[knob].off)
         return self._say("off") if cut else value
 
@@ -163,7 +165,7 @@ class Speaker:
         first, last = every.index(some[0]), every.index(some[-1])
         if len(some) > 2 and list(some) == list(every[first : last + 1]):
             return self._say("verdict.settings.range", first=some[0], last=some[-1])
-        return self._list([self._value(knob, value) for value in some])
+        return self._list([self.value(knob, value) for value in some])
 
     def _names(self, names: Sequence[str]) -> str:
         told = self._list(names[:_NAMED])
