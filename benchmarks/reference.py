@@ -24,7 +24,7 @@ from tangeval.results.folder import RunFolder
 
 KEPT = (
     "study.yaml", "manifest.json", "timings.jsonl", "checkpoints.csv", "effects.csv", "variance.csv", "families.csv",
-    "family_differences.csv", "best_of.csv", "reranked.csv", "oracle.csv",
+    "family_differences.csv", "reranked.csv", "oracle.csv",
 )  # fmt: skip
 SLICE, COLOURS = 200, 128
 
@@ -58,7 +58,7 @@ def texts(found: Results) -> pd.DataFrame:
     outputs = outputs[outputs["split"] == "test"]
     (homework,) = load_study(SHIPPED / "hw5.yaml", []).decoding.settings()
     chosen = outputs["sample"].lt(0)
-    if found.study.select:
+    if (found.run.best / "selection.json").is_file():
         at = found.selection["setting"] or found.selection["nearest"][0]
         chosen = outputs["checkpoint"].eq(found.selection["checkpoint"]["checkpoint"]) & _at(outputs, at)
     usual = _at(outputs, homework.as_dict()) & outputs["sample"].eq(0) & ~chosen
