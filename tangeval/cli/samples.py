@@ -62,14 +62,10 @@ def families(
     values, names, apart = found.values, list(dict.fromkeys(metric)), found.differences
     tried = int(apart["budget"].iloc[0])
     own = values[(values["by"] == "budget") & (values["at"] == tried)]
-    rows = [
-        (row["family"], str(row["settings"]), *(cell for m in names for cell in _cells(row, m)))
-        for row in own.to_dict("records")
-    ]
-    columns = ("family", "settings", *(name for m in names for name in (m, "with luck")))
-    title = f"{own['checkpoint'].iloc[0]}: the best of {tried} settings of each family, on {split}"
-    render.show_table(title, columns, rows, right=1 + 2 * len(names))
     for name in names:
+        rows = [(row["family"], str(row["settings"]), *_cells(row, name)) for row in own.to_dict("records")]
+        title = f"{own['checkpoint'].iloc[0]}: {name} of the best of {tried} settings, on {split}"
+        render.show_table(title, ("family", "settings", name, "with luck"), rows, right=3)
         render.say(_verdict(own, apart[apart["metric"] == name], name, results.run.metrics[name].better))
     render.say(
         f"{len(apart)} comparisons, tested together on the same resamples of the poems (max-T, 5 % level): "
