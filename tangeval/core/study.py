@@ -17,10 +17,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_serializer, m
 from tangeval.core.config import Dumper, Section, read_yaml, validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COMMON, KNOB, KNOBS, REGEX, WIDE, Knob, Setting, Value
-from tangeval.core.types import ASSETS, SPLITS, Load, Split
+from tangeval.core.types import ASSETS, SPLITS, Load, Split, linked
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
-SHIPPED = ASSETS / "studies"
+SHIPPED = linked(ASSETS / "studies")
 _Item = TypeVar("_Item")
 #: What says how weights are found and held: of no use where another process holds them.
 WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load")

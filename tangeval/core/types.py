@@ -41,6 +41,11 @@ ADAPTER = "adapter_model.safetensors"
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
+def linked(place: Path) -> Path:
+    """Return ``place``, or where it leads if git wrote a link as a file of its text (``core.symlinks=false``)."""
+    return place.parent / place.read_text("utf-8").strip() if place.is_file() else place
+
+
 def user_cache() -> Path:
     """Return where tangeval keeps what it made of a package or a GGUF file: ``$TANGEVAL_CACHE``, or its own place."""
     return Path(os.environ.get("TANGEVAL_CACHE") or Path.home() / ".cache" / "tangeval")

@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import yaml
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, KNOB, Setting
 from tangeval.core.study import SHIPPED, load_study
+from tangeval.core.types import linked
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 
@@ -26,6 +28,18 @@ def test_a_missing_study_is_answered_with_those_that_come_along():
         load_study(Path("studies/nowhere.yaml"))
     assert str(SHIPPED) in str(error.value)
     assert {file.name for file in SHIPPED.glob("*.yaml")} == {file.name for file in STUDIES}
+
+
+def test_a_link_that_git_wrote_as_text_leads_to_the_studies(tmp_path):
+    """As on Windows, unless developer mode is on."""
+    root, link = Path(__file__).parents[2], "tangeval/assets/studies"
+    if not (root / ".git").exists():
+        pytest.skip("no clone")
+    command = ["git", "-c", "core.symlinks=false", "checkout-index", f"--prefix={tmp_path}/", link]
+    subprocess.run(command, cwd=root, check=True)
+    assert (tmp_path / link).is_file()
+    assert linked(tmp_path / link).resolve() == tmp_path / "studies"
+    assert linked(root / link).samefile(root / "studies")
 
 
 @pytest.mark.parametrize(
