@@ -16,7 +16,8 @@ from tangeval.cli.app import app
 from tests.support.extending import sections, steps
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+READMES = ROOT / "README.md", ROOT / "README.zh-TW.md"
+PAGES = [*READMES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 
 
@@ -66,6 +67,12 @@ def test_colab_keeps_the_torch_that_the_project_takes():
     (torch,) = (r for r in map(Requirement, project["optional-dependencies"]["local"]) if r.name == "torch")
     least = re.findall(r'version\("torch"\)\) < Version\("(.+?)"\)', blocks(ROOT / "docs/colab.ipynb")[0])
     assert [f">={version}" for version in least] == [str(torch.specifier)]
+
+
+def test_the_chinese_readme_gives_commands_of_the_other_pages():
+    english, chinese = READMES
+    given = typed(english, *(ROOT / "docs").glob("*.md"), *NOTEBOOKS)
+    assert {line.removesuffix(" --lang zh-TW") for line in typed(chinese)} <= given
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
