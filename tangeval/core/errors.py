@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: What is said of a model whose logits are NaN.
-NOT_NUMBERS = "its logits are not numbers (NaN): the weights are damaged, or too large for load.dtype"
+NOT_NUMBERS = (
+    "its logits are not numbers (NaN): the weights are damaged, or too large for load.dtype; in float16 some models "
+    "overflow (Gemma 3): set load.dtype=float32"
+)
 
 
 class TangevalError(Exception):

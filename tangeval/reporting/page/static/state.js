@@ -34,7 +34,7 @@ const store = (() => {
   }
   function writeAddress() {
     const said = Object.keys(fields).map((key) => [key, typeof state[key] === "boolean" ? Number(state[key]) : state[key]]);
-    history.replaceState(null, "", `#${new URLSearchParams(said)}`);
+    if (location.protocol !== "about:") history.replaceState(null, "", `#${new URLSearchParams(said)}`); // a notebook's frame has no address
   }
   function readAddress() {
     for (const [key, text] of new URLSearchParams(location.hash.slice(1)))
