@@ -9,9 +9,9 @@ ifneq ($(HW5),)
 export TANGEVAL_DATA ?= $(abspath $(HW5))
 endif
 
-# torch without gigabytes of CUDA, where Linux has no NVIDIA driver and pip was not told of an index.
+# torch without gigabytes of CUDA, where Linux has no NVIDIA driver and pip was told of no index or wheels of its own.
 ifeq ($(shell uname),Linux)
-ifeq ($(shell command -v nvidia-smi)$(PIP_EXTRA_INDEX_URL)$(PIP_FIND_LINKS),)
+ifeq ($(shell command -v nvidia-smi; $(PYTHON) -m pip config list 2>/dev/null | grep -E 'index-url|find-links'),)
 CPU_WHEELS := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 endif
