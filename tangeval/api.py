@@ -76,7 +76,7 @@ def run(study: AnyStudy, *overrides: str, options: Options = Options(), watch: W
         if resolved.study.select:
             steps.select(results)
         steps.conclude(results)
-        return steps.with_page(results, watch)
+        return steps.with_page(steps.explained(resolved, results, options, watch), watch)
 
 
 def generate(

@@ -40,7 +40,8 @@ class Options:
     ``out`` is the results folder, or a URL of one; ``results/NAME`` if None. ``on`` is a Ray cluster to
     decode on; ``gpus`` is how many of this machine's are used, all if None. ``overwrite`` moves aside generations of which none fits the study any longer; ``keep_going``
     leaves out checkpoints that cannot be used; ``assume_unseen`` takes checkpoints without a record of their
-    training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code.
+    training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code;
+    ``explain`` takes some chosen texts apart for the page.
     """
 
     out: str | Path | None = None
@@ -50,6 +51,7 @@ class Options:
     assume_unseen: bool = False
     allow_pickle: bool = False
     gpus: int | None = None
+    explain: bool = True
 
     def __post_init__(self) -> None:
         if self.out is not None and not str(self.out).strip():
@@ -215,6 +217,25 @@ def conclude(results: Results) -> None:
     """Write what may be said of the results: ``verdict.json``, and in words ``best/verdict.md``."""
     found = verdict.verdict(results.study, results.run)
     write_text(results.run.verdict_text, results.speaker.markdown(found))
+
+
+def explained(resolved: ResolvedStudy, results: Results, options: Options, watch: Watch) -> Results:
+    """Return the results, some texts of what was chosen explained where this machine's models wrote them.
+
+    What hinders it is said in a line, and ends nothing.
+    """
+    chosen = (results.run.selection or {}).get("setting") if resolved.study.select else None
+    if not (options.explain and chosen) or options.on or resolved.served:
+        return results
+    from tangeval.explain.chosen import write_chosen
+
+    try:
+        with watch.working("explaining texts of the chosen setting"):
+            write_chosen(resolved, results.run)
+    except Exception as error:  # all else is there: hours of decoding, and a page without this tab
+        said = str(error).partition("\n")[0] or type(error).__name__
+        warnings.warn(f"no text is explained on the page; `tangeval explain` said: {said}", stacklevel=3)
+    return results
 
 
 def page(results: Results, watch: Watch, out: Path | None = None) -> tuple[Path, str]:

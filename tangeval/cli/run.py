@@ -47,13 +47,17 @@ class Running:
         bool, Option("--keep-going", help="Leave out checkpoints that cannot be used, and run the others.")
     ] = False
     allow_pickle: Pickle = False
+    no_explain: Annotated[
+        bool, Option("--no-explain", help="Take no text of the chosen setting apart for the page.")
+    ] = False
     quiet: Annotated[bool, Option("--quiet", help="Print nothing but errors.")] = False
     as_json: Annotated[bool, Option("--json", help="Print one JSON object a line, for machines.")] = False
 
     def options(self, *, assume_unseen: bool = False) -> "api.Options":
         return api.Options(
-            self.out, self.on, self.overwrite, self.keep_going, assume_unseen, self.allow_pickle, self.gpus
-        )
+            self.out, self.on, self.overwrite, self.keep_going, assume_unseen, self.allow_pickle, self.gpus,
+            not self.no_explain,
+        )  # fmt: skip
 
     def audience(self) -> Audience:
         """Who is printed for; the console falls silent for all but people."""

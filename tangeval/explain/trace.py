@@ -8,6 +8,7 @@ go through the engine's own warpers.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -69,6 +70,17 @@ def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) 
     Raises:
         TangevalError: the model cannot be loaded, or the text has no such step.
     """
+    with loaded(resolved, subject) as trace:
+        return trace.content(step)
+
+
+@contextmanager
+def loaded(resolved: ResolvedStudy, subject: Subject) -> "Iterator[Trace]":
+    """Yield a trace of ``subject`` with its model; a copy with another example, setting or sample takes the same one.
+
+    Raises:
+        TangevalError: the model cannot be loaded.
+    """
     load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
     tokenizer = loading.load_tokenizer(resolved.base)
     base = None if subject.checkpoint.kind == "full" else loading.load_model(resolved.base, load)
@@ -77,7 +89,7 @@ def explain(resolved: ResolvedStudy, subject: Subject, step: int | None = None) 
     # Another one: an adapter changes the model that it is put on.
     other = loading.load_model(resolved.base, load) if against else None
     with usable(), adapters.with_checkpoint(base, subject.checkpoint, load, recorded) as model:
-        return Trace(model, tokenizer, resolved, subject, other).content(step)
+        yield Trace(model, tokenizer, resolved, subject, other)
 
 
 @dataclass(frozen=True)

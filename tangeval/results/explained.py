@@ -110,7 +110,8 @@ class Explained(Section):
 
     ``number`` is the example's place in its split, from 1. ``follows`` says whose ``text`` the
     steps follow, ``step`` (from 1) which one to show first. ``setting`` has every knob that is set, those of
-    the whole study too; ``settings`` begin with it. ``vocabulary`` spells every candidate.
+    the whole study too; ``settings`` begin with it. ``vocabulary`` spells every candidate. ``key`` is a
+    digest of what decides a text that ``tangeval run`` explained.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
@@ -133,6 +134,7 @@ class Explained(Section):
     knobs: list[Turn]
     steps: Annotated[list[Step], Field(min_length=1)]
     vocabulary: dict[int, str]
+    key: str = ""
 
     @model_validator(mode="after")
     def _whole(self) -> "Explained":

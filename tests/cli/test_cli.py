@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -224,6 +225,28 @@ def test_explain_follows_the_selected_setting_and_the_page_shows_it(finished):
     )
 
 
+def test_a_run_explains_the_first_texts_of_its_choice_and_not_again(finished, monkeypatch):
+    folder = finished / RESULTS
+    files = [folder / "explain" / f"chosen-{number}" / "explain.json" for number in (1, 2, 3)]
+    chosen = json.loads((folder / "best" / "selection.json").read_text("utf-8"))
+    for number, file in enumerate(files, 1):
+        content = json.loads(file.read_text("utf-8"))
+        assert (content["example_id"], content["sample"]) == (f"test-{number}", 0)
+        assert content["checkpoint"]["name"] == chosen["checkpoint"]["checkpoint"]
+        assert content["setting"] == {knob: chosen["setting"][knob] for knob in content["setting"]}
+    asked = []
+    monkeypatch.setattr("tangeval.explain.trace.loaded", lambda *given: asked.append(given) or nullcontext())
+    assert tangeval(finished, "run", "tiny.yaml").err == ""
+    assert not asked
+    files[1].write_text(files[1].read_text("utf-8").replace('"key":"', '"key":"0'))  # as of another choice
+    done = tangeval(finished, "run", "tiny.yaml", "--no-explain")
+    assert (done.code, asked) == (0, [])
+    done = tangeval(finished, "run", "tiny.yaml")
+    assert (done.code, len(asked)) == (0, 1)
+    assert "no text is explained on the page; `tangeval explain` said:" in " ".join(done.err.split())
+    assert "report.html" in done.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -413,7 +436,8 @@ def test_summarize_select_and_score_need_no_torch_and_make_the_runs_own_bytes(fi
 def test_a_run_ends_in_a_page_and_report_makes_the_same_one_without_torch(planned_and_run, finished):
     page = finished / RESULTS / "report.html"
     assert re.search(
-        rf"page: {RESULTS}/report\.html \([\d.]+ MB, all numbers, all texts\)", planned_and_run[3].out
+        rf"page: {RESULTS}/report\.html \([\d.]+ MB, all numbers, all texts, 3 explained\)",
+        planned_and_run[3].out,
     )
     made = page.read_bytes()
     page.unlink()
