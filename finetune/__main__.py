@@ -62,7 +62,7 @@ def finetune(config: Config, console: Console, *, overwrite: bool = False, first
     what = (
         f"{run.base.name} on {len(run.examples)} texts of {run.task.name if run.task.digest else config.data}"
     )
-    console.print(f"{what}, {config.epochs:g} epochs in batches of {config.batch}", highlight=False)
+    console.print(f"{what}, epochs: {config.epochs:g}, texts in a batch: {config.batch}", highlight=False)
     train(config, run, console)
     console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
 

@@ -49,7 +49,7 @@ def _show(found: "Classroom", files: Sequence[Path]) -> None:
     columns = (words.say("class.ranks"), words.say("class.student"), label)
     render.show_table(words.say("class.title", students=len(table), shown=len(rows)), columns, rows, right=1)
     first = int((table[f"{by}_rank_low"] == 1).sum())
-    console.say(words.say("class.ties", first=first, metric=label))
+    console.say(words.say("class.ties", first=first, students=len(table), metric=label))
     if pairs := len(found.shared):
         console.say(words.say("class.same", groups=found.shared["group"].max(), pairs=pairs), "yellow")
     for each in found.broken[:most]:

@@ -54,7 +54,7 @@ def hw5(
     place = Path(running.out or Path("results") / found.content["name"])
     file = place / "hw5.yaml"
     told = {
-        "folder": folder, "checkpoints": ", ".join(found.content["checkpoints"]), "file": file,
+        "checkpoints": ", ".join(found.content["checkpoints"]), "file": file,
         "base": found.content["base_model"],
     }  # fmt: skip
     console.say(words.say("hw5.kept", file=file) if file.is_file() else words.say("hw5.found", **told))
@@ -64,7 +64,11 @@ def hw5(
         study = file if file.is_file() else Path(draft, file.name)
         if study != file:
             study.write_text(found.to_yaml(), "utf-8")
-        inventory.show_dry_run(*api.dry_run(study, *overrides or (), options=options), running.out)
+        try:
+            planned = api.dry_run(study, *overrides or (), options=options)
+        except TangevalError as error:  # the draft is gone when this is read
+            raise TangevalError(str(error).replace(str(study), str(file))) from None
+        inventory.show_dry_run(*planned, running.out)
         if dry_run:
             return
         if study != file:

@@ -56,8 +56,9 @@ def couplet_of(text: str) -> str:
     Raises:
         TangevalError: it is not two clauses of one length of Han characters.
     """
-    if odd := sorted(set(text) - set(verse.han(text)) - verse.MARKS - set(verse.ITERATION + " \n.,;?!")):
-        raise TangevalError(f"{text!r}: {''.join(odd)} is no part of verse; {_SUCH_AS}")
+    known = set(verse.han(text)) | verse.MARKS | set(verse.ITERATION + " \n.,;?!")
+    if odd := dict.fromkeys(each for each in text if each not in known):
+        raise TangevalError(f"{text!r} has what is no part of verse: {' '.join(odd)}; {_SUCH_AS}")
     parts = verse.clauses(text)
     if len(parts) != 2:
         count = f"{len(parts)} clause{'s' * (len(parts) != 1)}"

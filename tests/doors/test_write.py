@@ -58,11 +58,11 @@ def test_a_clause_from_training_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("hello", "h"),
+        ("hello", "verse: h e l o;"),
         ("", "0 clauses"),
         ("床前明月光", "1 clause of"),
         ("床前明月光，疑是地上。", "5 and 4 characters"),
-        ("床前明月光，疑是地x上霜。", "x is no part of verse"),
+        ("床前明月光，疑是地x上霜。", "no part of verse: x;"),
         ("一二三，四五六，七八九", "3 clauses"),
     ],
 )
