@@ -204,7 +204,13 @@ def _claim_random(rows: Sequence[Row], model: Model, baselines: Mapping[str, Mea
 
 def _claim_open(found: Sequence[Claim]) -> Claim:
     """What the claims leave open, and how many examples would settle it."""
-    left = [row for claim in found if claim.status == "not_shown" for row in claim.evidence if row.needed]
+    quiet = {knob for claim in found for knob in claim.values.get("quiet", ())}
+    left = [
+        row
+        for claim in found
+        for row in claim.evidence
+        if row.needed and (claim.status == "not_shown" or row.knob in quiet)
+    ]
     nearest: dict[tuple[str, str], Row] = {}
     for row in sorted(left, key=lambda row: row.needed or 0):
         nearest.setdefault((row.question, row.metric), row)
@@ -212,5 +218,5 @@ def _claim_open(found: Sequence[Claim]) -> Claim:
     questions = [claim.question for claim in found if claim.status == "not_shown"]
     key = "some" if told else "unplanned" if questions else "none"
     return Claim(
-        "open", "not_shown" if questions else "shown", key, {"open": told, "questions": questions}, []
+        "open", "not_shown" if told or questions else "shown", key, {"open": told, "questions": questions}, []
     )

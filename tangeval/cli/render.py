@@ -102,7 +102,7 @@ def show_page(file: Path, about: str) -> None:
 
 
 def show_selection(results: Results) -> None:
-    """What was chosen, how good it is, what it cannot be told from, and three of its texts."""
+    """What was chosen, how good it is, what it cannot be told from, and its texts of three examples."""
     selection = results.selection
     rule, best, chosen = (selection[key] for key in ("rule", "checkpoint", "setting"))
     by = rule["setting"]["by"]
@@ -112,7 +112,7 @@ def show_selection(results: Results) -> None:
     if selection["saw_test"]:
         say(f"  it was fine-tuned on {selection['saw_test']} of the test poems", "yellow")
     ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
-    say(f"  cannot be told from it: {', '.join(ties) or 'none'}")
+    say(f"  by this metric's tests alone, cannot be told from it: {', '.join(ties) or 'none'}")
     _show_as_good(selection, "checkpoints", lambda row: row["checkpoint"])
     if chosen is None:
         say(f"no setting meets {rule['setting']['require']}; nearest:", "yellow")
@@ -138,12 +138,13 @@ def show_selection(results: Results) -> None:
     _show_as_good(selection, "settings", knobs)
     say(f"  all of it in {results.run.best}")
     if "test" in results.study.splits:
-        texts = results.texts().head(3)[["input", "text", "reference"]]
+        texts = results.texts().drop_duplicates("input").head(3)[["input", "text", "reference"]]
         rows = texts.map(results.task.show).to_numpy().tolist()
+        title = f"{len(rows)} texts of the test split"
         columns: tuple[str, ...] = ("given", "written", "reference")
         if console.width < NARROW:  # one under another, whole
             rows, columns = [[*pair] for row in rows for pair in zip(columns, row, strict=True)], ("", "")
-        show_table("Three texts of the test split", columns, rows)
+        show_table(title, columns, rows)
 
 
 def _show_as_good(selection: Mapping[str, Any], kind: str, named: Callable[[Mapping[str, Any]], str]) -> None:

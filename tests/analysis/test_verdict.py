@@ -92,6 +92,13 @@ def test_checkpoints_that_saw_the_split_are_not_spoken_of(tmp_path):
     assert json.loads(run.verdict_file.read_text()) == found
 
 
+def test_a_knob_without_a_shown_effect_is_open_beside_one_with():
+    each = by_question(told("fine-tuning helps, 30 and 40 alike", 40, 1))
+    assert (each["settings"].status, each["settings"].values["quiet"]) == ("shown", ["top_p"])
+    assert (each["open"].status, each["open"].key) == ("not_shown", "some")
+    assert "top_p" in {row["knob"] for row in each["open"].values["open"]}
+
+
 @pytest.mark.parametrize("lang", ["en", "zh-TW"])
 @pytest.mark.parametrize("verse", [True, False])
 @pytest.mark.parametrize("name", WORLDS)

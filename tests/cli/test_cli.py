@@ -470,6 +470,9 @@ def test_a_study_file_stands_for_its_results_folder(finished):
     assert by_folder.code == by_study.code == 0
     assert by_folder.raw == by_study.raw
     assert "best setting: temperature" in by_folder.out
+    _, texts = by_folder.raw.split("texts of the test split")
+    given = re.findall(r"^│ *([^│\s]+) *│", texts, re.MULTILINE)
+    assert len(given) == len(set(given)) == 3
 
 
 def test_a_study_file_that_chooses_by_a_split_the_results_lack_is_refused(finished):

@@ -2,7 +2,7 @@
 
 In: ``Results`` with a verdict. Out: 16:9 pictures, one for each claim, whose title is the claim's own sentence with one
 metric left in it. What is drawn is the claim's evidence: a line for what is compared with, and for the others the
-interval of their difference from it, so that one that reaches the line is not told apart. Knows nothing of tests.
+interval of their difference from it, so that one that crosses the line is not told apart. Knows nothing of tests.
 """
 
 import re
