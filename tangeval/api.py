@@ -311,14 +311,14 @@ def explain(
     """Run one checkpoint on one example; return what was asked for, what ``explain.json`` says, and its folder.
 
     ``step`` is the token to begin with, from 1 (default: the first character); ``options.out`` the folder
-    (default ``results/NAME/explain/ID``). The study's page is written again where there is one, else a page of this text.
+    (default ``results/NAME/explain/ID``; of a results folder's own study that folder's). The study's page is written again where there is one, else a page of this text.
     """
     check_split(asked.split)
     resolved = steps.resolved(study, overrides, options)
     needs_logits(resolved, "explain")
     with needs("explaining"):
         from tangeval.explain import trace
-    folder = Path("results") / resolved.study.name
+    folder = steps.results_of(resolved.study)
     check_links(folder)
     subject = subjects.find(resolved, folder, asked)
     with watch.working(f"running {subject.checkpoint.name} on {subject.example.id}"):

@@ -28,6 +28,7 @@ from tangeval.generation import Pending
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results.files import write_parquet, write_text
+from tangeval.results.folder import RunFolder
 
 #: A study, or the file of one.
 AnyStudy = str | Path | Study
@@ -152,6 +153,13 @@ def check(resolved: ResolvedStudy, options: Options) -> None:
 
 def place(resolved: ResolvedStudy, options: Options) -> str:
     return str(options.out or Path("results") / resolved.study.name)
+
+
+def results_of(study: Study) -> Path:
+    """Return the folder of a study's results: where its file lies, if that is a results folder's own, else ``results/NAME``."""
+    beside = RunFolder(Path(study.file).parent)
+    own = Path(study.file) == beside.study_file and beside.manifest_file.is_file()
+    return beside.path if own else Path("results") / study.name
 
 
 def decode(

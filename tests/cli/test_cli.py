@@ -225,6 +225,20 @@ def test_explain_follows_the_selected_setting_and_the_page_shows_it(finished):
     )
 
 
+def test_a_run_with_another_folder_is_explained_there_by_the_command_that_its_page_names(finished):
+    shutil.move(finished / RESULTS, finished / "elsewhere")
+    shutil.rmtree(finished / "elsewhere" / "explain")
+    assert tangeval(finished, "report", "elsewhere").code == 0
+    page = (finished / "elsewhere" / "report.html").read_text("utf-8")
+    assert '"place":"elsewhere"' in page
+    assert str(finished) not in page
+    done = tangeval(finished, "explain", "elsewhere/study.yaml", "--prompt", "1")
+    assert done.out.endswith("elsewhere/explain/test-1/explain.json")
+    assert "checkpoint: selected; setting: selected" in " ".join(done.out.split())
+    assert (finished / "elsewhere" / "report.html").read_text("utf-8") != page
+    assert not (finished / "results" / "tiny").exists()
+
+
 def test_a_run_explains_the_first_texts_of_its_choice_and_not_again(finished, monkeypatch):
     folder = finished / RESULTS
     files = [folder / "explain" / f"chosen-{number}" / "explain.json" for number in (1, 2, 3)]

@@ -156,7 +156,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
     axes, grid = study.decoding.axes, study.decoding.settings()
     settings = [{axis: _spelt(value) for axis, value in setting.as_dict(axes).items()} for setting in grid]
     return {
-        "carries": [], "study": study.name, "yaml": study.to_yaml(), "selection": selection, "settings": settings,
+        "carries": [], "study": study.name, "place": _place(run.path), "yaml": study.to_yaml(), "selection": selection, "settings": settings,
         "knobs": _knobs(axes, grid), "metrics": _metrics(run.metrics), "run": _run(manifest),
         "checkpoints": [
             schema.Checkpoint(
@@ -172,6 +172,12 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
         "verdict": _verdict(corpus), "note": nodes(study.note or ""), "glossary": _glossary(run.metrics),
         "signatures": {name: _words(text) for name, text in (run.read_json(run.signatures) or {}).items()},
     }  # fmt: skip
+
+
+def _place(folder: Path) -> str:
+    """The results folder as a path that was typed here; FOLDER where it is elsewhere: the machine's paths are left out."""
+    here, whole = Path.cwd(), folder.absolute()
+    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else "FOLDER"
 
 
 def _metrics(metrics: Metrics) -> list[schema.MetricFacts]:

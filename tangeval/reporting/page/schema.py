@@ -150,10 +150,11 @@ class Facts(_Record):
 
     ``flaw_bits`` are packed 32-bit numbers, unit by unit, checkpoint by checkpoint, setting by setting: a bit for
     each metric with a ``flaw``. ``selection`` is ``selection.json``;
-    ``verdict`` its words by language; ``note`` the author's, as ``note.nodes`` makes it.
+    ``place`` is the results folder, relative to where the command ran; ``verdict`` its words by language; ``note`` the author's, as ``note.nodes`` makes it.
     """
 
     study: str
+    place: str = ""
     yaml: str = ""
     carries: list[str]
     baselines: list[str]

@@ -72,7 +72,7 @@
   const drawStages = (text, place, step, at) => {
     const stages = stagesOf(text, step, place), knobs = text.settings[place].knobs, pick = step.picks[place].id;
     // The likeliest, the edges of the cuts, what noise picks and what the text has.
-    const edges = stages.slice(text.knobs.findIndex(({ name }) => name === "temperature") + 2).flatMap(({ kept }) => [kept - 1, kept]);
+    const edges = stages.slice(text.knobs.findIndex(({ name }) => core.knobs[name].kind === "scale") + 2).flatMap(({ kept }) => [kept - 1, kept]);
     const drawn = [...step.candidates.keys()].filter((i) => i < LIKELIEST || edges.includes(step.candidates[i].rank) || [pick, step.token].includes(step.candidates[i].id));
     const largest = Math.max(...stages.flatMap(({ p }) => drawn.map((i) => p[i])));
     const so = text.steps.slice(0, at - 1).map((each) => text.vocabulary[each.token]).join("").trim();
