@@ -646,6 +646,25 @@ def test_a_sheet_has_every_example_and_is_searched(visit):
     until(tab, "document.querySelectorAll('#sheet tbody tr').length === 0")
 
 
+def test_printing_takes_all_tabs_with_their_pictures(visit):
+    tab = visit("tab=glance&lang=en")
+    tab.emulate_media(media="print")
+    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert all(tab.is_visible(f"#tab-{name}") for name in TABS)
+    assert tab.evaluate("[...document.querySelectorAll('.picture .box')].filter((b) => b.clientWidth && !b.querySelector('svg')).length") == 0  # fmt: skip
+    tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert [name for name in TABS if tab.is_visible(f"#tab-{name}")] == ["glance"]
+
+
+def test_sliders_and_panels_have_question_marks(visit):
+    tab = visit("tab=explore&lang=zh")
+    tab.click("#knobs .knob[data-knob=top_k] button.help")
+    assert "最可能的 k 個詞元" in tab.inner_text("#help")
+    tab.keyboard.press("Escape")
+    tab = visit("tab=pictures&lang=zh")
+    assert tab.locator("#tab-pictures .panel h3 button.help").count() > 0
+
+
 def test_a_question_mark_says_what_a_metric_means_in_the_readers_language(visit):
     for lang, word in (("en", "rhyme"), ("zh", "韻")):
         tab = visit(f"tab=explore&lang={lang}")

@@ -169,7 +169,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
             for split in study.ordered_splits()
         ],
         "examples": [schema.Example.model_validate(example) for example in corpus.examples],
-        "verdict": _verdict(corpus), "note": nodes(study.note or ""), "glossary": _glossary(run.metrics),
+        "verdict": _verdict(corpus), "note": nodes(study.note or ""), "glossary": _glossary(run.metrics, declared=corpus.task.verse is None),
         "signatures": {name: _words(text) for name, text in (run.read_json(run.signatures) or {}).items()},
     }  # fmt: skip
 
@@ -192,9 +192,19 @@ def _metrics(metrics: Metrics) -> list[schema.MetricFacts]:
     ]
 
 
-def _glossary(metrics: Metrics) -> dict[str, Any]:
-    """What the task's metrics and the terms mean; the meaning of a metric of one's own is its author's."""
-    return {word: entry for word, entry in glossary().items() if "name" in entry or word in metrics}
+def _glossary(metrics: Metrics, *, declared: bool) -> dict[str, Any]:
+    """What the task's metrics and the terms mean; the meaning of a metric of one's own is its author's.
+
+    Of a declared task some words mean another thing (``task.form``), and verse is no example.
+    """
+    entries = glossary()
+    found = {word: entry for word, entry in entries.items() if "name" in entry or word in metrics}
+    if not declared:
+        return found
+    found |= {word: entries[f"task.{word}"] for word in metrics if f"task.{word}" in entries}
+    verse = {word for word, entry in found.items() if isinstance(entry.get("yes"), str)}
+    sides = ("yes", "no")
+    return found | {w: {k: v for k, v in found[w].items() if k not in sides} for w in verse}
 
 
 def _verdict(corpus: Corpus) -> dict[str, schema.Verdict]:

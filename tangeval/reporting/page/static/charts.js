@@ -8,7 +8,7 @@
  * colourOf, lineOf   how a checkpoint looks
  */
 const charts = (() => {
-  const { facts, metrics, visible, el, fill, t, label, short, ends, triple, fillTable, save } = core, { state, nameOf } = store;
+  const { facts, metrics, visible, el, fill, t, help, label, short, ends, triple, fillTable, save } = core, { state, nameOf } = store;
   const [RANDOM] = facts.baselines;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const SYMBOLS = ["circle", "rect", "triangle", "diamond", "roundRect", "arrow"];
@@ -105,7 +105,7 @@ const charts = (() => {
   /** A panel for each metric: what a knob does, or what training did. `lines` have `gets`: the row at each x, if there is one. */
   function multiples(picture, shown, x, lines) {
     const read = (get, metric) => (get ? ends(get, metric) : ["", "", ""]);
-    const panel = (metric) => ({ title: label(metric), draw: (box) => linePanel(box, {
+    const panel = (metric) => ({ title: label(metric), word: metric, draw: (box) => linePanel(box, {
       x, metric, lines: lines.map((line) => ({ ...line, rows: line.gets.map((get) => read(get, metric)) })) }) });
     const row = (line) => line.gets.map((get, place) => [line.name, x[place], ...shown.flatMap((metric) => read(get, metric))]);
     const head = ["checkpoint", "at", ...shown.flatMap((metric) => [metric, `${metric}_low`, `${metric}_high`])];
@@ -192,7 +192,7 @@ const charts = (() => {
       if (box.isConnected) drawing?.();
     }
   }
-  window.addEventListener("beforeprint", () => drawWaiting([...waiting.keys()]));
+  const drawAll = () => drawWaiting([...waiting.keys()]);
 
   /**
    * The panels of a picture, one for each {title, draw}; `table()` is what they show, for saving and for reading aloud;
@@ -209,7 +209,7 @@ const charts = (() => {
     while (holder.children.length < list.length) holder.append(el("div", { class: "panel" }, el("h3"), el("div", { class: "box", role: "img" })));
     list.forEach((panel, place) => {
       const [title, box] = holder.children[place].children;
-      title.textContent = visible(panel.title);
+      fill(title, panel.title, help(panel.word));
       box.setAttribute("aria-label", visible(`${picture.querySelector("h2").textContent}: ${panel.title}. ${t("see.table")}`));
       whenSeen(box, () => panel.draw(box));
     });
@@ -255,7 +255,7 @@ const charts = (() => {
     for (const panel of picture.querySelectorAll(".panel")) {
       const [title, box] = panel.children, place = box.getBoundingClientRect(), chart = box.querySelector("svg").cloneNode(true);
       const [x, y] = [place.left - holder.left, place.top - holder.top + head];
-      write(title.textContent, x + 8, y - 6, 13);
+      write(title.firstChild.textContent, x + 8, y - 6, 13);
       set(chart, { x, y, width: place.width, height: place.height });
       root.append(chart);
     }
@@ -272,5 +272,5 @@ const charts = (() => {
     image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgOf(picture))}`;
   }
 
-  return Object.freeze({ css, ramp, colourOf, lineOf, dot, numbersIn, linePanel, multiples, heatPanel, dotPanel, pointPanel, panels, addSaving });
+  return Object.freeze({ css, ramp, colourOf, lineOf, dot, numbersIn, linePanel, multiples, heatPanel, dotPanel, pointPanel, panels, drawAll, addSaving });
 })();

@@ -134,16 +134,17 @@ const core = (() => {
 
   /** A "?" that says what a metric or term means, with an example of either kind; nothing where the glossary has it not. */
   function help(word) {
-    const entry = facts.glossary[word], { lang } = reader;
+    const entry = facts.glossary[word];
     if (!entry) return null;
-    const spoken = (example) => (typeof example === "string" ? `白日依山盡，黃河入海流。${example}` : example[lang]); // verse follows this couplet
     const show = (event) => {
+      const { lang } = reader, spoken = (example) => (typeof example === "string" ? `白日依山盡，黃河入海流。${example}` : example[lang]); // verse follows this couplet
       event.stopPropagation();
+      event.preventDefault();
       fill($("help"), el("h3", {}, entry.name?.[lang] ?? metrics[word].label[lang]), el("p", {}, entry[lang]),
         ["yes", "no"].filter((side) => entry[side]).map((side) => el("p", { class: "example" }, el("b", {}, side === "yes" ? "✓ " : "✗ "), spoken(entry[side]))));
       $("help").showPopover();
     };
-    return el("button", { type: "button", class: "help", "aria-label": `${t("what.is")} ${entry.name?.[lang] ?? label(word)}`, on: { click: show } }, "?");
+    return el("button", { type: "button", class: "help", "aria-label": `${t("what.is")} ${entry.name?.[reader.lang] ?? label(word)}`, on: { click: show } }, "?");
   }
 
   /** Fill a table: `head` names the columns; a row is what names it, then its cells; `of` gives a row's attributes. */

@@ -72,6 +72,13 @@
     for (const view of views) if (view.tab === state.tab) view.render(view.node);
   }
 
+  /** All tabs, one after another, for paper. */
+  function printAll() {
+    document.documentElement.dataset.print = "1";
+    for (const view of views) view.render(view.node);
+    charts.drawAll();
+  }
+
   async function start() {
     declare({ tab: { first: tabs[0], allows: (text) => tabs.includes(text) } });
     for (const view of views) declare(view.state?.() ?? {});
@@ -86,6 +93,8 @@
     render();
     window.addEventListener("hashchange", () => { store.readAddress(); render(); });
     dark.addEventListener("change", render);
+    window.addEventListener("beforeprint", printAll);
+    window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; render(); });
     document.documentElement.dataset.ready = "1";
   }
 

@@ -64,7 +64,7 @@ const store = (() => {
   const tickBox = (key) => el("label", {}, el("input", { type: "checkbox", "data-state": key }), " ", el("span", { "data-t": fields[key].label }));
   const slider = (id, knob, last, turn, ...more) => {
     const input = el("input", { type: "range", id, min: 0, max: last, step: 1, disabled: last < 1, on: { input: (event) => turn(Number(event.target.value)) } });
-    return el("div", { class: "knob", "data-knob": knob }, el("label", { for: id, "data-t": `knob.${knob}` }, knobLabel(knob)), el("output", { for: id }), input, ...more);
+    return el("div", { class: "knob", "data-knob": knob }, el("span", {}, el("label", { for: id, "data-t": `knob.${knob}` }, knobLabel(knob)), core.help(knob)), el("output", { for: id }), input, ...more);
   };
   /** Move a slider to a stop, and say the value there. */
   const moveTo = (holder, stop, text) => {

@@ -12,7 +12,7 @@
     render(picture) {
       const setting = settingNow(), { metric, split } = state, looks = ticked().map((place) => ({ ...charts.lineOf(place), place }));
       const lines = (knob) => looks.map((line) => ({ ...line, rows: grid[knob].map((text) => triple(split, nameOf(line.place), { ...setting, [knob]: text }, metric)) }));
-      const panel = (knob) => ({ title: `${label(metric)} · ${knobLabel(knob)}`, draw: (box) => charts.linePanel(box, {
+      const panel = (knob) => ({ title: `${label(metric)} · ${knobLabel(knob)}`, word: metric, draw: (box) => charts.linePanel(box, {
         x: grid[knob].map((text) => spellValue(knob, text)), lines: lines(knob), metric, at: grid[knob].indexOf(state[knob]), pick: (place) => change({ [knob]: grid[knob][place] }) }) });
       const rows = (knob) => lines(knob).flatMap((line) => line.rows.map((row, place) => [knob, grid[knob][place], line.name, ...row]));
       charts.panels(picture, varied.map(panel), () => [["knob", "value", "checkpoint", metric, `${metric}_low`, `${metric}_high`], ...varied.flatMap(rows)], looks);

@@ -19,7 +19,7 @@
       };
       const rows = (metric) => names(metric).map(row(metric)).filter((each) => each.value !== "");
       const title = (metric) => label(metric) + (metrics[metric].better === "low" ? ` · ${t("low.better")}` : "");
-      panels(picture, shown.map((metric) => ({ title: title(metric), draw: (box) => dotPanel(box, { rows: rows(metric), share: metrics[metric].share }) })),
+      panels(picture, shown.map((metric) => ({ title: title(metric), word: metric, draw: (box) => dotPanel(box, { rows: rows(metric), share: metrics[metric].share }) })),
         () => [["metric", "checkpoint", "value", "low", "high"],
           ...shown.flatMap((metric) => rows(metric).map((each) => [metric, each.name, each.value, each.low, each.high]))]);
     },

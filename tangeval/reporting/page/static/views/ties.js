@@ -20,7 +20,7 @@
       const row = (each) => ({ name: named(each), colour: css(each.distinguishable ? "--accent" : "--late"), open: !each.distinguishable,
         value: text(each.difference), low: text(each.joint_low), high: text(each.joint_high) });
       const kinds = [{ metric: rule.checkpoint, rows: checkpoints, key: "ties.checkpoints" }, { metric: rule.setting.by, rows: settings.slice(0, MOST), key: "ties.of.settings" }];
-      const panel = ({ metric, rows, key }) => ({ title: t(key, { metric: label(metric) }), draw: (box) => dotPanel(box, { rows: rows.map(row), zero: true }) });
+      const panel = ({ metric, rows, key }) => ({ title: t(key, { metric: label(metric) }), word: metric, draw: (box) => dotPanel(box, { rows: rows.map(row), zero: true }) });
       const said = (each) => [named(each), ...["difference", "joint_low", "joint_high", "difference_low", "difference_high", "p_adjusted"].map((key) => text(each[key]))];
       panels(picture, kinds.filter(({ rows }) => rows.length).map(panel), () => [["what", "difference", "low", "high", "low (alone)", "high (alone)", "p (adjusted)"], ...[...checkpoints, ...settings].map(said)]);
     },
