@@ -1,19 +1,22 @@
 """The command line: parse, call ``tangeval.api``, print. A file a group of commands."""
 
+# isort: off  # the order of --help
 from tangeval.cli import (
-    analyze,
-    classroom,
-    data,
     doors,
-    explain,
-    front,
-    judge,
+    classroom,
     run,
-    samples,
-    sharing,
-    task,
     verdict,
-)  # isort: skip  # the order of --help
+    analyze,
+    explain,
+    samples,
+    front,
+    task,
+    data,
+    judge,
+    sharing,
+)
+
+# isort: on
 from tangeval.cli.base import app, console
 from tangeval.cli.entry import command
 
