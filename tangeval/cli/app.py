@@ -1,6 +1,7 @@
 """The command line: parse, call ``tangeval.api``, print. A file a group of commands."""
 
-# isort: off  # the order of --help
+# The order of --help.
+# isort: off
 from tangeval.cli import (
     doors,
     classroom,
