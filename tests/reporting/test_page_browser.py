@@ -547,7 +547,7 @@ def test_without_explained_texts_there_is_no_tab_and_trust_names_the_command(bro
     report.write(*of(plain), plain)
     page = opened_in(browser, plain / "report.html", "tab=trust")
     assert page.locator("#go-explain").count() == 0
-    assert "tangeval explain results/small/study.yaml --prompt 1" in page.locator("#left-out").inner_text()
+    assert "tangeval explain FOLDER/study.yaml --prompt 1" in page.locator("#left-out").inner_text()
     page.close()
 
 
