@@ -652,6 +652,9 @@ def test_printing_takes_all_tabs_with_their_pictures(visit):
     tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert all(tab.is_visible(f"#tab-{name}") for name in TABS)
     assert tab.evaluate("[...document.querySelectorAll('.picture .box')].filter((b) => b.clientWidth && !b.querySelector('svg')).length") == 0  # fmt: skip
+    assert tab.locator("#walk .tower").count() > 0
+    tab.set_viewport_size({"width": 760, "height": 1000})  # paper
+    assert tab.evaluate("[...document.querySelectorAll('table')].filter((e) => e.clientWidth > innerWidth).length") == 0  # fmt: skip
     tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert [name for name in TABS if tab.is_visible(f"#tab-{name}")] == ["glance"]
 

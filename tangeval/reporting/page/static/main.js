@@ -95,6 +95,7 @@
     dark.addEventListener("change", render);
     window.addEventListener("beforeprint", printAll);
     window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; render(); });
+    for (const view of views) await view.ahead?.();
     document.documentElement.dataset.ready = "1";
   }
 

@@ -20,6 +20,7 @@
   };
   const bar = (...parts) => el("span", { class: "bar" }, parts);
 
+  const open = async (folder) => opened.set(folder, JSON.parse(await unpackText(packed[facts.explained.findIndex((each) => each.folder === folder)])));
   const textNow = () => opened.get(state.explained);
   const stepAt = (text) => Math.min(Math.max(Number(state.step || text.step), 1), text.steps.length);
   /** The place of the setting at hand among those of the file; the text's own is the first. */
@@ -208,10 +209,11 @@
       el("div", { class: "card" }, el("h2", { id: "so-far" }), el("p", { id: "drawn", class: "said" }), core.scroller("stages", "explain.stages"),
         el("p", { class: "note keys", id: "stages-keys" }), el("p", { class: "sr", id: "drawn-live", "aria-live": "polite" })),
       el("div", { class: "card" }, el("h2", { "data-t": "explain.noise" }), core.scroller("noises", "explain.noise"), el("p", { class: "note", "data-t": "explain.noise.note" }))),
+    ahead: () => open(state.explained), // paper waits for nothing
     async render() {
-      const folder = state.explained, order = facts.explained.findIndex((each) => each.folder === folder);
-      if (!opened.has(folder)) opened.set(folder, JSON.parse(await unpackText(packed[order])));
-      if (state.explained !== folder || state.tab !== "explain") return; // the reader has moved on
+      const folder = state.explained;
+      if (!opened.has(folder)) await open(folder);
+      if (state.explained !== folder || (state.tab !== "explain" && !document.documentElement.dataset.print)) return; // the reader has moved on
       const text = opened.get(folder), place = placeAt(text), at = stepAt(text), step = text.steps[at - 1];
       keepingFocus(() => {
         drawSliders(text, place);
