@@ -41,12 +41,8 @@ class Chart:
     marked: str
 
 
-def write_slides(results: Results) -> list[Path]:
-    """Write ``slides/`` in the results folder; return the paths of its pictures, PNG and SVG.
-
-    Raises:
-        TangevalError: there is no verdict, or it has no claims.
-    """
+def draw(results: Results) -> list[Path]:
+    """As ``write_slides``."""
     verdict = results.verdict
     if not verdict["claims"]:
         raise TangevalError(f"{results.run.verdict_file}: it claims nothing, so there is nothing to show")
