@@ -63,7 +63,7 @@ def families(
     tried = int(apart["budget"].iloc[0])
     own = values[(values["by"] == "budget") & (values["at"] == tried)]
     for name in names:
-        rows = [(row["family"], str(row["settings"]), *_cells(row, name)) for row in own.to_dict("records")]
+        rows = [(row["family"], str(row["settings"]), *_values(row, name)) for row in own.to_dict("records")]
         title = f"{own['checkpoint'].iloc[0]}: {name} of the best of {tried} settings, on {split}"
         render.show_table(title, ("family", "settings", name, "with luck"), rows, right=3)
         render.say(_verdict(own, apart[apart["metric"] == name], name, results.run.metrics[name].better))
@@ -73,7 +73,7 @@ def families(
     )
 
 
-def _cells(row: Any, name: str) -> tuple[str, str]:
+def _values(row: Any, name: str) -> tuple[str, str]:
     return render.interval(row, name, 3), f"{row[f'{name}_naive']:.3f}"
 
 

@@ -174,7 +174,7 @@ class _Grid(Section):
             points: Iterable[Any] = ([self._value(point, name) for name in AXES] for point in self._points())
         else:
             points = product(*map(self.values, AXES))
-        return tuple(sorted({Setting.of(**dict(zip(AXES, point, strict=True))) for point in points}))
+        return tuple(sorted({Setting(tuple(point)) for point in points}))
 
 
 def _spelt(value: Any) -> Any:

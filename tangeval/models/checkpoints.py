@@ -126,9 +126,10 @@ def _in_place(place: str, *, allow_pickle: bool) -> tuple[list[Path], list[Skipp
         inside = [p for p in sorted(folder.iterdir()) if p.is_dir()]
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL in it
         reason = getattr(error, "strerror", None) or error
-        made = f"; `python -m finetune finetune/configs/{Path(place).name}.yaml` makes it"
+        own = [f for f in Path("finetune/configs").glob("*.yaml") if f.stem == Path(place).name]
+        made = f"; `python -m finetune {own[0]}` makes it" if own else ""
         where = f"there is no folder {place} that can be read ({reason}; looked for in {Path.cwd()})"
-        raise TangevalError(f"checkpoints: {where}{made * place.startswith('checkpoints/')}") from None
+        raise TangevalError(f"checkpoints: {where}{made}") from None
     saves = sorted((p for p in inside if _STEP.fullmatch(p.name)), key=lambda save: _step(save.name) or 0)
     if alone or not saves:
         if problem := incomplete(folder, allow_pickle=allow_pickle):

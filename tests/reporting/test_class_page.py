@@ -11,7 +11,6 @@ from tangeval.core.errors import TangevalError
 from tangeval.reporting.page import classroom
 from tangeval.tasks.tang import TANG, results_txt
 from tangeval.tasks.tang import data as dataset
-from tests.support.chromium import NoBrowserError, launched
 
 SAMPLE = dataset.load("sample")
 POEMS = SAMPLE.split("test")
@@ -64,15 +63,6 @@ def test_a_broken_key_is_no_reason_for_other_pseudonyms(handed, tmp_path):
     (tmp_path / "names.key").write_text("half", "ascii")
     with pytest.raises(TangevalError, match=r"names\.key: no key of names"):
         api.score_class([handed], tmp_path, data="sample", hide_names=True)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        with launched() as running:
-            yield running
-    except NoBrowserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from tangeval.reporting.page import build as report
 from tangeval.results import explained
 from tangeval.results.files import read_json, write_csv, write_json
 from tangeval.results.folder import RunFolder
-from tests.support.chromium import NoBrowserError, launched
 from tests.support.command import succeeds
 from tests.support.explained import make_explained
 from tests.support.folders import NAME, make_results
@@ -29,15 +28,6 @@ from tests.support.pages import block
 pytestmark = pytest.mark.browser
 ESCAPES = ("⟨U+202E⟩", "⟨U+200B⟩", "⟨U+0007⟩", "⟨U+0000⟩", "⟨U+2028⟩", 'run,"<img src=x')
 TABS = ("glance", "explore", "explain", "pictures", "trust")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        with launched() as running:
-            yield running
-    except NoBrowserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
