@@ -19,7 +19,7 @@ import pandas as pd
 from benchmarks.report import manifest
 from benchmarks.scale import timed
 from tangeval import api, tasks
-from tangeval.analysis import scoring
+from tangeval.analysis import scoring, summarize
 from tangeval.core.digest import digest
 from tangeval.core.study import Study
 from tangeval.reporting.page import build
@@ -82,15 +82,9 @@ def step(name: str, folder: Path) -> None:
         if name == "score":
             scoring.score(results.study, results.dataset, folder)
         elif name == "summarize":
-            api_summary(folder)
+            summarize.summarize(RunFolder(folder))
         else:
             print(build.write(results.study, results.dataset, folder)[1])
-
-
-def api_summary(folder: Path) -> None:
-    from tangeval.analysis import summarize
-
-    summarize.summarize(RunFolder(folder))
 
 
 def made_up(folder: Path, records: int) -> None:

@@ -240,7 +240,7 @@ def explained(resolved: ResolvedStudy, results: Results, options: Options, watch
     try:
         with watch.working("explaining texts of the chosen setting"):
             write_chosen(resolved, results.run)
-    except Exception as error:  # all else is there: hours of decoding, and a page without this tab
+    except (TangevalError, MemoryError, RuntimeError) as error:  # all else is there: hours of decoding
         said = str(error).partition("\n")[0] or type(error).__name__
         warnings.warn(f"no text is explained on the page; `tangeval explain` said: {said}", stacklevel=3)
     return results

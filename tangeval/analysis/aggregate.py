@@ -63,6 +63,11 @@ class Measured:
         """How many examples each of the P counts for ``[P]``, 1 on average."""
         return self.clusters.size if self.clusters else np.ones(len(self.examples))
 
+    @property
+    def examples_each(self) -> float:
+        """How many examples each of the P has on average."""
+        return len(self.examples) / self.poems
+
     def folded(self, by_example: Floats) -> Floats:
         """Return values of ``examples`` as each of the P has them."""
         return self.clusters.parts(by_example) if self.clusters else by_example
@@ -116,8 +121,9 @@ class Part:
         return poems * self.value(metric) - (poems - 1) * self.without(metric)
 
     def linear(self, metric: str) -> Floats:
-        """Return ``by_poem`` as independent values ``[P]`` that have the value's mean and variance."""
-        return linear(self.by_poem(metric), self.measured.size)
+        """Return ``by_poem`` as independent values ``[P]`` that have the value's mean and variance: pseudo-values are that."""
+        own = self.by_poem(metric)
+        return own if metric in self.measured.corpora else linear(own, self.measured.size)
 
     def centred(self, metric: str) -> Floats:
         """``linear``, moved to have the value as its mean, which pseudo-values have nearly."""

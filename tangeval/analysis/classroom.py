@@ -27,6 +27,7 @@ from tangeval.tasks.base import Dataset, Outputs, Task
 
 #: A student's files in a folder, the first that is there is read; and files that are one student's each.
 NAMES, SUFFIXES = ("results.json", "results.txt"), (".json", ".jsonl", ".txt")
+_CLASS = "class"  # what scores call all students, as it were a checkpoint
 _STUDENT = "top_k"  # the axis of the grid whose points are students
 
 
@@ -88,8 +89,9 @@ def score_class(
     if not read:
         what = "".join(f"; {each.file or each.student}: {each.problem}" for each in broken[:1])
         raise TangevalError(f"none of {len(broken)} students' files can be read{what}")
-    measured = _measured([outputs for _, outputs in read], asked, dataset, on)
-    own, names = measured["class"], [each.student for each, _ in read]
+    scores = _scored([outputs for _, outputs in read], asked, dataset, on)
+    measured = {each.checkpoint: each.measured for each in groups(scores, NO_LIKELIHOOD, asked.metrics)}
+    own, names = measured[_CLASS], [each.student for each, _ in read]
     about = {
         "student": names,
         "file": [str(each.file) for each, _ in read],
@@ -100,13 +102,13 @@ def score_class(
     table = pd.concat([pd.DataFrame(about), _values(own), _ranks(own, ranked)], axis=1)
     first = [f"{by}_rank_low", f"{by}_rank_high", by]
     order = table.sort_values(first, ascending=[True, True, asked.metrics[by].better == "low"], kind="stable")
-    sides = [_values(measured[name]).assign(student=name) for name in (RANDOM, REFERENCE)]
+    sides = [_values(measured[name]).assign(student=name) for name in (RANDOM, REFERENCE) if name in measured]
     check, references = check_of(asked.metrics), [example.reference for example in dataset.split(on)]
     shared = shared_texts(*_normalised(asked, [outputs.texts for _, outputs in read], references))
     return Classroom(
         asked, dataset, on, by, order.reset_index(drop=True), pd.concat(sides, ignore_index=True),
         {each.student: outputs.texts for each, outputs in read},
-        dict(zip(names, (own.by_poem[check].T == 1).tolist(), strict=True)) if check else {},
+        dict(zip(names, _passed(scores, check, len(read)), strict=True)) if check else {},
         shared.assign(a=shared["a"].map(dict(enumerate(names))), b=shared["b"].map(dict(enumerate(names)))),
         broken,
     )  # fmt: skip
@@ -125,12 +127,15 @@ def handed_in(places: Sequence[Path]) -> list[HandedIn]:
     for place in places:
         if not place.exists():
             raise TangevalError(f"{place}: there is no such file or folder")
+        place = place.resolve() if place.name in ("", "..") else place
         inner = [place]
         if place.is_dir() and not any((place / name).is_file() for name in NAMES):
             inner = sorted(
-                each for each in place.iterdir() if each.is_dir() or each.suffix.lower() in SUFFIXES
+                each
+                for each in place.iterdir()
+                if each.name[0] not in "._" and (each.is_dir() or each.suffix.lower() in SUFFIXES)
             )
-        found += [_of_student(each) for each in inner if each.name[0] not in "._"]
+        found += [_of_student(each) for each in inner]
     own = Counter(path for path, _, _ in found)
     paths = [path if own[path] == 1 or file is None else file for path, file, _ in found]
     return [
@@ -171,11 +176,18 @@ def _read(
     return read, broken
 
 
-def _measured(read: Sequence[Outputs], task: Task, dataset: Dataset, split: Split) -> dict[str, Measured]:
-    """The class, a setting a student so that all are measured at once, and the baselines."""
+def _passed(scores: pd.DataFrame, check: str, students: int) -> list[list[bool]]:
+    """Whether each student's texts pass a check, in the order of the examples."""
+    own = scores.loc[scores["checkpoint"] == _CLASS, check].to_numpy()
+    found: list[list[bool]] = (own.reshape(students, -1) == 1).tolist()
+    return found
+
+
+def _scored(read: Sequence[Outputs], task: Task, dataset: Dataset, split: Split) -> pd.DataFrame:
+    """The class, a setting a student so that all are measured at once, student after student, and the baselines."""
     examples = dataset.split(split)
     own = scoring.outputs_frame(
-        "class", examples * len(read), [text for outputs in read for text in outputs.texts]
+        _CLASS, examples * len(read), [text for outputs in read for text in outputs.texts]
     )
     own[_STUDENT] = np.repeat(np.arange(len(read)), len(examples))
     rows = [
@@ -183,8 +195,7 @@ def _measured(read: Sequence[Outputs], task: Task, dataset: Dataset, split: Spli
         scoring.random_rows(task, dataset, split, SEED, 1),
         scoring.reference_rows(task, dataset, split),
     ]
-    scores = scoring.score_texts(pd.concat(rows, ignore_index=True), task, dataset)
-    return {group.checkpoint: group.measured for group in groups(scores, NO_LIKELIHOOD, task.metrics)}
+    return scoring.score_texts(pd.concat(rows, ignore_index=True), task, dataset)
 
 
 def _values(measured: Measured) -> pd.DataFrame:

@@ -5,6 +5,7 @@ metric: the difference, its interval, a randomisation p-value, the same adjusted
 family, and how many examples would show a difference of a given size. Knows nothing of torch.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,7 +176,8 @@ def compare(
                 spread = estimate(a.values(pair.metric), b.values(pair.metric)).spread
                 row["runs_needed"] = runs_needed(spread, effect, POWER, len(rows))
             elif effect > 0 and pair.spread > 0:
-                row["poems_needed"] = poems_needed(pair.spread, effect, power=POWER, family=len(rows))
+                clusters = poems_needed(pair.spread, effect, power=POWER, family=len(rows))
+                row["poems_needed"] = math.ceil(clusters * a.part.measured.examples_each)
     return pd.DataFrame(rows)
 
 

@@ -135,7 +135,7 @@ def _summed(measured: Measured, metric: str) -> tuple[Floats, Callable[[Floats, 
         return counts.transpose(1, 0, 2, 3), of_corpora
 
     def of_means(sums: Floats, size: Floats) -> Floats:
-        return sums[:, :, 0, 0] / np.maximum(size, 1)[:, None]
+        return sums[:, :, 0, 0] / np.where(size > 1e-9, size, 1)[:, None]
 
     return measured.by_poem[metric][:, :, None, None], of_means
 

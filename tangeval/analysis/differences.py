@@ -13,7 +13,7 @@ from scipy import special
 from tangeval.analysis import intervals
 from tangeval.analysis.aggregate import Part
 from tangeval.analysis.hypothesis_tests import ERROR, Column, Corpora, family_tests, joint_critical
-from tangeval.analysis.intervals import Floats, linear
+from tangeval.analysis.intervals import Floats
 from tangeval.metrics.base import Metric
 
 
@@ -62,7 +62,7 @@ class Pair:
     @property
     def linear(self) -> Floats:
         """``by_poem`` as independent values ``[P]`` that have the difference's mean and variance."""
-        return linear(self.by_poem, self.first.measured.size)
+        return np.round(self.first.linear(self.metric) - self.second.linear(self.metric), 12)
 
     @property
     def _metric(self) -> Metric:

@@ -75,13 +75,23 @@ class Asked:
     margins: Mapping[str, float]
 
 
-def asked_of(study: Study, measured: Measured, means: Metrics) -> Asked:
-    """Return what a study asks: its own metrics of selection first, as far as they are means and were measured."""
+def measured_of_all(models: Sequence[Model], means: Metrics) -> Metrics:
+    """Return the metrics that were measured of every setting of every model."""
+
+    def by_all(name: str) -> bool:
+        values = [each.measured.value.get(name) for each in models]
+        return all(value is not None and not pd.isna(value).any() for value in values)
+
+    return {name: metric for name, metric in means.items() if by_all(name)}
+
+
+def asked_of(study: Study, means: Metrics) -> Asked:
+    """Return what a study asks of ``measured_of_all``: its own metrics of selection first, as far as they are means."""
     rule = study.select
     own = [rule.checkpoint, rule.setting.by] if rule else []
     headline = [metric.name for metric in means.values() if metric.headline]
     order = dict.fromkeys([*own[:1], *METRICS, check_of(means) or "", *own[1:], *headline])
-    there = [name for name in order if name in means and not pd.isna(measured.value[name]).any()][:MOST]
+    there = [name for name in order if name in means][:MOST]
     margins = {name: margin for name in there if (margin := _margin(means[name]))}
     return Asked(there[0] if there else "", there, margins | dict(rule.within if rule else {}))
 
@@ -190,7 +200,8 @@ def _row(
         poems, size = pair.first.measured.poems, abs(found.value)
         level = 2 * float(special.stdtr(poems - 1, -critical))
         # The deviation that the interval has; what is nearest shows a difference, or shows it to be within the margin.
-        needed = poems_needed(reach * math.sqrt(poems) / critical, max(size, margin - size), level, SETTLED)
+        clusters = poems_needed(reach * math.sqrt(poems) / critical, max(size, margin - size), level, SETTLED)
+        needed = math.ceil(clusters * pair.first.measured.examples_each)
     return Row(
         question, metric, a, b, knob, pair.first.value(metric), pair.second.value(metric), found.value, low, high,
         found.p_adjusted, better, equal, margin, needed,

@@ -48,6 +48,7 @@ def shown_better(by_poem: Floats) -> NDArray[np.bool_]:
         apart = np.round(by_poem[place] - by_poem[place + 1 :], 12)
         scale = np.sqrt((apart**2).sum(axis=1)).astype(np.float32)[:, None]
         size = (sums[place] - sums[place + 1 :]) / np.where(scale > 0, scale, np.inf)
+        size = np.nan_to_num(size)  # what was not measured of a text is told from nothing
         np.maximum(largest, np.abs(size).max(axis=0), out=largest)
         observed[place, place + 1 :] = size[:, 0]
     observed -= observed.T

@@ -34,11 +34,12 @@ def write_recall(run: RunFolder) -> tuple[pd.DataFrame, pd.DataFrame]:
         run.table(name).unlink(missing_ok=True)
     if "cuts" not in likelihood or not likelihood["cuts"].map(len).all() or not len(likelihood):
         return pd.DataFrame(), pd.DataFrame()
+    clusters = run.clusters()
     kept, orders = list[dict[str, Any]](), list[dict[str, Any]]()
     for keys, own in likelihood.groupby(_KEYS, sort=False, dropna=False):
         label: dict[str, Any] = dict(zip(_KEYS, keys, strict=True))
         table = by_example(own)
-        kept += _rows(table, label, run.clusters())
+        kept += _rows(table, label, clusters)
         for group in groups(run.scores(label["checkpoint"], label["split"]), likelihood, run.metrics):
             orders += [label | row for row in _orders(group, table)]
     frames = [pd.DataFrame(rows) for rows in (kept, orders)]

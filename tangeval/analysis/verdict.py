@@ -50,7 +50,7 @@ def verdict(study: Study, run: RunFolder) -> dict[str, Any]:
     unseen = [name for name, each in records.items() if name in found and not (each["seen"] or {}).get(split)]
     models = [Model(name, _step(found[name].step), found[name].measured) for name in unseen]
     baselines = {name: found[name].measured for name in (RANDOM, REFERENCE) if name in found}
-    asked = questions.asked_of(study, models[0].measured, means) if models else None
+    asked = questions.asked_of(study, questions.measured_of_all(models, means)) if models else None
     chosen = (run.selection or {}).get("checkpoint", {}).get("checkpoint")
     made = claims(models, baselines, asked, chosen) if asked and asked.metrics else []
     content = {
@@ -78,7 +78,7 @@ def claims(
     tuned = [model for model in models if model.name != BASE] or list(models)
     leader = _best(tuned, asked.ranks)
     subject = next((model for model in models if model.name == chosen), leader)
-    known = leader.measured.metrics
+    known = questions.measured_of_all(models, leader.measured.metrics)
     against = questions.told_apart(baselines, asked, known)
     rows = questions.tested(
         [

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tangeval import __version__
 from tangeval.core.digest import digest
-from tangeval.core.errors import TangevalError
+from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.explain.subject import Asked, Subject, find
 from tangeval.resolve import ResolvedStudy
-from tangeval.results.explained import FILE, read_explained
-from tangeval.results.files import write_text
+from tangeval.results.explained import FILE
+from tangeval.results.files import read_json, write_text
 from tangeval.results.folder import RunFolder
 
 TEXTS = 3  #: as many as the page has room for beside what a reader explains
@@ -52,12 +52,14 @@ def _missing(resolved: ResolvedStudy, run: RunFolder) -> Iterator[tuple[Path, tu
         name, values = subject.checkpoint.name, subject.setting.as_dict()
         key = digest([__version__, run.manifest["signature"], subject.example.id, name, values])
         file = run.explain / f"chosen-{number}" / FILE
-        if not file.is_file() or _key(file) != key:
+        if _key(file) != key:
             yield file, (subject, key)
 
 
 def _key(file: Path) -> str:
+    """The key of what is there; "" where there is nothing, or it is damaged."""
     try:
-        return read_explained(file).key
-    except TangevalError:
+        content = read_json(file)
+    except DamagedError:
         return ""
+    return str(content.get("key", "")) if isinstance(content, dict) else ""

@@ -114,7 +114,7 @@ class Speaker:
         items = [
             self._say(
                 f"verdict.open.{row['question']}", a=self.value(row["knob"], row["a"]), b=self.value(row["knob"], row["b"]),
-                knob=self._knob(row["knob"]), metric=self.metric(row["metric"]), margin=f"{row['margin']:g}",
+                knob=self._knob(row["knob"]), metric=self.metric(row["metric"]),
                 needed=f"{_rounded(row['needed']):,}",
             )
             for row in values["open"]

@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -152,6 +152,7 @@ def training_index(task: Task, dataset: Dataset) -> copying.Index:
     )
 
 
+@lru_cache(maxsize=4)  # asked when random texts are drawn, and for the signature
 def nearest_forms(task: Task, dataset: Dataset, split: Split) -> str:
     """Return which examples of a split have no training text of their form, and what random draws are of; "" if none."""
     examples = dataset.split(split)

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +127,13 @@ def test_students_are_called_as_their_folders_or_files(tmp_path):
     assert [
         each.student for each in classroom.handed_in([tmp_path / "b1", tmp_path / "b2/out/results.txt"])
     ] == ["b1", "out"]
+
+
+def test_the_folder_one_is_in_and_one_that_begins_with_a_line_are_taken(tmp_path, monkeypatch):
+    for name in ("_b1", "b2", ".hidden"):
+        (tmp_path / "class" / name).mkdir(parents=True)
+        (tmp_path / "class" / name / "results.txt").write_text("x")
+    monkeypatch.chdir(tmp_path / "class" / "b2")
+    assert [each.student for each in classroom.handed_in([Path()])] == ["b2"]
+    assert [each.student for each in classroom.handed_in([Path("..")])] == ["b2"]
+    assert [each.student for each in classroom.handed_in([Path("../_b1")])] == ["_b1"]

@@ -49,7 +49,18 @@ def test_examples_that_are_clusters_of_one_are_measured_to_the_last_digit_as_wit
         picked = [put_together(parts, metric, np.arange(own.poems) % 3 - 1) for metric in METRICS]
         found.append([own.value, [ends(parts, metric) for metric in METRICS], apart, fought, picked])
         found[-1].append(room(np.stack([values["chrf"].T] * 2, axis=2), 3, each))
-    assert str(found[0]) == str(found[1])
+    with np.printoptions(precision=17):
+        assert str(found[0]) == str(found[1])
+
+
+def test_the_parts_of_any_metric_vary_as_its_value_does():
+    """Pseudo-values of BLEU are independent values already; means of clusters of unequal size are made so."""
+    values, counts, clusters = world(4, clusters=60)
+    own = measured(values, counts, clusters)
+    for metric in METRICS:
+        part = Part(own, [0])
+        error = part.linear(metric).std(ddof=1) / np.sqrt(own.poems)
+        assert error == pytest.approx(part.on(metric, resample_weights(own.poems, 3, 2000)).std(), rel=0.12)
 
 
 def test_resampled_values_are_those_of_the_clusters_examples_taken_together():

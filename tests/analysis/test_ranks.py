@@ -30,6 +30,14 @@ def test_who_is_better_in_every_poem_is_shown_to_be():
     assert not better[:, 4].any()
 
 
+def test_what_was_not_measured_of_one_hides_nobody_elses_rank():
+    drawn = np.random.default_rng(1).normal(size=(6, 15))
+    drawn[4] += 6
+    drawn[0, 0] = np.nan
+    assert shown_better(drawn)[4, [1, 2, 3, 5]].all()
+    assert not shown_better(drawn)[0].any()
+
+
 def test_the_most_distant_pair_is_told_as_the_family_of_all_pairs_tells_it():
     generator, told = np.random.default_rng(2), set()
     for _ in range(40):

@@ -57,6 +57,9 @@ def test_no_runner_up_that_cannot_be_told_has_a_joint_interval_off_zero():
     assert not any(row["distinguishable"] for row in rows)
     assert sum(row["difference_low"] > 0 for row in rows) == 10
     assert all(row["joint_low"] <= 0 <= row["joint_high"] for row in rows)
+    assert all(
+        row["joint_high"] - row["joint_low"] > row["difference_high"] - row["difference_low"] for row in rows
+    )
 
 
 def test_the_winners_interval_is_joint_on_the_side_that_noise_helped(candidates):

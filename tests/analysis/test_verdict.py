@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.verdict import ASKED, WORLDS, false, study
 from tangeval.analysis import verdict
-from tangeval.analysis.questions import Asked
+from tangeval.analysis.questions import Asked, measured_of_all
 from tangeval.analysis.verdict import claims
 from tangeval.core.words import sentences
 from tangeval.reporting.verdict import Speaker
@@ -56,6 +56,14 @@ def test_checkpoints_that_are_alike_and_measured_well_have_no_difference_worth_n
     assert claim.values["checkpoint"] == "10"  # the best of those that were fine-tuned
     wide = Asked("reference_nll", ASKED.metrics, ASKED.margins | {"reference_nll": 0.0005})
     assert by_question(claims(models, baselines, wide))["checkpoint"].status != "no_difference"
+
+
+def test_a_metric_that_says_nothing_of_a_later_checkpoint_is_not_asked_by():
+    models, _ = study(WORLDS["nothing differs"], 15, np.random.default_rng(0))
+    known = models[0].measured.metrics
+    assert "rhyme" in measured_of_all(models, known)
+    models[-1].measured.value["rhyme"] = models[-1].measured.value["rhyme"] * np.nan
+    assert "rhyme" not in measured_of_all(models, known)
 
 
 def test_as_many_poems_as_are_named_mostly_settle_a_question():
