@@ -63,11 +63,6 @@ class Measured:
         """How many examples each of the P counts for ``[P]``, 1 on average."""
         return self.clusters.size if self.clusters else np.ones(len(self.examples))
 
-    @property
-    def examples_each(self) -> float:
-        """How many examples each of the P has on average."""
-        return len(self.examples) / self.poems
-
     def folded(self, by_example: Floats) -> Floats:
         """Return values of ``examples`` as each of the P has them."""
         return self.clusters.parts(by_example) if self.clusters else by_example

@@ -5,7 +5,6 @@ metric: the difference, its interval, a randomisation p-value, the same adjusted
 family, and how many examples would show a difference of a given size. Knows nothing of torch.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -177,7 +176,7 @@ def compare(
                 row["runs_needed"] = runs_needed(spread, effect, POWER, len(rows))
             elif effect > 0 and pair.spread > 0:
                 clusters = poems_needed(pair.spread, effect, power=POWER, family=len(rows))
-                row["poems_needed"] = math.ceil(clusters * a.part.measured.examples_each)
+                row["poems_needed"] = pair.examples_in(clusters)
     return pd.DataFrame(rows)
 
 

@@ -4,6 +4,7 @@ In: parts of what was measured. Out: for each pair and metric the difference, it
 that compares goes through here. Knows nothing of files.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,10 @@ class Pair:
     @property
     def _metric(self) -> Metric:
         return self.first.measured.metrics[self.metric]
+
+    def examples_in(self, clusters: int) -> int:
+        """Return how many examples so many of the P have."""
+        return math.ceil(clusters * len(self.first.measured.examples) / self.first.measured.poems)
 
     def column(self) -> Column:
         """Return what is tested: each example's difference ``[P]``, or its counts on both sides."""

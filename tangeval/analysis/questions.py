@@ -201,7 +201,7 @@ def _row(
         level = 2 * float(special.stdtr(poems - 1, -critical))
         # The deviation that the interval has; what is nearest shows a difference, or shows it to be within the margin.
         clusters = poems_needed(reach * math.sqrt(poems) / critical, max(size, margin - size), level, SETTLED)
-        needed = math.ceil(clusters * pair.first.measured.examples_each)
+        needed = pair.examples_in(clusters)
     return Row(
         question, metric, a, b, knob, pair.first.value(metric), pair.second.value(metric), found.value, low, high,
         found.p_adjusted, better, equal, margin, needed,
