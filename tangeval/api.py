@@ -37,7 +37,7 @@ from tangeval.core.keeping import QUARANTINE, brought_back, check_links, listed
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import load_study
 from tangeval.core.types import check_split
-from tangeval.doors.hw5 import homework
+from tangeval.doors.hw5 import homework, study_name, texts_in
 from tangeval.engines.base import needs_logits
 from tangeval.explain import subject as subjects
 from tangeval.generation import Pending
@@ -61,7 +61,7 @@ from tangeval.tasks.tang.data import fetch
 
 __all__ = [
     "Data", "Options", "Results", "Scored", "Watch", "calibrate", "check_task", "check_tracker", "checkpoints", "coherence", "compare", "data", "doctor", "dry_run", "explain", "families", "fetch", "front", "generate",
-    "halving", "headroom", "homework", "judge", "judge_prompt", "load_results", "log", "plan", "repair", "report", "run", "score_class", "score_files", "select", "summarize", "unlock", "verdict", "write_card", "write_slides",
+    "halving", "headroom", "homework", "judge", "judge_prompt", "load_results", "log", "plan", "repair", "report", "run", "score_class", "score_files", "select", "study_name", "summarize", "texts_in", "unlock", "verdict", "write_card", "write_slides",
 ]  # fmt: skip
 
 

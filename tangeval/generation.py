@@ -70,10 +70,11 @@ def pending(resolved: ResolvedStudy, folder: Path, engine: Engine, *, overwrite:
     return Pending(batches, waiting, stale)
 
 
-def estimate(folder: Path, engine: Engine, batches: Sequence[Batch], base: str = "") -> str:
+def estimate(folder: Path, engine: Engine, batches: Sequence[Batch], base: str) -> str:
     """Return, for a reader, how large the batches are, where they go, and what they will take.
 
-    ``base`` is the fingerprint of the base model: results beside ``folder`` that have it tell where it was not timed.
+    ``base`` is the fingerprint of the base model, "" of a server's: results beside ``folder`` that have it tell where it was
+    not timed.
     """
     if not batches:
         return "nothing to decode: all that the study asks for is there"
@@ -83,10 +84,10 @@ def estimate(folder: Path, engine: Engine, batches: Sequence[Batch], base: str =
     where = f", {told.place}" if told.place else ""
     same = {"engine": told.name, "hardware": dict(told.hardware)}
     others = [RunFolder(file.parent) for file in sorted(folder.parent.glob("*/manifest.json"))]
-    about = [(run, run.read_json(run.manifest_file) or {}) for run in others if run.path != folder]
+    made = [(run, run.read_json(run.manifest_file) or {}) for run in others if run.path != folder]
     beside = [
-        run for run, said in about
-        if said.get("base_model", {}).get("fingerprint") == base and {k: said.get(k) for k in same} == same
+        run for run, said in made
+        if base and said.get("base_model", {}).get("fingerprint") == base and {k: said.get(k) for k in same} == same
     ]  # fmt: skip
     time = estimate_duration(RunFolder(folder), batches, told.processes, beside)
     return f"batches of up to {largest:,} sequences{where}; {time}{contrast}"

@@ -45,7 +45,7 @@ def _show(found: "Classroom", files: Sequence[Path]) -> None:
         (f"{row[f'{by}_rank_low']}–{row[f'{by}_rank_high']}", row["student"], render.interval(row, by))
         for row in table.head(most).to_dict("records")
     ]
-    label = found.task.metrics[by].label["zh" if words.language() != "en" else "en"].partition(":")[0]
+    label = words.label(found.task.metrics[by].label).partition(":")[0]
     columns = (words.say("class.ranks"), words.say("class.student"), label)
     render.show_table(words.say("class.title", students=len(table), shown=len(rows)), columns, rows, right=1)
     first = int((table[f"{by}_rank_low"] == 1).sum())

@@ -1,5 +1,6 @@
 """``demo``, ``hw5``, ``write``: ways in for those who have no study."""
 
+import shlex
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from tangeval.cli.base import Knobs, Overrides, Pickle, TrainedOn, api, command, console, inventory, render
+from tangeval.cli.base import (
+    Knobs,
+    Overrides,
+    Pickle,
+    TrainedOn,
+    api,
+    command,
+    console,
+    inventory,
+    render,
+    study_changes,
+)
 from tangeval.cli.entry import interruptible
 from tangeval.cli.progress import watch
 from tangeval.cli.run import Running
@@ -17,6 +29,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB
 
 if TYPE_CHECKING:
+    from tangeval.doors.hw5 import Homework
     from tangeval.doors.write import Written
 
 
@@ -44,28 +57,29 @@ def hw5(
     base: Annotated[
         str | None, Option(help="The base model's folder or hub id (default: the adapters', where it lies).")
     ] = None,
-    data: Annotated[str, Option(help="sample, hw5, or a folder of HW5's files.")] = "hw5",
+    data: Annotated[
+        str | None, Option(help="sample, hw5, or a folder of HW5's files (default: hw5).")
+    ] = None,
     trained_on: TrainedOn = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be made, and stop.")] = False,
 ) -> None:
     """Evaluate what homework 5's notebook left: which checkpoint, which setting, is it real? No study is needed."""
-    found = api.homework(folder, base, data, trained_on, allow_pickle=running.allow_pickle)
     audience, options = running.audience(), running.options()
-    place = Path(running.out or Path("results") / found.content["name"])
-    file = place / "hw5.yaml"
-    told = {
-        "checkpoints": ", ".join(found.content["checkpoints"]), "file": file,
-        "base": found.content["base_model"],
-    }  # fmt: skip
-    console.say(words.say("hw5.kept", file=file) if file.is_file() else words.say("hw5.found", **told))
-    if found.assumed:
-        console.say(words.say("hw5.assumed", records=f"{found.records:,}"), "yellow")
+    elsewhere = running.out if running.out and "://" not in running.out else None
+    file = Path(elsewhere or Path("results") / api.study_name(folder)) / "hw5.yaml"
+    changes = study_changes(overrides, trained_on)
     with TemporaryDirectory() as draft:
         study = file if file.is_file() else Path(draft, file.name)
-        if study != file:
+        if study == file:
+            if base or data:
+                raise TangevalError(f"{file} has a base model and data: change them there, or remove it")
+            console.say(words.say("hw5.kept", file=file))
+        else:
+            found = api.homework(folder, base, data or "hw5", trained_on, allow_pickle=running.allow_pickle)
+            _show_homework(found, file)
             study.write_text(found.to_yaml(), "utf-8")
         try:
-            planned = api.dry_run(study, *overrides or (), options=options)
+            planned = api.dry_run(study, *changes, options=options)
         except TangevalError as error:  # the draft is gone when this is read
             raise TangevalError(str(error).replace(str(study), str(file))) from None
         inventory.show_dry_run(*planned, running.out)
@@ -74,15 +88,24 @@ def hw5(
         if study != file:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(study.read_bytes())
-    results = api.run(file, *overrides or (), options=options, watch=watch(console, audience))
+    results = api.run(file, *changes, options=options, watch=watch(console, audience))
     render.show_results(results)
-    if found.texts:
-        console.say(words.say("hw5.texts", files=", ".join(map(str, found.texts))), "bold")
+    if texts := list(api.texts_in(folder)):
+        console.say(words.say("hw5.texts", files=", ".join(map(str, texts))), "bold")
         try:
-            render.show_scored(api.score_files(found.texts, results.study.data_name))
+            render.show_scored(api.score_files(texts, results.study.data_name))
         except TangevalError as error:  # texts that cannot be read take nothing from what was evaluated
             console.say(str(error), "yellow")
-    console.say(words.say("hw5.again", file=file))
+    again = [str(file), *changes, *(["--out", running.out] if running.out else [])]
+    console.say(words.say("hw5.again", file=shlex.join(again)))
+
+
+def _show_homework(found: "Homework", file: Path) -> None:
+    """What was found in a notebook's folder, and what is assumed of it."""
+    places, base = ", ".join(found.content["checkpoints"]), found.content["base_model"]
+    console.say(words.say("hw5.found", checkpoints=places, file=file, base=base))
+    if found.assumed:
+        console.say(words.say("hw5.assumed", records=f"{found.records:,}"), "yellow")
 
 
 @command("write")

@@ -50,7 +50,7 @@ def show_checkpoints(
     """The checkpoints of a folder, what they were trained on, and what was left out."""
     rows = []
     for checkpoint, texts in found:
-        trained = "no record" if texts is None else f"{texts} poems"
+        trained = "no record" if texts is None else f"{texts} texts"
         rows.append((checkpoint.name, str(checkpoint.step or ""), str(checkpoint.kind), trained))
     rows += [(left_out.path.name, "", "left out", left_out.reason) for left_out in skipped]
     show_table(folder, ("checkpoint", "step", "kind", "fine-tuned on"), rows)

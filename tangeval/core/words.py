@@ -33,6 +33,11 @@ def language(lang: str | None = None) -> str:
     return chosen
 
 
+def label(labels: Mapping[str, str], lang: str | None = None) -> str:
+    """Return a metric's or knob's label of a language (see ``language``): theirs are ``en`` and ``zh``."""
+    return labels["en" if language(lang) == "en" else "zh"]
+
+
 def say(key: str, lang: str | None = None, **values: object) -> str:
     """Return the sentence of ``key`` in a language (see ``language``), with ``values`` in its braces.
 

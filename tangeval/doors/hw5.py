@@ -33,10 +33,9 @@ _HEAD = """\
 
 @dataclass(frozen=True)
 class Homework:
-    """A study of a notebook's folder as keys and values, the texts that lie there, and whether ``records`` was assumed."""
+    """A study of a notebook's folder as keys and values, and whether ``records`` was assumed."""
 
     content: dict[str, Any]
-    texts: tuple[Path, ...]
     records: int | None
     assumed: bool
 
@@ -70,16 +69,21 @@ def homework(
     model = found_base(bases[0] if bases else "", folder) if base is None else {"base_model": base}
     recorded = all(trained_on(checkpoint) for checkpoint in found)
     records = trained_records or (None if recorded else min(_records(found), _in_file(data)))
-    name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip(".-") or "folder"
     content = {
-        "name": f"hw5-{name}", **model, "checkpoints": [str(place) for place in places],
+        "name": study_name(folder), **model, "checkpoints": [str(place) for place in places],
         **({"trained_records": records} if records else {}),
         **({"load": {"quantization": "nf4"}} if _is_large(model) else {}),
         "data": data, "splits": ["validation", "test"], "samples": {"validation": 1, "test": 4},
         "decoding": {"temperature": [0.1, 0.7, 1.0], "top_k": 50, "top_p": [0.3, 0.9], "max_length": 128},
         "select": {"split": "validation", "checkpoint": "reference_nll", "setting": {"by": "bleu"}},
     }  # fmt: skip
-    return Homework(content, tuple(_texts(folder)), records, not trained_records and not recorded)
+    return Homework(content, records, not trained_records and not recorded)
+
+
+def study_name(folder: str | Path) -> str:
+    """Return what the study of a notebook's folder is called."""
+    name = re.sub(r"[^\w.-]+", "-", Path(folder).resolve().name).strip(".-")
+    return f"hw5-{name or 'folder'}"
 
 
 def found_base(name: str, folder: Path) -> dict[str, str]:
@@ -156,8 +160,8 @@ def _is_large(model: dict[str, str]) -> bool:
     return sum(file.stat().st_size for file in files if file.is_file()) > _LARGE
 
 
-def _texts(folder: Path) -> Iterator[Path]:
-    """What the notebook wrote: beside its checkpoints, or in the folder ``output``; of two of a kind the first."""
+def texts_in(folder: Path) -> Iterator[Path]:
+    """Yield what the notebook wrote: beside its checkpoints, or in the folder ``output``; of two of a kind the first."""
     for place in (folder, *sorted(folder.glob("*/")), folder.parent / "output"):
         if files := [file for name in ("results.json", "results.txt") if (file := place / name).is_file()]:
             yield files[0]

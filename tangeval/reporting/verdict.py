@@ -4,15 +4,19 @@ In: what ``analysis.verdict`` found, and the task's metrics. Out: a question, it
 it as Markdown. The sentences stand in ``tangeval/words``. Knows nothing of how a claim was tested.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tangeval.core.knobs import KNOB, written
-from tangeval.core.words import language, say
+from tangeval.core.untrusted import inert
+from tangeval.core.words import label, say
 from tangeval.metrics.base import Metrics
 
 _NAMED = 5  # names of a list, and values of a range, that are told
+#: What makes markup of a name: HTML, emphasis, code, a link or picture. An interval's brackets make none.
+_MARKUP, _ESCAPED = re.compile(r"[<>*`\\]|\](?=\()"), r"\\\g<0>"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Speaker:
     def markdown(self, verdict: Mapping[str, Any]) -> str:
         """Return all of it as Markdown, to be pasted into a report."""
         parts = [
-            f"**{each.question}** {f'({each.word}) ' * bool(each.word)}{each.answer}"
+            f"**{each.question}** {f'({each.word}) ' * bool(each.word)}{_MARKUP.sub(_ESCAPED, inert(each.answer))}"
             for each in self.all(verdict)
         ]
         return "\n\n".join([f"# {self._say('verdict.title')}", *parts, self.basis(verdict)]) + "\n"
@@ -149,11 +153,11 @@ class Speaker:
 
     def metric(self, name: str) -> str:
         """Return a metric's label, without its unit or explanation."""
-        label = self.metrics[name].label["en" if language(self.lang) == "en" else "zh"]
-        return label.partition(" (")[0].partition("（")[0].partition(":")[0]
+        told = label(self.metrics[name].label, self.lang)
+        return told.partition(" (")[0].partition("（")[0].partition(":")[0]
 
     def _knob(self, name: str) -> str:
-        return KNOB[name].label["en" if language(self.lang) == "en" else "zh"] if name else ""
+        return label(KNOB[name].label, self.lang) if name else ""
 
     def value(self, knob: str, value: str) -> str:
         """Return a knob's value as a reader is told it."""

@@ -61,10 +61,12 @@ def test_the_folder_as_it_lies_there_gives_tables_page_and_its_own_texts_scored(
     assert (results / "report.html").is_file()
     assert {"base", "checkpoint-65", "checkpoint-130"} <= {row[0].split()[0] for row in done.table()}
     assert "15 outputs for 15 poems: 15 by couplet" in done.out
+    assert "records of the training file are taken as seen" in done.out
     study = yaml.safe_load((results / "hw5.yaml").read_text("utf-8"))
     assert study["decoding"]["top_p"] == [0.3, 0.9]
     (results / "hw5.yaml").write_text(yaml.safe_dump(study | {"include_base": False}), "utf-8")
-    again = succeeds(tmp_path, "hw5", "notebook", *options, *FEW, "--dry-run")
+    assert "hw5.yaml has a base model and data" in refusal(tmp_path, "hw5", "notebook", "--data", "sample")
+    again = succeeds(tmp_path, "hw5", "notebook", *options[2:], *FEW, "--dry-run")
     assert "is there already" in again.out
     assert "base" not in [row[0] for row in again.table()]
 

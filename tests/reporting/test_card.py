@@ -5,6 +5,7 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from tangeval.analysis.verdict import verdict
 from tangeval.core.errors import TangevalError
 from tangeval.reporting.notebook import Results
 from tangeval.reporting.sharing import write_card
@@ -53,6 +54,7 @@ def test_a_base_of_the_hub_is_named(results):
 
 
 def test_names_of_anybodys_making_are_no_markup(results):
+    assert verdict(results.study, results.run)["claims"]  # which name them too
     text = write_card(results).read_text("utf-8")
     assert "\u202e" not in text
     html = [

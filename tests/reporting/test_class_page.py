@@ -45,7 +45,7 @@ def test_the_grade_book_has_a_row_for_every_student_and_no_formula(out):
     assert (out / "grades.csv").read_bytes().startswith(b"\xef\xbb\xbf")
 
 
-def test_hidden_names_are_nowhere_on_the_page_and_stay_the_same(handed, tmp_path):
+def test_pseudonyms_stay_the_same_while_their_key_does(handed, tmp_path):
     with_names = [api.score_class([handed], tmp_path, data="sample", hide_names=True)[1] for _ in range(2)]
     grades = pd.read_csv(tmp_path / "grades.csv", dtype=str)
     assert grades["pseudonym"].str.fullmatch("student-[0-9a-f]{6,}").all()

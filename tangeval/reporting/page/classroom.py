@@ -9,13 +9,12 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tangeval.analysis import classroom
 from tangeval.analysis.classroom import Classroom, HandedIn
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import RANDOM, REFERENCE
@@ -26,15 +25,6 @@ from tangeval.results.files import csv_text, write_text
 KEY = "names.key"
 GRADES, SAME, PAGE = "grades.csv", "same_texts.csv", "class.html"
 _SCRIPTS = ("core.js", "state.js", "class.js", "main.js")
-
-
-def score_class(
-    files: Sequence[str | Path], out: str | Path, *, by: str = "form", hide_names: bool = False,
-    data: str | None = None, task: str = "tang", split: str = "test",
-) -> tuple[Classroom, list[Path]]:  # fmt: skip
-    """Score a class's files and folders, write page and grade book into ``out``; return what was found, and their paths."""
-    found = classroom.score_class(files, data, split, by, task=task)
-    return found, write(found, Path(out), hide_names)
 
 
 def write(found: Classroom, folder: Path, hide_names: bool = False) -> list[Path]:

@@ -18,7 +18,7 @@ from tangeval.core.knobs import axes_in
 from tangeval.core.libraries import needs
 from tangeval.core.types import RANDOM, REFERENCE
 from tangeval.core.untrusted import inert
-from tangeval.core.words import language, say
+from tangeval.core.words import label, say
 from tangeval.reporting.notebook import Results
 from tangeval.reporting.tables import MARKDOWN, headline
 from tangeval.results.files import write_text
@@ -156,7 +156,7 @@ def _interval(row: "pd.Series[Any]", name: str) -> str:
 
 
 def _label(results: Results, metric: str) -> str:
-    return results.task.metrics[metric].label["en" if language() == "en" else "zh"]
+    return label(results.task.metrics[metric].label)
 
 
 def _plain(text: str) -> str:
