@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ import torch
 import yaml
 from sacrebleu.metrics import BLEU
 
+from tangeval.core.errors import TangevalError
 from tangeval.reporting.page import build as report
 from tangeval.results.files import write_json
 from tangeval.tasks.tang import data as dataset
@@ -157,7 +157,7 @@ def test_checkpoints_are_listed_by_step_with_what_was_left_out(tiny_run, tmp_pat
     assert done.code == 0, done.err
     rows = done.table()
     assert [row[:4] for row in rows[:3]] == [
-        [f"checkpoint-{step}", str(step), "adapter", "2 poems"] for step in (10, 20, 100)
+        [f"checkpoint-{step}", str(step), "adapter", "2 texts"] for step in (10, 20, 100)
     ]
     assert rows[3][:3] == ["checkpoint-110", "", "left out"]
     assert "trainer_state.json" in done.out
@@ -249,7 +249,12 @@ def test_a_run_explains_the_first_texts_of_its_choice_and_not_again(finished, mo
         assert content["checkpoint"]["name"] == chosen["checkpoint"]["checkpoint"]
         assert content["setting"] == {knob: chosen["setting"][knob] for knob in content["setting"]}
     asked = []
-    monkeypatch.setattr("tangeval.explain.trace.loaded", lambda *given: asked.append(given) or nullcontext())
+
+    def loaded(*given):
+        asked.append(given)
+        raise TangevalError("the model is not there")
+
+    monkeypatch.setattr("tangeval.explain.trace.loaded", loaded)
     assert tangeval(finished, "run", "tiny.yaml").err == ""
     assert not asked
     files[1].write_text(files[1].read_text("utf-8").replace('"key":"', '"key":"0'))  # as of another choice
@@ -257,7 +262,7 @@ def test_a_run_explains_the_first_texts_of_its_choice_and_not_again(finished, mo
     assert (done.code, asked) == (0, [])
     done = tangeval(finished, "run", "tiny.yaml")
     assert (done.code, len(asked)) == (0, 1)
-    assert "no text is explained on the page; `tangeval explain` said:" in " ".join(done.err.split())
+    assert "no text is explained on the page; `tangeval explain` said: the model is not there" in " ".join(done.err.split())
     assert "report.html" in done.out
 
 

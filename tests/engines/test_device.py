@@ -92,7 +92,7 @@ def test_a_dry_run_says_how_many_sequences_run_two_models(tmp_path, tiny_model, 
     resolved = resolve(study)
     with make(resolved) as engine:
         batches = pending(resolved, tmp_path / "out", engine).waiting
-        said = estimate(tmp_path / "out", engine, batches)
+        said = estimate(tmp_path / "out", engine, batches, resolved.base_fingerprint)
     assert (
         "; 60 sequences run the base model too, for contrast" in said
     )  # two checkpoints, two values, 15 poems
