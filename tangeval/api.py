@@ -35,11 +35,11 @@ from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import QUARANTINE, brought_back, check_links, listed
 from tangeval.core.libraries import needs, quieten
-from tangeval.core.study import load_study
 from tangeval.core.types import check_split
 from tangeval.doors.hw5 import homework, study_name, texts_in
 from tangeval.engines.base import needs_logits
 from tangeval.explain import subject as subjects
+from tangeval.export.folder import Exported, export
 from tangeval.generation import Pending
 from tangeval.judge.asking import Asking, Judge, PairPrompt, Prompt, load_prompt
 from tangeval.judge.coherence import LocalJudge, measure
@@ -51,16 +51,16 @@ from tangeval.reporting.notebook import Results
 from tangeval.reporting.sharing import check_tracker, log, score_class, write_card, write_slides
 from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained, remote
-from tangeval.results.files import exclusive_lock, no_url, write_text
+from tangeval.results.files import exclusive_lock, write_text
 from tangeval.results.folder import RunFolder
 from tangeval.results.plan import check_data
 from tangeval.results.plan import repair as rebuilt
 from tangeval.results.remote import break_lock as unlock
-from tangeval.steps import AnyStudy, Options, Watch
+from tangeval.steps import AnyStudy, Options, Watch, load_results
 from tangeval.tasks.tang.data import fetch
 
 __all__ = [
-    "Data", "Options", "Results", "Scored", "Watch", "calibrate", "check_task", "check_tracker", "checkpoints", "coherence", "compare", "data", "doctor", "dry_run", "explain", "families", "fetch", "front", "generate",
+    "Data", "Exported", "Options", "Results", "Scored", "Watch", "calibrate", "check_task", "check_tracker", "checkpoints", "coherence", "compare", "data", "doctor", "dry_run", "explain", "export", "families", "fetch", "front", "generate",
     "halving", "headroom", "homework", "judge", "judge_prompt", "load_results", "log", "plan", "repair", "report", "run", "score_class", "score_files", "select", "study_name", "summarize", "texts_in", "unlock", "verdict", "write_card", "write_slides",
 ]  # fmt: skip
 
@@ -125,25 +125,6 @@ def repair(place: str | Path) -> tuple[int, list[Path]]:
             return 0, []
         batches, left = rebuilt(RunFolder(folder))
         return len(batches), left
-
-
-def load_results(place: str | Path) -> Results:
-    """Return the results in a folder, or of a study that was run before, whose file may select anew."""
-    place = Path(place)
-    no_url(place)
-    if place.is_dir():
-        return Results(place)
-    if not place.suffix and not place.exists() and place.parent != Path():
-        there = ", ".join(sorted(file.parent.name for file in place.parent.glob("*/study.yaml")))
-        raise TangevalError(f"there are no results {place.absolute()}; {place.parent} has {there or 'none'}")
-    results = Results(Path("results") / load_study(place).name)
-    if not results.run.study_file.is_file():
-        raise TangevalError(f"{place}: there is no {results.folder} yet; `tangeval run {place}` makes it")
-    rule = load_study(place).select
-    if rule and rule.split not in results.study.splits:
-        missing = f"{results.folder} has no {rule.split} split"
-        raise TangevalError(f"{place}: select.split: {missing}; run the study with it")
-    return Results(results.folder, results.study.model_copy(update={"select": rule}))
 
 
 def summarize(place: str | Path, *, watch: Watch = Watch()) -> Results:

@@ -27,7 +27,7 @@ from tangeval.engines.base import OnProgress, needs_logits
 from tangeval.generation import Pending
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import ResolvedStudy, resolve
-from tangeval.results.files import write_parquet, write_text
+from tangeval.results.files import no_url, write_parquet, write_text
 from tangeval.results.folder import RunFolder
 
 #: A study, or the file of one.
@@ -111,6 +111,25 @@ def named(study: AnyStudy, overrides: Sequence[str], options: Options) -> Resolv
     for skipped in resolved.skipped:
         warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
     return resolved
+
+
+def load_results(place: str | Path) -> Results:
+    """Return the results in a folder, or of a study that was run before, whose file may select anew."""
+    place = Path(place)
+    no_url(place)
+    if place.is_dir():
+        return Results(place)
+    if not place.suffix and not place.exists() and place.parent != Path():
+        there = ", ".join(sorted(file.parent.name for file in place.parent.glob("*/study.yaml")))
+        raise TangevalError(f"there are no results {place.absolute()}; {place.parent} has {there or 'none'}")
+    results = Results(Path("results") / load_study(place).name)
+    if not results.run.study_file.is_file():
+        raise TangevalError(f"{place}: there is no {results.folder} yet; `tangeval run {place}` makes it")
+    rule = load_study(place).select
+    if rule and rule.split not in results.study.splits:
+        missing = f"{results.folder} has no {rule.split} split"
+        raise TangevalError(f"{place}: select.split: {missing}; run the study with it")
+    return Results(results.folder, results.study.model_copy(update={"select": rule}))
 
 
 def nats(results: Results, wanted: bool) -> Nats | None:

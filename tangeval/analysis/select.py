@@ -20,7 +20,7 @@ from tangeval.analysis.differences import Pair, differences, joint_intervals
 from tangeval.analysis.intervals import Floats, resample_weights
 from tangeval.analysis.selection_bias import Bools, Ints, cross_fitted, folds, joint_stretch
 from tangeval.core.errors import TangevalError
-from tangeval.core.knobs import COMMON, KNOBS, axes_in, knobs_of
+from tangeval.core.knobs import axes_in, knobs_of, turned
 from tangeval.core.study import Selection, Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.metrics.base import Metrics
@@ -340,11 +340,9 @@ def shown(measured: Measured, place: int) -> dict[str, Any]:
 
 def generation_config(setting: Mapping[str, Any]) -> dict[str, Any]:
     """Return the setting as transformers' GenerationConfig, all common knobs written; it warns of what has no place there."""
-    greedy = setting["temperature"] == 0
-    left_out = ("scale", "cut") if greedy else ()
-    there = (knob for knob in KNOBS if knob.kind not in left_out and knob.name in setting)
-    kept = [knob for knob in there if knob.name in COMMON or setting[knob.name] != knob.off]
+    kept = turned(setting)
     if lost := [knob.name for knob in kept if not knob.hf]:
         said = f"transformers has no {', '.join(lost)}, and writes other texts with this file"
         warnings.warn(f"generation_config.json: {said}", stacklevel=2)
-    return {"do_sample": not greedy} | {knob.hf: setting[knob.name] for knob in kept if knob.hf}
+    sampled = setting["temperature"] != 0
+    return {"do_sample": sampled} | {knob.hf: setting[knob.name] for knob in kept if knob.hf}

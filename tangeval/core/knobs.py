@@ -269,3 +269,10 @@ def spelt(
 def knobs_of(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the value of every knob that a row of a table has, as JSON has them."""
     return {name: KNOB[name].type(row[name]) for name in axes_in(row)}
+
+
+def turned(setting: Mapping[str, Any]) -> list[Knob]:
+    """Return the knobs that a setting's texts hang on, the common ones always; greedy texts on no scale and no cut."""
+    left_out = ("scale", "cut") if setting["temperature"] == 0 else ()
+    there = (knob for knob in KNOBS if knob.kind not in left_out and knob.name in setting)
+    return [knob for knob in there if knob.name in COMMON or setting[knob.name] != knob.off]

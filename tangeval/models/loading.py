@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -230,7 +231,7 @@ def _plain(tokenizer: Any, config: Any) -> Tokenizer:
     return transformers.PreTrainedTokenizerFast(**parts, **tokens)
 
 
-def eos_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
+def eos_ids(model: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Return the token ids that end a text: the model's own and the tokenizer's.
 
     Raises:
@@ -241,6 +242,14 @@ def eos_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
     if odd := [i for i in several if i is not None and type(i) is not int]:
         raise UnusableError(f"generation_config.json: eos_token_id: {odd[0]!r} is no token id; give numbers")
     return tuple(sorted({i for i in [*several, tokenizer.eos_token_id] if i is not None}))
+
+
+def ends_of(base: Base, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return ``eos_ids`` of a model whose weights are not read."""
+    declared = transformers.GenerationConfig.from_model_config(load_config(base))
+    with _readable(base), suppress(OSError):  # there is no file
+        declared = transformers.GenerationConfig.from_pretrained(base.source, cache_dir=base.cache_dir)
+    return eos_ids(SimpleNamespace(generation_config=declared), tokenizer)
 
 
 def declared_ends(base: Base, config: Any, tokenizer: Tokenizer) -> dict[str, Any]:

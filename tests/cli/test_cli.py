@@ -262,7 +262,9 @@ def test_a_run_explains_the_first_texts_of_its_choice_and_not_again(finished, mo
     assert (done.code, asked) == (0, [])
     done = tangeval(finished, "run", "tiny.yaml")
     assert (done.code, len(asked)) == (0, 1)
-    assert "no text is explained on the page; `tangeval explain` said: the model is not there" in " ".join(done.err.split())
+    assert "no text is explained on the page; `tangeval explain` said: the model is not there" in " ".join(
+        done.err.split()
+    )
     assert "report.html" in done.out
 
 

@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 
-def write_card(results: Results, out: Path | None = None) -> Path:
+def write_card(
+    results: Results, out: Path | None = None, *, library: str | None = None, usage: str = ""
+) -> Path:
     """Write the card (default: ``best/README.md`` in the folder) and return its path.
+
+    ``library`` loads the weights that it lies beside (default: what loads the checkpoint's own); ``usage`` is Python that
+    does so, for the card to show.
 
     Raises:
         TangevalError: nothing was chosen, or the base model was; or huggingface_hub is missing.
@@ -49,12 +54,12 @@ def write_card(results: Results, out: Path | None = None) -> Path:
     data = ModelCardData(
         model_name=inert(f"{results.study.name} {name}"),
         base_model=base if base.count("/") == 1 and not Path(base).exists() else None,
-        library_name="peft" if kind == "adapter" else "transformers",
+        library_name=library or ("peft" if kind == "adapter" else "transformers"),
         pipeline_tag="text-generation",
         tags=["tangeval"],
         eval_results=list(_measured(results)),
     )
-    content = f"---\n{data.to_yaml()}\n---\n\n{_text(results, name, base)}"
+    content = f"---\n{data.to_yaml()}\n---\n\n{_text(results, name, base, usage)}"
     path = out or results.run.best / "README.md"
     write_text(path, str(ModelCard(content)))
     return path
@@ -100,7 +105,7 @@ def _measured(results: Results) -> Iterator["EvalResult"]:
             )
 
 
-def _text(results: Results, name: str, base: str) -> str:
+def _text(results: Results, name: str, base: str, usage: str) -> str:
     manifest, rule = results.run.manifest, results.selection["rule"]
     verdict = results.run.read_json(results.run.verdict_file)
     intro = say(
@@ -111,6 +116,7 @@ def _text(results: Results, name: str, base: str) -> str:
     parts = [f"# {_plain(results.study.name)}: {_plain(name)}", intro]
     if verdict:
         parts += [results.speaker.markdown(verdict).replace("# ", "## ", 1).rstrip()]
+    parts += [f"## {say('card.use')}", f"```python\n{usage}\n```"] * bool(usage)
     config = json.dumps(results.run.read_json(results.run.generation_config), indent=2)
     parts += [
         f"## {say('card.settings')}",
