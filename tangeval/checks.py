@@ -9,7 +9,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -260,6 +260,8 @@ def _ends(named: dict[str, Any], size: int) -> Finding:
 
 def _of_checkpoint(checkpoint: Checkpoint, base: Base, shapes: dict[str, tuple[int, ...]]) -> Finding:
     """A checkpoint's base, and whether its tensors fit it."""
+    if checkpoint.members:  # which are alike
+        checkpoint = replace(checkpoint, path=checkpoint.members[0])
     if checkpoint.path is None:
         return Finding(checkpoint.name, f"{base.name}: {len(shapes)} tensors", ok=True)
     adapter = checkpoint.kind == "adapter"

@@ -172,8 +172,7 @@ def _decode(
             _write(run, done, table)
             after_write()
         elif keep_going:
-            source = done.job.checkpoint.path or Path(resolved.base.source)
-            failed.append(Skipped(source, str(done.made)))
+            failed.append(Skipped(resolved.place(done.job.checkpoint), str(done.made)))
         else:
             name = done.job.checkpoint.name
             raise TangevalError(f"{name}: {done.made}; --keep-going leaves it out") from done.made
@@ -199,6 +198,7 @@ def _manifest(resolved: ResolvedStudy, cache_keys: dict[str, str], engine: Descr
             "fingerprint": resolved.fingerprints[c.name],
             "seen": resolved.seen(c),
             **({"recipe": c.recipe, "run": c.run} if c.recipe else {}),
+            **({"average": [str(folder) for folder in c.members]} if c.members else {}),
         }
         for c in resolved.checkpoints
     ]

@@ -14,7 +14,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, REGEX
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, Base, Checkpoint, Example
-from tangeval.models import adapter_base
+from tangeval.models import adapter_base, averages
 from tangeval.models import checkpoints as checkpoints_on_disk
 from tangeval.models.checkpoints import Skipped, TrainRecord
 from tangeval.tasks.base import Dataset, Task, part_digests
@@ -55,10 +55,14 @@ class ResolvedStudy:
             TangevalError: none is left.
         """
         lost = {skipped.path for skipped in failed}
-        left = tuple(c for c in self.checkpoints if (c.path or Path(self.base.source)) not in lost)
+        left = tuple(c for c in self.checkpoints if self.place(c) not in lost)
         if not left:
             raise TangevalError("checkpoints: none can be used: " + "; ".join(s.reason for s in failed))
         return replace(self, checkpoints=left, skipped=(*self.skipped, *failed))
+
+    def place(self, checkpoint: Checkpoint) -> Path:
+        """What a checkpoint is known by among those that were skipped: its folder; of an average its name."""
+        return checkpoint.path or Path(checkpoint.name if checkpoint.members else self.base.source)
 
     @cached_property
     def first_records(self) -> TrainRecord:
@@ -84,7 +88,7 @@ class ResolvedStudy:
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Each checkpoint's digest, by name; the base model's own is empty."""
-        return {c.name: checkpoints_on_disk.fingerprint(c.path) if c.path else "" for c in self.checkpoints}
+        return {c.name: averages.fingerprint_of(c) for c in self.checkpoints}
 
     def misfits(self) -> dict[Skipped, Checkpoint]:
         """The adapters whose tensors cannot stand on the base model, each with whose it is and what to set."""
@@ -96,13 +100,12 @@ class ResolvedStudy:
         found = {}
         for checkpoint in self.checkpoints:
             if reason := adapter_base.misfit(checkpoint, shapes):
-                assert checkpoint.path
                 named = adapter_base.trained_from(checkpoint)
                 whose, add = named or "another base model", named or "THE-MODEL-IT-WAS-TRAINED-ON"
                 said = (
                     f"trained on {whose}; this study's base_model is {ours} ({reason}): add base_model={add}"
                 )
-                found[Skipped(checkpoint.path, said)] = checkpoint
+                found[Skipped(self.place(checkpoint), said)] = checkpoint
         return found
 
     def of_other_names(self) -> dict[str, str]:
@@ -121,7 +124,7 @@ class ResolvedStudy:
 
         One without a record saw the first ``trained_records`` of the training file, where the study says so.
         """
-        record = checkpoints_on_disk.trained_on(checkpoint)
+        record = averages.record_of(checkpoint)
         if record is None and self.study.trained_records is not None:
             record = self.first_records
         if record is None:
@@ -161,14 +164,17 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
     if isinstance(study.checkpoints, dict):
         found, skipped = checkpoints_on_disk.discover_runs(study.checkpoints, allow_pickle=allow_pickle)
     else:
-        found, skipped = checkpoints_on_disk.discover(study.checkpoints, allow_pickle=allow_pickle)
+        places = [place for place in study.checkpoints if isinstance(place, str)]
+        found, skipped = checkpoints_on_disk.discover(places, allow_pickle=allow_pickle)
+        declared = [place for place in study.checkpoints if not isinstance(place, str)]
+        found += averages.averaged(found, declared, allow_pickle=allow_pickle)
     if study.include_base:
         found = (Checkpoint(BASE, None, None, "base"), *found)
     if not found:
         raise TangevalError(
-            f"checkpoints: no whole checkpoint in {', '.join(study.checkpoints)}: "
+            f"checkpoints: no whole checkpoint in {', '.join(map(str, study.checkpoints))}: "
             + "; ".join(f"{s.path.name}: {s.reason}" for s in skipped)
         )
-    for checkpoint in found:
-        checkpoints_on_disk.check_tokenizer(base, checkpoint)
+    for part in (part for checkpoint in found for part in averages.parts(checkpoint)):
+        checkpoints_on_disk.check_tokenizer(base, part)
     return ResolvedStudy(study, base, found, skipped, data, allow_pickle)

@@ -159,7 +159,8 @@ def _choose_setting(study: Study, rule: Selection, own: Measured, selection: dic
 
 #: What a preference takes of those that are as good as the best: checkpoints or settings, and what is least.
 _PREFERENCES: Mapping[str, tuple[str, Callable[[Candidate], float]]] = {
-    "earliest": ("checkpoints", lambda candidate: candidate.labels["step"] or 0),
+    # What has no step was made last: a model saved at the end, an average.
+    "earliest": ("checkpoints", lambda c: c.labels["step"] or {BASE: 0}.get(c.labels["checkpoint"], np.inf)),
     "shortest": ("settings", lambda candidate: candidate.part.value("n_tokens")),
     "most_varied": ("settings", lambda candidate: candidate.part.value(VARIETY)),
 }

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_serializer, m
 from tangeval.core.config import Dumper, Section, read_yaml, validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, COMMON, KNOB, KNOBS, REGEX, WIDE, Knob, Setting, Value
+from tangeval.core.places import NAME, Places, listed
 from tangeval.core.types import ASSETS, SPLITS, Load, Split, linked
 
 #: The studies that come with an installation; in a clone, a link to ``studies/``.
@@ -24,27 +25,7 @@ SHIPPED = linked(ASSETS / "studies")
 _Item = TypeVar("_Item")
 #: What says how weights are found and held: of no use where another process holds them.
 WEIGHTS = ("base_model", "cache_dir", "checkpoints", "include_base", "load")
-_NAME = r"^[\w][\w.-]*$"
 _COMPARISON = re.compile(r"\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-#: Of checkpoints: a folder, some, or a recipe's.
-_Places = str | list[str] | dict[str, str | list[str]]
-
-
-def _places(value: Any) -> Any:
-    """Places of checkpoints, or those of each recipe."""
-    if not isinstance(value, dict):
-        return _listed(value)
-    for name, runs in value.items():
-        if not re.fullmatch(_NAME, str(name)) or not runs:
-            what = "letters, digits, _, . and -, and has its runs' folders in a list"
-            raise ValueError(f"recipe {name}: a recipe is named by {what}")
-    return {name: _listed(runs) for name, runs in value.items()}
 
 
 class _OneOrMore:
@@ -58,7 +39,7 @@ class _OneOrMore:
 
 
 #: A scalar stands for a list of one; an empty list is refused.
-Several = Annotated[list[_Item], BeforeValidator(_listed), Field(min_length=1), _OneOrMore()]
+Several = Annotated[list[_Item], BeforeValidator(listed), Field(min_length=1), _OneOrMore()]
 _Count = Annotated[int, Field(ge=1)]
 #: The splits that a study may run.
 _Held = Literal["validation", "test"]
@@ -259,14 +240,12 @@ class Selection(Section):
 class Study(Section):
     """A declared study; every field has the meaning given in docs/study.md."""
 
-    name: Annotated[str, Field(pattern=_NAME)]
+    name: Annotated[str, Field(pattern=NAME)]
     note: str | None = None
     base_model: str = "tang-mini"
     cache_dir: str | None = None
     trained_records: _Count | None = None
-    checkpoints: Annotated[
-        list[str] | dict[str, list[str]], BeforeValidator(_places, json_schema_input_type=_Places)
-    ] = Field([])
+    checkpoints: Places = Field([])
     include_base: bool = True
     load: LoadSection = LoadSection()
     task: str | dict[str, Any] = "tang"

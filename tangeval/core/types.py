@@ -76,7 +76,8 @@ class Example:
 class Checkpoint:
     """Weights to evaluate: the base model (no path), an adapter, a full model, or what a server holds (no path).
 
-    ``recipe`` and ``run`` say which training made them, where the study declares recipes.
+    ``recipe`` and ``run`` say which training made them, where the study declares recipes. The mean of several has no path of
+    its own: ``members`` are their folders.
     """
 
     name: str
@@ -85,6 +86,12 @@ class Checkpoint:
     kind: Literal["base", "adapter", "full", "served"]
     recipe: str | None = None
     run: str | None = None
+    members: tuple[Path, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its weights lie; nowhere of the base model and of what a server holds."""
+        return self.members or ((self.path,) if self.path else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,9 @@ def _check_context(resolved: ResolvedStudy, texts: Sequence[tuple[list[int], lis
     """Refuse models without keys and values, and texts beyond a model's positions or across a change of them."""
     length, prompt = int(max(resolved.study.decoding.max_length)), max(len(p) for p, _ in texts)
     whole = max(len(p) + len(reference) for p, reference in texts)
-    models = {resolved.base if c.kind != "full" else Base(c.name, str(c.path)) for c in resolved.checkpoints}
+    models = {
+        resolved.base if c.kind != "full" else Base(c.name, str(c.folders[0])) for c in resolved.checkpoints
+    }
     for model in sorted(models, key=lambda model: model.name):
         try:
             config = loading.load_config(model)

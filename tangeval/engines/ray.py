@@ -33,6 +33,7 @@ from tangeval.engines.base import Description, Done, Job, OnProgress
 from tangeval.engines.local import LocalEngine, versions
 from tangeval.engines.workers import take
 from tangeval.models import checkpoints
+from tangeval.models.averages import fingerprint_of
 from tangeval.resolve import ResolvedStudy
 
 _TICK = 1.0  # seconds between looks at the cluster
@@ -92,11 +93,12 @@ class _Worker:
     def do(self, job: Job, expected: dict[str, str], weights: str) -> Done:
         """Do a job on a node that is as ``expected``, with the checkpoint whose fingerprint is ``weights``."""
         differ(expected, self.facts)
-        path = job.checkpoint.path
-        if path and job.checkpoint.name not in self.alike:
-            if not path.is_dir():
-                raise TangevalError(f"there is no {path} (checkpoints); {_EVERYWHERE}")
-            differ({f"weights in {path}": weights}, {f"weights in {path}": checkpoints.fingerprint(path)})
+        folders = job.checkpoint.folders
+        if folders and job.checkpoint.name not in self.alike:
+            if missing := [folder for folder in folders if not folder.is_dir()]:
+                raise TangevalError(f"there is no {missing[0]} (checkpoints); {_EVERYWHERE}")
+            what = f"weights in {', '.join(map(str, folders))}"
+            differ({what: weights}, {what: fingerprint_of(job.checkpoint)})
         self.alike.add(job.checkpoint.name)
         return self.here.device.do(job, lambda name, ended, text: None)
 
@@ -160,6 +162,7 @@ class RayEngine(LocalEngine):
         asked: dict[Any, tuple[Any, Job | None]] = {w.survey.remote(): (w, None) for w in self.actors}
         gone: Counter[tuple[str, str]] = Counter()  # how often a job's worker stopped to answer
         on: dict[Any, str] = {}  # the checkpoint that a worker has loaded
+        placed = {checkpoint.name: checkpoint for checkpoint in self.resolved.checkpoints}  # wherever it runs
         try:
             while waiting or any(job for _, job in asked.values()):
                 for _ in range(min(max(self._room(), 1), len(waiting)) - len(self.actors)):
@@ -191,7 +194,8 @@ class RayEngine(LocalEngine):
                     job = take(waiting, on.get(worker, ""), others)
                     on[worker] = job.checkpoint.name
                     weights = self.resolved.fingerprints[job.checkpoint.name]
-                    asked[worker.do.remote(job, facts, weights)] = (worker, job)
+                    there = replace(job, checkpoint=placed[job.checkpoint.name])
+                    asked[worker.do.remote(there, facts, weights)] = (worker, job)
         finally:
             self._dismiss(self.actors)
 
@@ -319,5 +323,10 @@ def _absolute(resolved: ResolvedStudy) -> ResolvedStudy:
     base = resolved.base
     cache = base.cache_dir and str(Path(base.cache_dir).absolute())
     source = str(Path(base.source).absolute()) if base.local else base.source
-    placed = tuple(replace(c, path=c.path and c.path.absolute()) for c in resolved.checkpoints)
+    placed = tuple(
+        replace(
+            c, path=c.path and c.path.absolute(), members=tuple(folder.absolute() for folder in c.members)
+        )
+        for c in resolved.checkpoints
+    )
     return replace(resolved, base=replace(base, source=source, cache_dir=cache), checkpoints=placed)

@@ -92,13 +92,13 @@ def _chosen(results: Results, allow_pickle: bool) -> _Chosen:
     checkpoint = next((each for each in resolved.checkpoints if each.name == name), None)
     if checkpoint is None:
         raise TangevalError(f"{file}: the study's folders have no {name} any longer; put it back")
-    if checkpoint.path is None:
+    if not checkpoint.folders:
         whose = "the base model was" if checkpoint.kind == "base" else "what a server holds was"
         raise TangevalError(f"{file}: {whose} chosen, so there are no weights here to hand over")
     records = {each["name"]: each["fingerprint"] for each in results.run.manifest["checkpoints"]}
     if resolved.fingerprints[name] != records[name]:
         raise TangevalError(
-            f"{checkpoint.path}: its weights are not those that were evaluated; put them back"
+            f"{checkpoint.path or name}: its weights are not those that were evaluated; put them back"
         )
     return _Chosen(resolved, checkpoint, selection["setting"])
 
@@ -128,7 +128,7 @@ def _write(results: Results, chosen: _Chosen, draft: Path, merge: bool, gguf: Ou
     framed = _write_tokenizer(tokenizer, resolved, draft)
     base = "" if merge or checkpoint.kind == "full" else _base_name(resolved.base)
     _write_weights(chosen, draft, base)
-    own = Base(checkpoint.name, str(checkpoint.path)) if checkpoint.kind == "full" else resolved.base
+    own = Base(checkpoint.name, str(checkpoint.folders[0])) if checkpoint.kind == "full" else resolved.base
     ends = list(loading.ends_of(own, tokenizer))
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": ends, "pad_token_id": pad}
@@ -180,13 +180,14 @@ def _write_weights(chosen: _Chosen, draft: Path, base: str) -> None:
     from tangeval.models import adapters, loading
 
     resolved, checkpoint = chosen.resolved, chosen.checkpoint
-    assert checkpoint.path
     load = replace(resolved.study.loading(allow_pickle=resolved.allow_pickle), merge=True, compile=False)
     if base or checkpoint.kind == "full":
-        _copy(checkpoint.path, draft, [ADAPTER] if base else [])
-        if base:
-            about = read_object(checkpoint.path / ADAPTER_CONFIG) or {}
-            write_json(draft / ADAPTER_CONFIG, about | {"base_model_name_or_path": base})
+        with adapters.folder_of(checkpoint) as folder:
+            assert folder
+            _copy(folder, draft, [ADAPTER] if base else [])
+            if base:
+                about = read_object(folder / ADAPTER_CONFIG) or {}
+                write_json(draft / ADAPTER_CONFIG, about | {"base_model_name_or_path": base})
         return
     if load.quantization == "int8":
         raise TangevalError(

@@ -19,9 +19,9 @@ _LORA = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight
 
 def trained_from(checkpoint: Checkpoint) -> str | None:
     """Return the base model that an adapter's configuration names: a hub id, or a path of the machine that trained it."""
-    if checkpoint.kind != "adapter" or checkpoint.path is None:
+    if checkpoint.kind != "adapter" or not checkpoint.folders:
         return None
-    named = adapter_config(checkpoint.path).get("base_model_name_or_path")
+    named = adapter_config(checkpoint.folders[0]).get("base_model_name_or_path")
     return named if isinstance(named, str) and named else None
 
 
@@ -55,10 +55,10 @@ def misfit(checkpoint: Checkpoint, shapes: Mapping[str, Sequence[int]]) -> str |
     A tensor ``[r, in]`` or ``[out, r]`` must have a size of the weight beside it. A layer that the base does not have
     is one whose weight would be known by another number.
     """
-    if checkpoint.kind != "adapter" or checkpoint.path is None:
+    if checkpoint.kind != "adapter" or not checkpoint.folders:
         return None
     kinds = {_numberless(name) for name in shapes}
-    for name, entry in (tensors(checkpoint.path / ADAPTER) or {}).items():
+    for name, entry in (tensors(checkpoint.folders[0] / ADAPTER) or {}).items():
         if not (found := _LORA.fullmatch(name)) or len(entry["shape"]) != 2:
             continue
         weight, outer = f"{found[1]}.weight", entry["shape"][1 if found[2] == "A" else 0]

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.libraries import needs
 from tangeval.core.types import ADAPTER, Base, Checkpoint, Load
 from tangeval.models.adapter_kinds import adapter_config, unsupported
-from tangeval.models.checkpoints import fingerprint
+from tangeval.models.averages import fingerprint_of
 from tangeval.models.loading import load_model, stays_on_gpu
+from tangeval.models.mean_weights import write_average
 
 #: Numbers of a base model's tensors as they were loaded, by the tensor's ``id``: they hold as long as the model is there.
 Copies = dict[int, torch.Tensor]
@@ -43,33 +45,45 @@ def with_checkpoint(
         UnusableError: the adapter is of a kind that cannot be evaluated, or merged; it does not fit the base model, or
             was made for another; the full model cannot be read; the files are not those of the ``recorded`` fingerprint.
     """
-    if checkpoint.kind == "full":
-        try:
-            whole = load_model(Base(checkpoint.name, str(checkpoint.path)), load)
-        except TangevalError as error:
-            raise UnusableError(str(error)) from error
-        _check_same(checkpoint, recorded)
-        yield whole
-        return
-    assert model is not None
     copies = {} if copies is None else copies
-    with _put_back(model):
-        if checkpoint.path is None:
-            yield model
-            return
-        if reason := unsupported(checkpoint.path):
-            raise UnusableError(f"{checkpoint.path}: {reason}")
-        with _contents_kept(_written_at_loading(model, checkpoint.path), copies):
-            adapted = with_adapter(model, checkpoint.path).eval()
+    with folder_of(checkpoint) as folder:
+        if checkpoint.kind == "full":
+            try:
+                whole = load_model(Base(checkpoint.name, str(folder)), load)
+            except TangevalError as error:
+                raise UnusableError(str(error)) from error
             _check_same(checkpoint, recorded)
-            with _merged(adapted, checkpoint.path, copies) if load.merge else nullcontext():
-                yield adapted
+            yield whole
+            return
+        assert model is not None
+        with _put_back(model):
+            if folder is None:
+                yield model
+                return
+            if reason := unsupported(folder):
+                raise UnusableError(f"{folder}: {reason}")
+            with _contents_kept(_written_at_loading(model, folder), copies):
+                adapted = with_adapter(model, folder).eval()
+                _check_same(checkpoint, recorded)
+                with _merged(adapted, folder, copies) if load.merge else nullcontext():
+                    yield adapted
+
+
+@contextmanager
+def folder_of(checkpoint: Checkpoint) -> Iterator[Path | None]:
+    """Yield where a checkpoint's weights lie; an average is written into a folder for the time being."""
+    if not checkpoint.members:
+        yield checkpoint.path
+        return
+    with TemporaryDirectory(prefix=f"{checkpoint.name}-", ignore_cleanup_errors=True) as folder:
+        write_average(checkpoint.members, Path(folder))
+        yield Path(folder)
 
 
 def _check_same(checkpoint: Checkpoint, recorded: str | None) -> None:
     """Refuse weights that are others than were recorded; asked after they were read."""
-    if recorded and checkpoint.path and fingerprint(checkpoint.path) != recorded:
-        raise UnusableError(f"{checkpoint.path}: {CHANGED}")
+    if recorded and checkpoint.folders and fingerprint_of(checkpoint) != recorded:
+        raise UnusableError(f"{checkpoint.path or checkpoint.name}: {CHANGED}")
 
 
 def checksum(model: torch.nn.Module) -> tuple[int, ...]:

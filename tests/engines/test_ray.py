@@ -106,10 +106,13 @@ def test_what_is_lacking_is_made_on_the_nodes_and_nothing_else(study, alone, tmp
     assert sum(ended) == batch.sequences()
 
 
-def test_knobs_of_all_kinds_are_decoded_on_the_nodes_as_alone(tiny_model, tmp_path):
-    """Cuts, penalties, searches and a constraint in one study; texts cut short."""
+def test_knobs_of_all_kinds_are_decoded_on_the_nodes_as_alone(tiny_model, tiny_run, tmp_path, monkeypatch):
+    """Cuts, penalties, searches and a constraint in one study of an average; texts cut short."""
+    monkeypatch.chdir(tiny_run.parent)  # where no node is
+    places = ["run/checkpoint-10", {"average": ["checkpoint-10", "run/checkpoint-20"]}]
     decoding = {**MIXED, "max_length": 18}
-    own = write_study(tmp_path, tiny_model, checkpoints=[], batch_size=40, decoding=decoding)
+    changes = {"checkpoints": places, "include_base": False, "batch_size": 80, "decoding": decoding}
+    own = write_study(tmp_path, tiny_model, **changes)
     decode(own, tmp_path / "cluster")
     generation.decode(resolve(load_study(own)), tmp_path / "alone")
     assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")

@@ -77,6 +77,15 @@ def test_transformers_alone_writes_the_studys_greedy_texts(results, tmp_path, me
     )
 
 
+def test_an_average_goes_home_as_one_adapter_and_writes_its_greedy_texts(tiny_model, tiny_run, tmp_path):
+    places = [{"average": [str(tiny_run / "checkpoint-10"), str(tiny_run / "checkpoint-20")]}]
+    results = chosen(tmp_path, tiny_model, None, checkpoints=places)
+    found = export(results, tmp_path / "home")
+    assert found.checkpoint == "average-10-20"
+    (text,) = written_by_transformers(found.folder, results.texts("validation")["input"].tolist()[:1])
+    assert text.removeprefix(" ") == results.texts("validation")["text"].iloc[0]
+
+
 def test_weights_are_merged_to_the_bit_as_the_engine_merges_them(results, tmp_path):
     found = export(results, tmp_path / "home", merge=True)
     resolved = resolve(results.study.model_copy(update={"load": LoadSection(merge=True)}))
