@@ -137,6 +137,13 @@ class ResolvedStudy:
         }
 
 
+def check_constrain(task: Task, value: str) -> None:
+    """Raise ``TangevalError`` where the task has no such value of the knob ``constrain``."""
+    if value not in (KNOB["constrain"].off, *task.constraints) and not value.startswith(REGEX):
+        known = ", ".join(("none", *task.constraints, "{regex: …}"))
+        raise TangevalError(f"decoding.constrain: {task.name} has no {value}; there are {known}")
+
+
 def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
     """Resolve the study's names: base model, checkpoints, data.
 
@@ -149,9 +156,7 @@ def resolve(study: Study, *, allow_pickle: bool = False) -> ResolvedStudy:
             f"prompt: {study.prompt} is no template of {task.name}; there are {', '.join(task.templates)}"
         )
     for value in dict.fromkeys(study.decoding.constrain):
-        if value not in (KNOB["constrain"].off, *task.constraints) and not value.startswith(REGEX):
-            known = ", ".join(("none", *task.constraints, "{regex: …}"))
-            raise TangevalError(f"decoding.constrain: {task.name} has no {value}; there are {known}")
+        check_constrain(task, value)
     data = task.load(study.data_name, study.validation_size)
     if study.engine and study.engine.models:
         if allow_pickle:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS
 from tangeval.tasks.tang import data as dataset
+from tests.support.chromium import NoBrowserError, launched
 from tests.support.study import GRID, evaluate, write_study
 from tests.support.tiny import make_adapter, make_tiny_model
 
@@ -87,3 +88,13 @@ def hw5() -> dataset.Dataset:
 def mini_tokenizer() -> Any:
     """That of tang-mini."""
     return AutoTokenizer.from_pretrained(ASSETS / "tang-mini")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Any, None, None]:
+    """A Chromium; tests that use it are skipped where there is none."""
+    try:
+        with launched() as running:
+            yield running
+    except NoBrowserError as error:
+        pytest.skip(str(error))

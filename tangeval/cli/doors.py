@@ -1,4 +1,4 @@
-"""``demo``, ``hw5``, ``write``: ways in for those who have no study."""
+"""``demo``, ``hw5``, ``write``, ``play``: ways in for those who have no study."""
 
 import shlex
 import subprocess
@@ -133,6 +133,32 @@ def write(
         console.say(f"{name}, {', '.join(on)}", "bold")
         for each in own:
             _show_written(each)
+
+
+@command("play")
+def play(
+    place: Annotated[
+        str | None,
+        Argument(metavar="[STUDY-or-RESULTS]", help="A study, or a results folder (default: tang-mini)."),
+    ] = None,
+    port: Annotated[int, Option(min=0, max=65535, help="On 127.0.0.1 (default: a free one).")] = 0,
+    behind: Annotated[
+        str | None, Option(metavar="URL", help="The proxy that a browser reaches it through, as in Colab.")
+    ] = None,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Play with checkpoints in a browser: texts side by side under the same noise, any token taken apart or forced, blind votes."""
+    from tangeval.doors.playing.asking import opened
+    from tangeval.doors.playing.desk import Desk
+    from tangeval.doors.playing.server import Server
+
+    desk = Desk(opened(place, allow_pickle=allow_pickle))
+    with Server(desk, port, behind) as server:
+        console.say(words.say("play.loading", names=", ".join(desk.opened.first)))
+        desk.warm()
+        language = "#lang=zh" if words.language() != "en" else ""
+        console.say(words.say("play.open", url=f"{server.url}{language}"), "bold")
+        server.serve_forever()
 
 
 def _show_written(ending: "Written") -> None:

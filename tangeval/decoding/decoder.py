@@ -54,15 +54,15 @@ def decode(
     *,
     eos: Sequence[int],
     share: bool = True,
-    on_step: Callable[[int], None] = lambda ended: None,
+    on_step: Callable[[int, Tensor], None] = lambda ended, tokens: None,
     workspace: Workspace | None = None,
     other: Reader | None = None,
 ) -> Decoded:
     """Decode every sequence until EOS or its max_length.
 
     ``share=False`` gives each sequence a row of its own: the plain way, for comparison.
-    ``on_step`` is told after each step how many sequences ended with it. A ``workspace`` spares
-    the next decode what this one made ready. ``other`` is what settings with contrast set the model against.
+    ``on_step`` is told after each step how many sequences ended with it, and the tokens so far in the order asked, -1 after
+    an end (of searches, their beams'). A ``workspace`` spares the next decode what this one made ready. ``other`` is what settings with contrast set the model against.
 
     Raises:
         UnusableError: the model's logits are no numbers.
@@ -87,7 +87,7 @@ def decode(
         if not numbers:
             raise UnusableError(NOT_NUMBERS)
         output[live.line, step] = token
-        on_step(len(token) - sum(kinds))
+        on_step(len(token) - sum(kinds), output[:, : step + 1])
         if not number:
             break
         stays = parting.stays[: sum(kinds)]

@@ -71,7 +71,7 @@ def _tried(
     own = [replace(sequence, prompt=used.index(sequence.prompt)) for sequence in sequences]
     ended = 0
 
-    def count(more: int) -> None:
+    def count(more: int, tokens: torch.Tensor) -> None:
         nonlocal ended
         ended += more
         on_step(more)

@@ -5,7 +5,7 @@ texts. Writes no file.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from tangeval.core.study import Decoding, Study, load_study
 from tangeval.core.types import BASE, Checkpoint, Example
 from tangeval.metrics.base import Texts
 from tangeval.metrics.copying import copied
-from tangeval.models.tokens import Prompt
 from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results.folder import RunFolder
-from tangeval.tasks.base import training_index
+from tangeval.tasks.base import Task, training_index
 from tangeval.tasks.tang import text as verse
 
 #: What writes where no results are given: the shipped model, which keeps to a poem's form only where it is held to it.
@@ -90,32 +89,49 @@ def write(
         )
     study = Study.model_validate(DEFAULT) if place is None else load_study(Path(place) / "study.yaml")
     resolved = resolve(study, allow_pickle=allow_pickle)
-    writers, setting = _chosen(resolved, place and RunFolder(Path(place)).selection, checkpoint)
+    if place is None:
+        # The shipped model was trained on poems alone: asked for one, it would have to find the couplet in the question.
+        resolved = AsItIs.of(resolved)
+    writers, setting = chosen(resolved, place and RunFolder(Path(place)).selection, checkpoint)
     changes = setting.as_dict() | named_knobs(knobs, "--setting")
     (setting,) = validated(Decoding, changes, Path("--setting")).settings()
     instruction = resolved.dataset.examples[0].instruction
     example = Example(f"couplet {given}", instruction, given, "", "test")
-    # The shipped model was trained on poems alone: asked for one, it would have to find the couplet in the question.
-    prompt = example.input if place is None else resolved.task.prompt(example, resolved.template)
-    return list(_written(resolved, writers, setting, example, prompt, samples))
+    return list(_written(resolved, writers, setting, example, samples))
 
 
-def _chosen(resolved: ResolvedStudy, selection: Any, asked: str | None) -> tuple[list[Checkpoint], Setting]:
-    """Base and checkpoint, and the setting."""
-    names, chosen = {c.name: c for c in resolved.checkpoints}, selection or {}
-    picked = (chosen.get("checkpoint") or {}).get("checkpoint")
+class AsItIs(ResolvedStudy):
+    """A study whose model is asked with the input alone."""
+
+    @classmethod
+    def of(cls, resolved: ResolvedStudy) -> "AsItIs":
+        """Return the same study, asked so."""
+        return cls(**{each.name: getattr(resolved, each.name) for each in fields(resolved)})
+
+    @property
+    def task(self) -> Task:
+        return replace(super().task, prompt=lambda example, template: example.input)
+
+
+def chosen(resolved: ResolvedStudy, selection: Any, asked: str | None) -> tuple[list[Checkpoint], Setting]:
+    """Return the base model and a checkpoint, and the setting: those that were chosen, else the last and the first.
+
+    Raises:
+        TangevalError: there is no checkpoint of the name that is ``asked`` for.
+    """
+    names, picks = {c.name: c for c in resolved.checkpoints}, selection or {}
+    picked = (picks.get("checkpoint") or {}).get("checkpoint")
     name = asked or (picked if picked in names else resolved.checkpoints[-1].name)
     if name not in names:
         raise TangevalError(f"--checkpoint {name}: there is none of that name; there are {', '.join(names)}")
-    own = chosen.get("setting")
+    own = picks.get("setting")
     setting = Setting.from_row(own) if own else resolved.study.decoding.settings()[0]
     return [names[each] for each in dict.fromkeys((BASE, name)) if each in names], setting
 
 
 def _written(
-    resolved: ResolvedStudy, writers: Sequence[Checkpoint], setting: Setting, example: Example, question: Prompt,
-    samples: int,
-) -> Iterator[Written]:  # fmt: skip
+    resolved: ResolvedStudy, writers: Sequence[Checkpoint], setting: Setting, example: Example, samples: int
+) -> Iterator[Written]:
     with needs("writing"):
         import torch
 
@@ -128,8 +144,8 @@ def _written(
         from tangeval.models import adapters, loading
         from tangeval.models.tokens import decode_completion, encode_prompt
     tokenizer, load = loading.load_tokenizer(resolved.base), resolved.study.loading()
-    prompt = encode_prompt(tokenizer, question)
-    _check_known(tokenizer, example.input)
+    prompt = encode_prompt(tokenizer, resolved.task.prompt(example, resolved.template))
+    check_known(tokenizer, example.input)
     constraint = constraints_of(resolved, tokenizer)(setting.constrain, example)
     base = loading.load_model(resolved.base, load)
     if base.device.type == "cpu" and base.num_parameters() < _SMALL:  # threads would wait for one another
@@ -154,8 +170,8 @@ def _written(
             yield Written(checkpoint.name, setting, sample, text, checks, sum(own) / len(own), stolen)
 
 
-def _check_known(tokenizer: Any, couplet: str) -> None:
-    """Refuse characters that the model's tokenizer does not know."""
+def check_known(tokenizer: Any, couplet: str) -> None:
+    """Raise ``TangevalError`` where the model's tokenizer does not know a character."""
     unknown = tokenizer.unk_token_id
     if odd := [c for c in verse.han(couplet) if unknown is not None and unknown in tokenizer.encode(c)]:
         raise TangevalError(

@@ -14,7 +14,7 @@ from tangeval.core.knobs import KNOB, REGEX
 from tangeval.core.types import Constraint, Example
 from tangeval.engines.base import examples_of
 from tangeval.models.vocabulary import token_texts
-from tangeval.resolve import ResolvedStudy
+from tangeval.resolve import ResolvedStudy, check_constrain
 
 #: Gives the constraint of a value and an example; None where the value is off.
 Constraints = Callable[[str, Example], Constraint | None]
@@ -24,11 +24,12 @@ def constraints_of(resolved: ResolvedStudy, tokenizer: Any) -> Constraints:
     """Return what gives constraints, each made once.
 
     Raises (what it returns):
-        TangevalError: no text of this example can be as the value asks; names the example.
+        TangevalError: no text of this example can be as the value asks, and names the example; or there is no such value.
     """
 
     @cache
     def writer(value: str) -> Callable[[Example], Constraint]:
+        check_constrain(resolved.task, value)
         texts = token_texts(tokenizer)
         if not value.startswith(REGEX):
             return resolved.task.constraints[value](texts)

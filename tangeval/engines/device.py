@@ -76,8 +76,7 @@ class Device:
         began, before = time.perf_counter(), self.workspace.limit.too_many
         try:
             with usable():
-                batch, model = job.batch, self._with(job.checkpoint)
-                self.workspace.way = self._way(model, job.checkpoint.name)
+                batch, model = job.batch, self.ready(job.checkpoint)
                 began = time.perf_counter()
                 made = self._batch(batch, model, on_progress) if batch else self._nll(job.examples, model)
                 if self.mapped:
@@ -90,6 +89,12 @@ class Device:
         fitted = limit.fitted if limit.too_many not in (None, before) else None
         way = self._ways.get(job.checkpoint.name)
         return Done(job, made, time.perf_counter() - began, loading, fitted, way and str(way), checking)
+
+    def ready(self, checkpoint: Checkpoint) -> Any:
+        """Return the model with ``checkpoint`` on it; the workspace keeps its rows as is right for it."""
+        model = self._with(checkpoint)
+        self.workspace.way = self._way(model, checkpoint.name)
+        return model
 
     def _way(self, model: Any, name: str) -> Way:
         """The way to decode with the checkpoint on ``model``: told by the whole study, not by the batch that comes first."""
@@ -129,7 +134,7 @@ class Device:
         self._base, self._checksum = model, adapters.checksum(model)
         self._loading = time.perf_counter() - began
 
-    def _beside(self) -> Reader:
+    def beside(self) -> Reader:
         """The base model once more: a checkpoint may be written into the weights of the one that it is on."""
         if self._other is None:
             model = loading.load_model(self.resolved.base, self.load, mapped=self.mapped)
@@ -186,7 +191,7 @@ class Device:
                 list(own.values()),
                 eos=eos,
                 workspace=self.workspace,
-                other=self._beside() if contrast else None,
+                other=self.beside() if contrast else None,
                 on_step=lambda ended: on_progress(batch.checkpoint, ended, ""),
             )
             tokens |= zip(own, found, strict=True)

@@ -64,14 +64,14 @@ def find(resolved: ResolvedStudy, folder: Path, asked: Asked) -> Subject:
     picked = Setting.from_row(own) if own else None
     known = picked in settings
     setting = _changed(picked if picked and known else settings[0], asked.knobs)
-    _check_drawn(setting)
+    check_drawn(setting)
     whence += ["selected" if known else "the grid's first", *["changed by --setting"] * bool(asked.knobs)]
     why = f"checkpoint: {whence[0]}; setting: {', '.join(whence[1:])}"
     return Subject(names[name], example, number, setting, asked.sample, asked.reference, why)
 
 
-def _check_drawn(setting: Setting) -> None:
-    """Refuse a search: no step of it is a draw."""
+def check_drawn(setting: Setting) -> None:
+    """Raise ``TangevalError`` for a search: no step of it is a draw."""
     on = {name: KNOB[name].off for name in AXES if KNOB[name].kind == "search"}
     if any(getattr(setting, name) != off for name, off in on.items()):
         plain = " ".join(

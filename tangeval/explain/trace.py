@@ -26,6 +26,7 @@ from tangeval.core.types import Constraint
 from tangeval.decoding.batch import Workspace
 from tangeval.decoding.contrast import Reader, contrasted
 from tangeval.decoding.decoder import TokenSequence, decode
+from tangeval.decoding.forced import Forced, Held, held_after
 from tangeval.decoding.forms import changed
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.processors import PROCESSORS, History
@@ -40,8 +41,6 @@ from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained
 
 _VALUES = 7  # of a knob that are looked at
-#: A constraint and its state after what is written; None where a text is held to none.
-_Held = tuple[Constraint, Any] | None
 
 
 def around(setting: Setting, decoding: Decoding) -> dict[str, list[Setting]]:
@@ -96,7 +95,7 @@ def loaded(resolved: ResolvedStudy, subject: Subject) -> "Iterator[Trace]":
 class Trace:
     """A subject under every setting that one turn of a knob reaches, by a model that is loaded.
 
-    ``other`` is what contrast sets the model against.
+    ``other`` is what contrast sets the model against; the text begins with the tokens that are ``forced``.
     """
 
     model: Any
@@ -104,6 +103,7 @@ class Trace:
     resolved: ResolvedStudy
     subject: Subject
     other: Any = None
+    forced: tuple[int, ...] = ()
 
     @torch.inference_mode()
     def content(self, step: int | None = None) -> explained.Explained:
@@ -129,6 +129,16 @@ class Trace:
             knobs=[explained.Turn(name=knob, settings=list(map(settings.index, row))) for knob, row in self._rows.items()],
             steps=steps, vocabulary=vocabulary,
         )  # fmt: skip
+
+    @torch.inference_mode()
+    def offers(self, tokens: Sequence[int], number: int) -> list[tuple[int, float, float]]:
+        """Return the likeliest of the allowed tokens after ``tokens``: id, probability before the temperature and after all cuts."""
+        *_, step = self._steps([*tokens, loading.eos_ids(self.model, self.tokenizer)[0]])
+        knobs = list(self._rows)
+        before, after = (step.stages[place].p for place in (knobs.index("temperature"), len(knobs)))
+        own = zip((each.id for each in step.candidates), before, after, strict=True)
+        allowed = [each for each, one in zip(own, step.candidates, strict=True) if one.rank >= 0]
+        return sorted(allowed, key=lambda each: -each[1])[:number]
 
     def _first(self, vocabulary: dict[int, str], tokens: Sequence[int], step: int | None) -> int:
         """The step to show first, from 1."""
@@ -167,6 +177,9 @@ class Trace:
         """The tokens that each setting writes, as ``tangeval generate`` would, and its record."""
         eos = loading.eos_ids(self.model, self.tokenizer)
         held = self._constraints
+        if self.forced:
+            size = self.model.config.get_text_config().vocab_size
+            held = {value: Forced(self.forced, each, size, eos) for value, each in held.items()}
         sequences = [TokenSequence(0, each, self._key, held[each.constrain]) for each in self._settings]
         stages = {setting: stage_keys(setting, list(self._rows)) for setting in self._settings}
         keys = list(dict.fromkeys(key for own in stages.values() for key in own))
@@ -201,7 +214,7 @@ class Trace:
         whole = [model(**ask).logits[0].float() for model in models]
         every, key = torch.arange(whole[0].shape[1])[None], torch.tensor([self._key])
         eos = torch.tensor(loading.eos_ids(self.model, self.tokenizer), device=history.device)
-        held: dict[str, _Held] = {
+        held: dict[str, Held] = {
             value: (each, each.start) if each else None for value, each in self._constraints.items()
         }
         for place, token in enumerate(tokens):
@@ -213,10 +226,10 @@ class Trace:
                     rows[setting.at(FORMS)] = Row(forms, gumbel(key, place, every)[0])
             yield step_of(token, self._settings, list(self._rows), rows)
             if token not in eos:
-                held = {value: _after(each, token) for value, each in held.items()}
+                held = {value: held_after(each, token) for value, each in held.items()}
 
     def _forms(
-        self, raw: Sequence[Tensor], so_far: History, setting: Setting, held: Mapping[str, _Held], eos: Tensor
+        self, raw: Sequence[Tensor], so_far: History, setting: Setting, held: Mapping[str, Held], eos: Tensor
     ) -> list[Tensor]:
         """The logits ``[V]`` of the model, after each knob that makes another form of them, and at last after all of these."""
 
@@ -230,16 +243,6 @@ class Trace:
 
         own = [name for name in self._rows if name in FORMS]
         return [after(own[:number]) for number in range(len(own) + 1)] + [after(FORMS)]
-
-
-def _after(held: _Held, token: int) -> _Held:
-    """A constraint after one more token; a text that leaves what is allowed is held to nothing from there on."""
-    if held is None:
-        return None
-    constraint, state = held
-    found = constraint.allowed(state)
-    ok = token < len(found.tokens) and found.tokens[token] and token not in found.without
-    return (constraint, constraint.advance(state, token)) if ok else None
 
 
 def token_text(tokenizer: Any, token: int) -> str:

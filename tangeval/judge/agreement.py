@@ -66,8 +66,8 @@ class Agreement:
     human: Human | None
 
 
-def read_votes(file: Path, data: Dataset) -> pd.DataFrame:
-    """Return the votes of a CSV file: a person's ``preferred`` is what a or b says, or ``tie``.
+def read_votes(file: Path, data: Dataset, *more: str) -> pd.DataFrame:
+    """Return the votes of a CSV file: a person's ``preferred`` is what a or b says, or ``tie``; ``more`` columns too.
 
     Raises:
         TangevalError: it cannot be read, or a field is not as it must be.
@@ -77,9 +77,9 @@ def read_votes(file: Path, data: Dataset) -> pd.DataFrame:
         votes = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
     except (OSError, ValueError) as error:
         raise TangevalError(f"{file}: not a readable CSV file: {error}") from None
-    if missing := [name for name in VOTE if name not in votes]:
+    if missing := [name for name in (*VOTE, *more) if name not in votes]:
         raise TangevalError(
-            f"{file}: {missing[0]}: there is no such column; the columns are {', '.join(VOTE)}"
+            f"{file}: {missing[0]}: there is no such column; the columns are {', '.join((*VOTE, *more))}"
         )
     a, b, preferred = (votes[name] for name in VOTE[1:])
     right = {
@@ -93,7 +93,7 @@ def read_votes(file: Path, data: Dataset) -> pd.DataFrame:
     for name, (as_it_must, remedy) in right.items():
         for row in np.flatnonzero(~as_it_must)[:1]:
             raise TangevalError(f"{file}, vote {row + 1}: {name}: {votes[name][row]!r}; {remedy}")
-    return votes[list(VOTE)]
+    return votes[[*VOTE, *more]]
 
 
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:

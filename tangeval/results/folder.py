@@ -85,6 +85,7 @@ class RunFolder:
     page = _File("report.html")
     explain = _File("explain")
     answers = _File("judge.jsonl")
+    votes = _File("votes.csv")  #: of people, as ``judge --human`` reads them
     pair_answers = _File("judge_pairs.jsonl")
 
     def batch_file(self, batch_id: str) -> Path:

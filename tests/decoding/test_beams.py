@@ -129,7 +129,7 @@ def test_beams_take_at_most_twice_the_rows_of_as_many_samples(llama):
         sequence_of(p, 0.7, 0, 1.0, LENGTH, key=10 * p + sample) for p in range(3) for sample in range(4)
     ]  # fmt: skip
     told: list[int] = []
-    searched = decode(llama, PROMPTS, beams, eos=[63], on_step=told.append)
+    searched = decode(llama, PROMPTS, beams, eos=[63], on_step=lambda ended, tokens: told.append(ended))
     assert sum(searched.rows) <= 2 * sum(decode(llama, PROMPTS, samples, eos=[63]).rows)
     assert sum(told) == 12  # a beam counts as a sequence
     wide = decode(llama, PROMPTS, [*beams, *(search(p, 4, length_penalty=2.0) for p in range(3))], eos=[63])

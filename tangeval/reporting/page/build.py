@@ -62,9 +62,9 @@ class Taken:
     facts: list[schema.ExplainedText] = field(default_factory=list)
     left_out: list[schema.LeftOut] = field(default_factory=list)
 
-    def add(self, file: Path, content: Explained) -> None:
-        """Take a file as far as there is room."""
-        folder, squeezed = file.parent.name, packed(file.read_bytes())
+    def add(self, folder: str, data: bytes, content: Explained) -> None:
+        """Take a file of a ``folder`` as far as there is room."""
+        squeezed = packed(data)
         if len(self.packed) == EXPLAINED or sum(map(len, self.packed)) + len(squeezed) > EXPLAINED_LIMIT:
             self.left_out.append(schema.LeftOut(folder=folder, reason="room"))
             return
@@ -111,16 +111,22 @@ def write_explained(files: Sequence[Path], out: Path) -> Path:
     Raises:
         TangevalError: a file is none, or of another version.
     """
-    taken, contents = Taken(), [explained.read_explained(file) for file in files]
-    for file, content in zip(files, contents, strict=True):
-        taken.add(file, content)
+    found = [(file.parent.name, file.read_bytes(), explained.read_explained(file)) for file in files]
+    write_text(out, explained_page(found))
+    return out
+
+
+def explained_page(found: Sequence[tuple[str, bytes, Explained]]) -> str:
+    """Return a page with the Explain tab alone: of each text its name, its ``explain.json``, and what that says."""
+    taken, contents = Taken(), [content for _, _, content in found]
+    for each in found:
+        taken.add(*each)
     facts = {
         "study": contents[0].study,
         "knobs": _knobs({axis for each in contents for axis in axes_in(each.setting)} - {WIDE}, []),
         "carries": [],
     }
-    write_text(out, _render(facts, {}, taken, Texts()))
-    return out
+    return _render(facts, {}, taken, Texts())
 
 
 def _render(
@@ -142,8 +148,7 @@ def _render(
         scripts,
         whole.model_dump(),
         csv,
-        explained="\n".join(taken.packed),
-        units="\n".join(texts.packed),
+        texts={"explained": "\n".join(taken.packed), "units": "\n".join(texts.packed)},
     )
 
 
@@ -283,7 +288,7 @@ def _explained(corpus: Corpus) -> Taken:
         else:
             taken.left_out.append(schema.LeftOut(folder=file.parent.name, reason="foreign"))
     for _, file, content in sorted(found, key=lambda each: each[:2]):
-        taken.add(file, content)
+        taken.add(file.parent.name, file.read_bytes(), content)
     return taken
 
 

@@ -132,7 +132,9 @@ def _page(found: Classroom, shown: Mapping[str, str]) -> str:
     texts = {shown[name]: [list(own), found.passed.get(name, [])] for name, own in found.texts.items()}
     spelt = json.dumps(dict(sorted(texts.items())), ensure_ascii=False).encode("utf-8", "surrogatepass")
     content = {name: packed(csv.encode("utf-8", "surrogatepass")) for name, csv in tables.items()}
-    return page("class", _SCRIPTS, facts, content, units=packed(spelt), charts=False, beside=GRADES)
+    return page(
+        "class", _SCRIPTS, facts, content, texts={"units": packed(spelt)}, charts=False, beside=GRADES
+    )
 
 
 def _places(places: list[int]) -> str:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from tangeval.results.files import read_json
 
 _STATIC = Path(__file__).parent / "static"
+_NONE: Mapping[str, str] = {}
 _CHARTS = "vendor/echarts.min.js"
 
 #: Control, format (bidi too) and separator characters, surrogates, and what could end a script's element.
@@ -60,12 +61,14 @@ def policy(*scripts: str) -> str:
 
 
 def page(
-    title: str, scripts: Sequence[str], facts: Any, tables: Mapping[str, str], *, explained: str = "", units: str = "",
-    charts: bool = True, beside: str = "summary.csv",
+    title: str, scripts: Sequence[str], facts: Any, tables: Mapping[str, str], *, texts: Mapping[str, str] = _NONE,
+    charts: bool = True, beside: str = "summary.csv", asks: bool = False,
 ) -> str:  # fmt: skip
-    """Return the page of some scripts under ``static/``, over what they read: facts, packed tables and packed texts.
+    """Return the page of some scripts under ``static/``, over what they read: facts, packed tables, and packed ``texts``
+    (``explained``, ``units``).
 
     ``charts`` takes the library of charts along; ``beside`` is the file with its numbers, for a reader without scripts.
+    Where it ``asks``, its scripts may ask the server that it came from, and nobody else.
     """
     library, script = _read(_CHARTS) if charts else "", _read(*scripts)
     environment = Environment(
@@ -73,15 +76,15 @@ def page(
     )
     return environment.get_template("template.html").render(
         title=f"{title} · tangeval",
-        policy=policy(library, script),
+        policy=policy(library, script) + ("; connect-src 'self'; frame-src 'self'" if asks else ""),
         style=Markup(_read("report.css")),
         library=Markup(library),
         script=Markup(script),
         strings=inert(read_json(_STATIC / "strings.json")),
         facts=inert(facts),
         tables=inert(tables),
-        explained=explained,
-        units=units,
+        explained=texts.get("explained", ""),
+        units=texts.get("units", ""),
         beside=beside,
     )
 
