@@ -67,7 +67,9 @@ class Agreement:
 
 
 def read_votes(file: Path, data: Dataset, *more: str) -> pd.DataFrame:
-    """Return the votes of a CSV file: a person's ``preferred`` is what a or b says, or ``tie``; ``more`` columns too.
+    """Return the votes of a CSV file: a person's ``preferred`` is what a or b says, or ``tie``.
+
+    Without ``more`` columns, which are returned too, those on other samples than the first are left out: a judge saw none.
 
     Raises:
         TangevalError: it cannot be read, or a field is not as it must be.
@@ -93,7 +95,8 @@ def read_votes(file: Path, data: Dataset, *more: str) -> pd.DataFrame:
     for name, (as_it_must, remedy) in right.items():
         for row in np.flatnonzero(~as_it_must)[:1]:
             raise TangevalError(f"{file}, vote {row + 1}: {name}: {votes[name][row]!r}; {remedy}")
-    return votes[[*VOTE, *more]]
+    first = votes["sample"].isin(("", "0")) if "sample" in votes and not more else slice(None)
+    return votes.loc[first, [*VOTE, *more]].reset_index(drop=True)
 
 
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:

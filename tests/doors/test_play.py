@@ -17,7 +17,7 @@ from tangeval.core.knobs import KNOBS, Setting
 from tangeval.doors.playing.asking import Ask, Branching, opened
 from tangeval.doors.playing.desk import Desk
 from tangeval.doors.playing.server import Server
-from tangeval.doors.playing.tasting import Ballot, Tasting
+from tangeval.doors.playing.tasting import Ballot, Taste, Tasting
 from tangeval.doors.write import write
 from tangeval.judge.agreement import read_votes
 from tangeval.judge.bradley_terry import strength_intervals
@@ -217,30 +217,28 @@ def test_every_knob_has_a_widget_made_of_the_list(home):
 def test_votes_are_kept_as_a_judge_reads_them(desk, tmp_path):
     with served(desk, tmp_path) as server:
         sides = [*desk.checkpoints, "reference"]
-        shown = []
-        for choice, rater in (("left", "甲"), ("right", "=cmd()"), ("tie", "甲"), ("left", "乙, 丙")):
-            _, (pair,) = post(server, "pair", {"checkpoints": sides})
+        for choice, rater in (("left", "甲"), ("right", "乙 2"), ("tie", "甲"), ("left", "乙 2")):
+            _, (pair,) = post(server, "pair", {"checkpoints": sides, "rater": rater})
             assert set(pair) == {"pair", "given", "left", "right"}  # and not whose they are
-            shown.append(pair)
-            assert post(server, "vote", {"pair": pair["pair"], "vote": choice, "rater": rater})[0] == 200
-        status, (again,) = post(server, "vote", {"pair": pair["pair"], "vote": "left", "rater": "甲"})
+            assert post(server, "vote", {"pair": pair["pair"], "vote": choice})[0] == 200
+        assert "rater" in post(server, "pair", {"checkpoints": sides, "rater": "=cmd()"})[1][0]["error"]
+        status, (again,) = post(server, "vote", {"pair": pair["pair"], "vote": "left"})
         assert (status, "its vote already" in again["error"]) == (400, True)
         votes = read_votes(tmp_path / "votes.csv", desk.resolved.dataset, "rater")
         assert len(votes) == 4
         assert list(votes["preferred"] == "tie") == [False, False, True, False]
         assert votes["preferred"][0] == votes["a"][0]
         assert votes["preferred"][1] == votes["b"][1]
-        assert votes["rater"][1] == "'=cmd()"  # no formula
+        assert list(votes["rater"]) == ["甲", "乙 2", "甲", "乙 2"]
         _, (found,) = post(server, "standings", {"checkpoints": sides})
         assert found["counts"]["votes"] == 4
 
 
 def test_the_strengths_are_of_the_votes_at_this_setting_by_poem_and_by_rater(desk, tmp_path):
     file = tmp_path / "votes.csv"
-    tasting, ask = Tasting(desk, file), Ask(checkpoints=["base", "reference"])
+    tasting, ask = Tasting(desk, file), Taste(checkpoints=["base", "reference"])
     assert tasting.standings(ask)["counts"] == {"votes": 0, "poems": 0, "raters": 0}
-    pair = tasting.pair(ask)
-    tasting.vote(Ballot(pair=pair["pair"], vote="left", rater="one"))
+    tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="left"))
     head, line = file.read_text("utf-8").splitlines()
     setting = next(csv.reader([line]))[5]
     example = [each.id for each in desk.resolved.examples("test")]
@@ -261,16 +259,28 @@ def test_the_strengths_are_of_the_votes_at_this_setting_by_poem_and_by_rater(des
         assert own == [pytest.approx(list(each)) for each in expected]
 
 
+def test_nobody_sees_a_pair_twice_while_there_are_others(desk, tmp_path):
+    tasting, ask = Tasting(desk, tmp_path / "votes.csv"), Taste(checkpoints=["base", "reference"])
+    examples = desk.resolved.examples("test")
+    for _ in range(len(examples) + 2):
+        tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie"))
+    votes = pd.read_csv(tmp_path / "votes.csv")
+    assert set(votes["example_id"][: len(examples)]) == {each.id for each in examples}
+    assert list(votes["sample"]) == [0] * len(examples) + [1, 1]
+    # A judge saw the first samples alone.
+    assert len(read_votes(tmp_path / "votes.csv", desk.resolved.dataset)) == len(examples)
+
+
 def test_a_vote_goes_on_after_a_line_that_was_cut_off_and_other_files_are_left(desk, tmp_path):
     file = tmp_path / "votes.csv"
     tasting = Tasting(desk, file)
-    ask = Ask(checkpoints=["base", "reference"])
-    tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie", rater="one"))
+    ask = Taste(checkpoints=["base", "reference"])
+    tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie"))
     file.write_bytes(file.read_bytes().rstrip(b"\n"))
-    assert tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie", rater="one")) == {"votes": 2}
+    assert tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie")) == {"votes": 2}
     file.write_text("name,mark\n甲,90\n", "utf-8")
     with pytest.raises(TangevalError, match=r"votes\.csv: example_id: there is no such column"):
-        tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie", rater="one"))
+        tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie"))
     assert file.read_text("utf-8") == "name,mark\n甲,90\n"
 
 

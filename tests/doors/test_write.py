@@ -100,3 +100,8 @@ def test_the_command_shows_verse_with_its_checks(tmp_path):
     assert "✓ form ✓ rhyme" in done.out
     assert "nats a token" in done.out
     assert "there are no results" in refusal(tmp_path, "write", COUPLET, "--results", "nowhere")
+
+
+def test_a_constraint_that_the_task_has_not_is_named_with_those_it_has():
+    with pytest.raises(TangevalError, match="tang has no haiku; there are none, form"):
+        write(COUPLET, knobs=["constrain=haiku"], samples=1)

@@ -21,7 +21,7 @@ from tangeval.core.untrusted import inert, parsed
 from tangeval.doors.playing.asking import Ask, Branching
 from tangeval.doors.playing.desk import Desk, GoneError
 from tangeval.doors.playing.page import explained_page, play_page
-from tangeval.doors.playing.tasting import Ballot, Tasting
+from tangeval.doors.playing.tasting import Ballot, Taste, Tasting
 from tangeval.results.folder import RunFolder
 
 _LARGEST = 64 * 2**10  # bytes of a request
@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"branches": self.home.desk.alternatives(ask)})
 
     def _pair(self) -> None:
-        self._json(self.home.tasting.pair(validated(Ask, self._content(), "request")))
+        self._json(self.home.tasting.pair(validated(Taste, self._content(), "request")))
 
     def _vote(self) -> None:
         self._json(self.home.tasting.vote(validated(Ballot, self._content(), "request")))

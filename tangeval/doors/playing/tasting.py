@@ -7,7 +7,9 @@ side's Bradley–Terry strength. Knows nothing of servers.
 import math
 import random
 import secrets
+from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +20,7 @@ from pydantic import Field
 from tangeval.core.config import Section
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, Setting, written
-from tangeval.core.types import REFERENCE
+from tangeval.core.types import REFERENCE, Example
 from tangeval.doors.playing.asking import Ask
 from tangeval.doors.playing.desk import Desk
 from tangeval.judge.agreement import TIE, VOTE, read_votes
@@ -28,16 +30,20 @@ from tangeval.results.files import append_line, csv_text, write_text
 
 _MORE = ("sample", "setting", "rater")
 _OPEN = 1000  # pairs that wait for a vote; older ones are forgotten
-_TRIES = 8  # of a pair whose texts differ
-_SAMPLES = 1000  # noises that pairs are drawn with
+_TRIES = 8  # pairs, until the texts of one differ
+
+
+class Taste(Ask):
+    """Which sides and knobs a rater wants to taste; the example is drawn."""
+
+    rater: Annotated[str, Field(pattern=r"^\w[\w .-]*$", max_length=40)] = "me"
 
 
 class Ballot(Section):
-    """Which of a pair's texts a rater prefers."""
+    """Which of a pair's texts its rater prefers."""
 
     pair: str
     vote: Literal["left", "right", "tie"]
-    rater: Annotated[str, Field(min_length=1, max_length=40)]
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class _Pair:
     sides: tuple[str, str]
     sample: int
     setting: str
+    rater: str
 
 
 class Tasting:
@@ -56,36 +63,47 @@ class Tasting:
         self._pairs: dict[str, _Pair] = {}
         self._chance = random.Random(secrets.randbits(64))  # who sees which pair is no part of any result
 
-    def pair(self, ask: Ask) -> dict[str, str]:
+    def pair(self, ask: Taste) -> dict[str, str]:
         """Return a pair's name, what was given, and two texts of two of the sides that are asked for, by the same noise.
+
+        It is one that the rater has voted on least often: of the first sample, then of the next.
 
         Raises:
             TangevalError: there are no two sides, or they write the same.
         """
-        sides = list(dict.fromkeys(ask.checkpoints))
+        sides, setting = sorted(set(ask.checkpoints)), _spelt(self.desk.setting(ask))
         if len(sides) < 2:
             raise TangevalError("checkpoints: two sides are wanted, such as base and reference")
-        setting = _spelt(self.desk.setting(ask))
-        study = self.desk.resolved.study
-        examples = self.desk.resolved.examples(study.ordered_splits()[-1])
-        for _ in range(_TRIES):
-            example, sample = self._chance.choice(examples), self._chance.randrange(_SAMPLES)
-            one, other = self._chance.sample(sides, 2)
-            asked = ask.model_copy(update={
-                "example": example.id, "couplet": "", "sample": sample, "samples": 1, "forced": [],
-                "checkpoints": [side for side in (one, other) if side != REFERENCE],
-            })  # fmt: skip
-            texts = {name: found[0] for name, found in self.desk.texts(asked).items()}
-            texts[REFERENCE] = self.desk.resolved.task.target(example)
-            if texts[one] != texts[other]:
+        votes = self._read()
+        own = votes[(votes["setting"] == setting) & (votes["rater"] == ask.rater)]
+        seen = Counter(
+            (e, frozenset(pair)) for e, *pair in own[["example_id", "a", "b"]].itertuples(index=False)
+        )
+        resolved = self.desk.resolved
+        wanted = [
+            (e, two)
+            for e in resolved.examples(resolved.study.ordered_splits()[-1])
+            for two in combinations(sides, 2)
+        ]
+        self._chance.shuffle(wanted)
+        wanted.sort(key=lambda each: seen[each[0].id, frozenset(each[1])])
+        for example, two in wanted[:_TRIES]:
+            left, right = self._chance.sample(two, 2)
+            sample = seen[example.id, frozenset(two)]
+            texts = self._texts(ask, example, [left, right], sample)
+            if texts[left] != texts[right]:
                 name = secrets.token_hex(8)
-                self._pairs[name] = _Pair(example.id, (one, other), sample, setting)
+                self._pairs[name] = _Pair(example.id, (left, right), sample, setting, ask.rater)
                 while len(self._pairs) > _OPEN:
                     del self._pairs[next(iter(self._pairs))]
-                return {"pair": name, "given": example.input, "left": texts[one], "right": texts[other]}
-        raise TangevalError(
-            "the sides wrote the same texts again and again; raise the temperature, or take others"
-        )
+                return {"pair": name, "given": example.input, "left": texts[left], "right": texts[right]}
+        raise TangevalError("the sides write the same texts; raise the temperature, or take others")
+
+    def _texts(self, ask: Ask, example: Example, sides: list[str], sample: int) -> dict[str, str]:
+        writers = [side for side in sides if side != REFERENCE]
+        asked = Ask(checkpoints=writers, example=example.id, sample=sample, knobs=ask.knobs)
+        found = {name: texts[0] for name, texts in self.desk.texts(asked).items()}
+        return found | {REFERENCE: self.desk.resolved.task.target(example)}
 
     def vote(self, ballot: Ballot) -> dict[str, int]:
         """Add a vote to the file; return how many it has.
@@ -100,7 +118,7 @@ class Tasting:
             )
         left, right = pair.sides
         preferred = {"left": left, "right": right, "tie": TIE}[ballot.vote]
-        row = (pair.example, left, right, preferred, pair.sample, pair.setting, ballot.rater)
+        row = (pair.example, left, right, preferred, pair.sample, pair.setting, pair.rater)
         head, line = csv_text(pd.DataFrame([row], columns=[*VOTE, *_MORE])).splitlines()
         if not self.file.is_file():
             write_text(self.file, f"{head}\n{line}\n")

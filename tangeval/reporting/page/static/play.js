@@ -190,7 +190,7 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
   const sides = () => ticked("side");
   async function nextPair() {
     pair = null;
-    await trying(async () => { pair = await asked("pair", askNow({ checkpoints: sides(), example: "", couplet: "" })); });
+    await trying(async () => { pair = await asked("pair", askNow({ checkpoints: sides(), example: "", couplet: "", rater: $("rater").value.trim() || "me" })); });
     drawPair();
   }
   function drawPair() {
@@ -199,7 +199,7 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
     return fill($("pair"), el("p", { ...verse }, pair.given), el("div", { class: "verses" }, ["left", "right"].map((side) => el("article", { class: "strophe" }, el("p", { ...verse, "data-side": side }, pair[side])))));
   }
   const vote = (choice) => trying(async () => {
-    const { votes } = await asked("vote", { pair: pair.pair, vote: choice, rater: $("rater").value.trim() || "me" });
+    const { votes } = await asked("vote", { pair: pair.pair, vote: choice });
     $("voted").textContent = t("taste.voted", { n: votes });
     fill($("standings"));
     await nextPair();

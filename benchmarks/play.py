@@ -1,0 +1,60 @@
+"""How long the first character takes: `tangeval play` with the shipped model loaded.
+
+    python -m benchmarks.play [--times 20] [--out results/bench/play.json]
+
+Asks a server in this process for two endings of a couplet, again and again, over HTTP.
+"""
+
+import argparse
+import http.client
+import json
+import statistics
+import threading
+import time
+from pathlib import Path
+
+from tangeval.doors.playing.asking import opened
+from tangeval.doors.playing.desk import Desk
+from tangeval.doors.playing.server import Server
+from tangeval.results.files import write_json
+
+ASKED = {"checkpoints": ["base"], "couplet": "床前明月光，疑是地上霜。", "samples": 2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.play", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("results/bench/play.json"))
+    options = parser.parse_args()
+    desk = Desk(opened(None))
+    desk.warm()
+    with Server(desk) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = [asked(server) for _ in range(options.times)]
+        server.shutdown()
+    first, whole = (statistics.median(each) for each in zip(*found, strict=True))
+    report = {
+        "times": options.times,
+        "first_seconds": first,
+        "worst_first": max(f for f, _ in found),
+        "whole_seconds": whole,
+    }
+    write_json(options.out, report)
+    print(json.dumps(report))
+
+
+def asked(server: Server) -> tuple[float, float]:
+    """Return the seconds from the request to its first line, and to its end."""
+    line, began = http.client.HTTPConnection("127.0.0.1", server.server_port), time.perf_counter()
+    line.request("POST", f"/{server.secret}/write", json.dumps(ASKED), {"Content-Type": "application/json"})
+    answer = line.getresponse()
+    answer.readline()
+    first = time.perf_counter() - began
+    answer.read()
+    return first, time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
