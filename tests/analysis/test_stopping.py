@@ -2,9 +2,26 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from tangeval.analysis.stopping import Evaluation, decide
+from tangeval.analysis.stopping import Evaluation, decide, falls
 from tangeval.core.errors import TangevalError
+
+FLAT, OVERFITS = np.zeros(20), np.array([0, 0.6, 0.8, 0.9, 0.7, 0.5, 0.3, 0.1, 0, -0.1, -0.2, -0.2])
+
+
+def training(truth, examples, seed, alike=0.8):
+    """Scores of examples that differ, with luck at each step that is like the last step's: ``[T, P]``."""
+    draw = np.random.default_rng(seed)
+    luck = draw.normal(size=(len(truth), examples))
+    for now in range(1, len(truth)):
+        luck[now] = alike * luck[now - 1] + np.sqrt(1 - alike**2) * luck[now]
+    return np.array(truth)[:, None] + draw.normal(size=examples) + luck / 2
+
+
+def passing(scores, seed):
+    """The same as shares of two samples that pass."""
+    return (scores[..., None] + np.random.default_rng(seed).normal(size=(*scores.shape, 2)) > 0).mean(axis=2)
 
 
 def history(scores):
@@ -14,21 +31,89 @@ def history(scores):
     ]
 
 
-def training(truth, examples, seed, noise=0.5):
-    """Scores of examples that differ, each evaluation with noise of its own: ``[T, P]``."""
-    draw = np.random.default_rng(seed)
-    return (
-        np.array(truth)[:, None]
-        + draw.normal(size=examples)
-        + noise * draw.normal(size=(len(truth), examples))
-    )
+def cut(rows, examples):
+    """Leave so many examples at each step."""
+    for each in rows:
+        for name in list(each.scores)[examples:]:
+            each.scores.pop(name)
 
 
-def test_a_long_fall_stops_and_one_dip_does_not():
+def stops_at(scores):
+    """The evaluation at which one call after another stops, and the one that is kept then."""
+    shown = falls(scores, 3, 0.05)
+    bests = [scores[: now + 1].mean(axis=1).argmax() for now in range(len(scores))]
+    return next(((now, best) for now, best in enumerate(bests) if shown[now, best]), None)
+
+
+def naive_stop(scores):
+    """Whether Student's t ever calls each of the last three worse than the best so far."""
+    for now in range(3, len(scores)):
+        best = scores[: now + 1].mean(axis=1).argmax()
+        last = scores[now - 2 : now + 1]
+        if (
+            best <= now - 3
+            and (stats.ttest_1samp(scores[best] - last, 0, axis=1, alternative="greater").pvalue < 0.05).all()
+        ):
+            return True
+    return False
+
+
+def test_a_fall_stops_and_one_dip_does_not():
     fall = decide(history(training([0, 1, 2, 1, 0.5, 0], 30, 0)))
     assert (fall.best, fall.stop) == (30, True)
-    dip = decide(history(training([0, 1, 2, 0, 2, 2], 30, 0)))
-    assert not dip.stop
+    assert fall.reason.startswith("step 30 has the best mean, 1.926; the last 3 (0.9086, ")
+    assert not any(decide(history(training([0, 1, 2, -2, 2, 2, -2, 2], 30, 0)[:n])).stop for n in range(1, 9))
+
+
+@pytest.mark.parametrize(("examples", "law"), [(12, "normal"), (30, "normal"), (30, "shares")])
+def test_alike_evaluations_stop_a_training_in_five_of_a_hundred_at_most(examples, law):
+    count = 60
+    drawn = [training(FLAT, examples, seed) for seed in range(count)]
+    if law == "shares":
+        drawn = [passing(scores, seed) for seed, scores in enumerate(drawn)]
+    margin = stats.binom.ppf(0.995, count, 0.05)
+    assert sum(stops_at(scores) is not None for scores in drawn) <= margin
+    if law == "normal" and examples == 30:  # what a test at each evaluation would do
+        assert sum(map(naive_stop, drawn)) > margin
+
+
+def test_a_training_that_gets_better_goes_on():
+    drawn = [training(0.1 * np.arange(12), 30, seed) for seed in range(100)]
+    assert sum(stops_at(scores) is not None for scores in drawn) <= stats.binom.ppf(0.995, 100, 0.05)
+
+
+def test_overfitting_is_stopped_with_a_third_of_the_steps_to_go_and_a_good_step_kept():
+    found = [stops_at(training(OVERFITS, 30, seed)) for seed in range(60)]
+    assert np.mean([each is not None and each[0] + 1 <= 0.7 * len(OVERFITS) for each in found]) > 0.9
+    assert np.mean([each is not None and OVERFITS[each[1]] >= 0.7 for each in found]) > 0.9
+
+
+def test_one_look_is_the_exact_paired_test():
+    alpha, decided = 0.8, []  # the first look spends an eleventh
+    for seed in range(40):
+        first, second = training([0.4, 0], 9, seed, alike=0)
+        exact = stats.permutation_test(
+            (first, second), lambda a, b, axis: (a - b).mean(axis=axis), permutation_type="samples",
+            n_resamples=np.inf, alternative="greater", vectorized=True,
+        ).pvalue  # fmt: skip
+        decided.append(falls(np.stack([first, second]), 1, alpha)[1, 0])
+        assert decided[-1] == (exact <= alpha / 11)
+    assert 0 < sum(decided) < len(decided)
+
+
+def test_what_comes_later_changes_no_decision():
+    scores = training(OVERFITS, 15, 3)
+    assert (falls(scores[:8], 3, 0.05) == falls(scores, 3, 0.05)[:8, :8]).all()
+
+
+def test_less_may_be_better():
+    scores = training(OVERFITS, 30, 1)
+    up, down = decide(history(scores)), decide(history(-scores), higher=False)
+    assert (up.best, up.stop) == (down.best, down.stop) == (40, True)
+
+
+def test_of_equal_means_the_earliest_is_kept():
+    assert decide(history(np.ones((4, 8)))).best == 10
 
 
 @pytest.mark.parametrize(
@@ -38,6 +123,7 @@ def test_a_long_fall_stops_and_one_dip_does_not():
         (lambda rows: rows[1].scores.update({"3": float("nan")}), "step 20 has no score of 3"),
         (lambda rows: rows.append(rows[0]), "step 10 follows step 30"),
         (lambda rows: rows.clear(), "no evaluation"),
+        (lambda rows: cut(rows, 5), "give 6 examples at least"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, said):

@@ -1,0 +1,216 @@
+"""When to stop a training: false stops, steps saved, and what the kept checkpoint is worth.
+
+    python -m benchmarks.stopping [--quick]                     # made-up trainings, and those that are kept
+    python -m benchmarks.stopping finetune/configs/overfit.yaml [key=value …] [--seeds 20]       # trains these anew
+
+Made up are trainings whose truth is known. Trained are the seeds of a configuration: some of its validation poems decide as
+training goes on, and the others say what the kept step is worth. What is there is not made again.
+"""
+
+import argparse
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy import special
+
+from tangeval import api
+from tangeval.analysis.compare import measure_all
+from tangeval.analysis.intervals import Floats, mean_interval
+from tangeval.analysis.scoring import score
+from tangeval.analysis.stopping import Evaluation, decide, falls
+from tangeval.results.files import write_text
+
+KEPT = Path("results/reference/stopping/poems.csv.xz")
+METRICS = ("reference_nll", "chrf", "form", "rhyme", "shared_pairs")
+LOWER = {"reference_nll"}  #: is better
+PATIENCE, ALPHA = 3, 0.05
+DECIDING = 30  #: poems that decide
+EVALUATIONS, EXAMPLES, TRAININGS = 20, (15, 30, 100), 200
+LAWS = ("normal", "pass or fail", "skewed")
+_STEP = np.arange(EVALUATIONS)
+_RISE = 0.8 * (1 - np.exp(-_STEP / 4))
+#: Made-up truths, in standard deviations between examples, and how alike an example's luck is at adjacent steps.
+TRUTHS: dict[str, tuple[Floats, float]] = {
+    "flat": (0.0 * _STEP, 0.8),
+    "flat, steps independent": (0.0 * _STEP, 0.0),
+    "rises": (0.05 * _STEP, 0.8),
+    "rises and stays": (_RISE, 0.8),
+    "every third as good, the others worse": (-1.0 * (_STEP % 3 != 0), 0.8),
+    "rises, falls slowly": (_RISE - 0.05 * np.maximum(_STEP - 6, 0), 0.8),
+    "rises, falls": (_RISE - 0.15 * np.maximum(_STEP - 6, 0), 0.8),
+}
+#: How each save is evaluated.
+STUDY: dict[str, Any] = {
+    "include_base": False,
+    "load": {"merge": True},
+    "splits": ["validation"],
+    "decoding": {"temperature": 0.7, "max_length": 64},
+    "samples": 2,
+    "select": None,
+}
+
+
+def train(file: Path, overrides: list[str], seed: int, poems: int) -> Path:
+    """Train one seed and evaluate every save, as far as that is not done; return the results folder."""
+    from finetune.__main__ import finetune, make_console
+    from finetune.config import load_config
+
+    config = load_config(file, overrides)
+    folder = Path(f"{config.output_dir}-seed{seed}")
+    finetune(config.model_copy(update={"seed": seed, "output_dir": str(folder)}), make_console())
+    study = STUDY | {
+        "name": folder.name, "base_model": config.base_model, "checkpoints": str(folder),
+        "data": {"path": config.data, "validation": poems},
+    }  # fmt: skip
+    write_text(folder / "study.yaml", yaml.safe_dump(study))
+    results = api.generate(folder / "study.yaml", options=api.Options(out=folder / "results"))
+    if not results.run.scores_file.is_file():
+        score(results.study, results.dataset, results.folder)
+    return results.folder
+
+
+def values(folder: Path, seed: int) -> pd.DataFrame:
+    """Each poem's value at each step, means over settings and samples."""
+    checkpoints = api.load_results(folder).run.manifest["checkpoints"]
+    items = measure_all([f"{folder}:{each['name']}" for each in checkpoints], "validation")
+    frames = [
+        pd.DataFrame({
+            "seed": seed, "step": each["step"], "example_id": item.part.measured.examples,
+            **{metric: item.part.by_poem(metric) for metric in METRICS},
+        })
+        for each, item in zip(checkpoints, items, strict=True)
+    ]  # fmt: skip
+    return pd.concat(frames)
+
+
+def made_up(law: str, truth: Floats, alike: float, examples: int, seed: int) -> Floats:
+    """Scores ``[T, P]``: examples differ, and each has luck of half that size at a step."""
+    draw = np.random.default_rng([seed, examples])
+    luck = draw.normal(size=(len(truth), examples))
+    for now in range(1, len(truth)):
+        luck[now] = alike * luck[now - 1] + np.sqrt(1 - alike**2) * luck[now]
+    latent: Floats = truth[:, None] + draw.normal(size=examples) + luck / 2
+    if law == "pass or fail":
+        passed: Floats = (latent[..., None] + draw.normal(size=(*latent.shape, 2)) > 0).mean(axis=2)
+        return passed
+    return -np.exp(-latent) if law == "skewed" else latent
+
+
+def worth(law: str, truth: Floats) -> Floats:
+    """The expected score at each step."""
+    if law == "pass or fail":
+        found: Floats = special.ndtr(truth / 1.5)  # 1 + 1/4 + 1 is the latent variance
+        return found
+    return -np.exp(-truth + 1.25 / 2) if law == "skewed" else truth
+
+
+def ended(scores: Floats) -> tuple[int, int | None]:
+    """The evaluation that is kept, and the one that stopped the training, as one call after another decides."""
+    shown = falls(scores, PATIENCE, ALPHA)
+    bests = [int(scores[: now + 1].mean(axis=1).argmax()) for now in range(len(scores))]
+    stop = next((now for now, best in enumerate(bests) if shown[now, best]), None)
+    return bests[-1 if stop is None else stop], stop
+
+
+def row(name: str, examples: int, trainings: int) -> list[str]:
+    """What became of trainings of one truth, of all laws together."""
+    truth, alike = TRUTHS[name]
+    none, some, stops, saved, near = list[bool](), list[bool](), list[bool](), list[float](), list[bool]()
+    for law, seed in product(LAWS, range(trainings)):
+        scores = made_up(law, truth, alike, examples, seed)
+        kept, stop = ended(scores)
+        low, high = mean_interval(scores[kept])
+        last = truth[[] if stop is None else range(stop - PATIENCE + 1, stop + 1)] >= truth[kept]
+        none.append(stop is not None and last.all())
+        some.append(last.any())
+        stops.append(stop is not None)
+        saved.append(0 if stop is None else 1 - (stop + 1) / len(truth))
+        near.append(np.ptp(worth(law, truth)[[kept, truth.argmax()]]) <= (high - low) / 2)
+    shares = [f"{100 * np.mean(each):.1f}" for each in (none, some, stops, saved, near)]
+    return [name, str(examples), *shares]
+
+
+def trained(kept: pd.DataFrame, metric: str) -> list[str]:
+    """What became of the trainings that are kept, by one metric."""
+    stops, saved, near, paired, false = list[int](), list[float](), list[bool](), list[bool](), list[bool]()
+    for seed, own in kept.groupby("seed"):
+        table = own.pivot(index="step", columns="example_id", values=metric)
+        chosen = np.random.default_rng(int(str(seed))).permutation(table.columns)[:DECIDING]
+        deciding, others = table[chosen], table[table.columns.difference(chosen)]
+        history = [Evaluation(int(str(step)), dict(values)) for step, values in deciding.iterrows()]
+        calls = [
+            decide(history[: n + 1], patience=PATIENCE, alpha=ALPHA, higher=metric not in LOWER)
+            for n in range(len(history))
+        ]
+        stop = next((n for n, call in enumerate(calls) if call.stop), None)
+        best = calls[-1 if stop is None else stop].best
+        cost = (1 if metric in LOWER else -1) * others
+        top = cost.mean(axis=1).idxmin()
+        near.append(bool(cost.loc[best].mean() <= mean_interval(cost.loc[top].to_numpy())[1]))
+        paired.append(bool(mean_interval((cost.loc[best] - cost.loc[top]).to_numpy())[0] <= 0))
+        saved.append(0 if stop is None else 1 - table.index[stop] / table.index[-1])
+        if stop is not None:
+            stops.append(stop)
+            last = cost.mean(axis=1).iloc[stop - PATIENCE + 1 : stop + 1]
+            false.append(bool((last <= cost.loc[best].mean()).any()))
+    count = len(near)
+    return [metric, f"{len(stops)} of {count}", str(sum(false)), f"{100 * np.mean(saved):.0f}",
+            f"{100 * min(saved):.0f}", f"{sum(near)} of {count}", f"{sum(paired)} of {count}"]  # fmt: skip
+
+
+def table(columns: Iterable[str], rows: Iterable[list[str]]) -> None:
+    columns = list(columns)
+    print(f"\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for each in rows:
+        print(f"| {' | '.join(each)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.stopping", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("config", type=Path, nargs="?", help="train these and keep their values")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the made-up trainings")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--poems", type=int, default=80, help="of the validation split")
+    parser.add_argument("--kept", type=Path, default=KEPT)
+    options = parser.parse_args()
+    if options.config:
+        frames = []
+        for seed in range(1, options.seeds + 1):
+            frames.append(values(train(options.config, options.overrides, seed, options.poems), seed))
+            options.kept.parent.mkdir(parents=True, exist_ok=True)
+            pd.concat(frames).to_csv(options.kept, index=False, float_format="%.5g")
+        return
+    trainings = TRAININGS // 10 if options.quick else TRAININGS
+    columns = (
+        "truth",
+        "examples",
+        "none of the last three worse, %",
+        "not all worse, %",
+        "stopped, %",
+        "steps saved, %",
+        "kept within an interval, %",
+    )
+    table(columns, (row(name, examples, trainings) for name, examples in product(TRUTHS, EXAMPLES)))
+    columns = (
+        "metric",
+        "stopped",
+        "not all worse",
+        "steps saved, %",
+        "at least, %",
+        "kept within an interval",
+        "paired",
+    )
+    kept = pd.read_csv(options.kept)
+    table(columns, (trained(kept, metric) for metric in METRICS))
+
+
+if __name__ == "__main__":
+    main()
