@@ -15,7 +15,7 @@ from tangeval.core.libraries import needs
 from tangeval.results.files import exclusive_lock
 
 from .config import Config, load_config
-from .run import prepare
+from .run import Run, check_same, prepare
 from .seeds import train_seeds
 
 
@@ -28,10 +28,13 @@ def main() -> None:
     parser.add_argument("config", type=Path, help="a YAML file, such as finetune/configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as learning_rate=1e-3")
     parser.add_argument("--overwrite", action="store_true", help="move another run's checkpoints aside")
-    options = parser.parse_args()
+    parser.add_argument("--dry-run", action="store_true", help="say what the run would be, and stop")
+    options = parser.parse_intermixed_args()
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with command():
         config = load_config(options.config, options.overrides)
+        if options.dry_run:
+            return dry_run(config, make_console(quiet=not first), overwrite=options.overwrite)
         if config.seeds:
             return train_seeds(
                 [sys.executable, "-m", str(__package__), *sys.argv[1:]], config, make_console()
@@ -59,12 +62,31 @@ def finetune(config: Config, console: Console, *, overwrite: bool = False, first
     with needs("fine-tuning", "train"):  # torch takes seconds to import, and a complete run needs none of it
         from .train import train
 
-    what = (
-        f"{run.base.name} on {len(run.examples)} texts of {run.task.name if run.task.digest else config.data}"
-    )
-    console.print(f"{what}, epochs: {config.epochs:g}, texts in a batch: {config.batch}", highlight=False)
+    console.print(describe(config, run), highlight=False)
     train(config, run, console)
     console.print(f"checkpoints, training_log.csv and loss.png are in {run.folder}", highlight=False)
+
+
+def dry_run(config: Config, console: Console, *, overwrite: bool = False) -> None:
+    """Say what the run would be; nothing is written."""
+    with needs("fine-tuning", "train"):
+        from .dry_run import each_seed, plan
+    if config.seeds:
+        console.print(
+            f"a run for each seed of {', '.join(map(str, config.seeds))}, the first:", highlight=False
+        )
+    run = prepare(each_seed(config), first=False)
+    if not overwrite:
+        check_same(run)
+    console.print(describe(config, run), highlight=False)
+    for line in plan(each_seed(config), run):
+        console.print(line, highlight=False, markup=False)
+
+
+def describe(config: Config, run: Run) -> str:
+    """Return a run's base model, texts, epochs and batch in words."""
+    what = f"{len(run.examples)} texts of {run.task.name if run.task.digest else config.data}"
+    return f"{run.base.name} on {what}, epochs: {config.epochs:g}, texts in a batch: {config.batch}"
 
 
 def _several() -> bool:

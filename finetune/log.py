@@ -22,6 +22,7 @@ from tangeval.cli.progress import make_bar
 from tangeval.core.errors import DamagedError, TangevalError
 from tangeval.results.checksums import seal
 from tangeval.results.files import DELETE, write_bytes, write_text
+from tangeval.results.machine import hardware
 
 from .config import Config
 from .data import Layout, collate, padding_of, summed_loss
@@ -121,8 +122,8 @@ class Log(TrainerCallback):
         """
         on_gpu = torch.cuda.is_available()
         losses = [loss for _, row in sorted(self.rows.items()) if (loss := row["validation_loss"]) != ""]
-        return {
-            "device": torch.cuda.get_device_name() if on_gpu else "cpu", "steps": len(self.steps),
+        return place() | {
+            "steps": len(self.steps),
             "seconds": round(sum(self.steps), 3), "seconds_a_step": round(float(np.median(self.steps)), 4),
             "peak_gib": round(torch.cuda.max_memory_reserved() / 2**30, 3) if on_gpu else None,
             "validation_loss": float(losses[-1]) if losses else None,
@@ -143,6 +144,16 @@ class Log(TrainerCallback):
         writer.writeheader()
         writer.writerows(self.rows[s] for s in sorted(self.rows))
         write_text(self.file, text.getvalue())
+
+
+def place() -> dict[str, Any]:
+    """Return where this process trains: the GPU, or the CPU of which machine."""
+    found = hardware(None)
+    machine = f"{found['machine']}, {found['cores']} cores, {found['memory_gib']} GiB"
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "machine": machine,
+    }
 
 
 def check_packing(model: Any, rows: Any) -> None:

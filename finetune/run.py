@@ -121,14 +121,21 @@ def _saves(folder: Path) -> list[Path]:
     return [p for p in listed(folder, "checkpoint-*") if p.name.partition("-")[2].isdigit() and p.is_dir()]
 
 
-def _make_ready(run: Run, overwrite: bool) -> None:
-    saves, recorded = _saves(run.folder), (read_record(run.folder / RECORD) or {}).get("settings", {})
-    if saves and not overwrite and recorded != run.settings:
+def check_same(run: Run) -> None:
+    """Refuse a folder that holds checkpoints of another run."""
+    recorded = (read_record(run.folder / RECORD) or {}).get("settings", {})
+    if _saves(run.folder) and recorded != run.settings:
         differ = [key for key in run.settings | recorded if recorded.get(key) != run.settings.get(key)]
         raise TangevalError(
             f"output_dir: {run.folder} holds checkpoints of another run ({', '.join(differ)} differ); give "
             "another output_dir=…, or --overwrite to move them aside"
         )
+
+
+def _make_ready(run: Run, overwrite: bool) -> None:
+    saves, recorded = _saves(run.folder), (read_record(run.folder / RECORD) or {}).get("settings", {})
+    if not overwrite:
+        check_same(run)
     remove_temp_files(run.folder)
     found = checkpoints.discover([str(run.folder)])[0] if saves and not overwrite else ()
     whole = [c.path for c in found if c.path in saves]

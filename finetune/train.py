@@ -95,13 +95,18 @@ def adapted(config: Config, base: Base) -> Any:
     model.config.use_cache = False
     if config.resume_adapter:
         return _in_order(with_adapter(model, Path(config.resume_adapter), trainable=True))
+    return _in_order(with_lora(model, config))
+
+
+def with_lora(model: Any, config: Config) -> Any:
+    """Return a model with a new adapter on it; a TangevalError says that it has no such layers."""
     lora = config.lora
     adapter = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target_modules),
         bias="none", task_type="CAUSAL_LM",
     )  # fmt: skip
     try:
-        return _in_order(get_peft_model(model, adapter))
+        return get_peft_model(model, adapter)
     except ValueError as error:
         raise TangevalError(f"lora.target_modules: {error}") from error
 

@@ -1,7 +1,9 @@
-"""``demo``, ``hw5``, ``write``, ``play``: ways in for those who have no study."""
+"""``demo``, ``finetune``, ``hw5``, ``write``, ``play``: ways in for those who have no study."""
 
+import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -45,6 +47,30 @@ def demo() -> None:
     results = api.run(STUDY, watch=watch(console))
     render.show_results(results)
     console.say(words.say("demo.end", page=results.page.absolute()), "bold")
+
+
+@command("finetune")
+def finetune(
+    config: Annotated[
+        str, Argument(help="A fine-tuning configuration: a YAML file, or a shipped one by its name.")
+    ],
+    overrides: Annotated[
+        list[str] | None, Argument(metavar="[KEY=VALUE]...", help="Overrides of the configuration's keys.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say records, tokens, steps, rates, memory and time, and stop.")
+    ] = False,
+    overwrite: Annotated[bool, Option(help="Move another run's checkpoints aside.")] = False,
+) -> None:
+    """Fine-tune with LoRA, as `python -m finetune` does: checkpoints, training_log.csv, loss.png, train_ids.json."""
+    from tangeval.doors.demo import finetuning
+
+    flags = [*["--dry-run"] * dry_run, *["--overwrite"] * overwrite]
+    order = finetuning(*flags, config, *(overrides or ()))
+    if os.name == "posix":  # it takes this one's place, and hears its signals
+        sys.stdout.flush()
+        os.execv(order[0], order)
+    raise typer.Exit(subprocess.run(order).returncode)
 
 
 @command("hw5")
