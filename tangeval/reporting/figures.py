@@ -149,6 +149,8 @@ def training_figure(checkpoints: pd.DataFrame, split: str, shown: list[Metric]) 
     if len(runs) > 1:
         keys = (f"{sign} {name}" for name, (_, _, sign) in zip(runs, looks, strict=True))
         note += f" Runs: {', '.join(keys)}."
+    if apart := [name for name in part.loc[part["step"].isna(), "checkpoint"] if name != BASE]:
+        note += f" Without a step, and not drawn: {', '.join(apart)}."
     title = f"How each metric changes in training, on {measured_on(part)}"
     figure, axes = style.panels(len(metrics), title, note)
     labelled = style.steps_apart(trained["step"].to_numpy(float), fixed=[0.0] if len(base) else [])

@@ -8,6 +8,7 @@ from scipy import stats
 from tangeval import api
 from tangeval.analysis.aggregate import Measured, Part
 from tangeval.analysis.as_good import as_good, shortfall_bounds
+from tangeval.analysis.select import _PREFERENCES, Candidate
 from tangeval.core.errors import TangevalError
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang import TANG
@@ -103,6 +104,14 @@ def test_the_preferred_of_those_as_good_is_taken_and_the_best_is_named(folder):
     ]
     earliest = api.select(folder, within={"chrf": 1000.0}, prefer="earliest", assume_unseen=True).selection
     assert earliest["checkpoint"]["checkpoint"] == "base"
+
+
+def test_the_base_model_was_before_all_and_what_has_no_step_after_all():
+    _, when = _PREFERENCES["earliest"]
+    steps = {"average-1-2": None, "checkpoint-2": 2, "base": None, "checkpoint-1": 1}
+    made = [Candidate({"checkpoint": name, "step": step}, None) for name, step in steps.items()]
+    names = [each.labels["checkpoint"] for each in sorted(made, key=when)]
+    assert names == ["base", "checkpoint-1", "checkpoint-2", "average-1-2"]
 
 
 def test_nothing_is_taken_instead_where_nothing_is_shown(folder):

@@ -210,6 +210,19 @@ def test_base_stands_apart_at_step_0():
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["base", "200", "400"]
 
 
+def test_a_checkpoint_without_a_step_is_named_and_not_drawn():
+    checkpoints = frames(steps=(50, 200, 400)).checkpoints
+    checkpoints.loc[checkpoints["checkpoint"] == "checkpoint-400", ["checkpoint", "step"]] = [
+        "average-50-200",
+        None,
+    ]
+    figure = figures.training_figure(checkpoints, "test", SHOWN)
+    axes = panel(figure, "reference NLL (nats per character)")
+    assert axes.lines[0].get_xdata().tolist() == [50, 200]
+    told = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    assert told.count("not drawn: average-50-200.") == 1
+
+
 def test_a_heat_map_is_the_mean_over_the_other_knobs_with_low_temperature_below():
     settings = frames().settings
     figure = figures.heatmap_figure(settings, METRICS["bleu"], "test", HEAT)
