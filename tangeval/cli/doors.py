@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,7 @@ from tangeval.cli.run import Running
 from tangeval.core import words
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB
+from tangeval.core.libraries import needs
 
 if TYPE_CHECKING:
     from tangeval.doors.hw5 import Homework
@@ -174,9 +176,10 @@ def play(
     allow_pickle: Pickle = False,
 ) -> None:
     """Play with checkpoints in a browser: texts side by side under the same noise, any token taken apart or forced, blind votes."""
-    from tangeval.doors.playing.asking import opened
-    from tangeval.doors.playing.desk import Desk
-    from tangeval.doors.playing.server import Server
+    with needs("playing"):
+        from tangeval.doors.playing.asking import opened
+        from tangeval.doors.playing.desk import Desk
+        from tangeval.doors.playing.server import Server
 
     desk = Desk(opened(place, allow_pickle=allow_pickle))
     with Server(desk, port, behind) as server:
@@ -184,7 +187,8 @@ def play(
         desk.warm()
         language = "#lang=zh" if words.language() != "en" else ""
         console.say(words.say("play.open", url=f"{server.url}{language}"), "bold")
-        server.serve_forever()
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _show_written(ending: "Written") -> None:

@@ -22,7 +22,7 @@ from tangeval.doors.write import write
 from tangeval.judge.agreement import read_votes
 from tangeval.judge.bradley_terry import strength_intervals
 from tangeval.results.files import read_parquet
-from tests.support.command import refusal
+from tests.support.command import refusal, without
 
 COUPLET = "床前明月光，疑是地上霜。"
 
@@ -242,21 +242,25 @@ def test_the_strengths_are_of_the_votes_at_this_setting_by_poem_and_by_rater(des
     head, line = file.read_text("utf-8").splitlines()
     setting = next(csv.reader([line]))[5]
     example = [each.id for each in desk.resolved.examples("test")]
-    votes = [  # poem, a, b, preferred, rater
-        (0, "base", "reference", "reference", "one"), (0, "reference", "base", "reference", "two"),
-        (1, "base", "reference", "base", "one"), (1, "base", "reference", "tie", "two"), (2, "reference", "base", "tie", "one"),
+    won = np.random.default_rng(1).choice(["base", "reference", "tie"], (6, 5))  # by poem and rater
+    rows = [
+        f"{example[poem]},{a},{b},{won[poem, rater]},0,{setting},rater {rater}"
+        for poem in range(6) for rater in range(5)
+        for a, b in [("base", "reference") if rater % 2 else ("reference", "base")]
     ]  # fmt: skip
-    rows = [f"{example[p]},{a},{b},{won},0,{setting},{rater}" for p, a, b, won, rater in votes]
-    rows.append(f"{example[0]},base,reference,base,0,temperature=9,one")  # another setting
+    rows.append(f"{example[0]},base,reference,base,0,temperature=9,rater 0")  # another setting
     file.write_text("\n".join([head, *rows]) + "\n", "utf-8")
     found = tasting.standings(ask)
-    assert found["counts"] == {"votes": 5, "poems": 3, "raters": 2}
-    for cluster, wins in (("poem", [[0.0], [0.75], [0.5]]), ("rater", [[0.5], [0.25]])):  # base's mean wins
-        table = np.array([[[np.nan, w], [1 - w, np.nan]] for (w,) in wins])
-        expected = strength_intervals(table)
+    assert found["counts"] == {"votes": 30, "poems": 6, "raters": 5}
+    assert [row["side"] for row in found["sides"]] == ["base", "reference"]
+    points = np.select([won == "base", won == "tie"], [1.0, 0.5], 0.0)
+    for cluster, mean in (("poem", points.mean(1)), ("rater", points.mean(0))):
+        expected = strength_intervals(np.array([[[np.nan, w], [1 - w, np.nan]] for w in mean]))
         own = [[row[f"{cluster}{end}"] for row in found["sides"]] for end in ("", "_low", "_high")]
-        assert [row["side"] for row in found["sides"]] == ["base", "reference"]
         assert own == [pytest.approx(list(each)) for each in expected]
+    file.write_text("\n".join([head, *rows[:20]]) + "\n", "utf-8")  # four poems
+    assert [row["poem_low"] for row in tasting.standings(ask)["sides"]] == [None, None]
+    assert None not in [row["rater_low"] for row in tasting.standings(ask)["sides"]]
 
 
 def test_nobody_sees_a_pair_twice_while_there_are_others(desk, tmp_path):
@@ -291,6 +295,11 @@ def test_few_checkpoints_stay_loaded_where_they_are_large(desk, monkeypatch):
     small = Desk(desk.opened)
     assert small.texts(every) == whole
     assert len(small._devices) == 1
+
+
+def test_a_library_that_is_missing_is_named(tmp_path):
+    done = without(["torch"], tmp_path, ["play"])
+    assert (done.returncode, "playing needs torch: pip install 'tangeval[local]'" in done.stderr) == (2, True)
 
 
 def test_what_cannot_be_opened_is_named(tmp_path, desk):

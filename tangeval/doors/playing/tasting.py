@@ -30,6 +30,8 @@ from tangeval.results.files import append_line, csv_text, write_text
 
 _MORE = ("sample", "setting", "rater")
 _OPEN = 1000  # pairs that wait for a vote; older ones are forgotten
+#: Poems or raters that an interval takes: of fewer it holds too rarely (`benchmarks/judge.py`: 2 to 4 hold 74 to 100 %).
+_FEWEST = 5
 _TRIES = 8  # pairs, until the texts of one differ
 
 
@@ -136,30 +138,25 @@ class Tasting:
 
     def standings(self, ask: Ask) -> dict[str, Any]:
         """Return the votes at the setting that is asked for, and each side's strength in log-odds, of mean 0, with its
-        95 % intervals by poem and by rater (``strength_intervals``); None where there is none."""
+        95 % intervals by poem and by rater (``strength_intervals``); None where there are too few to have one."""
         votes = self._read()
         votes = votes[votes["setting"] == _spelt(self.desk.setting(ask))]
         sides = sorted({*votes["a"], *votes["b"]})
-        order = np.where(votes["a"] < votes["b"], 1.0, -1.0)  # pairs in the order of sides
-        won = np.select(
-            [votes["preferred"] == votes["a"], votes["preferred"] == votes["b"]], [1.0, -1.0], 0.0
-        )
-        both = votes[["a", "b"]].to_numpy().astype(str)
-        both.sort(axis=1)
-        judged = votes.assign(a=both[:, 0], b=both[:, 1], win=(1 + won * order) / 2)
-        rows = [{"side": side} for side in sides]
+        turned = votes["a"] > votes["b"]  # pairs in the order of sides
+        won = np.select([votes["preferred"] == votes[side] for side in "ab"], [1.0, 0.0], 0.5)
+        a, b = (votes[one].where(~turned, votes[other]) for one, other in ("ab", "ba"))
+        judged = votes.assign(a=a, b=b, win=np.where(turned, 1 - won, won))
+        rows, counts = [{"side": side} for side in sides], {"votes": len(votes)}
         for cluster, column in (("poem", "example_id"), ("rater", "rater")):
-            if not rows or votes[column].nunique() < 2:
+            counts[f"{cluster}s"] = votes[column].nunique()
+            if not rows:
                 continue
-            wins = by_poem(judged.assign(example_id=votes[column]), sides)
-            for row, *found in zip(rows, *strength_intervals(wins), strict=True):
-                ends = zip(("", "_low", "_high"), found, strict=True)
-                row |= {f"{cluster}{end}": float(x) if math.isfinite(x) else None for end, x in ends}
-        counts = {
-            "votes": len(votes),
-            "poems": votes["example_id"].nunique(),
-            "raters": votes["rater"].nunique(),
-        }
+            with np.errstate(invalid="ignore"):
+                found = strength_intervals(by_poem(judged.assign(example_id=votes[column]), sides))
+            for row, *values in zip(rows, *found, strict=True):
+                told = [x if math.isfinite(x) else None for x in map(float, values)]
+                told[1:] = told[1:] if counts[f"{cluster}s"] >= _FEWEST else [None, None]
+                row |= zip((cluster, f"{cluster}_low", f"{cluster}_high"), told, strict=True)
         return {"file": str(self.file), "counts": counts, "sides": rows}
 
 

@@ -40,6 +40,8 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
     return el("label", { class: "field" }, el("span", {}, el("span", { "data-t": `knob.${knob.name}` }, knobLabel(knob.name)), core.help(knob.name)), input);
   };
   const tick = (name, value, checked, on = {}) => el("label", {}, el("input", { type: "checkbox", name, value, checked, on }), " ", value);
+  /** A text with its lines. */
+  const lined = (text) => text.split("\n").flatMap((line, place) => (place ? [el("br"), line] : [line]));
   /** A token as it is shown: what writes nothing that one sees is made visible. */
   const shown = (word) => (word === "" ? "⏎" : word.trim() ? word : word.replaceAll(" ", "␣").replaceAll("\n", "↵"));
   const button = (id, key, click, more = "") => el("button", { type: "button", id, class: more, "data-t": key, on: { click } });
@@ -57,6 +59,7 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
     closeApart();
     fill($("panels"), content.checkpoints.map((name) => el("article", { class: "strophe", "data-checkpoint": name }, el("h3", {}, name), el("div", {}))));
     await trying(() => lines("write", content, take, signal));
+    if ($("play-error").textContent) fill($("panels"));
   }
   /** A line of the answer: texts as they grow, texts that are done, or an error. */
   function take({ checkpoint, texts: growing, done, error }) {
@@ -69,7 +72,7 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
   }
   function drawPanel(name) {
     const { samples, error } = panels.get(name), node = document.querySelector(`[data-checkpoint="${CSS.escape(name)}"] > div`);
-    fill(node, error ? el("p", { class: "bad" }, error) : samples.map((sample, place) => sample.tokens ? textOf(name, sample) : el("p", { ...verse, "data-sample": place }, sample.text || "…")));
+    fill(node, error ? el("p", { class: "bad" }, error) : samples.map((sample, place) => sample.tokens ? textOf(name, sample) : el("p", { ...verse, "data-sample": place }, lined(sample.text || "…"))));
   }
   /** A text that is done, a button a token; a box where it parts from the first checkpoint's by the same noise. */
   function textOf(name, { sample, text, tokens, finish }) {
@@ -77,7 +80,8 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
     const parts = first && first !== tokens ? tokens.findIndex(([id], place) => id !== first[place]?.[0]) : -1;
     const token = ([, word], place) => el("button", { type: "button", class: `char ${place === begun - 1 ? "mine" : ""} ${place === parts ? "part" : ""}`, "aria-label": t("play.apart", { word: word || t("play.end") }),
       on: { click: () => takeApart(name, sample, place) } }, shown(word));
-    return el("div", {}, el("p", { ...verse, "data-text": text }, tokens.map(token)), finish === "length" && el("p", { class: "note" }, t("play.cut")),
+    const broken = (each, place) => [token(each, place), each[1].includes("\n") && el("br")];
+    return el("div", {}, el("p", { ...verse, "data-text": text }, tokens.flatMap(broken)), finish === "length" && el("p", { class: "note" }, t("play.cut")),
       begun > 0 && el("p", { class: "note" }, t("play.forced", { word: tokens[begun - 1][1] }), " ", el("button", { type: "button", on: { click: () => force(name, sample, []) } }, t("play.undo"))));
   }
   /** Write one text anew from tokens that it is to begin with. */
@@ -144,7 +148,7 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
       zh: { "tab.play": "並排比較", "play.example": "題目", "play.own": "或自己出一聯", "play.writers": "檢查點", "play.samples": "各寫幾篇", "play.knobs": "旋鈕", "play.more": "更多旋鈕", "play.write": "寫", "play.reset": "回到選定的設定" },
     },
     make(node) {
-      const split = (name) => el("optgroup", { label: t(`split.${name}`) }, facts.examples.filter((each) => each.split === name).map((each) => el("option", { value: each.id }, each.input)));
+      const split = (name) => el("optgroup", { label: t(`split.${name}`) }, facts.examples.filter((each) => each.split === name).map((each) => el("option", { value: each.id }, each.input.replaceAll("\n", " "))));
       const label = (key, ...inner) => el("label", { class: "field" }, el("span", { "data-t": key }), inner);
       const knobs = (common) => el("div", { class: "knobs" }, facts.knobs.filter((knob) => Boolean(knob.common) === common).map(knobField));
       fill(node.querySelector(".body"), label("play.example", el("select", { id: "example", on: { change: () => { $("own").value = ""; writeAll(); } } }, [...new Set(facts.examples.map((each) => each.split))].reverse().map(split))),
@@ -196,31 +200,32 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
   function drawPair() {
     $("votes").hidden = !pair;
     if (!pair) return fill($("pair"));
-    return fill($("pair"), el("p", { ...verse }, pair.given), el("div", { class: "verses" }, ["left", "right"].map((side) => el("article", { class: "strophe" }, el("p", { ...verse, "data-side": side }, pair[side])))));
+    return fill($("pair"), el("p", { ...verse }, lined(pair.given)), el("div", { class: "verses" }, ["left", "right"].map((side) => el("article", { class: "strophe" }, el("h3", {}, t(`taste.${side}`)), el("p", { ...verse, "data-side": side }, lined(pair[side]))))));
   }
   const vote = (choice) => trying(async () => {
+    $("votes").hidden = true; // until the next pair is there: a pair has one vote
+    fill($("standings"));
     const { votes } = await asked("vote", { pair: pair.pair, vote: choice });
     $("voted").textContent = t("taste.voted", { n: votes });
-    fill($("standings"));
     await nextPair();
   });
-  const ends = (row, by) => (row[by] === undefined ? "–" : row[`${by}_low`] === null ? "[–]" : `[${row[`${by}_low`].toFixed(2)}, ${row[`${by}_high`].toFixed(2)}]`);
+  const ends = (row, by) => (row[`${by}_low`] === null ? el("span", { title: t("taste.few") }, "[–]") : `[${row[`${by}_low`].toFixed(2)}, ${row[`${by}_high`].toFixed(2)}]`);
   const standings = () => trying(async () => {
     const found = await asked("standings", askNow({ checkpoints: sides().length ? sides() : [facts.reference] })), table = core.scroller("standing", "taste.standings");
-    const value = (row) => row.poem ?? row.rater, sorted = found.sides.sort((a, b) => (value(b) ?? 0) - (value(a) ?? 0));
-    core.fillTable(table.firstChild, ["taste.side", "taste.strength", "taste.by.poem", "taste.by.rater"].map((key) => t(key)), sorted.map((row) => [row.side, value(row)?.toFixed(2) ?? "–", ends(row, "poem"), ends(row, "rater")]));
-    fill($("standings"), el("p", {}, t("taste.counts", found.counts)), table, el("p", { class: "note" }, t("taste.note", { file: found.file })));
+    const sorted = found.sides.sort((a, b) => (b.poem ?? 0) - (a.poem ?? 0));
+    core.fillTable(table.firstChild, ["taste.side", "taste.strength", "taste.by.poem", "taste.by.rater"].map((key) => t(key)), sorted.map((row) => [row.side, row.poem?.toFixed(2) ?? "–", ends(row, "poem"), ends(row, "rater")]));
+    fill($("standings"), el("p", {}, t("taste.counts", found.counts)), sorted.length > 0 && table, el("p", { class: "note" }, t("taste.note", { file: found.file })));
   });
 
   addView({
     id: "tasting", tab: "taste", title: { en: "Which is better?", zh: "哪一篇比較好？" },
-    note: { en: "Two texts of two hidden sides, written after the same lines with the same noise, at the knobs of the first tab. Which side is left is drawn anew each time.", zh: "同一題、同樣的雜訊，由兩個不公開的來源所寫，旋鈕以第一個分頁為準。左右每次重新抽。" },
+    note: { en: "Two texts of two hidden sides, written after the same lines with the same noise, at the knobs of the first tab. Which comes first is drawn anew each time.", zh: "同一題、同樣的雜訊，由兩個不公開的來源所寫，旋鈕以第一個分頁為準。先後每次重新抽。" },
     strings: {
-      en: { "tab.taste": "Blind tasting", "taste.sides": "Sides", "taste.rater": "Your name, in the file of votes", "taste.next": "Next pair", "taste.left": "Left", "taste.tie": "As good", "taste.right": "Right", "taste.voted": "{n} votes are kept.", "taste.standings": "Standings",
-        "taste.side": "Side", "taste.strength": "Strength", "taste.by.poem": "95 % by poem", "taste.by.rater": "95 % by rater", "taste.counts": "{votes} votes on {poems} poems by {raters} raters at this setting",
+      en: { "tab.taste": "Blind tasting", "taste.sides": "Sides", "taste.rater": "Your name, in the file of votes", "taste.next": "Next pair", "taste.left": "The first", "taste.tie": "As good", "taste.right": "The second", "taste.voted": "{n} votes are kept.", "taste.standings": "Standings",
+        "taste.side": "Side", "taste.strength": "Strength", "taste.by.poem": "95 % by poem", "taste.by.rater": "95 % by rater", "taste.few": "fewer than five: no interval can be believed", "taste.counts": "{votes} votes on {poems} poems by {raters} raters at this setting",
         "taste.note": "Bradley–Terry strengths in log-odds, 0 on average: by one more, a side is preferred 73 times in 100. An interval by poem says what other poems might have shown, one by rater what other people might have said; the wider one holds. Votes are in {file}." },
-      zh: { "tab.taste": "盲選", "taste.sides": "來源", "taste.rater": "你的名字（記在投票檔裡）", "taste.next": "下一組", "taste.left": "左邊", "taste.tie": "一樣好", "taste.right": "右邊", "taste.voted": "已記下 {n} 票。", "taste.standings": "目前結果",
-        "taste.side": "來源", "taste.strength": "強度", "taste.by.poem": "95 %（依詩）", "taste.by.rater": "95 %（依評者）", "taste.counts": "這個設定下，{raters} 位評者對 {poems} 首詩投了 {votes} 票",
+      zh: { "tab.taste": "盲選", "taste.sides": "來源", "taste.rater": "你的名字（記在投票檔裡）", "taste.next": "下一組", "taste.left": "第一篇", "taste.tie": "一樣好", "taste.right": "第二篇", "taste.voted": "已記下 {n} 票。", "taste.standings": "目前結果",
+        "taste.side": "來源", "taste.strength": "強度", "taste.by.poem": "95 %（依詩）", "taste.by.rater": "95 %（依評者）", "taste.few": "少於五個，沒有可信的區間", "taste.counts": "這個設定下，{raters} 位評者對 {poems} 首詩投了 {votes} 票",
         "taste.note": "Bradley–Terry 強度，以對數勝算表示，平均為 0：高 1，每 100 次約有 73 次勝出。依詩的區間表示換一批詩可能如何，依評者的區間表示換一批人可能如何；以較寬的為準。投票檔：{file}。" },
     },
     make: (node) => fill(node.querySelector(".body"), el("fieldset", {}, el("legend", { class: "note", "data-t": "taste.sides" }), el("div", { class: "row" }, [...facts.checkpoints.map(({ name, first }) => tick("side", name, first)), tick("side", facts.reference, facts.checkpoints.length === 1)])),
