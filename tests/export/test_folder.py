@@ -100,6 +100,20 @@ def test_weights_are_merged_to_the_bit_as_the_engine_merges_them(results, tmp_pa
         assert all(torch.equal(tensor, own[name]) for name, tensor in written.items())
 
 
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_base_in_few_bits_is_loaded_so_or_written_out_as_the_engine_does(
+    tiny_model, tiny_run, tmp_path, merge
+):
+    results = chosen(tmp_path, tiny_model, tiny_run, load={"quantization": "nf4", "merge": merge})
+    found = export(results, tmp_path / "home", merge=merge)
+    assert (
+        "nf4" in (found.folder / "README.md").read_text("utf-8").partition("## What was measured")[0]
+    ) is not merge
+    own = results.texts("validation")
+    written = written_by_transformers(found.folder, own["input"].tolist())
+    assert [text.removeprefix(" ") for text in written] == own["text"].tolist()
+
+
 def test_a_full_model_is_copied_and_writes_its_greedy_texts(tiny_model, tmp_path):
     own = shutil.copytree(tiny_model, tmp_path / "runs" / "whole")
     (own / "train_ids.json").write_text('{"hashes": []}')
