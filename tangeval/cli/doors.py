@@ -62,7 +62,7 @@ def finetune(
     dry_run: Annotated[
         bool, Option("--dry-run", help="Say records, tokens, steps, rates, memory and time, and stop.")
     ] = False,
-    overwrite: Annotated[bool, Option(help="Move another run's checkpoints aside.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Move another run's checkpoints aside.")] = False,
 ) -> None:
     """Fine-tune with LoRA, as `python -m finetune` does: checkpoints, training_log.csv, loss.png, train_ids.json."""
     from tangeval.doors.demo import finetuning
