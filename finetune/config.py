@@ -83,6 +83,9 @@ class Config(Section):
     save_steps: Annotated[int, Field(ge=1)] = 65
     save_total_limit: Annotated[int, Field(ge=1)] | None = None  #: so many checkpoints; all if null
     report_to: tuple[str, ...] = ()  #: transformers' integrations, such as tensorboard
+    evaluate: str | None = (
+        None  #: a study that is run at each save; its task, data and weights are those trained on
+    )
     gradient_checkpointing: bool = False
     fsdp: bool = False  #: share the base's weights out among torchrun's processes
     seed: int = 42
@@ -113,6 +116,10 @@ class Config(Section):
             raise ValueError("load.merge: an adapter that is trained is not merged; leave it out")
         if self.load.compile:
             raise ValueError("load.compile: decoding alone is compiled; leave it out")
+        if self.fsdp and self.evaluate:
+            raise ValueError(
+                "fsdp: no process holds the weights whole; leave evaluate out, and run the study on the checkpoints"
+            )
         if self.fsdp and self.load.quantization == "int8":
             raise ValueError("fsdp: int8 weights cannot be shared out; set load.quantization to nf4 or none")
         return self

@@ -54,7 +54,8 @@ class Log(TrainerCallback):
         if self.file.is_file():
             earlier = csv.DictReader(io.StringIO(self.file.read_text("utf-8", "replace")))
             try:
-                rows = {int(row["step"]): {name: row[name] or "" for name in COLUMNS} for row in earlier}
+                names = dict.fromkeys((*COLUMNS, *(earlier.fieldnames or ())))
+                rows = {int(row["step"]): {name: row[name] or "" for name in names} for row in earlier}
             except (ValueError, LookupError, TypeError, csv.Error) as error:
                 raise DamagedError(f"{self.file}: not a training's log ({error}); {DELETE}") from None
             self.rows = {at: row for at, row in rows.items() if at <= step}
@@ -98,6 +99,12 @@ class Log(TrainerCallback):
             self.bar.update(self.task, more=f"loss {logs['loss']:.3f}")
             self.record(state.global_step, epoch=state.epoch, loss=logs["loss"], learning_rate=self.rate)
 
+        found = {
+            name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")
+        }
+        if found and state.is_world_process_zero:  # of StudyCallback
+            self.record(state.global_step, epoch=state.epoch, **found)
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()  # each process writes a part of the checkpoint
         if not state.is_world_process_zero:
@@ -140,7 +147,8 @@ class Log(TrainerCallback):
         row |= {"step": step, "seconds": round(time.monotonic() - self.began, 1)}
         row |= {name: float(f"{value:.6g}") for name, value in values.items() if not math.isnan(value)}
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        names = dict.fromkeys((*COLUMNS, *(name for own in self.rows.values() for name in own)))
+        writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows[s] for s in sorted(self.rows))
         write_text(self.file, text.getvalue())
@@ -198,24 +206,39 @@ def validation_loss(model: Any, rows: Any, layout: Layout) -> float:
 
 
 def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
-    """Draw training and validation loss against the step."""
+    """Draw training and validation loss against the step; below, form and rhyme with their intervals, where they were measured."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    shown = [name for name in ("form", "rhyme") if any(row.get(name, "") != "" for row in rows.values())]
+    figure = Figure(figsize=(7, 6.5 if shown else 4), dpi=150, layout="constrained")
+    axes, *below = figure.subplots(1 + bool(shown), squeeze=False, sharex=True)[:, 0]
     for column, style, label in (
         ("loss", "-", "training (mean since the last point)"),
         ("validation_loss", "o-", "validation, at each checkpoint"),
     ):
-        points = np.array([(s, float(r[column])) for s, r in sorted(rows.items()) if r[column] != ""])
+        points = _points(rows, column)
         if len(points):
             # A save logs too: a mean over the few steps since the last point would be mostly noise.
             steps = np.diff(points[:, 0], prepend=0)
             points = points[steps >= steps.max() / 2] if column == "loss" else points
             axes.plot(points[:, 0], points[:, 1], style, label=label)
-    axes.set(xlabel="step", ylabel="nats per token of the completion", title="Loss while fine-tuning")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.set(ylabel="nats per token of the completion", title="Loss while fine-tuning")
+    for number, name in enumerate(shown):
+        points = _points(rows, name, f"{name}_low", f"{name}_high")
+        below[0].plot(points[:, 0], points[:, 1], "os"[number] + "-", label=name)
+        below[0].fill_between(points[:, 0], points[:, 2], points[:, 3], alpha=0.2)
+    if shown:
+        below[0].set(ylim=(0, 1), ylabel="share of texts, 95 % interval")
+    for each in (axes, *below):
+        each.spines[["top", "right"]].set_visible(False)
+        each.legend(frameon=False)
+    (axes, *below)[-1].set(xlabel="step")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_bytes(file, buffer.getvalue())
+
+
+def _points(rows: dict[int, dict[str, Any]], *columns: str) -> Any:
+    """The steps at which the first column was measured, and its and the others' numbers there: ``[N, 1 + columns]``."""
+    there = [(step, row) for step, row in sorted(rows.items()) if row.get(columns[0], "") != ""]
+    return np.array([(step, *(float(row.get(name) or "nan") for name in columns)) for step, row in there])

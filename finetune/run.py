@@ -22,7 +22,7 @@ from .config import Config
 
 RECORD = "run.json"
 #: What decides nothing that is learnt.
-_NO_SETTINGS = {"output_dir", "cache_dir", "report_to", "recipe", "seeds"}
+_NO_SETTINGS = {"output_dir", "cache_dir", "report_to", "recipe", "seeds", "evaluate"}
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.integrations import get_available_reporting_integrations
 
 from tangeval.core.errors import TangevalError
+from tangeval.core.study import DataSection, load_study
 from tangeval.core.types import Base
 from tangeval.decoding.planning import token_cost
 from tangeval.models.adapters import with_adapter
 from tangeval.models.loading import has_bfloat16, load_model, load_tokenizer
 from tangeval.results.files import read_json, write_json
+from tangeval.training import StudyCallback
 
 from .config import Config
 from .data import Layout, collate, layout_of, summed_loss, tokenize
@@ -44,6 +46,7 @@ def train(config: Config, run: Run, console: Console) -> None:
     settings = arguments(config)  # chooses this process's GPU, under torchrun
     fix_seeds(config.seed)
     tokenizer = load_tokenizer(run.base)
+    study = while_training(config, run, tokenizer) if config.evaluate else None
     layout = layout_of(config, tokenizer)
     rows, left_out = tokenize(tokenizer, run.examples, run.settings["prompt"], layout, run.task.prompt)
     # However a run learns, its validation loss is on whole completions, EOS included.
@@ -61,6 +64,9 @@ def train(config: Config, run: Run, console: Console) -> None:
         compute_loss_func=mean_loss, callbacks=[log],
     )  # fmt: skip
     trainer.watch = log
+    if study:
+        study.trainer = trainer
+        trainer.add_callback(study)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     newest = run.newest()
@@ -74,6 +80,26 @@ def train(config: Config, run: Run, console: Console) -> None:
         if log.steps:
             write_json(run.folder / "timings.json", log.timings())
         run.finish()
+
+
+def while_training(config: Config, run: Run, tokenizer: Any) -> StudyCallback:
+    """Return what evaluates ``config.evaluate`` on held-out texts of this run.
+
+    Raises:
+        TangevalError: the study cannot be read, or would be asked for texts that are trained on.
+    """
+    asked = load_study(config.evaluate or "")
+    size = config.validation if isinstance(asked.data, str) else asked.data.validation
+    data = config.data if size is None else DataSection(path=config.data, validation=size)
+    own = {"base_model": config.base_model, "cache_dir": config.cache_dir, "task": config.task, "data": data}
+    found = StudyCallback(asked.model_copy(update=own | {"prompt": config.prompt}), tokenizer=tokenizer)
+    wanted = {e.id for e in found.evaluations.dataset.examples if e.split == "validation"}
+    if "validation" in asked.splits and not wanted <= {e.id for e in run.validation}:
+        raise TangevalError(
+            f"evaluate: {asked.file} asks for {len(wanted)} validation texts, and some are trained on; give its data a validation "
+            f"of {len(run.validation)} at most, and no include_validation"
+        )
+    return found
 
 
 def fix_seeds(seed: int) -> None:

@@ -83,12 +83,12 @@ class ResolvedStudy:
     @cached_property
     def base_fingerprint(self) -> str:
         """What tells the base model from others; empty where a server holds it."""
-        return "" if self.served else checkpoints_on_disk.identity(self.base)
+        return "" if self.served else self.base.digest or checkpoints_on_disk.identity(self.base)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Each checkpoint's digest, by name; the base model's own is empty."""
-        return {c.name: averages.fingerprint_of(c) for c in self.checkpoints}
+        return {c.name: c.digest or averages.fingerprint_of(c) for c in self.checkpoints}
 
     def misfits(self) -> dict[Skipped, Checkpoint]:
         """The adapters whose tensors cannot stand on the base model, each with whose it is and what to set."""

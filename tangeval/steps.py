@@ -197,9 +197,9 @@ def decode(
         warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
 
 
-def evaluate(results: Results, watch: Watch) -> None:
-    """Write scores, summary, tables and pictures of what is in the folder."""
-    from tangeval.reporting import figures, tables
+def evaluate(results: Results, watch: Watch, *, draw: bool = True) -> None:
+    """Write scores, summary, tables and, unless not asked to ``draw``, pictures of what is in the folder."""
+    from tangeval.reporting import tables
 
     study, run = results.study, results.run
     with watch.working("scoring, summarising, drawing"):
@@ -209,7 +209,10 @@ def evaluate(results: Results, watch: Watch) -> None:
         tables.write(summary, metrics, run.tables, by=by)
         shares = variance.write_variance(run)
         recall.write_recall(run)
-        figures.draw(summary, shares, metrics, run.figures, by=by)
+        if draw:
+            from tangeval.reporting import figures
+
+            figures.draw(summary, shares, metrics, run.figures, by=by)
 
 
 def ranked_by(results: Results) -> str:

@@ -77,7 +77,8 @@ class Checkpoint:
     """Weights to evaluate: the base model (no path), an adapter, a full model, or what a server holds (no path).
 
     ``recipe`` and ``run`` say which training made them, where the study declares recipes. The mean of several has no path of
-    its own: ``members`` are their folders.
+    its own: ``members`` are their folders. ``digest`` tells weights
+    from others that were in this process's memory; those of files are digested.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Checkpoint:
     recipe: str | None = None
     run: str | None = None
     members: tuple[Path, ...] = ()
+    digest: str | None = None
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -102,6 +104,7 @@ class Base:
     source: str
     gguf: str | None = None  #: file name within ``source``, where the weights are GGUF
     cache_dir: str | None = None  #: where the hub's library keeps its files; its own place if None
+    digest: str | None = None  #: of a model in this process's memory
 
     @property
     def local(self) -> bool:

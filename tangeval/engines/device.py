@@ -36,9 +36,10 @@ from tangeval.results.plan import Batch
 class Device:
     """The model, and what is kept between jobs; to be closed."""
 
-    def __init__(self, resolved: ResolvedStudy, *, mapped: bool = False) -> None:
-        """``mapped``: a CPU's weights stay in their file, which other processes share."""
+    def __init__(self, resolved: ResolvedStudy, *, mapped: bool = False, live: Any = None) -> None:
+        """``mapped``: a CPU's weights stay in their file, which other processes share. ``live``: the model of every job."""
         self.resolved, self.mapped = resolved, mapped
+        self.live = live
         self.load = resolved.study.loading(allow_pickle=resolved.allow_pickle)
         self.workspace = Workspace(compile=self.load.compile)
         self._base: Any = None
@@ -110,6 +111,8 @@ class Device:
 
     def _with(self, checkpoint: Checkpoint) -> Any:
         """The model with ``checkpoint`` on it; the one before is taken off."""
+        if self.live is not None:
+            return self.live
         if checkpoint != self._checkpoint:
             self._take_off()
             if checkpoint.kind == "full":

@@ -41,11 +41,13 @@ from tangeval.results.plan import Batch
 #: Raised when decoding or noise changes what is written: older batch files are then made again.
 VERSION = 4
 _CAUTIOUS = 16  # sequences of a batch, where a model's configuration does not tell what one costs
-_CPU_BUDGET = 2 * 2**30  # bytes for the rows of a batch; the whole process then stays under 4 GiB
+CPU_BUDGET = 2 * 2**30  # bytes for the rows of a batch; the whole process then stays under 4 GiB
 _SMALL = 500_000_000  # parameters; a larger model's steps use threads well, and its weights are too large for many processes
 _BATCHES = 1024  # of a study on a CPU, about; so many that all cores are busy to the end, and files are few
-_SMALLEST = 512  # sequences of a batch; half as many take a tenth more time each
+SMALLEST = 512  # sequences of a batch; half as many take a tenth more time each
 _MANY = 10**6  # jobs
+#: How a token is drawn, for a manifest.
+NOISE = "keyed by seed, example, sample, step, token: shared between settings and checkpoints"
 _WORTH = 4  # jobs a process, below which to start it (some seconds) does not pay
 
 
@@ -83,7 +85,6 @@ class LocalEngine(base.Engine):
         self._checked = True
 
     def describe(self) -> Description:
-        noise = "keyed by seed, example, sample, step, token: shared between settings and checkpoints"
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         processes = max(1, len(self._places(_MANY)))
         place = f"{processes} processes side by side, " if processes > 1 else ""
@@ -93,7 +94,7 @@ class LocalEngine(base.Engine):
             place += "and wait for the GPU in each step"
         place = place.removesuffix(", ")
         unused = "; ".join(filter(None, loading.unused_gpu() or ()))
-        return Description(self.name, noise, True, versions(), hardware(gpu), place, unused, processes)
+        return Description(self.name, NOISE, True, versions(), hardware(gpu), place, unused, processes)
 
     @cached_property
     def name(self) -> str:
@@ -106,15 +107,14 @@ class LocalEngine(base.Engine):
 
     @cached_property
     def small(self) -> bool:
-        cost = None if torch.cuda.is_available() else token_cost(loading.load_config(self.resolved.base))
-        return cost is not None and cost.parameters <= _SMALL
+        return not torch.cuda.is_available() and is_small(loading.load_config(self.resolved.base))
 
     def cache_key(self, checkpoint: Checkpoint) -> str:
         return text_key(self.resolved, checkpoint, self.name)
 
     def likelihood_key(self, checkpoint: Checkpoint) -> str:
         # Neither noise nor a ban of n-grams has a part in it.
-        return digest(["likelihood", _weights_key(self.resolved, checkpoint, self.name)])
+        return digest(["likelihood", weights_key(self.resolved, checkpoint, self.name)])
 
     def sequences_per_batch(self) -> int:
         if self.resolved.study.batch_size != "auto":
@@ -122,7 +122,7 @@ class LocalEngine(base.Engine):
         most = sequences_that_fit(self.resolved, self.device.tokenizer)
         sequences, checkpoints = _wanted(self.resolved).sequences(), len(self.resolved.checkpoints)
         if self.small:
-            return min(most, max(_SMALLEST, sequences * checkpoints // _BATCHES))
+            return min(most, max(SMALLEST, sequences * checkpoints // _BATCHES))
         gpus = len(self._gpus())
         return min(most, max(1, -(-sequences // gpus))) if gpus and checkpoints % gpus else most
 
@@ -140,7 +140,7 @@ class LocalEngine(base.Engine):
         if self.workers:
             yield from self.workers.run(left, on_progress)
             return
-        with _threads(self.threads):
+        with few_threads(self.threads):
             for job in left:  # the last one's checkpoint stays on the model: what runs next may want it
                 if job.checkpoint.name not in lost:
                     done = self.device.do(job, on_progress)
@@ -168,20 +168,26 @@ class LocalEngine(base.Engine):
         number = self.config.processes
         if number == "auto":
             weights = _models(self.resolved.study.decoding) * _weights(self.resolved.base)
-            room = psutil.virtual_memory().available // (_CPU_BUDGET + weights)
+            room = psutil.virtual_memory().available // (CPU_BUDGET + weights)
             number = min(torch.get_num_threads(), room, jobs // _WORTH)
         return [""] * min(number, jobs) if number > 1 else []
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """PyTorch's threads within operations, for the time being."""
+def few_threads(number: int) -> Iterator[None]:
+    """Let PyTorch use so many threads within operations, for the time being."""
     usual = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
         yield
     finally:
         torch.set_num_threads(usual)
+
+
+def is_small(config: Any) -> bool:
+    """Return whether a model's steps on a CPU gain nothing by threads, so that one does them."""
+    cost = token_cost(config)
+    return cost is not None and cost.parameters <= _SMALL
 
 
 def device_name(load: Load, threads: int) -> str:
@@ -199,10 +205,11 @@ def versions() -> dict[str, str]:
 def text_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> str:
     """Return ``Engine.cache_key`` on the device that ``name`` (``device_name``) stands for."""
     study = resolved.study
-    return digest([_weights_key(resolved, checkpoint, name), study.seed, study.decoding.wide(WIDE)])
+    return digest([weights_key(resolved, checkpoint, name), study.seed, study.decoding.wide(WIDE)])
 
 
-def _weights_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+def weights_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """Return what decides a reference's likelihood but the example, as plain values."""
     return {
         "engine": [VERSION, name, version("torch"), version("transformers")],
         "base": resolved.base_fingerprint,  # a chat template is part of it
@@ -212,18 +219,19 @@ def _weights_key(resolved: ResolvedStudy, checkpoint: Checkpoint, name: str) -> 
     }
 
 
-def check_study(resolved: ResolvedStudy, tokenizer: Any) -> None:
+def check_study(resolved: ResolvedStudy, tokenizer: Any, config: Any = None) -> None:
     """Refuse texts longer than a model's context or as no constraint can be kept, and warn if no_repeat_ngram_size blocks
     the references' first token.
 
     The ban counts the prompt's tokens. Where the prompt's last ones stand in it before, and the first of
-    a completion after them, every output begins with another token.
+    a completion after them, every output begins with another token. ``config`` is that of the only model, where it lies
+    in no folder.
 
     Raises:
         TangevalError: with ``decoding.max_length`` and the model's limit; or there is no chat template, or no EOS.
     """
     texts = texts_of(resolved, tokenizer)
-    _check_context(resolved, texts)
+    _check_context(resolved, texts, config)
     check_constraints(resolved, tokenizer)
     if problem := spelling_problem(tokenizer, [resolved.task.target(e) for e in base.examples_of(resolved)]):
         warnings.warn(f"base_model: {problem}", stacklevel=2)
@@ -246,16 +254,16 @@ def _check_ban(size: int, texts: Sequence[tuple[list[int], list[int]]], tokenize
         )
 
 
-def _check_context(resolved: ResolvedStudy, texts: Sequence[tuple[list[int], list[int]]]) -> None:
+def _check_context(resolved: ResolvedStudy, texts: Sequence[tuple[list[int], list[int]]], only: Any) -> None:
     """Refuse models without keys and values, and texts beyond a model's positions or across a change of them."""
     length, prompt = int(max(resolved.study.decoding.max_length)), max(len(p) for p, _ in texts)
     whole = max(len(p) + len(reference) for p, reference in texts)
-    models = {
-        resolved.base if c.kind != "full" else Base(c.name, str(c.folders[0])) for c in resolved.checkpoints
-    }
+    own = () if only else (c for c in resolved.checkpoints if c.kind == "full")
+    full = {c.name: Base(c.name, str(c.folders[0])) for c in own}
+    models = {full.get(c.name, resolved.base) for c in resolved.checkpoints}
     for model in sorted(models, key=lambda model: model.name):
         try:
-            config = loading.load_config(model)
+            config = only or loading.load_config(model)
         except TangevalError:
             if model == resolved.base:
                 raise
@@ -280,15 +288,17 @@ def _check_context(resolved: ResolvedStudy, texts: Sequence[tuple[list[int], lis
             )
 
 
-def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
-    """Return how many sequences a batch may have, from the memory and the model's sizes.
+def sequences_that_fit(
+    resolved: ResolvedStudy, tokenizer: Any, config: Any = None, room: float | None = None
+) -> int:
+    """Return how many sequences a batch may have, from the memory and the model's sizes: the base model's, unless given.
 
     A sequence's cost is its tokens' keys and values, the prompt's too where a model does not
     let its rows share them, twice over in the layer at hand, and a few vectors of the size of
     the vocabulary. Where a GPU's memory does not hold that, batches are halved, and what fitted is remembered.
     """
     study, load = resolved.study, resolved.study.loading()
-    cost = token_cost(config := loading.load_config(resolved.base))
+    cost = token_cost(config := config or loading.load_config(resolved.base))
     if cost is None:
         return _CAUTIOUS
     prompt = max(len(encode_prompt(tokenizer, asked(resolved, e))) for e in base.examples_of(resolved))
@@ -301,7 +311,8 @@ def sequences_that_fit(resolved: ResolvedStudy, tokenizer: Any) -> int:
         (cost.whole + 2 * cost.largest) * loading.dtype_of(load).itemsize * tokens,
         _models(study.decoding),
     )
-    return max(1, int(_budget(resolved.base, load, models) / (cache + 24 * text.vocab_size) / models))
+    room = _budget(resolved.base, load, models) if room is None else room
+    return max(1, int(room / (cache + 24 * text.vocab_size) / models))
 
 
 def _wanted(resolved: ResolvedStudy) -> Batch:
@@ -320,7 +331,7 @@ def _models(decoding: Decoding) -> int:
 def _budget(model: Base, load: Load, models: int) -> float:
     """Bytes for the rows of a batch: fixed on a CPU; on a GPU, most of what the weights leave."""
     if not torch.cuda.is_available():
-        return _CPU_BUDGET
+        return CPU_BUDGET
     shrink = 1.0 if load.merge else {"none": 1.0, "int8": 0.55, "nf4": 0.35}[load.quantization]
     weights = _weights(model) * shrink
     weights *= models + (load.merge and loading.stays_on_gpu(int(weights)))

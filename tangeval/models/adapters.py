@@ -65,7 +65,7 @@ def with_checkpoint(
             with _contents_kept(_written_at_loading(model, folder), copies):
                 adapted = with_adapter(model, folder).eval()
                 _check_same(checkpoint, recorded)
-                with _merged(adapted, folder, copies) if load.merge else nullcontext():
+                with merged(adapted, folder, copies) if load.merge else nullcontext():
                     yield adapted
 
 
@@ -168,8 +168,11 @@ def _written_at_loading(model: PreTrainedModel, folder: Path) -> list[torch.Tens
 
 
 @contextmanager
-def _merged(adapted: Any, folder: Path, copies: Copies) -> Iterator[None]:
-    """Add an adapter into the weights for the time being; one that two modules share is refused: both would be changed."""
+def merged(adapted: Any, folder: Path, copies: Copies) -> Iterator[None]:
+    """Add an adapter into the weights for the time being; afterwards these are bit for bit what they were.
+
+    The adapter's layers still take it for merged then. One of a weight that two modules share is refused: both would change.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [m for m in adapted.modules() if isinstance(m, BaseTunerLayer)]

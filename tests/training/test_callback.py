@@ -1,0 +1,266 @@
+"""A study while a tiny model trains: equal to one on what was saved, felt by nothing that learns."""
+
+import errno
+import json
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_utils import set_seed
+
+from tangeval import generation
+from tangeval.analysis import scoring
+from tangeval.core.errors import TangevalError
+from tangeval.core.study import load_study
+from tangeval.engines import live
+from tangeval.results.folder import RunFolder
+from tangeval.training import Stopping, StudyCallback
+from tests.support.study import evaluate
+from tests.support.training import make_model, make_trainer, small_study
+
+
+class Lines(TrainerCallback):
+    """What a Trainer tells all that it reports to."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_log(self, args, state, control, logs=None, **more):
+        self.seen.append((state.global_step, dict(logs)))
+
+
+def trained(base, out, study=None, *, model=None, seen=None, callback=None, resume=None, **changes):
+    """Train, evaluated where there is a ``study`` or ``callback``; return the Trainer."""
+    set_seed(5)
+    trainer = make_trainer(base, out, model=model, **changes)
+    for each in [seen, callback or (study and StudyCallback(study))]:
+        if each:
+            trainer.add_callback(each)
+    if isinstance(callback, StudyCallback):
+        callback.trainer = trainer
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, tmp_path_factory):
+    """A training that was evaluated before its first step and at both saves; not to be changed."""
+    out = tmp_path_factory.mktemp("training") / "out"
+    seen = Lines()
+    trainer = trained(tiny_model, out, seen=seen, callback=StudyCallback(small_study()))
+    return out, trainer, seen
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    return scoring.read_generations(RunFolder(folder).study, folder)
+
+
+def likelihoods(folder: Path) -> pd.DataFrame:
+    return RunFolder(folder).likelihood().drop(columns="key")
+
+
+@pytest.mark.parametrize(("full", "merge"), [(False, False), (False, True), (True, False)])
+def test_texts_and_likelihoods_are_those_of_a_run_on_what_was_saved(tiny_model, tmp_path, full, merge):
+    out, again = tmp_path / "out", tmp_path / "again"
+    model = make_model(tiny_model, full=full)
+    trained(tiny_model, out, small_study(load={"merge": merge}), model=model)
+    evaluate(out / "study" / "study.yaml", again)
+    pd.testing.assert_frame_equal(rows(out / "study"), rows(again), check_exact=True)
+    pd.testing.assert_frame_equal(likelihoods(out / "study"), likelihoods(again), check_exact=True)
+    assert rows(again)["checkpoint"].unique().tolist() == ["base", "checkpoint-2", "checkpoint-4"]
+    texts = rows(again).groupby("checkpoint")["text"].agg(tuple)
+    assert len(set(texts)) == 3  # each step writes otherwise
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_ends_in_the_same_bits(tiny_model, tmp_path, merge, checkpointing):
+    ends = []
+    for study in (None, small_study(load={"merge": merge})):
+        trainer = trained(
+            tiny_model, tmp_path / str(study is None), study, gradient_checkpointing=checkpointing
+        )
+        state = trainer.optimizer.state_dict()["state"]
+        tensors = [*trainer.model.state_dict().values(), *(t for s in state.values() for t in s.values())]
+        ends.append((tensors, torch.get_rng_state(), trainer.model.training, trainer.model.config.use_cache))
+        losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+        ends[-1] += (losses,)
+    assert all(torch.equal(a, b) for a, b in zip(ends[0][0], ends[1][0], strict=True))
+    assert torch.equal(ends[0][1], ends[1][1])
+    assert ends[0][2:] == ends[1][2:]
+
+
+def test_a_model_is_given_back_as_it_was(tiny_model):
+    """Also one whose buffers change with what it reads: inference tensors among them would end the training."""
+    model = make_model(tiny_model)
+    rope = model.get_base_model().model.rotary_emb
+    before = dict(rope.named_buffers())
+    hooks, modes = model._forward_hooks, [module.training for module in model.modules()]
+    with live.lent(model, merge=True) as whole, torch.inference_mode():
+        assert not any(module.training for module in whole.modules())
+        rope.register_buffer("inv_freq", before["inv_freq"] * 2)
+        torch.rand(1)
+    assert all(rope._buffers[name] is tensor for name, tensor in before.items())
+    assert model._forward_hooks is hooks
+    assert [module.training for module in model.modules()] == modes
+    assert not any(layer.merged for layer in model.modules() if hasattr(layer, "merged_adapters"))
+    model(
+        input_ids=torch.ones(1, 4, dtype=torch.long), labels=torch.ones(1, 4, dtype=torch.long)
+    ).loss.backward()
+
+
+def test_the_log_and_the_folder_have_every_evaluation(run):
+    out, _, seen = run
+    log = pd.read_csv(out / "study" / "training_log.csv")
+    assert log["step"].tolist() == [0, 2, 4]
+    assert {"form", "form_low", "form_high", "rhyme", "bleu", "reference_nll", "seconds"} <= {*log}
+    told = {step: logs for step, logs in seen.seen if "eval_form" in logs}
+    assert [*told] == [0, 2, 4]
+    assert told[4]["eval_reference_nll"] == pytest.approx(log["reference_nll"].iloc[-1])
+    assert [step for step, logs in seen.seen if "loss" in logs] == [1, 2, 3, 4]
+    checkpoints = pd.read_csv(out / "study" / "checkpoints.csv").set_index("checkpoint")
+    for step, name in enumerate(["base", "checkpoint-2", "checkpoint-4"]):
+        assert checkpoints.loc[name, "form_high"] == pytest.approx(log["form_high"].iloc[step])
+    assert (out / "study" / "report.html").is_file()
+
+
+def test_without_a_trainer_numbers_are_in_its_history(tiny_model, tmp_path):
+    trainer = trained(tiny_model, tmp_path / "out", small_study(include_base=False, checkpoints="out"))
+    assert [line["step"] for line in trainer.state.log_history if "eval_form" in line] == [2, 4]
+
+
+def test_every_so_many_steps_and_minutes(tiny_model, tmp_path):
+    for name, how in (("steps", {"steps": 3}), ("minutes", {"minutes": 1e-9})):
+        callback = StudyCallback(small_study(include_base=False, checkpoints="out"), **how)
+        trained(tiny_model, tmp_path / name, callback=callback, save_strategy="no")
+        assert sorted(callback.rows) == ([3] if name == "steps" else [1, 2, 3, 4])
+
+
+def test_a_training_that_goes_on_takes_up_what_was_evaluated(run, tiny_model, tmp_path):
+    out, study = tmp_path / "out", small_study()
+    trained(tiny_model, out, study, max_steps=2)
+    first = (out / "study" / "generations").iterdir()
+    kept = {file.name: file.read_bytes() for file in first}
+    trained(tiny_model, out, study, resume=str(out / "checkpoint-2"))
+    assert (
+        kept.items()
+        <= {file.name: file.read_bytes() for file in (out / "study" / "generations").iterdir()}.items()
+    )
+    assert pd.read_csv(out / "study" / "training_log.csv")["step"].tolist() == [0, 2, 4]
+    # Its learning rates are others in a training of two steps, so the first save alone is as in one.
+    assert rows(out / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2", "checkpoint-4"]
+
+
+# What fails
+
+
+def test_a_full_disk_is_said_once_and_training_ends_as_without(tiny_model, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(generation, "decode", full)
+    with pytest.warns(
+        UserWarning, match=r"step 0 was not evaluated, and training goes on: .*No space left"
+    ) as said:
+        trainer = trained(tiny_model, tmp_path / "out", small_study())
+    assert trainer.state.global_step == 4
+    assert sum("not evaluated" in str(each.message) for each in said) == 1
+    assert [line["step"] for line in trainer.state.log_history if "study_problem" in line] == [0, 2, 4]
+
+
+def test_weights_that_are_no_numbers_are_no_evaluation(tiny_model, tmp_path):
+    class Breaks(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **more):
+            if state.global_step == 3:
+                next(p for p in model.parameters() if p.requires_grad).data.fill_(torch.nan)
+
+    callback = StudyCallback(small_study())
+    with pytest.warns(UserWarning, match="not evaluated.*NaN"):
+        trainer = trained(tiny_model, tmp_path / "out", seen=Breaks(), callback=callback)
+    assert trainer.state.global_step == 4
+    log = pd.read_csv(tmp_path / "out" / "study" / "training_log.csv")
+    assert log["form"].notna().tolist() == [True, True, False]
+    assert "NaN" in log["problem"].iloc[-1]
+    assert rows(tmp_path / "out" / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"load": {"quantization": "nf4"}}, "load: while training"),
+        ({"engine": {"kind": "ray"}}, "engine: while training"),
+        ({"decoding": {"contrast": [0.5], "max_length": 12}}, "decoding.contrast: while training"),
+        ({"select": {"checkpoint": "rime"}}, "select.checkpoint: rime is no metric"),
+        ({"data": "nowhere"}, "there is no folder nowhere"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_before_training(changes, said):
+    with pytest.raises(TangevalError, match=said):
+        StudyCallback(small_study(**changes))
+
+
+def test_a_file_and_what_is_asked_for_are_refused_before_training(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("name: x\nsample: 3\n")
+    with pytest.raises(TangevalError, match="sample: unknown key"):
+        StudyCallback(file)
+    with pytest.raises(TangevalError, match=r"stop\.metric: bleu is no mean"):
+        StudyCallback(small_study(), stop=Stopping("bleu"))
+    with pytest.raises(TangevalError, match="stopping: 3 examples"):
+        StudyCallback(small_study(), stop=Stopping("form"))
+    with pytest.raises(TangevalError, match="give one of them"):
+        StudyCallback(small_study(), steps=3, minutes=1)
+
+
+def test_a_context_too_short_is_refused_before_the_first_step(tiny_model, tmp_path):
+    study = small_study(decoding={"max_length": 1000})
+    with pytest.raises(TangevalError, match=r"decoding\.max_length"):
+        trained(tiny_model, tmp_path / "out", study)
+
+
+def test_weights_that_are_shared_out_are_refused(tiny_model):
+    model = make_model(tiny_model)
+    live.refuse_shared_out(model, False)
+    with pytest.raises(TangevalError, match="train with DDP"):
+        live.refuse_shared_out(model, True)
+    next(model.parameters()).ds_id = 0
+    with pytest.raises(TangevalError, match="train with DDP"):
+        live.refuse_shared_out(model, False)
+
+
+# The best, and when to stop
+
+
+def test_a_training_that_gets_worse_is_stopped_and_the_best_is_kept(tiny_model, tmp_path):
+    """Of few examples no order is beyond luck of 5 %."""
+    study = small_study(include_base=False, checkpoints="out", data={"path": "sample", "validation": 12})
+    callback = StudyCallback(study, stop=Stopping(patience=2))
+    out = tmp_path / "out"
+    changes = {"max_steps": 20, "save_steps": 1, "save_total_limit": 1, "learning_rate": 0.3}
+    trainer = trained(tiny_model, out, callback=callback, lr_scheduler_type="constant", **changes)
+    best = json.loads((out / "study" / "best.json").read_text("utf-8"))
+    assert trainer.state.global_step < 20
+    assert best["metric"] == "reference_nll"
+    assert best["step"] < trainer.state.global_step - 1
+    assert trainer.state.best_model_checkpoint == str(out / best["checkpoint"])
+    assert (out / best["checkpoint"] / "adapter_model.safetensors").is_file()
+
+
+def test_the_best_step_is_saved_where_it_would_not_be(tiny_model, tmp_path):
+    callback = StudyCallback(small_study(), steps=3)
+    trained(tiny_model, tmp_path / "out", callback=callback, save_strategy="no")
+    best = json.loads((tmp_path / "out" / "study" / "best.json").read_text("utf-8"))
+    assert best["step"] in (0, 3)
+    assert (tmp_path / "out" / "checkpoint-3").is_dir() == (best["step"] == 3)
+
+
+def test_the_study_that_comes_with_tangeval_is_the_default():
+    callback = StudyCallback()
+    assert callback.evaluations.study.name == "while_training"
+    assert len(callback.evaluations.dataset.split("validation")) == 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_study("while_training.yaml").samples == 2
