@@ -168,9 +168,9 @@ def verdict(place: str | Path) -> Results:
         return results
 
 
-def report(place: str | Path, out: str | Path | None = None, *, watch: Watch = Watch()) -> tuple[Path, str]:
-    """Write the page of a results folder, to ``out`` or into the folder; return the file, and what is in it."""
-    return steps.page(load_results(place), watch, Path(out) if out else None)
+def report(*places: str | Path, out: str | Path | None = None, watch: Watch = Watch()) -> tuple[Path, str]:
+    """Write the page of a results folder, or one of several, to ``out``; return the file, and what is in it."""
+    return steps.page(*map(load_results, places), watch=watch, out=Path(out) if out else None)
 
 
 def halving(

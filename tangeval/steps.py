@@ -268,13 +268,17 @@ def explained(resolved: ResolvedStudy, results: Results, options: Options, watch
     return results
 
 
-def page(results: Results, watch: Watch, out: Path | None = None) -> tuple[Path, str]:
-    from tangeval.reporting.page import build
+def page(*results: Results, watch: Watch, out: Path | None = None) -> tuple[Path, str]:
+    """Write the page of some results: of one into its folder, of several beside them, unless ``out`` says where."""
+    from tangeval.reporting.page import build, several
+    from tangeval.reporting.page.texts import Corpus
 
     with watch.working("writing the page"):
-        return build.write(results.study, results.dataset, results.folder, out)
+        if len(results) == 1:
+            return build.write(results[0].study, results[0].dataset, results[0].folder, out)
+        return several.write([Corpus(each.study, each.dataset, each.task, each.run) for each in results], out)
 
 
 def with_page(results: Results, watch: Watch) -> Results:
     """Write the page; the results, with a note of what it holds."""
-    return Results(results.folder, results.study, page(results, watch)[1])
+    return Results(results.folder, results.study, page(results, watch=watch)[1])

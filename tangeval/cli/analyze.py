@@ -18,11 +18,19 @@ def summarize(place: Place) -> None:
 
 @command("report")
 def report(
-    place: Place,
-    out: Annotated[Path | None, Option(help="The file (default: report.html in the folder).")] = None,
+    places: Annotated[
+        list[str],
+        Argument(
+            metavar="STUDY-or-RESULTS...",
+            help="A study file or a results folder; several for one page of all.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, Option(help="The file (default: report.html in the folder; of several A+B.html here).")
+    ] = None,
 ) -> None:
-    """Write the page of a results folder: one HTML file to explore, nothing loaded from the network."""
-    render.show_page(*api.report(place, out, watch=watch(console)))
+    """Write the page of a results folder, or one page of several: one HTML file to explore, nothing loaded from the network."""
+    render.show_page(*api.report(*places, out=out, watch=watch(console)))
 
 
 @command("select")

@@ -34,8 +34,8 @@ from tangeval.core.untrusted import inert, parsed, read_bytes
 
 #: What may be read of a Parquet file at a time: values, and bytes of them with every text spelt out.
 _VALUES, _BYTES = 2**28, 2**30
-#: How a text begins that a spreadsheet takes for a formula, and one that was made harmless.
-_FORMULA, _HARMLESS = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'(?='*[=+\-@\t\r])")
+#: How a text begins that a spreadsheet takes for a formula (a number is none), and one that was made harmless.
+_FORMULA, _HARMLESS = re.compile(r"(?!-[\d.]+(e[-+]?\d+)?$)'*[=+\-@\t\r]"), re.compile(r"'(?='*[=+\-@\t\r])")
 _LOCK, _ABOUT = ".lock", b"tangeval"
 DELETE = "delete it, and give the command again that made it"
 NO_LOCK = "TANGEVAL_NO_LOCK"  # the variable that, set to 1, lets commands write without one

@@ -18,7 +18,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import COMMON_AXES
 from tangeval.metrics import copying
 from tangeval.reporting.page import build as report
-from tangeval.reporting.page import packing, schema, texts
+from tangeval.reporting.page import packing, schema, several, texts
 from tangeval.results import explained
 from tangeval.results.folder import RunFolder
 from tests.support.explained import make_explained
@@ -340,4 +340,4 @@ def test_every_shared_string_is_in_both_languages_with_the_same_places():
 
 
 def test_every_view_is_on_the_list():
-    assert {file.stem for file in (STATIC / "views").iterdir()} == set(report.VIEWS)
+    assert {file.stem for file in (STATIC / "views").iterdir()} == {*report.VIEWS, *several.VIEWS}

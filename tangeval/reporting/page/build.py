@@ -11,7 +11,7 @@ there as text, never as markup.
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tangeval.reporting.looks import DASHES
 from tangeval.reporting.page import schema
 from tangeval.reporting.page.note import nodes
 from tangeval.reporting.page.packing import packed, page
-from tangeval.reporting.page.texts import LEAST_RUN, Corpus, Texts, texts_of
+from tangeval.reporting.page.texts import LEAST_RUN, Corpus, Texts, UnitParts, parts, texts_of
 from tangeval.reporting.verdict import Speaker
 from tangeval.results import explained
 from tangeval.results.explained import Explained
@@ -82,20 +82,16 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
             generations, or the data are not the run's.
     """
     corpus = Corpus(study, data, tasks.load(study.task), RunFolder(folder))
+    check(corpus)
     run = corpus.run
-    needed = [*map(run.table, NEEDED), *[run.scores_file] * corpus.has_texts()]
-    if missing := [file for file in needed if not file.is_file()]:
-        raise TangevalError(f"{missing[0]} is missing; `tangeval summarize {folder}` makes it")
-    check_data(data, run)
     files = {name: run.table(name) for name in (*NEEDED, *ALSO)}
     files |= {"best_settings": run.tables / "best_settings.csv"}
     csv = {name: packed(run.csv_bytes(file)) for name, file in files.items() if file.is_file()}
-    taken, facts = _explained(corpus), _facts(corpus)
+    taken, facts = _explained(corpus), facts_of(corpus)
     facts["carries"] += [*csv, *["texts"] * corpus.has_texts(), *["selection"] * bool(facts["selection"])]
     facts["carries"] += [name for name in ("verdict", "note") if facts[name]]
-    fixed = _render(facts, csv, taken, Texts(), corpus)
-    texts = texts_of(corpus, LIMIT - len(fixed.encode()) - 100_000) if corpus.has_texts() else Texts()
-    content, path = _render(facts, csv, taken, texts, corpus), out or run.page
+    content, texts = whole(facts, csv, taken, corpus, parts(corpus) if corpus.has_texts() else ())
+    path = out or run.page
     write_text(path, content)
     share = len(texts.units) / corpus.units()
     carried = "all texts" if share == 1 else f"{share:.0%} of the texts" if texts.units else "no texts"
@@ -103,6 +99,15 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
     said += [f"{len(taken.facts)} explained"] * bool(taken.facts)
     said += [f"{len(taken.left_out)} under explain/ left out"] * bool(taken.left_out)
     return path, ", ".join(said)
+
+
+def check(corpus: Corpus) -> None:
+    """Raise ``TangevalError`` where a folder was not summarised, or the data are not the run's."""
+    run = corpus.run
+    needed = [*map(run.table, NEEDED), *[run.scores_file] * corpus.has_texts()]
+    if missing := [file for file in needed if not file.is_file()]:
+        raise TangevalError(f"{missing[0]} is missing; `tangeval summarize {run.path}` makes it")
+    check_data(corpus.data, run)
 
 
 def write_explained(files: Sequence[Path], out: Path) -> Path:
@@ -123,17 +128,32 @@ def explained_page(found: Sequence[tuple[str, bytes, Explained]]) -> str:
         taken.add(*each)
     facts = {
         "study": contents[0].study,
-        "knobs": _knobs({axis for each in contents for axis in axes_in(each.setting)} - {WIDE}, []),
+        "knobs": knobs_of({axis for each in contents for axis in axes_in(each.setting)} - {WIDE}, []),
         "carries": [],
     }
-    return _render(facts, {}, taken, Texts())
+    return rendered(facts, {}, taken, Texts())
 
 
-def _render(
-    facts: dict[str, Any], csv: dict[str, str], taken: Taken, texts: Texts, corpus: Corpus | None = None
-) -> str:
+def whole(
+    facts: dict[str, Any], csv: dict[str, str], taken: Taken, corpus: Corpus,
+    found: Iterable[Sequence[UnitParts]], views: Sequence[str] = VIEWS,
+) -> tuple[str, Texts]:  # fmt: skip
+    """Return a page, and those of the texts ``found`` that fit on it."""
+    fixed = rendered(facts, csv, taken, Texts(), corpus, views)
+    texts = texts_of(found, LIMIT - len(fixed.encode()) - 100_000)
+    return rendered(facts, csv, taken, texts, corpus, views), texts
+
+
+def rendered(
+    facts: dict[str, Any], csv: dict[str, str], taken: Taken, texts: Texts, corpus: Corpus | None = None,
+    views: Sequence[str] = VIEWS,
+) -> str:  # fmt: skip
     carries = [*facts["carries"], *["explained"] * bool(taken.facts)]
-    made = {"explained": taken.facts, "explained_left_out": taken.left_out, "units": texts.units}
+    made: dict[str, Any] = {
+        "explained": taken.facts,
+        "explained_left_out": taken.left_out,
+        "units": texts.units,
+    }
     made |= {
         "flaw_bits": texts.flaw_bits(),
         "least_run": LEAST_RUN,
@@ -141,28 +161,28 @@ def _render(
         "dashes": DASHES,
     }
     verse = _verse(corpus, texts) if corpus else None
-    whole = schema.Facts(**facts | made | {"carries": carries, "verse": verse})
-    scripts = [*_CORE, *(f"views/{name}.js" for name in VIEWS), "main.js"]
+    content = schema.Facts(**made | facts | {"carries": carries, "verse": verse})
+    scripts = [*_CORE, *(f"views/{name}.js" for name in views), "main.js"]
     return page(
-        whole.study,
+        content.study,
         scripts,
-        whole.model_dump(),
+        content.model_dump(),
         csv,
         texts={"explained": "\n".join(taken.packed), "units": "\n".join(texts.packed)},
     )
 
 
-def _facts(corpus: Corpus) -> dict[str, Any]:
+def facts_of(corpus: Corpus) -> dict[str, Any]:
     """What the page knows before any text: study, grid, metrics, choice, and how all was made."""
     study, run = corpus.study, corpus.run
     manifest, selection = run.manifest, run.selection
     if selection:  # a reader of the page needs no folders of the machine that made it
         selection["checkpoint"].pop("path", None)
     axes, grid = study.decoding.axes, study.decoding.settings()
-    settings = [{axis: _spelt(value) for axis, value in setting.as_dict(axes).items()} for setting in grid]
+    settings = [{axis: spelt(value) for axis, value in setting.as_dict(axes).items()} for setting in grid]
     return {
         "carries": [], "study": study.name, "place": _place(run.path), "yaml": study.to_yaml(), "selection": selection, "settings": settings,
-        "knobs": _knobs(axes, grid), "metrics": _metrics(run.metrics), "run": _run(manifest),
+        "knobs": knobs_of(axes, grid), "metrics": _metrics(corpus.metrics), "run": _run(manifest),
         "checkpoints": [
             schema.Checkpoint(
                 base=record["name"] == BASE, **{key: record.get(key) for key in ("name", "kind", "fingerprint", "seen")}
@@ -174,7 +194,7 @@ def _facts(corpus: Corpus) -> dict[str, Any]:
             for split in study.ordered_splits()
         ],
         "examples": [schema.Example.model_validate(example) for example in corpus.examples],
-        "verdict": _verdict(corpus), "note": nodes(study.note or ""), "glossary": _glossary(run.metrics, declared=corpus.task.verse is None),
+        "verdict": _verdict(corpus), "note": nodes(study.note or ""), "glossary": _glossary(corpus.metrics, declared=corpus.task.verse is None),
         "signatures": {name: _words(text) for name, text in (run.read_json(run.signatures) or {}).items()},
     }  # fmt: skip
 
@@ -228,18 +248,18 @@ def _verdict(corpus: Corpus) -> dict[str, schema.Verdict]:
     }
 
 
-def _spelt(value: Any) -> str:
+def spelt(value: Any) -> str:
     """A knob's value as ``summary.csv`` has it."""
     return value if isinstance(value, str) else f"{value:.9g}"
 
 
-def _knobs(axes: Container[str], settings: Sequence[Setting]) -> list[schema.KnobFacts]:
+def knobs_of(axes: Container[str], settings: Sequence[Setting]) -> list[schema.KnobFacts]:
     facts = []
     for knob in map(KNOB.__getitem__, axes_in(axes)):
         values = knob.by_strength({getattr(setting, knob.name) for setting in settings})
         said = {key: getattr(knob, key) for key in ("name", "kind", "label", "letter")}
-        off = None if knob.kind in ("scale", "length") else _spelt(knob.off)
-        facts.append(schema.KnobFacts(**said, off=off, values=list(map(_spelt, values))))
+        off = None if knob.kind in ("scale", "length") else spelt(knob.off)
+        facts.append(schema.KnobFacts(**said, off=off, values=list(map(spelt, values))))
     return facts
 
 

@@ -127,7 +127,7 @@ def _page(found: Classroom, shown: Mapping[str, str]) -> str:
         "metrics": [_metric(found, name) for name in _shown(found)],
         "by": found.by, "baselines": [RANDOM, REFERENCE],
         "examples": [{"id": each.id, "input": each.input, "reference": each.reference} for each in examples],
-        "carries": [], "knobs": [], "settings": [], "checkpoints": [], "selection": None,
+        "carries": [], "knobs": [], "settings": [], "checkpoints": [], "several": [], "selection": None,
     }  # fmt: skip
     texts = {shown[name]: [list(own), found.passed.get(name, [])] for name, own in found.texts.items()}
     spelt = json.dumps(dict(sorted(texts.items())), ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -112,7 +112,7 @@ class CopiedRun(_Record):
 
 
 class UnitTexts(_Record):
-    """The texts of a unit, packed: the distinct ones, their runs, and which has each checkpoint × setting."""
+    """The texts of a unit, packed: the distinct ones, their runs, and which has each checkpoint × setting; -1: none."""
 
     texts: list[str]
     copied: list[list[CopiedRun]]
@@ -145,16 +145,34 @@ class Verdict(_Record):
     basis: str
 
 
+class Results(_Record):
+    """One of several results: ``checkpoints`` and ``baselines`` are the page's names of its own, ``checkpoint`` and ``setting`` what it chose."""
+
+    name: str
+    study: str
+    yaml: str
+    run: Run
+    checkpoints: list[str]
+    baselines: list[str]
+    checkpoint: str | None
+    setting: SettingText | None
+    saw_test: int
+    verdict: dict[str, Verdict]
+    compared: bool
+
+
 class Facts(_Record):
     """``carries`` names what views may need: tables by their file's name, ``texts``, ``explained``, ``selection``.
 
     ``flaw_bits`` are packed 32-bit numbers, unit by unit, checkpoint by checkpoint, setting by setting: a bit for
     each metric with a ``flaw``. ``selection`` is ``selection.json``;
+    ``several`` are the results of a page of more than one, whose checkpoints are named ``RESULTS: CHECKPOINT``;
     ``place`` is the results folder, relative to where the command ran; ``verdict`` its words by language; ``note`` the author's, as ``note.nodes`` makes it.
     """
 
     study: str
     place: str = ""
+    several: list[Results] = []
     yaml: str = ""
     carries: list[str]
     baselines: list[str]

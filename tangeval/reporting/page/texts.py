@@ -5,7 +5,7 @@ example and sample in all checkpoints × settings. Knows nothing of HTML.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ from tangeval.analysis.scoring import samples_in_parts
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Study
 from tangeval.core.types import RANDOM, REFERENCE, Example
-from tangeval.metrics.base import Metric
+from tangeval.metrics.base import Metric, Metrics
 from tangeval.metrics.copying import Index, reach, runs
 from tangeval.metrics.ngrams import lengths
 from tangeval.reporting.page.packing import escape_surrogates, packed
@@ -27,6 +27,8 @@ from tangeval.reporting.page.schema import Unit
 from tangeval.results.folder import RunFolder
 from tangeval.tasks.base import Dataset, Task, training_index
 
+#: A unit, its texts as ``UnitTexts`` has them, and a bit for each flaw of them ``[C × K]``.
+UnitParts = tuple[Unit, dict[str, Any], NDArray[np.uint32]]
 #: What stands verbatim in training is marked from this many characters on: shorter runs are common speech.
 LEAST_RUN = 4
 
@@ -39,10 +41,20 @@ class Corpus:
     data: Dataset
     task: Task
     run: RunFolder
+    #: Metrics to keep to; all of the folder's if None.
+    only: Container[str] | None = None
 
     @property
     def flaws(self) -> list[Metric]:
-        return [metric for metric in self.run.metrics.values() if metric.flaw]
+        return [metric for metric in self.metrics.values() if metric.flaw]
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return {
+            name: metric
+            for name, metric in self.run.metrics.items()
+            if self.only is None or name in self.only
+        }
 
     @cached_property
     def examples(self) -> list[Example]:
@@ -71,12 +83,12 @@ class Texts:
         return packed(bits.astype("<u4").tobytes())
 
 
-def texts_of(corpus: Corpus, room: int) -> Texts:
-    """Return units until ``room`` [bytes] is full: sample 0 of every example, then sample 1, …, examples in order."""
+def texts_of(found: Iterable[Sequence[UnitParts]], room: int) -> Texts:
+    """Return units until ``room`` [bytes] is full, in the order in which they are ``found``, some at a time."""
     texts = Texts()
     with ThreadPoolExecutor() as pool:  # zlib lets other threads run
-        for parts in _parts(corpus):
-            units, contents, flaws = zip(*parts, strict=True)
+        for some in found:
+            units, contents, flaws = zip(*some, strict=True)
             marks = pool.map(packed, [each.tobytes() for each in flaws])
             squeezed = pool.map(packed, map(_spelt, contents))
             for unit, content, bits, mark, text in zip(units, contents, flaws, marks, squeezed, strict=True):
@@ -94,8 +106,8 @@ def _spelt(content: dict[str, Any]) -> bytes:
     return escape_surrogates(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
-def _parts(corpus: Corpus) -> Iterator[list[tuple[Unit, dict[str, Any], NDArray[np.uint32]]]]:
-    """Yield some units at a time: each one's texts, as ``UnitTexts`` has them, and their flaws ``[C × K]``."""
+def parts(corpus: Corpus) -> Iterator[list[UnitParts]]:
+    """Yield some units at a time: sample 0 of every example, then sample 1, …, examples in order."""
     training = training_index(corpus.task, corpus.data)
     for sample, frames in samples_in_parts(corpus.study, corpus.data, corpus.run.path):
         scores = _scores(corpus, sample)

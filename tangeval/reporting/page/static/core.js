@@ -147,6 +147,11 @@ const core = (() => {
     return el("button", { type: "button", class: "help", "aria-label": `${t("what.is")} ${entry.name?.[reader.lang] ?? label(word)}`, on: { click: show } }, "?");
   }
 
+  const SIGNS = { shown: "✓", not_shown: "?", no_difference: "=" };
+  /** What may be said of results, in words: tested, and put into words, where they were made. */
+  const claims = ({ said, basis }) => [el("dl", {}, said.map(({ question, status, word, answer }) => el("div", { class: `claim ${status}` },
+    el("dt", {}, question, " ", word && [el("span", { class: "chip" }, `${SIGNS[status]} ${word}`), help("verdict")]), el("dd", {}, answer)))), el("p", { class: "note" }, basis)];
+
   /** Fill a table: `head` names the columns; a row is what names it, then its cells; `of` gives a row's attributes. */
   function fillTable(table, head, rows, of = () => ({})) {
     const heads = head.map((name) => el("th", { scope: "col", class: facts.baselines.includes(name) ? "yard" : name.length > 20 ? "long" : "" }, name, facts.baselines.includes(name) && help(name)));
@@ -172,7 +177,7 @@ const core = (() => {
 
   return Object.freeze({
     $, facts, strings, tables, views, metrics, knobs, reader, visible, el, fill, t, label, knobLabel, joined, addStrings, addView,
-    unpack, unpackText, packedLines, readTables, records, triple, ends, value, short, number, interval, measured, help, fillTable, numbersTable, scroller, save,
+    unpack, unpackText, packedLines, readTables, records, triple, ends, value, short, number, interval, measured, help, claims, fillTable, numbersTable, scroller, save,
   });
 })();
 const { addView } = core;

@@ -52,8 +52,9 @@ const store = (() => {
   /** The checkpoint and setting that the study chose; else the nearest setting, or the last checkpoint's first one. */
   function choose() {
     const { selection, settings, checkpoints } = facts;
-    const found = selection ? checkpoints.findIndex(({ name }) => name === selection.checkpoint.checkpoint) : checkpoints.length - 1;
-    const wanted = selection && (selection.setting ?? selection.nearest[0]);
+    const first = facts.several.find(({ setting }) => setting), name = selection?.checkpoint.checkpoint ?? first?.checkpoint;
+    const found = name === undefined ? checkpoints.length - 1 : checkpoints.findIndex((each) => each.name === name);
+    const wanted = selection ? selection.setting ?? selection.nearest[0] : first?.setting;
     const same = (own) => facts.knobs.every(({ name }) => own[name] === wanted[name] || Number(own[name]) === wanted[name]);
     return { checkpoint: found, setting: (wanted && settings.find(same)) || settings[0] };
   }

@@ -107,19 +107,19 @@ const texts = (() => {
   async function versesOf(place, sides) {
     const example = examples[units[place].example], unit = await unitOf(place);
     const codes = sides.map((side) => unit.at[column(side.checkpoint, side.setting)]);
-    const part = codes.length === 2 ? partOf(unit.texts[codes[0]], unit.texts[codes[1]]) : -1;
-    const own = sides.map(({ checkpoint, setting }, i) =>
+    const part = codes.length === 2 && Math.min(...codes) >= 0 ? partOf(unit.texts[codes[0]], unit.texts[codes[1]]) : -1;
+    const own = sides.map(({ checkpoint, setting }, i) => codes[i] < 0 ? el("section", { class: "strophe" }, el("h3", {}, nameOf(checkpoint)), el("p", { class: "none" }, t("not.run"))) :
       strophe(nameOf(checkpoint), flawLine(flawsOf(checkpoint, setting, place)), unit.texts[codes[i]], example, unit.copied[codes[i]], part));
     const nodes = [strophe(t("given"), example.id, example.input, example), ...own, strophe(t("poet"), "", example.reference, example)];
-    return { nodes, texts: codes.map((code) => unit.texts[code]), part };
+    return { nodes, texts: codes.filter((code) => code >= 0).map((code) => unit.texts[code]), part };
   }
 
-  /** What some checkpoints wrote at a setting: {text, copied, flaws}. */
+  /** What some checkpoints wrote at a setting: {text, copied, flaws}; `absent` where they were not run at it. */
   async function textsOf(place, checkpoints, setting) {
     const unit = await unitOf(place);
     return checkpoints.map((checkpoint) => {
       const code = unit.at[column(checkpoint, setting)];
-      return { text: unit.texts[code], copied: unit.copied[code], flaws: flawsOf(checkpoint, setting, place) };
+      return { text: unit.texts[code] ?? "", copied: unit.copied[code], flaws: flawsOf(checkpoint, setting, place), absent: code < 0 };
     });
   }
 
@@ -127,6 +127,7 @@ const texts = (() => {
   function share() {
     const some = (number) => number.toLocaleString("en"), all = facts.splits.reduce((sum, split) => sum + split.examples * split.samples, 0);
     if (!facts.carries.includes("texts")) return t("texts.absent");
+    if (facts.several.length) return t("texts.several", { units: some(units.length), of: some(all) });
     if (units.length === all) return t("texts.all", { all: some(all * each) });
     return t("texts.share", { shown: some(units.length * each), all: some(all * each), percent: ((100 * units.length) / all).toFixed(1),
       units: some(units.length), of: some(all) });

@@ -87,7 +87,7 @@
       },
     },
     state: () => ({
-      b: { first: facts.checkpoints[0].base && chosen.checkpoint > 0 ? "0" : "", label: "beside.it",
+      b: { first: facts.several.length ? String(Math.max(facts.checkpoints.findIndex(({ name }) => name === facts.several[1].checkpoint), 0)) : facts.checkpoints[0].base && chosen.checkpoint > 0 ? "0" : "", label: "beside.it",
         options: () => [["", t("nothing.beside")], ...facts.checkpoints.map(({ name }, place) => [String(place), name]), ["pin", t("pinned")]] },
       pin: { first: "", allows: isPin },
       example: { first: (facts.examples.find(({ split }) => split === "test") ?? facts.examples[0]).id, allows: (text) => Object.hasOwn(examples, text) },

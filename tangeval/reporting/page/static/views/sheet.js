@@ -14,7 +14,7 @@
     if (by >= 0) found.sort((one, other) => count(other) - count(one));
     const sort = (place) => () => { by = by === place ? -1 : place; show(node); };
     const head = (name, place) => el("th", { scope: "col", "aria-sort": by === place ? "descending" : null }, el("button", { type: "button", on: { click: sort(place) } }, nameOf(name), by === place ? " ▾" : ""));
-    const cell = ({ text, copied, flaws }, example) => el("td", {}, texts.verse(text, example, copied), el("p", { class: "about" }, texts.flawLine(flaws)));
+    const cell = ({ text, copied, flaws, absent }, example) => el("td", {}, absent ? t("not.run") : [texts.verse(text, example, copied), el("p", { class: "about" }, texts.flawLine(flaws))]);
     const line = ({ example, own }) => el("tr", {}, el("th", { scope: "row" }, texts.verse(example.input, example)), own.map((each) => cell(each, example)), el("td", {}, texts.verse(example.reference, example)));
     fill(node.querySelector("table"), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("given")), names.map(head), el("th", { scope: "col" }, t("poet")))), el("tbody", {}, found.slice(0, MOST).map(line)));
     node.querySelector(".found").textContent = t("sheet.found", { shown: Math.min(MOST, found.length), found: found.length, of: rows.length });

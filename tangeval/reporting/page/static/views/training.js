@@ -17,7 +17,7 @@
       const gets = own.filter((get) => get("step") !== "" || base(get)).sort((a, b) => Number(a("step")) - Number(b("step")));
       const steps = new Set(gets.map((get) => get("step")).filter(Boolean)).size > 1;
       // A line a run, that is, a folder; base begins the line where there is but one.
-      const runOf = (get) => (get("step") ? get("checkpoint").slice(0, get("checkpoint").lastIndexOf("/") + 1) : "base");
+      const runOf = (get) => (get("step") ? get("checkpoint").match(/^(.*\/|.*?: |)/)[0] : "base");
       const at = (get) => get("step") || get("checkpoint"), x = [...new Set(gets.map(at))];
       const runs = [...new Set(gets.map(runOf))].map((run) => gets.filter((get) => runOf(get) === run));
       const line = (run) => {

@@ -34,15 +34,15 @@
         card("left.out", el("ul", { id: "left-out" })), card("measured.by", el("dl", { id: "signatures" })), card("words", el("dl", { id: "words-list" })))));
     },
     render() {
-      const { run, checkpoints, study, place } = facts, left = run.left_out;
+      const { run, checkpoints, several, place } = facts, left = run.left_out, each = several.length ? several : [{ name: "", ...facts }];
       const about = ({ name, kind, fingerprint, seen }) => [name, `${kind}, ${fingerprint || "–"}; ${seen ? t("seen", { counts: counts(seen) }) : t("seen.unknown")}`];
-      terms("made", [...Object.entries(run.made).map(([key, said]) => [t(`trust.${key}`), said]), ...checkpoints.map(about)]);
-      core.$("command").textContent = visible(`tangeval run ${study}.yaml`);
-      core.$("yaml").textContent = facts.yaml.split("\n").map(visible).join("\n");
+      terms("made", [...each.flatMap((own) => Object.entries(own.run.made).map(([key, said]) => [(own.name && `${own.name}: `) + t(`trust.${key}`), said])), ...checkpoints.map(about)]);
+      core.$("command").textContent = each.map(({ study }) => visible(`tangeval run ${study}.yaml`)).join("\n");
+      core.$("yaml").textContent = each.flatMap(({ yaml }) => yaml.split("\n").map(visible)).join("\n");
       const file = (name, content, type) => el("li", {}, el("button", { type: "button", on: { click: () => save(name, content, type) } }, name));
       const tables = Object.entries(core.tables).map(([name, { csv }]) => file(`${name}.csv`, csv, "text/csv"));
-      fill(core.$("downloads"), file(`${study}.yaml`, facts.yaml, "text/yaml"), tables);
-      const explained = facts.explained.length ? [] : [t("not.explained", { file: /^[\w./-]+$/.test(place) ? `${place}/study.yaml` : `'${place}/study.yaml'` })];
+      fill(core.$("downloads"), each.map(({ study, yaml }) => file(`${study}.yaml`, yaml, "text/yaml")), tables);
+      const explained = facts.explained.length || several.length ? [] : [t("not.explained", { file: /^[\w./-]+$/.test(place) ? `${place}/study.yaml` : `'${place}/study.yaml'` })];
       const said = [...(left.length ? left : [t("left.none")]), texts.share(), ...facts.explained_left_out.map(({ folder, reason }) => t(`left.${reason}`, { folder })), ...explained, t("left.path")];
       fill(core.$("left-out"), said.map((text) => el("li", {}, text)));
       terms("signatures", Object.entries(facts.signatures));
