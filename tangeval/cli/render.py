@@ -64,7 +64,7 @@ def show_results(results: Results, *, selected: bool = True) -> None:
     """What a run or a summary found, and where it lies."""
     show_engine(results)
     title = "Checkpoints, averaged over all settings"
-    console.print(rich_table(results.checkpoints, title, results.task.metrics))
+    console.print(rich_table(results.checkpoints, title, results.task.metrics, console.width))
     if results.run.trained:
         show_recipes(results)
     if selected and results.study.select:
@@ -81,7 +81,7 @@ def show_recipes(results: Results) -> None:
     """Each recipe over poems and runs, and how far its runs are apart."""
     frame = results.recipes
     title = "Recipes, averaged over all settings of each run's last checkpoint; intervals over poems and runs"
-    console.print(rich_table(frame, title, results.task.metrics))
+    console.print(rich_table(frame, title, results.task.metrics, console.width))
     shown = [f"{metric.name}_tau" for metric in results.task.metrics.values() if metric.headline]
     for row in frame[frame["runs"] > 1].to_dict("records"):
         apart = ", ".join(f"{name.removesuffix('_tau')} {row[name]:.3f}" for name in shown if row[name] > 0)
@@ -197,7 +197,7 @@ def show_scored(scored: Scored) -> None:
     examples = len(scored.dataset.split(scored.split))
     title = files[0] if len(files) == 1 else f"{len(files)} files"
     title += f" on {examples} {'poems' if scored.task.verse else 'texts'} of {scored.dataset.folder}"
-    console.print(rich_table(scored.table, title, scored.task.metrics))
+    console.print(rich_table(scored.table, title, scored.task.metrics, console.width))
     for each in scored.outputs:
         say(each.summary)
     if len(files) > 1:

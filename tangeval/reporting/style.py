@@ -99,6 +99,19 @@ def chinese_font() -> str | None:
     return None
 
 
+@lru_cache
+def chinese_bold() -> bool:
+    """Return whether ``chinese_font`` is installed in bold too."""
+    for file in findSystemFonts():
+        try:
+            if "bold" in Path(file).stem.lower() and get_font(file).family_name == chinese_font():
+                fontManager.addfont(file)
+                return True
+        except (OSError, RuntimeError, ValueError):
+            continue
+    return False
+
+
 def is_chinese(text: str) -> bool:
     """Return whether a text has characters that need ``chinese_font``."""
     return any(character >= "\u2e80" for character in text)

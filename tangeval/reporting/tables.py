@@ -113,25 +113,25 @@ def best_settings(settings: pd.DataFrame, by: str, metrics: Metrics) -> pd.DataF
     return best.sort_values("split", key=lambda s: s.map(splits.index), kind="stable", ignore_index=True)
 
 
-def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics) -> Table:
-    """Return ``frame`` for the terminal: what names its rows, and the first of the headline metrics.
+def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics, width: int = _CONSOLE_WIDTH) -> Table:
+    """Return ``frame`` for a terminal of ``width`` columns: what names its rows, and the first of the headline metrics.
 
-    Intervals are left out where they would make it wider than 120 columns.
+    An interval stands beside its value, else under it; it is left out where it would make the table too wide.
     """
     shown = [name for name in headline(metrics) if frame[name].notna().any()][:_CONSOLE_METRICS]
     whose = "checkpoint" if "checkpoint" in frame else "recipe"
     named = [key for key in ("rank", whose, "runs", "knob", "value", *axes_of(frame)) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
     keys[keys.index(whose) + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
-    for intervals, gap in ((True, 2), (False, 2), (False, 1)):
+    for intervals, under, gap in ((True, False, 2), (True, True, 2), (True, True, 1), (False, False, 2), (False, False, 1)):
         padding = (0, gap, 0, 0)
         table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=padding)
         for name in (*keys, *shown):
             words = name in (whose, "split", "knob")
-            table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words)
+            table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words or under)
         for row in _readable(frame, keys, shown, intervals=intervals).itertuples(index=False):
-            table.add_row(*map(Text, row))
-        if Console(width=10**4).measure(table).maximum <= _CONSOLE_WIDTH:
+            table.add_row(*(Text(cell.replace(" [", "\n[", 1).replace("100.00", "100") if under else cell) for cell in row))
+        if Console(width=10**4).measure(table).maximum <= min(width, _CONSOLE_WIDTH):
             break
     if intervals and any((frame[name].notna() & frame[f"{name}_low"].isna()).any() for name in shown):
         tested = any(f"{name}_p" in frame for name in shown)

@@ -184,11 +184,15 @@ def _number(value: float) -> str:
 
 
 def _interval(row: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _signed(row[name]) for name in ("difference", "low", "high")}
+    apart = (row["low"] or 0) * (row["high"] or 0) > 0
+    return {name: _signed(row[name], apart=apart) for name in ("difference", "low", "high")}
 
 
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{round(value, 2):+.2f}" if round(value, 2) else "0.00"
+def _signed(value: float | None, *, apart: bool) -> str:
+    """Two decimals; one digit of an end that would be read as 0 where the interval lies ``apart`` from it."""
+    if value is None:
+        return "–"
+    return f"{value:+.2f}" if round(value, 2) else f"{value:+.1g}" if apart and value else "0.00"
 
 
 def _rounded(count: int) -> int:

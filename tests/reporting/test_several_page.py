@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -43,6 +44,11 @@ def page(both, tmp_path_factory):
     return out.read_text("utf-8")
 
 
+def copied(own: Corpus, folder) -> Corpus:
+    shutil.copytree(own.run.path, folder)
+    return replace(own, run=RunFolder(folder))
+
+
 def table(page: str, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(unpacked(json.loads(block(page, "tables"))[name]).decode())))
 
@@ -64,9 +70,8 @@ def test_rows_are_the_folders_very_strings_under_names_of_their_results(both, pa
     )
 
 
-def test_baselines_that_are_the_same_stand_once(tmp_path):
-    alike = [corpus(tmp_path / name, decoding=SHORT) for name in ("a", "b")]
-    several.write(alike, tmp_path / "page.html")
+def test_baselines_that_are_the_same_stand_once(both, tmp_path):
+    several.write([copied(both[1], tmp_path / name) for name in ("a", "b")], tmp_path / "page.html")
     content = (tmp_path / "page.html").read_text("utf-8")
     assert facts(content)["baselines"] == ["random", "reference"]
     assert [row["checkpoint"] for row in table(content, "checkpoints")].count("random") == 2  # a split each
@@ -115,25 +120,24 @@ def test_what_each_chose_is_compared_as_compare_does_and_said_where_it_is_not(bo
         expected["difference"].tolist()
     )
     assert [own["compared"] for own in facts(page)["several"]] == [True, True]
-    manifest = json.loads((both[1].run.path / "manifest.json").read_text("utf-8"))
-    other = corpus(tmp_path / "other", decoding=SHORT)
-    manifest["data"]["digest"] = "0" * 16
-    (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    with pytest.raises(TangevalError):  # the data are not the run's
+
+
+def test_other_data_are_not_compared_and_named(both, tmp_path):
+    other = copied(both[1], tmp_path / "other")
+    content = json.loads(other.run.manifest_file.read_text("utf-8"))
+    content["data"]["digest"] = "0" * 16
+    other.run.manifest_file.write_text(json.dumps(content), "utf-8")
+    other = replace(other, data=replace(other.data, digest="0" * 16))
+    several.write([both[0], other], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "paired" not in facts(page)["carries"]
+    assert [own["compared"] for own in facts(page)["several"]] == [False, False]
+
+
+def test_other_splits_are_refused(both, tmp_path):
+    other = replace(both[1], study=both[1].study.model_copy(update={"splits": ("validation",)}))
+    with pytest.raises(TangevalError, match="their splits are validation and test, and validation"):
         several.write([both[0], other], tmp_path / "page.html")
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"splits": ["validation"]}, "their splits are validation and test, and validation"),
-    ],
-)
-def test_other_splits_are_refused(both, tmp_path, changes, said):
-    with pytest.raises(TangevalError, match=said):
-        several.write(
-            [both[0], corpus(tmp_path / "other", decoding=SHORT, **changes)], tmp_path / "page.html"
-        )
 
 
 def test_another_task_is_refused_and_no_page_of_one_is_overwritten(both, tmp_path):
@@ -146,9 +150,9 @@ def test_another_task_is_refused_and_no_page_of_one_is_overwritten(both, tmp_pat
         several.write([both[0], both[0]], tmp_path / "page.html")
 
 
-def test_two_folders_of_one_name_are_numbered(tmp_path, monkeypatch):
+def test_two_folders_of_one_name_are_numbered(both, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path, said = several.write([corpus(tmp_path / side / "same", decoding=SHORT) for side in "ab"])
+    path, said = several.write([copied(both[1], tmp_path / side / "same") for side in "ab"])
     assert [each["name"] for each in facts(path.read_text("utf-8"))["several"]] == ["1 same", "2 same"]
     assert path.name == "1 same+2 same.html"
     assert "2 results" in said

@@ -2,6 +2,7 @@
 
 import matplotlib.image
 import pytest
+from matplotlib.font_manager import FontProperties
 
 from tangeval.analysis.verdict import verdict
 from tangeval.core.errors import TangevalError
@@ -37,6 +38,16 @@ def test_pictures_are_sixteen_to_nine_in_both_languages(results):
         assert len(pictures) >= 3
         assert {file.parent.name for file in pictures} == {lang}
         assert {matplotlib.image.imread(file).shape[:2] for file in pictures} == {(1080, 1920)}
+
+
+def test_a_chinese_title_is_bold_where_the_font_is(results):
+    with speaking("zh-TW"):
+        figures = [figure for _, figure in slides._figures(results, results.verdict)]
+    weights = {t.get_fontweight() for f in figures for t in f.texts if t.get_fontsize() == slides._POINTS + 2}
+    assert weights == {"bold" if style.chinese_bold() else "normal"}
+    if style.chinese_bold():
+        found = style.fontManager.findfont(FontProperties(family=style.chinese_font(), weight="bold"))
+        assert "bold" in found.lower()
 
 
 def test_a_title_says_one_metric(results):

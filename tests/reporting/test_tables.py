@@ -249,8 +249,8 @@ def test_latex_compiles_inside_a_document(written, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def shown(table) -> str:
-    console = Console(width=120, file=io.StringIO())
+def shown(table, width: int = 120) -> str:
+    console = Console(width=width, file=io.StringIO())
     console.print(table)
     return console.file.getvalue()
 
@@ -261,6 +261,14 @@ def test_the_terminal_shows_checkpoints_with_intervals_in_120_columns():
     assert "…" not in text
     line = next(line for line in text.splitlines() if line.startswith("checkpoint-200"))
     assert line.split()[:5] == ["checkpoint-200", "validation", "0.44", "[0.34,", "0.54]"]
+
+
+def test_at_80_columns_an_interval_stands_whole_under_its_value():
+    text = shown(tables.rich_table(frames().checkpoints, "Checkpoints", METRICS, 80), 80)
+    lines = text.splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("checkpoint-200"))
+    assert "[0.34, 0.54]" in lines[place + 1]
+    assert all(line.count("[") == line.count("]") for line in lines)
 
 
 def test_the_terminal_leaves_intervals_out_where_they_do_not_fit():

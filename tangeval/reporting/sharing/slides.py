@@ -74,7 +74,7 @@ def _slide(
         0.875,
         title,
         fontsize=_POINTS + 2,
-        fontweight="normal" if style.is_chinese(message) else "bold",
+        fontweight="normal" if style.is_chinese(message) and not style.chinese_bold() else "bold",
         va="top",
         linespacing=1.3,
     )
