@@ -123,14 +123,27 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics, width: int = _
     named = [key for key in ("rank", whose, "runs", "knob", "value", *axes_of(frame)) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
     keys[keys.index(whose) + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
-    for intervals, under, gap in ((True, False, 2), (True, True, 2), (True, True, 1), (False, False, 2), (False, False, 1)):
+    for intervals, under, gap in (
+        (True, False, 2),
+        (True, True, 2),
+        (True, True, 1),
+        (False, False, 2),
+        (False, False, 1),
+    ):
         padding = (0, gap, 0, 0)
         table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=padding)
         for name in (*keys, *shown):
             words = name in (whose, "split", "knob")
-            table.add_column(name.replace("_", " "), justify="left" if words else "right", no_wrap=words or under)
+            table.add_column(
+                name.replace("_", " "), justify="left" if words else "right", no_wrap=words or under
+            )
         for row in _readable(frame, keys, shown, intervals=intervals).itertuples(index=False):
-            table.add_row(*(Text(cell.replace(" [", "\n[", 1).replace("100.00", "100") if under else cell) for cell in row))
+            table.add_row(
+                *(
+                    Text(cell.replace(" [", "\n[", 1).replace("100.00", "100") if under else cell)
+                    for cell in row
+                )
+            )
         if Console(width=10**4).measure(table).maximum <= min(width, _CONSOLE_WIDTH):
             break
     if intervals and any((frame[name].notna() & frame[f"{name}_low"].isna()).any() for name in shown):

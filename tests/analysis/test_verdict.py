@@ -124,7 +124,12 @@ def test_every_claim_has_a_sentence_in_either_language(name, poems, verse, lang)
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(-0.23, -0.0041, "[-0.23, -0.004]"), (0.00002, 0.3, "[+2e-05, +0.30]"), (-0.001, 0.3, "[0.00, +0.30]"), (-0.2, 0.0, "[-0.20, 0.00]")],
+    [
+        (-0.23, -0.0041, "[-0.23, -0.004]"),
+        (0.00002, 0.3, "[+2e-05, +0.30]"),
+        (-0.001, 0.3, "[0.00, +0.30]"),
+        (-0.2, 0.0, "[-0.20, 0.00]"),
+    ],
 )
 def test_an_interval_off_zero_is_seen_to_be(low, high, said):
     row = {"metric": "form", "value_a": 1.0, "value_b": 0.5, "difference": 0.1, "low": low, "high": high}
