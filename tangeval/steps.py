@@ -42,7 +42,7 @@ class Options:
     decode on; ``gpus`` is how many of this machine's are used, all if None. ``overwrite`` moves aside generations of which none fits the study any longer; ``keep_going``
     leaves out checkpoints that cannot be used; ``assume_unseen`` takes checkpoints without a record of their
     training as not trained on the split; ``allow_pickle`` loads pickled weights, which can run code;
-    ``explain`` takes some chosen texts apart for the page.
+    ``explain`` takes some chosen texts apart for the page; ``live`` writes the page while it is decoded.
     """
 
     out: str | Path | None = None
@@ -53,6 +53,7 @@ class Options:
     allow_pickle: bool = False
     gpus: int | None = None
     explain: bool = True
+    live: bool = False
 
     def __post_init__(self) -> None:
         if self.out is not None and not str(self.out).strip():
@@ -189,12 +190,33 @@ def decode(
         told = engine.describe()
         watch.saying(f"on {told.name}{f': {told.unused}' if told.unused else ''}")
         grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
-        with watch.decoding(grid, pending) as on_progress:
+        with _live(resolved, folder, options) as show, watch.decoding(grid, pending) as on_progress:
+
+            def after_write() -> None:
+                send()
+                show()
+
             left_out = generation.decode(
-                resolved, folder, on_progress, keep_going=options.keep_going, engine=engine, after_write=send
+                resolved,
+                folder,
+                on_progress,
+                keep_going=options.keep_going,
+                engine=engine,
+                after_write=after_write,
             )
     for skipped in left_out:
         warnings.warn(f"left out {skipped.path}: {skipped.reason}", stacklevel=3)
+
+
+def _live(
+    resolved: ResolvedStudy, folder: Path, options: Options
+) -> AbstractContextManager[Callable[[], None]]:
+    """What is called after each batch, and writes the page of what is whole where that is asked for."""
+    if not options.live:
+        return nullcontext(lambda: None)
+    from tangeval.reporting.page.live import Live
+
+    return Live(resolved.study, resolved.dataset, folder)
 
 
 def evaluate(results: Results, watch: Watch, *, draw: bool = True) -> None:

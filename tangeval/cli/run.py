@@ -1,6 +1,6 @@
 """``run``, ``plan``, ``generate``, ``halving``, ``repair``, ``unlock``: what decodes, and how much of it is needed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +75,9 @@ def run(
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be made, and stop.")] = False,
     trained_on: TrainedOn = None,
     assume_unseen: Unseen = False,
+    live: Annotated[
+        bool, Option("--live", help="Write the page while it decodes too; open it, it reloads itself.")
+    ] = False,
     log: Annotated[
         Tracker | None, Option(help="Hand the results to this tracker too, as `tangeval log` does.")
     ] = None,
@@ -82,7 +85,7 @@ def run(
     """Generate, score, summarise, draw and select; goes on where it was cut off."""
     if log:
         api.check_tracker(log)
-    audience, options = running.audience(), running.options(assume_unseen=assume_unseen)
+    audience, options = running.audience(), replace(running.options(assume_unseen=assume_unseen), live=live)
     changes = study_changes(overrides, trained_on)
     if dry_run:
         inventory.show_dry_run(*api.dry_run(study, *changes, options=options), running.out)

@@ -116,20 +116,18 @@ def best_settings(settings: pd.DataFrame, by: str, metrics: Metrics) -> pd.DataF
 def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics, width: int = _CONSOLE_WIDTH) -> Table:
     """Return ``frame`` for a terminal of ``width`` columns: what names its rows, and the first of the headline metrics.
 
-    An interval stands beside its value, else under it; it is left out where it would make the table too wide.
+    An interval stands beside its value, else under it; a narrow terminal has a metric less, then no intervals.
     """
     shown = [name for name in headline(metrics) if frame[name].notna().any()][:_CONSOLE_METRICS]
     whose = "checkpoint" if "checkpoint" in frame else "recipe"
     named = [key for key in ("rank", whose, "runs", "knob", "value", *axes_of(frame)) if key in frame]
     keys = [key for key in named if frame[key].notna().any()]
     keys[keys.index(whose) + 1 : 0] = ["split"] if frame["split"].nunique() > 1 else []
-    for intervals, under, gap in (
-        (True, False, 2),
-        (True, True, 2),
-        (True, True, 1),
-        (False, False, 2),
-        (False, False, 1),
-    ):
+    most, fewer = shown, shown[:-1] if width < _CONSOLE_WIDTH and len(shown) > 2 else shown
+    for shown, intervals, under, gap in (
+        (most, True, False, 2), (most, True, True, 2), (most, True, True, 1), (fewer, True, True, 1),
+        (most, False, False, 2), (most, False, False, 1),
+    ):  # fmt: skip
         padding = (0, gap, 0, 0)
         table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=padding)
         for name in (*keys, *shown):

@@ -48,7 +48,7 @@ ALSO = (
 )  # fmt: skip
 #: The views under ``static/views``, in the order in which they stand on the page.
 VIEWS = (
-    "verdict", "note", "glance", "standing", "hero", "knobs", "numbers", "poems", "sheet", "curves", "heat", "explain", "effects", "training",
+    "live", "verdict", "note", "glance", "standing", "hero", "knobs", "numbers", "poems", "sheet", "curves", "heat", "explain", "effects", "training",
     "pareto", "ties", "trust",
 )  # fmt: skip
 _CORE = ("core.js", "state.js", "charts.js", "texts.js")

@@ -161,18 +161,29 @@ class Results(_Record):
     compared: bool
 
 
+class Live(_Record):
+    """How far a run is of which the page shows what is whole; it reloads itself ``every`` s, or never: it stopped."""
+
+    done: int
+    batches: int
+    written: str
+    waiting: list[str]
+    every: float | None
+
+
 class Facts(_Record):
     """``carries`` names what views may need: tables by their file's name, ``texts``, ``explained``, ``selection``.
 
     ``flaw_bits`` are packed 32-bit numbers, unit by unit, checkpoint by checkpoint, setting by setting: a bit for
     each metric with a ``flaw``. ``selection`` is ``selection.json``;
-    ``several`` are the results of a page of more than one, whose checkpoints are named ``RESULTS: CHECKPOINT``;
+    ``live`` is of a run that goes on; ``several`` are the results of a page of more than one, whose checkpoints are named ``RESULTS: CHECKPOINT``;
     ``place`` is the results folder, relative to where the command ran; ``verdict`` its words by language; ``note`` the author's, as ``note.nodes`` makes it.
     """
 
     study: str
     place: str = ""
     several: list[Results] = []
+    live: Live | None = None
     yaml: str = ""
     carries: list[str]
     baselines: list[str]

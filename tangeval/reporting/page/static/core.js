@@ -66,7 +66,7 @@ const core = (() => {
   /**
    * A part of a tab: {id, tab, title: {en, zh}, needs: [what `facts.carries` must hold], render(node)}; as it likes
    * `note` and `strings` ({en, zh}), `state()` (see store.declare), `controls` (keys of the state that get a menu),
-   * `kind` ("picture": panels that can be saved; "bare": no heading), `place` ("aside"), and `make(node)`, called once; `ahead()` is awaited once the page is shown.
+   * `kind` ("picture": panels that can be saved; "bare": no heading), `place` ("aside"), `everywhere` (rendered whatever tab is open), and `make(node)`, called once; `ahead()` is awaited once the page is shown.
    */
   function addView(view) {
     if (!(view.needs ?? []).every((each) => facts.carries.includes(each))) return;

@@ -69,7 +69,7 @@
     Object.assign(reader, { lang: state.lang, digits: state.digits });
     if (first || spoken !== state.lang) relabel();
     sync();
-    for (const view of views) if (view.tab === state.tab) view.render(view.node);
+    for (const view of views) if (view.tab === state.tab || view.everywhere) view.render(view.node);
   }
 
   /** All tabs, one after another, for paper. */
@@ -96,6 +96,7 @@
     window.addEventListener("beforeprint", printAll);
     window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; render(); });
     for (const view of views) await view.ahead?.();
+    if (history.state?.at) window.scrollTo(0, history.state.at); // a page of a run that goes on reloaded itself
     document.documentElement.dataset.ready = "1";
   }
 

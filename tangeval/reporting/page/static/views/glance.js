@@ -67,7 +67,7 @@
       const examples = splits.map((split) => t("examples.of", { n: split.examples, split: t(`split.${split.name}`), samples: split.samples }));
       core.$("lede").textContent = visible(t("lede", { checkpoints: checkpoints.length, settings: settings.length, base: run.base_model, data: run.data,
         examples: joined(examples), outputs: outputs.toLocaleString("en") }));
-      fill(core.$("best"), selection ? card(selection, best, setting) : [el("h2", {}, t("no.choice")), el("p", {}, t("no.choice.say"))]);
+      fill(core.$("best"), selection ? card(selection, best, setting) : [el("h2", {}, t("no.choice")), el("p", {}, t(facts.live ? "live.later" : "no.choice.say"))]);
       const base = checkpoints.filter((each) => each.base && each.name !== best).map((each) => each.name);
       core.numbersTable(core.$("beside"), state.split, setting, [...base, best, ...facts.baselines], headline);
       core.$("beside-note").textContent = t("beside.note", { split: t(`split.${state.split}`), setting: spell(setting) });

@@ -42,7 +42,7 @@
       const file = (name, content, type) => el("li", {}, el("button", { type: "button", on: { click: () => save(name, content, type) } }, name));
       const tables = Object.entries(core.tables).map(([name, { csv }]) => file(`${name}.csv`, csv, "text/csv"));
       fill(core.$("downloads"), each.map(({ study, yaml }) => file(`${study}.yaml`, yaml, "text/yaml")), tables);
-      const explained = facts.explained.length || several.length ? [] : [t("not.explained", { file: /^[\w./-]+$/.test(place) ? `${place}/study.yaml` : `'${place}/study.yaml'` })];
+      const explained = facts.explained.length || several.length || facts.live ? [] : [t("not.explained", { file: /^[\w./-]+$/.test(place) ? `${place}/study.yaml` : `'${place}/study.yaml'` })];
       const said = [...(left.length ? left : [t("left.none")]), texts.share(), ...facts.explained_left_out.map(({ folder, reason }) => t(`left.${reason}`, { folder })), ...explained, t("left.path")];
       fill(core.$("left-out"), said.map((text) => el("li", {}, text)));
       terms("signatures", Object.entries(facts.signatures));
