@@ -86,15 +86,16 @@ def test_a_writing_waits_until_it_is_a_small_part_of_the_time(going, monkeypatch
 
 def test_a_run_that_stops_leaves_a_page_that_says_so_and_reloads_no_more(going):
     study, data, run, *_ = going
-    with pytest.raises(KeyboardInterrupt), live.Live(study, data, run.path) as show:
-        show()
-        raise KeyboardInterrupt
+    show = live.Live(study, data, run.path)
+    show.__enter__()
+    show()
+    show.__exit__(KeyboardInterrupt)
     assert facts(run.page.read_text("utf-8"))["live"]["every"] is None
 
 
 @pytest.mark.browser
 def test_the_page_reloads_itself_at_the_readers_place_until_the_run_is_done(going, browser, monkeypatch):
-    study, data, run, arrive, _ = going
+    study, data, run, *_ = going
     monkeypatch.setattr(live, "EVERY", 0.5)
     tab, heard = browser.new_page(viewport={"width": 390, "height": 500}), []
     tab.on("pageerror", lambda error: heard.append(str(error)))
