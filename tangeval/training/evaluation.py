@@ -134,7 +134,7 @@ class Evaluations:
             if results.study.select:
                 steps.select(results)
             steps.conclude(results)
-            return steps.page(results, Watch())[0]
+            return steps.page(results, watch=Watch())[0]
 
     def _checkpoint(self, model: Any, step: int | None) -> Checkpoint:
         if step is None:
