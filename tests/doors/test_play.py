@@ -5,6 +5,7 @@ import html
 import http.client
 import json
 import threading
+import time
 from contextlib import contextmanager
 from urllib.parse import quote, urlsplit
 
@@ -179,6 +180,37 @@ def test_the_text_of_a_search_is_not_taken_apart(mini):
 def test_what_cannot_be_written_is_said_in_one_line(home, content, said):
     _, lines = post(home, "write", content)
     assert said in lines[-1]["error"]
+
+
+def test_who_goes_away_or_says_nothing_keeps_nobody_waiting(home):
+    content = {"checkpoints": ["base"], "example": "test-1", "knobs": {"max_length": 18}}
+    silent = http.client.HTTPConnection("127.0.0.1", home.server_port)
+    silent.putrequest("POST", f"/{home.secret}/write")
+    silent.putheader("Content-Type", "application/json")
+    silent.putheader("Content-Length", "10")
+    silent.endheaders()
+    gone = http.client.HTTPConnection("127.0.0.1", home.server_port)
+    gone.request("POST", f"/{home.secret}/write", json.dumps(content), {"Content-Type": "application/json"})
+    gone.close()
+    began = time.monotonic()
+    assert post(home, "write", content)[1][-1]["done"]
+    assert time.monotonic() - began < 10
+    silent.close()
+
+
+@pytest.mark.parametrize("name", ["write", "branches", "pair", "vote", "standings"])
+def test_nothing_that_is_said_to_it_is_an_error_of_its_own(home, name, capfd):
+    whole = {"checkpoints": ["base"], "example": "test-1", "pair": "x", "vote": "left", "rater": "me"}
+    odd = [None, "", [], {}, -1, 1e308, 10**30, True, "x" * 5000, [[]], {"a": {}}, "\u0000", [1e9]]
+    changed = [
+        whole | {key: value}
+        for key in (*whole, "knobs", "forced", "sample", "width", "more", "couplet")
+        for value in odd
+    ]
+    if name == "standings":  # it decodes nothing
+        changed += [whole | {"knobs": {knob.name: value}} for knob in KNOBS for value in odd]
+    assert {post(home, name, each)[0] for each in changed} <= {200, 400}
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_only_the_page_itself_is_answered(home):

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
@@ -83,27 +83,24 @@ class _Handler(BaseHTTPRequestHandler):
         return cast(Server, self.server)
 
     def do_GET(self) -> None:
-        self._answer({"": self._page, "explain": self._explain})
+        self._answer({"": self._page, "explain": self._explain}, self._query)
 
     def do_POST(self) -> None:
-        self._answer(
-            {
-                "write": self._write,
-                "branches": self._branches,
-                "pair": self._pair,
-                "vote": self._vote,
-                "standings": self._standings,
-            }
-        )
+        known = {
+            "write": self._write, "branches": self._branches, "pair": self._pair, "vote": self._vote,
+            "standings": self._standings,
+        }  # fmt: skip
+        self._answer(known, self._body)
 
-    def _answer(self, known: dict[str, Callable[[], None]]) -> None:
+    def _answer(self, known: Mapping[str, Callable[[Any], None]], read: Callable[[], Any]) -> None:
         """Answer with what is known by the name that the path ends with; what goes wrong is JSON with an ``error``."""
         try:
             name = self._asked()
             if name not in known:
                 raise _RefusedError(404, f"there is no {name[:40]!r}")
-            with self.home.desk.lock:
-                known[name]()
+            content = read()
+            with self.home.desk.lock:  # nobody waits for another's request to be whole
+                known[name](content)
         except _RefusedError as error:
             self._json({"error": str(error)}, error.status)
         except (TimeoutError, GoneError, ConnectionError):
@@ -126,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(404, "open the address that tangeval printed, with all that follows the port")
         return name
 
-    def _content(self) -> Any:
+    def _body(self) -> Any:
         """What a request says."""
         if self.headers.get_content_type() != "application/json":
             raise _RefusedError(415, "Content-Type is not application/json")
@@ -137,6 +134,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(413, f"a request has at most {_LARGEST // 2**10} KiB")
         return self._parsed(self.rfile.read(int(length)))
 
+    def _query(self) -> Any:
+        """What an address says after ``ask=``."""
+        return self._parsed(parse_qs(urlsplit(self.path).query).get("ask", ["{}"])[0])
+
     def _parsed(self, data: str | bytes) -> Any:
         try:
             content = parsed(data)
@@ -144,17 +145,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(400, f"no JSON: {error}") from None
         return content if isinstance(content, dict) else {}
 
-    def _page(self) -> None:
+    def _page(self, content: Any) -> None:
         self._send(self.home.page, "text/html; charset=utf-8")
 
-    def _explain(self) -> None:
-        asked = parse_qs(urlsplit(self.path).query).get("ask", ["{}"])[0]
-        content = self.home.desk.explain(validated(Ask, self._parsed(asked), "request"))
-        self._send(explained_page(content), "text/html; charset=utf-8")
+    def _explain(self, content: Any) -> None:
+        found = self.home.desk.explain(validated(Ask, content, "request"))
+        self._send(explained_page(found), "text/html; charset=utf-8")
 
-    def _write(self) -> None:
+    def _write(self, content: Any) -> None:
         """The texts as they grow; an error after the first line is a line."""
-        ask = validated(Ask, self._content(), "request")
+        ask = validated(Ask, content, "request")
         self.home.desk.check(ask)
         self._head(200, "application/x-ndjson")
         try:
@@ -170,18 +170,18 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             raise GoneError from None
 
-    def _branches(self) -> None:
-        ask = validated(Branching, self._content(), "request")
+    def _branches(self, content: Any) -> None:
+        ask = validated(Branching, content, "request")
         self._json({"branches": self.home.desk.alternatives(ask)})
 
-    def _pair(self) -> None:
-        self._json(self.home.tasting.pair(validated(Taste, self._content(), "request")))
+    def _pair(self, content: Any) -> None:
+        self._json(self.home.tasting.pair(validated(Taste, content, "request")))
 
-    def _vote(self) -> None:
-        self._json(self.home.tasting.vote(validated(Ballot, self._content(), "request")))
+    def _vote(self, content: Any) -> None:
+        self._json(self.home.tasting.vote(validated(Ballot, content, "request")))
 
-    def _standings(self) -> None:
-        self._json(self.home.tasting.standings(validated(Ask, self._content(), "request")))
+    def _standings(self, content: Any) -> None:
+        self._json(self.home.tasting.standings(validated(Ask, content, "request")))
 
     def _json(self, content: Any, status: int = 200) -> None:
         self._send(json.dumps(content), "application/json", status)
