@@ -22,14 +22,14 @@ from tangeval import api
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.intervals import Floats, mean_interval
 from tangeval.analysis.scoring import score
-from tangeval.analysis.stopping import Evaluation, decide, falls
+from tangeval.analysis.stopping import falls
 from tangeval.results.files import write_text
 
 KEPT = Path("results/reference/stopping/poems.csv.xz")
 METRICS = ("reference_nll", "chrf", "form", "rhyme", "shared_pairs")
 LOWER = {"reference_nll"}  #: is better
 PATIENCE, ALPHA = 3, 0.05
-DECIDING = 30  #: poems that decide
+DECIDING, PARTED = 30, 10  #: poems that decide, drawn so often
 EVALUATIONS, EXAMPLES, TRAININGS = 20, (15, 30, 100), 100
 LAWS = ("normal", "pass or fail", "skewed")
 _STEP = np.arange(EVALUATIONS)
@@ -161,31 +161,28 @@ def lost(name: str, law: str, trainings: int, examples: int = 30) -> list[str]:
 
 
 def trained(kept: pd.DataFrame, metric: str) -> list[str]:
-    """What became of the trainings that are kept, by one metric."""
-    stops, saved, near, paired, false = list[int](), list[float](), list[bool](), list[bool](), list[bool]()
-    for seed, own in kept.groupby("seed"):
-        table = own.pivot(index="step", columns="example_id", values=metric)
-        chosen = np.random.default_rng(int(str(seed))).permutation(table.columns)[:DECIDING]
-        deciding, others = table[chosen], table[table.columns.difference(chosen)]
-        history = [Evaluation(int(str(step)), dict(values)) for step, values in deciding.iterrows()]
-        calls = [
-            decide(history[: n + 1], patience=PATIENCE, alpha=ALPHA, higher=metric not in LOWER)
-            for n in range(len(history))
-        ]
-        stop = next((n for n, call in enumerate(calls) if call.stop), None)
-        best = calls[-1 if stop is None else stop].best
-        cost = (1 if metric in LOWER else -1) * others
-        top = cost.mean(axis=1).idxmin()
-        near.append(bool(cost.loc[best].mean() <= mean_interval(cost.loc[top].to_numpy())[1]))
-        paired.append(bool(mean_interval((cost.loc[best] - cost.loc[top]).to_numpy())[0] <= 0))
-        saved.append(0 if stop is None else 1 - table.index[stop] / table.index[-1])
-        if stop is not None:
-            stops.append(stop)
-            last = cost.mean(axis=1).iloc[stop - PATIENCE + 1 : stop + 1]
-            false.append(bool((last <= cost.loc[best].mean()).any()))
-    count = len(near)
-    return [metric, f"{len(stops)} of {count}", str(sum(false)), f"{100 * np.mean(saved):.0f}",
-            f"{100 * min(saved):.0f}", f"{sum(near)} of {count}", f"{sum(paired)} of {count}"]  # fmt: skip
+    """What became of the trainings that are kept, by one metric, the poems parted in ``PARTED`` ways."""
+    sign, found = -1 if metric in LOWER else 1, list[dict[str, float]]()
+    for (seed, own), way in product(kept.groupby("seed"), range(PARTED)):
+        scores = sign * own.pivot(index="step", columns="example_id", values=metric)
+        order = np.random.default_rng([int(str(seed)), way]).permutation(scores.shape[1])
+        deciding, others = scores.to_numpy()[:, order[:DECIDING]], scores.to_numpy()[:, order[DECIDING:]]
+        at, stop = ended(deciding)
+        value = others.mean(axis=1)
+        top = others[value.argmax()]
+        last = value[[] if stop is None else range(stop - PATIENCE + 1, stop + 1)] >= value[at]
+        found.append({
+            "false": stop is not None and last.all(),
+            "some": last.any(),
+            "stopped": stop is not None,
+            "saved": 0 if stop is None else 1 - scores.index[stop] / scores.index[-1],
+            "near": value[at] >= mean_interval(top)[0],
+            "paired": mean_interval(top - others[at])[0] <= 0,
+            **{rule: value[place] for rule, place in kept_by(deciding).items()},
+        })  # fmt: skip
+    means = pd.DataFrame(found).astype(float).mean()
+    shares, worth = means[:6], sign * means[6:]
+    return [metric, *(f"{100 * share:.0f}" for share in shares), *(f"{value:.3f}" for value in worth)]
 
 
 def table(columns: Iterable[str], rows: Iterable[list[str]]) -> None:
@@ -220,8 +217,9 @@ def main() -> None:
     rules = ("truth", "law", "best mean", "earliest like it", "smoothed")
     table(rules, (lost(name, law, trainings * len(LAWS)) for name, law in product(TRUTHS, LAWS)))
     kept = pd.read_csv(options.kept)
-    ends = ("steps saved, %", "at least, %", "kept within an interval", "paired")
-    table(("metric", "stopped", "not all worse", *ends), (trained(kept, metric) for metric in METRICS))
+    print(f"\n{kept['seed'].nunique()} seeds, {kept['example_id'].nunique()} poems")
+    rules = ("paired, %", "best mean", "earliest like it", "smoothed")
+    table(("metric", *made[2:], *ends, *rules), (trained(kept, metric) for metric in METRICS))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ PARTS = {
     "tangeval": (PYTHON, 10_000, 30_650),
     "tangeval/reporting/page/static": (PAGE, 1_800, 2_430),
     "finetune": (PYTHON, 1_000, 1_440),
-    "tests": (PYTHON, 10_500, 25_400),
+    "tests": (PYTHON, 10_500, 25_420),
 }
 #: Where modules and functions are bounded too; Triton kernels have a parameter for each pointer and stride.
 BOUNDED, APART = (
