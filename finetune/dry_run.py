@@ -21,7 +21,7 @@ from .data import layout_of, tokenize
 from .log import place
 from .packing import IGNORED
 from .run import RECORD, Run
-from .train import arguments, with_lora
+from .train import arguments, while_training, with_lora
 
 #: What decides nothing of a step's time and memory.
 _OF_NO_WEIGHT = {
@@ -64,6 +64,9 @@ def plan(config: Config, run: Run) -> Iterator[str]:
     logged = sorted({*range(config.logging_steps, steps + 1, config.logging_steps), *saves})
     rates = rates_of(steps, settings)
     yield "learning rates: " + ", ".join(f"{rates[step - 1]:.3g} at {step}" for step in logged)
+    if config.evaluate:
+        study = while_training(config, run, tokenizer).evaluations.study
+        yield f"evaluation: {study.file}, {len(study.decoding.settings())} settings, beside the steps' time"
     yield f"memory: {_memory(config, run)}"
     yield from _measured(run, steps)
     newest = run.newest()

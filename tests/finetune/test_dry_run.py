@@ -12,7 +12,7 @@ from tangeval.results.files import read_json, write_json
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import prompt_text
 from tests.support.command import start
-from tests.support.study import contents
+from tests.support.study import contents, write_study
 
 # Six steps an epoch, the last of half a batch; saves neither at the log's steps nor at an epoch's end.
 CONFIG = {
@@ -85,12 +85,19 @@ def test_what_the_run_would_be_refused_for_the_dry_run_is(finetune, tmp_path, ca
         "lora.target_modules=[nothing]": "lora.target_modules: Target modules",
         "records=9999": "9999 were asked for",
         "precision=float16": "wants a GPU",
+        "evaluate=nowhere.yaml": "nowhere.yaml",
     }.items():
         with pytest.raises(SystemExit) as stop:
             finetune("--dry-run", wrong, *(["output_dir=out/b"] if "rate" not in wrong else []))
         assert stop.value.code == 2
         assert re.search(said, capsys.readouterr().err), wrong
     assert not (tmp_path / "out" / "b").exists()
+
+
+def test_a_study_that_is_run_while_training_is_named(finetune, tmp_path):
+    write_study(tmp_path, splits=["validation"], select=None, data={"path": "sample", "validation": 30})
+    assert "evaluation: tiny.yaml, 2 settings" in finetune("--dry-run", "evaluate=tiny.yaml")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "tiny.yaml"]
 
 
 def test_seeds_are_said_with_the_first_ones_run(finetune, tmp_path):
