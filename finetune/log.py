@@ -216,17 +216,17 @@ def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
         ("loss", "-", "training (mean since the last point)"),
         ("validation_loss", "o-", "validation, at each checkpoint"),
     ):
-        points = _points(rows, column)
-        if len(points):
+        found = points(rows, column)
+        if len(found):
             # A save logs too: a mean over the few steps since the last point would be mostly noise.
-            steps = np.diff(points[:, 0], prepend=0)
-            points = points[steps >= steps.max() / 2] if column == "loss" else points
-            axes.plot(points[:, 0], points[:, 1], style, label=label)
+            steps = np.diff(found[:, 0], prepend=0)
+            found = found[steps >= steps.max() / 2] if column == "loss" else found
+            axes.plot(found[:, 0], found[:, 1], style, label=label)
     axes.set(ylabel="nats per token of the completion", title="Loss while fine-tuning")
-    for number, name in enumerate(shown):
-        points = _points(rows, name, f"{name}_low", f"{name}_high")
-        below[0].plot(points[:, 0], points[:, 1], "os"[number] + "-", label=name)
-        below[0].fill_between(points[:, 0], points[:, 2], points[:, 3], alpha=0.2)
+    for marker, name in zip("os", shown, strict=False):
+        steps, values, *ends = points(rows, name, f"{name}_low", f"{name}_high").T
+        below[0].plot(steps, values, f"{marker}-", label=name)
+        below[0].fill_between(steps, *ends, alpha=0.2)
     if shown:
         below[0].set(ylim=(0, 1), ylabel="share of texts, 95 % interval")
     for each in (axes, *below):
@@ -238,7 +238,9 @@ def draw_loss(rows: dict[int, dict[str, Any]], file: Path) -> None:
     write_bytes(file, buffer.getvalue())
 
 
-def _points(rows: dict[int, dict[str, Any]], *columns: str) -> Any:
-    """The steps at which the first column was measured, and its and the others' numbers there: ``[N, 1 + columns]``."""
-    there = [(step, row) for step, row in sorted(rows.items()) if row.get(columns[0], "") != ""]
-    return np.array([(step, *(float(row.get(name) or "nan") for name in columns)) for step, row in there])
+def points(rows: dict[int, dict[str, Any]], *columns: str) -> Any:
+    """Return the steps at which the first column was measured, and its and the others' numbers there: ``[N, 1 + columns]``."""
+    there = {step: row for step, row in sorted(rows.items()) if row.get(columns[0], "") != ""}
+    numbers = ([row.get(name, "") for name in columns] for row in there.values())
+    table = [[math.nan if value == "" else float(value) for value in own] for own in numbers]
+    return np.insert(np.array(table).reshape(len(there), len(columns)), 0, list(there), axis=1)

@@ -84,6 +84,7 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
             self.evaluations.check(model, self.tokenizer)
             with self._harmless(state):
                 self._take_up(Path(args.output_dir), state.global_step)
+            self._keep(args, state)
         if not state.global_step and self.evaluations.study.include_base:
             self._evaluate(args, state, control, model)
 
@@ -97,10 +98,7 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         if not (self.steps or self.minutes):
             self._evaluate(args, state, control, model)
-        saved = Path(args.output_dir) / self.best
-        # The Trainer removes no checkpoint that it calls the best.
-        if self.best and args.metric_for_best_model is None and saved.is_dir():
-            state.best_model_checkpoint = str(saved)
+        self._keep(args, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         if state.is_world_process_zero and self.history:
@@ -115,6 +113,14 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
         if step and present(self.log):
             rows = read_csv(self.log).to_dict("records")
             self.rows = {int(row["step"]): dict(row) for row in rows if row["step"] <= step}
+        if self.history:
+            self._decide(folder, step)
+
+    def _keep(self, args: Any, state: Any) -> None:
+        """Let the Trainer call the best checkpoint so, unless it has a metric of its own: it removes no such one."""
+        saved = Path(args.output_dir) / self.best
+        if self.best and args.metric_for_best_model is None and saved.is_dir():
+            state.best_model_checkpoint = str(saved)
 
     @property
     def log(self) -> Path:

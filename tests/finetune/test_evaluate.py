@@ -3,11 +3,12 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from finetune.config import load_config
-from finetune.log import draw_loss
+from finetune.log import draw_loss, points
 from tangeval.core.errors import TangevalError
 from tests.finetune.test_finetune import finetune, log, one_cpu_thread, weights, write_config
 from tests.support.training import STUDY
@@ -53,6 +54,11 @@ def test_texts_that_are_trained_on_are_not_evaluated(tiny_model, tmp_path, study
 def test_weights_that_are_shared_out_are_refused(tmp_path, tiny_model):
     with pytest.raises(TangevalError, match="fsdp: no process holds the weights whole"):
         load_config(write_config(tiny_model, tmp_path), ["fsdp=true", "evaluate=x.yaml"])
+
+
+def test_what_is_drawn_is_what_was_measured_and_nought_is_a_number():
+    rows = {0: {"form": 0.0, "form_low": "0.0"}, 5: {"loss": 3.0}, 10: {"form": "0.5"}}
+    np.testing.assert_array_equal(points(rows, "form", "form_low"), [[0, 0, 0], [10, 0.5, np.nan]])
 
 
 def test_a_picture_without_evaluations_is_of_the_loss_alone(tmp_path):

@@ -139,7 +139,7 @@ def test_every_so_many_steps_and_minutes(tiny_model, tmp_path):
         assert sorted(callback.rows) == ([3] if name == "steps" else [1, 2, 3, 4])
 
 
-def test_a_training_that_goes_on_takes_up_what_was_evaluated(run, tiny_model, tmp_path):
+def test_a_training_that_goes_on_takes_up_what_was_evaluated(tiny_model, tmp_path):
     out, study = tmp_path / "out", small_study()
     trained(tiny_model, out, study, max_steps=2)
     first = (out / "study" / "generations").iterdir()
@@ -150,8 +150,16 @@ def test_a_training_that_goes_on_takes_up_what_was_evaluated(run, tiny_model, tm
         <= {file.name: file.read_bytes() for file in (out / "study" / "generations").iterdir()}.items()
     )
     assert pd.read_csv(out / "study" / "training_log.csv")["step"].tolist() == [0, 2, 4]
-    # Its learning rates are others in a training of two steps, so the first save alone is as in one.
     assert rows(out / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2", "checkpoint-4"]
+
+
+def test_another_training_into_the_same_folder_moves_aside_what_was_there(tiny_model, tmp_path):
+    out = tmp_path / "out"
+    trained(tiny_model, out, small_study(), max_steps=2)
+    with pytest.warns(UserWarning, match="moved aside to"):
+        trained(tiny_model, out, small_study(), max_steps=2, learning_rate=0.5)
+    assert rows(out / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2"]
+    assert list((out / "study" / "quarantine").rglob("*.parquet"))
 
 
 # What fails
