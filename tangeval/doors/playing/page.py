@@ -28,7 +28,7 @@ def play_page(desk: Desk) -> str:
         "checkpoints": [{"name": name, "first": name in desk.opened.first} for name in desk.checkpoints],
         "examples": [{"id": e.id, "split": e.split, "input": e.input[:80]} for e in examples],
         "glossary": {knob.name: glossary()[knob.name] for knob in KNOBS if knob.name in glossary()},
-        "carries": [], "metrics": [], "baselines": [], "settings": [], "selection": None,
+        "carries": [], "metrics": [], "baselines": [], "settings": [], "several": [], "selection": None,
     }  # fmt: skip
     return page(study.name, _SCRIPTS, facts, {}, charts=False, beside="the results folder", asks=True)
 
