@@ -62,11 +62,15 @@ def likelihoods(folder: Path) -> pd.DataFrame:
     return RunFolder(folder).likelihood().drop(columns="key")
 
 
-@pytest.mark.parametrize(("full", "merge"), [(False, False), (False, True), (True, False)])
-def test_texts_and_likelihoods_are_those_of_a_run_on_what_was_saved(tiny_model, tmp_path, full, merge):
+@pytest.mark.parametrize(
+    ("full", "merge", "mixed"),
+    [(False, False, False), (False, True, False), (True, False, False), (False, False, True)],
+)
+def test_texts_and_likelihoods_are_those_of_a_run_on_what_was_saved(tiny_model, tmp_path, full, merge, mixed):
+    """Also where training itself computes in another precision than the weights'."""
     out, again = tmp_path / "out", tmp_path / "again"
     model = make_model(tiny_model, full=full)
-    trained(tiny_model, out, small_study(load={"merge": merge}), model=model)
+    trained(tiny_model, out, small_study(load={"merge": merge}), model=model, bf16=mixed)
     evaluate(out / "study" / "study.yaml", again)
     pd.testing.assert_frame_equal(rows(out / "study"), rows(again), check_exact=True)
     pd.testing.assert_frame_equal(likelihoods(out / "study"), likelihoods(again), check_exact=True)
