@@ -192,7 +192,7 @@ def handed(tmp_path_factory, tiny_run, tiny_model):
 
 
 def page(folder, corpus):
-    build._facts(corpus)
+    build.facts_of(corpus)
     build._explained(corpus)
 
 
