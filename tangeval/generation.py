@@ -19,6 +19,7 @@ from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.keeping import aside, present
 from tangeval.core.knobs import WIDE, warp_name, warps
 from tangeval.core.types import Checkpoint, Example
+from tangeval.core.words import say
 from tangeval.engines import make
 from tangeval.engines.base import Description, Done, Engine, Job, OnProgress, ReferenceNLL
 from tangeval.models.checkpoints import Skipped
@@ -77,9 +78,9 @@ def estimate(folder: Path, engine: Engine, batches: Sequence[Batch], base: str) 
     not timed.
     """
     if not batches:
-        return "nothing to decode: all that the study asks for is there"
+        return say("takes.nothing")
     largest, two = (max(b.sequences() for b in batches), sum(b.contrasted() for b in batches))
-    contrast = f"; {two:,} sequences run the base model too, for contrast" if two else ""
+    contrast = say("takes.contrast", n=f"{two:,}") if two else ""
     told = engine.describe()
     where = f", {told.place}" if told.place else ""
     same = {"engine": told.name, "hardware": dict(told.hardware)}
@@ -90,7 +91,7 @@ def estimate(folder: Path, engine: Engine, batches: Sequence[Batch], base: str) 
         if base and said.get("base_model", {}).get("fingerprint") == base and {k: said.get(k) for k in same} == same
     ]  # fmt: skip
     time = estimate_duration(RunFolder(folder), batches, told.processes, beside)
-    return f"batches of up to {largest:,} sequences{where}; {time}{contrast}"
+    return say("takes.batches", largest=f"{largest:,}", where=where, time=time, contrast=contrast)
 
 
 def estimate_duration(
@@ -109,12 +110,10 @@ def estimate_duration(
             seconds, each = took / made * sum(batch.sequences() for batch in pending), made / took
             rate, where = (
                 f"{each:,.{0 if each > 1 else 2}f}",
-                "here" if folder is run else f"in {folder.path}",
+                say("takes.here") if folder is run else say("takes.beside", folder=folder.path),
             )
-            return f"about {seconds / 60:.1f} min at the {rate} sequences a second measured {where}"
-    return (
-        "no batch was timed here yet, so the time is not known; it is shown once the first batch is decoded"
-    )
+            return say("takes.time", minutes=f"{seconds / 60:.1f}", rate=rate, where=where)
+    return say("takes.unknown")
 
 
 def decode(

@@ -23,6 +23,7 @@ from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import needs, quieten
 from tangeval.core.study import Selection, Study, load_study
+from tangeval.core.words import say
 from tangeval.engines.base import OnProgress, needs_logits
 from tangeval.generation import Pending
 from tangeval.reporting.notebook import Results
@@ -188,8 +189,9 @@ def decode(
     with engines.make(resolved, on=options.on, gpus=options.gpus, now=True) as engine:
         pending = generation.pending(resolved, folder, engine, overwrite=options.overwrite)
         told = engine.describe()
-        watch.saying(f"on {told.name}{f': {told.unused}' if told.unused else ''}")
-        grid = f"{len(resolved.checkpoints)} checkpoints × {len(resolved.study.decoding.settings())} settings"
+        watch.saying(say("run.on", engine=f"{told.name}{f': {told.unused}' if told.unused else ''}"))
+        settings = len(resolved.study.decoding.settings())
+        grid = say("run.grid", checkpoints=len(resolved.checkpoints), settings=settings)
         with _live(resolved, folder, options) as show, watch.decoding(grid, pending) as on_progress:
 
             def after_write() -> None:
@@ -224,7 +226,7 @@ def evaluate(results: Results, watch: Watch, *, draw: bool = True) -> None:
     from tangeval.reporting import tables
 
     study, run = results.study, results.run
-    with watch.working("scoring, summarising, drawing"):
+    with watch.working(say("run.scoring")):
         scoring.score(study, results.dataset, results.folder)
         metrics, by = results.task.metrics, ranked_by(results)
         summary = summaries.summarize(run)
@@ -282,7 +284,7 @@ def explained(resolved: ResolvedStudy, results: Results, options: Options, watch
     from tangeval.explain.chosen import write_chosen
 
     try:
-        with watch.working("explaining texts of the chosen setting"):
+        with watch.working(say("run.explaining")):
             write_chosen(resolved, results.run)
     except (TangevalError, MemoryError, RuntimeError) as error:  # all else is there: hours of decoding
         said = str(error).partition("\n")[0] or type(error).__name__
@@ -295,7 +297,7 @@ def page(*results: Results, watch: Watch, out: Path | None = None) -> tuple[Path
     from tangeval.reporting.page import build, several
     from tangeval.reporting.page.texts import Corpus
 
-    with watch.working("writing the page"):
+    with watch.working(say("run.page")):
         if len(results) == 1:
             return build.write(results[0].study, results[0].dataset, results[0].folder, out)
         return several.write([Corpus(each.study, each.dataset, each.task, each.run) for each in results], out)

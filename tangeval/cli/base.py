@@ -19,7 +19,8 @@ from typer.core import TyperGroup
 from tangeval import __version__
 from tangeval.cli.entry import interruptible
 from tangeval.cli.progress import SafeConsole
-from tangeval.core.words import speaking
+from tangeval.core.errors import TangevalError
+from tangeval.core.words import speaking, translated
 
 if TYPE_CHECKING:
     from tangeval import api as api
@@ -122,7 +123,10 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             for name, own in options.items():
                 given[name] = groups[name](**{key: given.pop(key) for key in own})
             with speaking(given.pop("lang")):
-                function(**given)
+                try:
+                    function(**given)
+                except TangevalError as error:  # told in the language of this command, which ends here
+                    raise type(error)(translated(str(error))) from error
 
         run.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in expanded}

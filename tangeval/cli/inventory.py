@@ -9,6 +9,7 @@ from tangeval.api import Data
 from tangeval.checks import Finding
 from tangeval.cli.render import say, show_table
 from tangeval.core.types import SPLITS, Checkpoint
+from tangeval.core.words import say as told
 from tangeval.generation import Pending
 from tangeval.models.adapter_base import trained_from
 from tangeval.models.checkpoints import Skipped
@@ -24,10 +25,14 @@ def show_dry_run(resolved: ResolvedStudy, pending: Pending, takes: str, out: str
         named = (checkpoint.name, str(checkpoint.step or ""), checkpoint.kind)
         rows.append((*named, *(f"{n:,}" for n in counts)))
     settings = len(resolved.study.decoding.settings())
-    title = f"{resolved.study.name}: {settings} settings → {out or f'results/{resolved.study.name}'}"
-    columns = ("checkpoint", "step", "kind", "batches to make", "sequences", "outputs")
-    show_table(title, columns, rows, right=3)
-    say(f"base model: {resolved.base.name}")
+    folder = out or f"results/{resolved.study.name}"
+    columns = [
+        told(f"table.{name}") for name in ("checkpoint", "step", "kind", "batches", "sequences", "outputs")
+    ]
+    show_table(
+        told("dry.title", study=resolved.study.name, settings=settings, folder=folder), columns, rows, right=3
+    )
+    say(told("dry.base", name=resolved.base.name))
     _show_bases(resolved.checkpoints)
     say(takes)
 
@@ -60,9 +65,9 @@ def show_checkpoints(
 def _show_bases(found: Sequence[Checkpoint]) -> None:
     """The models that adapters say they were trained on."""
     adapters = [checkpoint for checkpoint in found if checkpoint.kind == "adapter"]
-    named = [trained_from(checkpoint) or "a model that they do not name" for checkpoint in adapters]
+    named = [trained_from(checkpoint) or told("dry.unnamed") for checkpoint in adapters]
     if named:
-        say(f"the adapters were trained on {', '.join(dict.fromkeys(named))}")
+        say(told("dry.adapters", names=", ".join(dict.fromkeys(named))))
 
 
 def show_findings(found: Sequence[Finding]) -> None:

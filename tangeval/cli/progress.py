@@ -17,6 +17,7 @@ from rich.segment import Segment
 from rich.table import Column
 
 from tangeval.core.untrusted import inert, inert_json
+from tangeval.core.words import say
 
 if TYPE_CHECKING:
     from tangeval.api import Watch
@@ -69,7 +70,7 @@ def pace(rate: float, unit: str = "/s") -> str:
     """Return a rate for people: how many a second, or how many seconds each takes."""
     if rate >= 1:
         return f"{rate:,.0f}{unit}"
-    return f"{1 / rate:,.0f} s each" if rate > 0 else ""
+    return say("run.each", seconds=f"{1 / rate:,.0f}") if rate > 0 else ""
 
 
 class Decoding:
@@ -82,7 +83,7 @@ class Decoding:
         self.done, self.text = 0, ""
         self.began = self.updated = time.monotonic()
         self.bar = make_bar(console)
-        self.task = self.bar.add_task("loading", total=total or None, more="")
+        self.task = self.bar.add_task(say("run.loading"), total=total or None, more="")
 
     def __enter__(self) -> "OnProgress":
         self.bar.start()
@@ -95,8 +96,8 @@ class Decoding:
         seconds = time.monotonic() - self.began
         if self.audience == "machines":
             print_event("decoded", sequences=self.done, seconds=round(seconds, 1))
-        rate = pace(self.done / seconds, " a second")
-        self.console.say(f"decoded {self.done:,} sequences in {seconds:.0f} s, {rate}")
+        rate = pace(self.done / seconds, say("run.a_second"))
+        self.console.say(say("run.decoded", sequences=f"{self.done:,}", seconds=f"{seconds:.0f}", rate=rate))
 
     def advance(self, name: str, ended: int, text: str) -> None:
         """Count ``ended`` more sequences of checkpoint ``name``; show them if the last update is old enough."""
@@ -110,15 +111,19 @@ class Decoding:
         facts = self._facts(name, now)
         rate = pace(self.done / max(now - self.began, 1e-9))
         shown = f"{facts['memory_gib']:.1f} GiB {self.text}"
-        where = f"{name} ({self.names.index(name) + 1} of {len(self.names)})" if name in self.names else name
+        where = name
+        if name in self.names:
+            where = say("run.where", name=name, place=self.names.index(name) + 1, count=len(self.names))
         if on_bar:
             own = rate if self.console.width < _WIDE else f"{rate} {shown}"
             self.bar.update(self.task, description=where, completed=self.done, more=own)
         elif self.audience == "machines":
             print_event("decoding", **facts)
         else:
-            left = f"{facts['seconds_left'] / 60:.1f} min left" if facts["seconds_left"] is not None else ""
-            self.console.say(f"{where}: {self.done:,} of {self.total:,}, {rate}, {left}, {shown}")
+            seconds = facts["seconds_left"]
+            left = "" if seconds is None else say("run.left", minutes=f"{seconds / 60:.1f}")
+            counts = {"done": f"{self.done:,}", "total": f"{self.total:,}"}
+            self.console.say(say("run.so_far", where=where, **counts, rate=rate, left=left, shown=shown))
 
     def _facts(self, name: str, now: float) -> dict[str, Any]:
         """Where the decoding stands; ``memory_gib`` is the process's."""
@@ -137,8 +142,8 @@ def watch(console: SafeConsole, audience: Audience = "people") -> "Watch":
     from tangeval.api import Watch
 
     def decoding(what: str, pending: "Pending") -> Decoding:
-        left = f"{pending.sequences:,} sequences to decode in {len(pending.waiting)} batches"
-        console.say(f"{what}: {pending.outputs:,} outputs; {left}")
+        counts = {"outputs": f"{pending.outputs:,}", "sequences": f"{pending.sequences:,}"}
+        console.say(say("run.planned", what=what, **counts, batches=len(pending.waiting)))
         names = list(dict.fromkeys(batch.checkpoint for batch in pending.batches))
         if audience == "machines":
             settings = len({setting for batch in pending.batches for setting in batch.settings})

@@ -20,6 +20,8 @@ from tangeval.api import Results, Scored
 from tangeval.cli.base import console
 from tangeval.cli.verdict import show_verdict
 from tangeval.core.knobs import axes_in, axes_set
+from tangeval.core.types import SPLITS
+from tangeval.core.words import say as told
 from tangeval.explain.subject import Subject
 from tangeval.metrics.base import check_of
 from tangeval.reporting.tables import NO_INTERVAL, ONE_RUN, WHY_NONE, rich_table
@@ -60,19 +62,25 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 # Runs
 
 
+def _split(name: str) -> str:
+    """A split's name as it is told; one of other results' that has no word stays."""
+    return told(f"split.{name}") if name in SPLITS else name
+
+
 def show_results(results: Results, *, selected: bool = True) -> None:
     """What a run or a summary found, and where it lies."""
     show_engine(results)
-    title = "Checkpoints, averaged over all settings"
-    console.print(rich_table(results.checkpoints, title, results.task.metrics, console.width))
+    console.print(
+        rich_table(results.checkpoints, told("table.checkpoints"), results.task.metrics, console.width)
+    )
     if results.run.trained:
         show_recipes(results)
     if selected and results.study.select:
         show_selection(results)
     if results.pictures:
         names = ", ".join(f"{name}.png" for name in results.pictures)
-        say(f"pictures: {names} in {results.run.figures}")
-    say(f"tables: {results.run.tables}; every setting: {results.run.table('summary')}")
+        say(told("end.pictures", names=names, folder=results.run.figures))
+    say(told("end.tables", folder=results.run.tables, file=results.run.table("summary")))
     show_verdict(results)
     show_page(results.page, results.note)
 
@@ -80,12 +88,12 @@ def show_results(results: Results, *, selected: bool = True) -> None:
 def show_recipes(results: Results) -> None:
     """Each recipe over poems and runs, and how far its runs are apart."""
     frame = results.recipes
-    title = "Recipes, averaged over all settings of each run's last checkpoint; intervals over poems and runs"
-    console.print(rich_table(frame, title, results.task.metrics, console.width))
+    console.print(rich_table(frame, told("table.recipes"), results.task.metrics, console.width))
     shown = [f"{metric.name}_tau" for metric in results.task.metrics.values() if metric.headline]
     for row in frame[frame["runs"] > 1].to_dict("records"):
         apart = ", ".join(f"{name.removesuffix('_tau')} {row[name]:.3f}" for name in shown if row[name] > 0)
-        say(f"{row['recipe']} on {row['split']}, how far its runs are apart (τ): {apart or 'not to be seen'}")
+        where = {"recipe": row["recipe"], "split": _split(row["split"])}
+        say(told("end.apart", **where, apart=apart or told("end.unseen")))
     if (frame["runs"] == 1).any():
         say(ONE_RUN)
 
@@ -94,11 +102,11 @@ def show_engine(results: Results) -> None:
     """Who wrote the texts, where that was a server, and that noise is not shared."""
     manifest = results.run.manifest
     if "server" in manifest:
-        say(f"written by {manifest['engine']}; noise: {manifest['noise']}")
+        say(told("end.written", engine=manifest["engine"], noise=manifest["noise"]))
 
 
 def show_page(file: Path, about: str) -> None:
-    say(f"page: {file} ({about}); open it in a browser")
+    say(told("end.page", file=file, about=about))
 
 
 def show_selection(results: Results) -> None:
@@ -107,41 +115,40 @@ def show_selection(results: Results) -> None:
     rule, best, chosen = (selection[key] for key in ("rule", "checkpoint", "setting"))
     by = rule["setting"]["by"]
     form = check_of(results.task.metrics) or by
-    value = f"{rule['checkpoint']} {best[rule['checkpoint']]:.3f} on {rule['split']}"
-    say(f"best checkpoint: {best['checkpoint']} ({value})", "bold")
+    value = {"metric": rule["checkpoint"], "value": f"{best[rule['checkpoint']]:.3f}"}
+    say(told("end.best", name=best["checkpoint"], split=_split(rule["split"]), **value), "bold")
     if selection["saw_test"]:
-        say(f"  it was fine-tuned on {selection['saw_test']} of the test poems", "yellow")
+        say(f"  {told('end.saw', n=selection['saw_test'])}", "yellow")
     ties = [r["checkpoint"] for r in selection["runners_up"]["checkpoints"] if not r["distinguishable"]]
-    say(f"  by this metric's tests alone, cannot be told from it: {', '.join(ties) or 'none'}")
+    say(f"  {told('end.ties', names=', '.join(ties) or told('end.none'))}")
     _show_as_good(selection, "checkpoints", lambda row: row["checkpoint"])
     if chosen is None:
-        say(f"no setting meets {rule['setting']['require']}; nearest:", "yellow")
+        say(told("end.unmet", require=rule["setting"]["require"]), "yellow")
         for near in selection["nearest"]:
             metrics = ", ".join(f"{m} {near[m]['value']:.3f}" for m in rule["setting"]["require"])
             say(f"  {knobs(near)}: {metrics}")
         return
-    say(f"best setting: {knobs(chosen)}", "bold")
+    say(told("end.setting", knobs=knobs(chosen)), "bold")
     for split in dict.fromkeys((rule["split"], "test")):
         if split in selection:
             own = selection[split]  # a metric that says nothing of any text is not there
             values = ", ".join(f"{m} {estimate(own[m])}" for m in dict.fromkeys((by, form)) if m in own)
-            say(f"  on {split}: {values}")
+            say(f"  {told('end.on', split=_split(split), values=values)}")
     if selection["corrected"]["value"] is not None:
-        best_ones = "the best one's, " * ("settings" in selection.get("best", {}))
-        say(f"  {best_ones}corrected for having been picked: {by} {estimate(selection['corrected'])}")
+        key = "end.corrected.best" if "settings" in selection.get("best", {}) else "end.corrected"
+        say(f"  {told(key, by=by, value=estimate(selection['corrected']))}")
     if selection["corrected"]["low"] is None:
-        say(f"  {WHY_NONE}")
+        say(f"  {told('table.none')}")
     if others := selection["runners_up"]["settings"]:
         apart = sum(other["distinguishable"] for other in others)
-        some = f"of the other {len(others)} settings that may be chosen"
-        say(f"  {some}, {apart} can be told from it by {by}")
+        say(f"  {told('end.apart.settings', n=len(others), apart=apart, by=by)}")
     _show_as_good(selection, "settings", knobs)
-    say(f"  all of it in {results.run.best}")
+    say(f"  {told('end.all', folder=results.run.best)}")
     if "test" in results.study.splits:
         texts = results.texts().drop_duplicates("input").head(3)[["input", "text", "reference"]]
         rows = texts.map(results.task.show).to_numpy().tolist()
-        title = f"{len(rows)} texts of the test split"
-        columns: tuple[str, ...] = ("given", "written", "reference")
+        title = told("table.texts", n=len(rows))
+        columns = tuple(told(f"table.{name}") for name in ("given", "written", "reference"))
         if console.width < NARROW:  # one under another, whole
             rows, columns = [[*pair] for row in rows for pair in zip(columns, row, strict=True)], ("", "")
         show_table(title, columns, rows)
@@ -156,12 +163,11 @@ def _show_as_good(selection: Mapping[str, Any], kind: str, named: Callable[[Mapp
         f"{margin:g} in {metric}" for metric, margin in rule["within"].items() if metric in rows[0]
     )
     good = [named(row) for row in rows if row["as_good"]]
-    some = "; ".join(good[:5]) + f" and {len(good) - 5} more" * (len(good) > 5)
-    say(
-        f"  shown to be no worse than the best by more than {margins}: {len(good)} of {len(rows)}: {some or 'none'}"
-    )
+    some = "; ".join(good[:5])
+    some = told("list.more", names=some, n=len(good) - 5) if len(good) > 5 else some or told("end.none")
+    say(f"  {told('end.good', margins=margins, good=len(good), n=len(rows), names=some)}")
     if best := selection.get("best", {}).get(kind):
-        say(f"  taken as the {rule['prefer'].replace('_', ' ')} of these; the best is {named(best)}")
+        say(f"  {told('end.taken', prefer=told('prefer.' + rule['prefer']), best=named(best))}")
 
 
 def show_halving(found: Mapping[str, Any], folder: Path) -> None:

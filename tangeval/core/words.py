@@ -5,6 +5,7 @@ In: a key and the values that its sentence names in braces. Out: the sentence. K
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -45,6 +46,31 @@ def say(key: str, lang: str | None = None, **values: object) -> str:
         KeyError: no such key, or a value that the sentence names is missing.
     """
     return sentences(language(lang))[key].format(**values)
+
+
+def translated(message: str, lang: str | None = None) -> str:
+    """Return an error's message in a language, line by line; English where ``errors.LANG.json`` has no such line.
+
+    As gettext has it the key is what the code says in English, with names in braces for what differs; these are looked up
+    too.
+    """
+    if (lang := language(lang)) == LANGUAGES[0]:
+        return message
+    return "\n".join(_line(line, lang) for line in message.split("\n"))
+
+
+def _line(line: str, lang: str) -> str:
+    for known, told in _errors(lang):
+        if found := known.fullmatch(line):
+            return told.format(**{name: _line(value, lang) for name, value in found.groupdict().items()})
+    return line
+
+
+@cache
+def _errors(lang: str) -> list[tuple[re.Pattern[str], str]]:
+    content = json.loads((files("tangeval") / "words" / f"errors.{lang}.json").read_text("utf-8"))
+    place = re.compile(r"\\\{(\w+)\\\}")
+    return [(re.compile(place.sub(r"(?P<\1>.*?)", re.escape(key))), told) for key, told in content.items()]
 
 
 @contextmanager

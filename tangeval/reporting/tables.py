@@ -20,6 +20,7 @@ from tangeval.analysis.summarize import Summary
 from tangeval.core.knobs import AXES, CUTS
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.core.untrusted import inert
+from tangeval.core.words import say, sentences
 from tangeval.metrics.base import Metrics
 from tangeval.results.files import csv_text, write_text
 
@@ -133,7 +134,9 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics, width: int = _
         for name in (*keys, *shown):
             words = name in (whose, "split", "knob")
             table.add_column(
-                name.replace("_", " "), justify="left" if words else "right", no_wrap=words or under
+                say(f"table.{name}") if f"table.{name}" in sentences("en") else name.replace("_", " "),
+                justify="left" if words else "right",
+                no_wrap=words or under,
             )
         for row in _readable(frame, keys, shown, intervals=intervals).itertuples(index=False):
             table.add_row(
@@ -146,7 +149,8 @@ def rich_table(frame: pd.DataFrame, title: str, metrics: Metrics, width: int = _
             break
     if intervals and any((frame[name].notna() & frame[f"{name}_low"].isna()).any() for name in shown):
         tested = any(f"{name}_p" in frame for name in shown)
-        table.caption, table.caption_justify = Text(f"{WHY_NONE} {_AGAINST * tested}"), "left"
+        table.caption = Text(f"{say('table.none')} {say('table.against') * tested}")
+        table.caption_justify = "left"
     return table
 
 

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from tangeval.cli.progress import Decoding, SafeConsole
+from tangeval.core.words import speaking
 
 
 def show(decoding: Decoding, name: str, ended: int, text: str, waited: float = 60) -> None:
@@ -33,6 +34,14 @@ def test_a_log_gets_plain_lines_and_no_bar():
     assert "checkpoint-[7]: 4 of 10, " in out
     assert "min left" in out
     assert "\x1b" not in out
+
+
+def test_progress_is_told_in_chinese():
+    with speaking("zh-TW"):
+        out = shown(terminal=False, text="春眠不覺曉")
+    assert "10 條中的 4 條" in out
+    assert "還要" in out
+    assert "解碼了 4 條序列" in out
 
 
 def test_the_checkpoint_at_hand_is_counted():

@@ -15,6 +15,7 @@ from tangeval import tasks
 from tangeval.analysis.summarize import Summary
 from tangeval.core.knobs import COMMON_AXES
 from tangeval.core.untrusted import inert
+from tangeval.core.words import speaking
 from tangeval.reporting import tables
 
 METRICS = tasks.load("tang").metrics
@@ -276,6 +277,13 @@ def test_the_terminal_leaves_intervals_out_where_they_do_not_fit():
     text = shown(tables.rich_table(best, "Best", METRICS))
     assert "[" not in text
     assert "…" not in text
+    assert "checkpoint-200" in text
+
+
+def test_the_terminals_headings_are_told_in_chinese():
+    with speaking("zh-TW"):
+        text = shown(tables.rich_table(frames().checkpoints, "", METRICS))
+    assert "檢查點" in text
     assert "checkpoint-200" in text
 
 

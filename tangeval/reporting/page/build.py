@@ -21,7 +21,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOB, WIDE, Setting, axes_in
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
-from tangeval.core.words import glossary
+from tangeval.core.words import glossary, say
 from tangeval.metrics.base import Metrics
 from tangeval.reporting.looks import DASHES
 from tangeval.reporting.page import schema
@@ -94,11 +94,12 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
     path = out or run.page
     write_text(path, content)
     share = len(texts.units) / corpus.units()
-    carried = "all texts" if share == 1 else f"{share:.0%} of the texts" if texts.units else "no texts"
-    said = [f"{len(content.encode()) / 1e6:.1f} MB, all numbers, {carried}"]
-    said += [f"{len(taken.facts)} explained"] * bool(taken.facts)
-    said += [f"{len(taken.left_out)} under explain/ left out"] * bool(taken.left_out)
-    return path, ", ".join(said)
+    key = "page.all" if share == 1 else "page.some" if texts.units else "page.none"
+    size = f"{len(content.encode()) / 1e6:.1f}"
+    said = [say("page.whole", mb=size, carried=say(key, share=f"{share:.0%}"))]
+    said += [say("page.explained", n=len(taken.facts))] * bool(taken.facts)
+    said += [say("page.left", n=len(taken.left_out))] * bool(taken.left_out)
+    return path, say("list.comma").join(said)
 
 
 def check(corpus: Corpus) -> None:

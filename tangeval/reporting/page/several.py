@@ -21,6 +21,7 @@ from tangeval.analysis.compare import Item, compare, measure_all
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import Setting, axes_in, axes_set
 from tangeval.core.types import RANDOM, REFERENCE, Example
+from tangeval.core.words import say
 from tangeval.reporting.looks import DASHES
 from tangeval.reporting.page import build, schema
 from tangeval.reporting.page.packing import packed
@@ -64,8 +65,10 @@ def write(corpora: Sequence[Corpus], out: Path | None = None) -> tuple[Path, str
     found = _merged_units(corpora, grid, examples) if told else ()
     content, texts = build.whole(facts, csv, build.Taken(), corpora[0], found, views)
     write_text(path, content)
-    carried = f"texts of {len({unit.example for unit in texts.units})} examples" if told else "no texts"
-    return path, f"{len(content.encode()) / 1e6:.1f} MB, {len(corpora)} results, {carried}"
+    count = len({unit.example for unit in texts.units})
+    carried = say("page.examples", n=count) if told else say("page.none")
+    size = f"{len(content.encode()) / 1e6:.1f}"
+    return path, say("page.several", mb=size, n=len(corpora), carried=carried)
 
 
 def _names(corpora: Sequence[Corpus]) -> list[str]:
