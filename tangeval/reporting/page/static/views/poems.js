@@ -102,6 +102,7 @@
         el("label", { class: "field grow" }, el("span", { "data-t": "example" }), el("select", { id: "pick", on: { change: (event) => change({ example: event.target.value, sample: "0" }) } })),
         pair("example"), pair("sample"), tickBox("up")),
       chips("flaw"), chips("mark"), el("p", { class: "note", id: "legend" }), el("p", { id: "part" }), el("div", { class: "verses", id: "verses" }))),
+    ahead() { return this.render(); }, // what is not open is printed too, and printing does not wait
     async render() {
       const setting = settingNow();
       $("share").textContent = texts.share();
