@@ -649,6 +649,11 @@ def test_printing_takes_all_tabs_with_their_pictures(visit):
     assert [name for name in TABS if tab.is_visible(f"#tab-{name}")] == ["glance"]
 
 
+def test_texts_of_a_tab_that_was_not_opened_are_there_to_be_printed(visit):
+    tab = visit("tab=glance")
+    assert tab.locator("#verses .verse").count() >= 3
+
+
 def test_sliders_and_panels_have_question_marks(visit):
     tab = visit("tab=explore&lang=zh")
     tab.click("#knobs .knob[data-knob=top_k] button.help")

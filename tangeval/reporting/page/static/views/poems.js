@@ -110,7 +110,10 @@
       if (!units.length) return;
       const list = listed(), mine = list.own.filter((unit) => unit.example === state.example);
       if (!mine.length) {
-        if (list.own.length) return change({ example: (list.kept[0] ?? list.own[0]).example, sample: "0" });
+        if (list.own.length) {
+          change({ example: (list.kept[0] ?? list.own[0]).example, sample: "0" });
+          return this.render();
+        }
         return fill($("verses"), el("p", {}, t("texts.none.here")));
       }
       const unit = mine.find((each) => each.sample === Number(state.sample)) ?? mine[0];
