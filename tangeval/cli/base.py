@@ -126,7 +126,8 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 try:
                     function(**given)
                 except TangevalError as error:  # told in the language of this command, which ends here
-                    raise type(error)(translated(str(error))) from error
+                    error.args = (translated(str(error)),)
+                    raise
 
         run.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in expanded}

@@ -673,3 +673,10 @@ def test_the_poets_are_measured_by_the_same_code(tmp_path):
     reference, random = next(row[1:] for row in done.table() if row[0] == "rhyme")
     assert float(reference.split()[0]) > 0.9
     assert float(random.split()[0]) < 0.15
+
+
+def test_an_error_is_told_in_the_language_that_was_asked_for(tmp_path):
+    done = tangeval(tmp_path, "run", "nope.yaml", "--lang", "zh-TW")
+    assert done.code == 2
+    assert done.err.startswith("error: 沒有 nope.yaml 這個檔案")
+    assert tangeval(tmp_path, "run", "nope.yaml").err.startswith("error: there is no file nope.yaml")
