@@ -1,14 +1,18 @@
 """An axolotl plug-in: the configuration's ``tangeval`` section is what ``StudyCallback`` takes.
 
-In: axolotl's configuration and its trainer. Out: the callback. Imported by axolotl alone, which is no part of tangeval.
+In: axolotl's configuration and its trainer. Out: the callback. axolotl is no part of tangeval.
 """
 
 from typing import Any
 
-from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
 from tangeval.training.callback import Stopping, StudyCallback
+
+try:
+    from axolotl.integrations.base import BasePlugin
+except ModuleNotFoundError:  # then nobody asks for the plug-in, and its documentation can still be made
+    BasePlugin = object
 
 
 class StudyArgs(BaseModel):
