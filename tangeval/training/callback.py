@@ -135,6 +135,11 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
                 self.history.append(self.evaluations.evaluate(model, self.tokenizer, step or None))
                 self._record(state, control, round(time.monotonic() - began, 1))
                 stop, save = self._decide(Path(args.output_dir), step)
+                if not self._comparable(self.history[-1]):
+                    name = self.metric.name
+                    raise TangevalError(
+                        f"{name} is no number for some example; no step is compared with this one"
+                    )
         stop, save = agreed((stop, save))
         control.should_training_stop |= stop
         control.should_save |= save
@@ -160,7 +165,10 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
 
     def _decide(self, folder: Path, step: int) -> tuple[bool, bool]:
         """Write ``best.json``; return whether to stop, and whether to save what may be gone back to."""
-        name, by_step = self.metric.name, {each.checkpoint.step or 0: each for each in self.history}
+        name = self.metric.name
+        by_step = {each.checkpoint.step or 0: each for each in self.history if self._comparable(each)}
+        if not by_step:
+            return False, False
         found = self._decision([Evaluation(at, each.scores[name]) for at, each in by_step.items()])
         best = by_step[found.best]
         self.best = best.checkpoint.name
@@ -171,6 +179,9 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
         write_json(self.evaluations.run.path / "best.json", content | finite(ends))
         lacking = found.best == step > 0 and not (folder / self.best).is_dir()
         return found.stop, lacking and self.stop is not None
+
+    def _comparable(self, measured: Measured) -> bool:
+        return all(map(math.isfinite, measured.scores[self.metric.name].values()))
 
     def _decision(self, history: Sequence[Evaluation]) -> Decision:
         """What ``stop`` says of the evaluations so far; without it, which has the best mean."""

@@ -18,6 +18,7 @@ from tangeval.core.study import load_study
 from tangeval.engines import live
 from tangeval.results.folder import RunFolder
 from tangeval.training import Stopping, StudyCallback
+from tangeval.training.evaluation import Evaluations
 from tests.support.study import evaluate
 from tests.support.training import make_model, make_trainer, small_study
 
@@ -197,6 +198,27 @@ def test_weights_that_are_no_numbers_are_no_evaluation(tiny_model, tmp_path):
     assert log["form"].notna().tolist() == [True, True, False]
     assert "NaN" in log["problem"].iloc[-1]
     assert rows(tmp_path / "out" / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2"]
+
+
+def test_a_step_without_a_number_for_an_example_is_left_out_where_steps_are_compared(
+    tiny_model, tmp_path, monkeypatch
+):
+    measured = Evaluations.measured
+
+    def lacking(self, checkpoint):
+        found = measured(self, checkpoint)
+        if checkpoint.step == 2:
+            scores = found.scores["reference_nll"]
+            scores[next(iter(scores))] = float("nan")
+        return found
+
+    monkeypatch.setattr(Evaluations, "measured", lacking)
+    callback = StudyCallback(small_study(data={"path": "sample", "validation": 6}), stop=Stopping())
+    with pytest.warns(UserWarning, match="reference_nll is no number for some example"):
+        trained(tiny_model, tmp_path / "out", callback=callback)
+    assert json.loads((tmp_path / "out" / "study" / "best.json").read_text())["step"] in (0, 4)
+    log = pd.read_csv(tmp_path / "out" / "study" / "training_log.csv").set_index("step")
+    assert log["problem"].notna().to_dict() == {0: False, 2: True, 4: False}
 
 
 @pytest.mark.parametrize(
