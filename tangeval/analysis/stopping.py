@@ -48,9 +48,13 @@ def decide(
     what was simulated.
 
     Raises:
-        TangevalError: there is no evaluation, steps do not rise, an example has no score at one of them, or there are
-            too few examples to tell anything from luck.
+        TangevalError: there is no evaluation, steps do not rise, an example has no score at one of them, ``alpha`` is no
+            chance, or there are too few examples to tell anything from luck.
     """
+    if not 0 < alpha < 1:
+        raise TangevalError(
+            f"stopping: an alpha of {alpha}; give the chance of a false stop, above 0 and below 1, such as 0.05"
+        )
     scores = _table(history)
     fewest = math.ceil(math.log2(2 / alpha))
     if patience < 1 or scores.shape[1] < fewest:

@@ -35,11 +35,11 @@ def digest_of(model: Any) -> str:
 
 
 @contextmanager
-def lent(model: Any, *, merge: bool = False) -> Iterator[Any]:
+def lent(model: Any, *, merge: bool = False, bare: bool = False) -> Iterator[Any]:
     """Yield the model to evaluate; afterwards it is bit for bit what it was, and so are this process's random numbers.
 
     It computes in the dtype of its weights: mixed precision is the training's. With ``merge`` adapters are added into the
-    weights meanwhile.
+    weights meanwhile; ``bare`` is without adapters: one that was trained earlier is no part of the base model.
 
     Raises:
         UnusableError: they cannot be merged.
@@ -51,8 +51,18 @@ def lent(model: Any, *, merge: bool = False) -> Iterator[Any]:
         for layer in model.modules():
             if type(layer).__name__ == "Linear4bit":  # in evaluation mode a CPU's are packed, for good
                 layer.train()
-        with adapters.merged(model, Path("the model"), {}) if merge else nullcontext():
+        bare = bare and not _begun_from_weights(model)
+        for layer in model.modules() if bare else ():
+            if hasattr(layer, "_disable_adapters"):
+                layer._disable_adapters = True
+        with adapters.merged(model, Path("the model"), {}) if merge and not bare else nullcontext():
             yield model
+
+
+def _begun_from_weights(model: Any) -> bool:
+    """Whether an adapter took a part out of the base's weights as it began (PiSSA, OLoRA …): the base is both together."""
+    configs = [vars(config) for config in getattr(model, "peft_config", {}).values()]
+    return any(isinstance(own[key], str) for own in configs for key in own if key.startswith("init_"))
 
 
 @contextmanager

@@ -58,8 +58,11 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
         self, study: AnyStudy = DEFAULT, *, steps: int | None = None, minutes: float | None = None,
         stop: Stopping | None = None, tokenizer: Any = None, trainer: Any = None,
     ) -> None:  # fmt: skip
-        if steps and minutes:
-            raise TangevalError("steps and minutes: give one of them, or none to evaluate at each save")
+        asked = [each for each in (steps, minutes) if each is not None]
+        if asked[1:] or any(each <= 0 for each in asked):
+            raise TangevalError(
+                "steps and minutes: give one of them, above zero, or none to evaluate at each save"
+            )
         self.steps, self.minutes, self.stop = steps, minutes, stop
         self.tokenizer, self.trainer = tokenizer, trainer
         self.evaluations = Evaluations(study)
@@ -73,19 +76,22 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
         self._decision([Evaluation(0, {e.id: 0.0 for e in evaluations.dataset.split(split)})])
         self.history: list[Measured] = []
         self.rows: dict[int, dict[Any, Any]] = {}
-        self.best, self.said, self.last = "", False, time.monotonic()
+        self.best, self.said, self.last = "", False, 0.0
 
     # The Trainer's events
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         refuse_shared_out(model, bool(args.fsdp))
         self.tokenizer = self.tokenizer or more.get("processing_class") or _own_tokenizer(model)
+        self.history, self.rows, self.best, self.said, self.last = [], {}, "", False, time.monotonic()
         if state.is_world_process_zero:
             self.evaluations.check(model, self.tokenizer)
             with self._harmless(state):
                 self._take_up(Path(args.output_dir), state.global_step)
             self._keep(args, state)
-        if not state.global_step and self.evaluations.study.include_base:
+        # A training may have been cut off after a save, before its evaluation was whole.
+        at_saves = not (self.steps or self.minutes)
+        if at_saves if state.global_step else self.evaluations.study.include_base:
             self._evaluate(args, state, control, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:

@@ -72,7 +72,7 @@ class Evaluations:
         self.folder = folder
         manifest = self.run.read_json(self.run.manifest_file) if step else None
         self.done = tuple(
-            Checkpoint(each["name"], each["step"], Path(each["path"]) if each["path"] else None, each["kind"], digest=each["fingerprint"])
+            Checkpoint(each["name"], each["step"], folder / each["name"] if each["path"] else None, each["kind"], digest=each["fingerprint"])
             for each in (manifest or {}).get("checkpoints", ())
             if each["step"] is None or each["step"] <= step
         )  # fmt: skip
@@ -98,7 +98,7 @@ class Evaluations:
         resolved = self._resolved(_name(model), (*known, newest))
         with exclusive_lock(self.run.path):
             with (
-                lent(model, merge=self._merges(model)) as whole,
+                lent(model, merge=self._merges(model), bare=step is None) as whole,
                 LiveEngine(resolved, whole, tokenizer) as engine,
             ):
                 lost = generation.decode(resolved, self.run.path, keep_going=True, engine=engine)

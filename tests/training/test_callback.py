@@ -158,6 +158,55 @@ def test_a_training_that_goes_on_takes_up_what_was_evaluated(tiny_model, tmp_pat
     assert rows(out / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2", "checkpoint-4"]
 
 
+def test_a_training_that_was_cut_off_in_an_evaluation_makes_it_before_it_goes_on(
+    tiny_model, tmp_path, monkeypatch
+):
+    evaluated = Evaluations.evaluate
+
+    def cut(self, model, tokenizer, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return evaluated(self, model, tokenizer, step)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluations, "evaluate", cut)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tiny_model, out, small_study())
+    trained(tiny_model, out, small_study(), resume=str(out / "checkpoint-2"))
+    trained(tiny_model, tmp_path / "whole", small_study())
+    pd.testing.assert_frame_equal(rows(out / "study"), rows(tmp_path / "whole" / "study"), check_exact=True)
+    after = (out / "checkpoint-4" / "adapter_model.safetensors").read_bytes()
+    assert after == (tmp_path / "whole" / "checkpoint-4" / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_training_that_goes_on_where_it_was_moved_to_names_that_folder(tiny_model, tmp_path):
+    trained(tiny_model, tmp_path / "was", small_study(), max_steps=2)
+    out = (tmp_path / "was").rename(tmp_path / "out")
+    trained(tiny_model, out, small_study(), resume=str(out / "checkpoint-2"))
+    paths = [each["path"] for each in RunFolder(out / "study").manifest["checkpoints"]]
+    assert paths == [None, str(out / "checkpoint-2"), str(out / "checkpoint-4")]
+
+
+def test_one_callback_evaluates_one_training_after_another(tiny_model, tmp_path):
+    callback = StudyCallback(small_study())
+    for name in ("first", "second"):
+        trained(tiny_model, tmp_path / name, callback=callback, max_steps=2)
+        assert pd.read_csv(tmp_path / name / "study" / "training_log.csv")["step"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_base_is_without_an_adapter_that_was_trained_earlier(tiny_model, tmp_path, merge):
+    model = make_model(tiny_model)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    out, again = tmp_path / "out", tmp_path / "again"
+    trained(tiny_model, out, small_study(load={"merge": merge}), model=model)
+    evaluate(out / "study" / "study.yaml", again)
+    pd.testing.assert_frame_equal(rows(out / "study"), rows(again), check_exact=True)
+
+
 def test_another_training_into_the_same_folder_moves_aside_what_was_there(tiny_model, tmp_path):
     out = tmp_path / "out"
     trained(tiny_model, out, small_study(), max_steps=2)
@@ -245,8 +294,11 @@ def test_a_file_and_what_is_asked_for_are_refused_before_training(tmp_path):
         StudyCallback(small_study(), stop=Stopping("bleu"))
     with pytest.raises(TangevalError, match="stopping: 3 examples"):
         StudyCallback(small_study(), stop=Stopping("form"))
-    with pytest.raises(TangevalError, match="give one of them"):
-        StudyCallback(small_study(), steps=3, minutes=1)
+    for how in ({"steps": 3, "minutes": 1}, {"steps": 0}, {"minutes": -1}):
+        with pytest.raises(TangevalError, match="give one of them, above zero"):
+            StudyCallback(small_study(), **how)
+    with pytest.raises(TangevalError, match="stopping: an alpha of 0"):
+        StudyCallback(small_study(), stop=Stopping(alpha=0))
 
 
 def test_a_context_too_short_is_refused_before_the_first_step(tiny_model, tmp_path):
