@@ -95,7 +95,12 @@ def _chosen(results: Results, allow_pickle: bool) -> _Chosen:
     if not checkpoint.folders:
         whose = "the base model was" if checkpoint.kind == "base" else "what a server holds was"
         raise TangevalError(f"{file}: {whose} chosen, so there are no weights here to hand over")
-    records = {each["name"]: each["fingerprint"] for each in results.run.manifest["checkpoints"]}
+    manifest = results.run.manifest
+    records = {each["name"]: each["fingerprint"] for each in manifest["checkpoints"]}
+    if checkpoint.kind == "adapter" and resolved.base_fingerprint != manifest["base_model"]["fingerprint"]:
+        raise TangevalError(
+            f"base_model: {resolved.base.name} is not the one that was evaluated with {name}; put that back"
+        )
     if resolved.fingerprints[name] != records[name]:
         raise TangevalError(
             f"{checkpoint.path or name}: its weights are not those that were evaluated; put them back"
@@ -197,6 +202,9 @@ def _write_weights(chosen: _Chosen, draft: Path, base: str) -> None:
     with adapters.with_checkpoint(model, checkpoint, load, resolved.fingerprints[checkpoint.name]) as adapted:
         whole: Any = adapted.base_model.unload()  # type: ignore[operator, union-attr]
         whole.generation_config = GenerationConfig()  # the setting's is written in its place
+        ends = [whole.get_input_embeddings(), whole.get_output_embeddings()]
+        if len({end.weight.data_ptr() for end in ends if end is not None}) > 1:
+            whole.config.tie_word_embeddings = False  # an adapter may have saved one of two that were tied
         whole.save_pretrained(draft)
 
 

@@ -54,7 +54,7 @@ class Frame:
             return None
         first, *rest = self.parts
         texts = [first.removeprefix(bos or ""), *rest]
-        return "{{ .Prompt }}".join(text.replace("{{", '{{ "{{" }}') for text in texts)
+        return "{{ .Prompt }}".join(text.replace("{", '{{ "{" }}') for text in texts)
 
 
 def frame(tokenizer: Any, prompt: Callable[[Example], Prompt], examples: Sequence[Example]) -> Frame:

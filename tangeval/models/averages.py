@@ -38,6 +38,10 @@ def averaged(
     known, made = {c.name: c for c in found}, list[Checkpoint]()
     for each in declared:
         members = [known.get(name) or _alone(name, known, allow_pickle) for name in each.average]
+        if len({member.path and member.path.resolve() for member in members}) < len(members):
+            raise TangevalError(
+                f"checkpoints: average: {', '.join(each.average)}: one is named twice; name each once"
+            )
         names = [str(member.name if member.step is None else member.step) for member in members]
         name = each.name or "-".join(["average", *(re.sub(r"[^\w.-]", "-", part) for part in names)])
         if name in {*known, BASE, RANDOM, REFERENCE, *(c.name for c in made)}:
@@ -56,10 +60,10 @@ def _alone(name: str, known: Mapping[str, Checkpoint], allow_pickle: bool) -> Ch
         raise TangevalError(
             f"checkpoints: average: {name} is no checkpoint of the study ({there}), and there is no such folder"
         )
-    (first, *others), _ = discover([name], allow_pickle=allow_pickle)
-    if others:
-        raise TangevalError(f"checkpoints: average: {name} holds {len(others) + 1} checkpoints; name each")
-    return first
+    found, _ = discover([name], allow_pickle=allow_pickle)
+    if len(found) != 1:
+        raise TangevalError(f"checkpoints: average: {name} holds {len(found)} whole checkpoints; name one")
+    return found[0]
 
 
 def parts(checkpoint: Checkpoint) -> Iterator[Checkpoint]:

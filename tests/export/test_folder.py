@@ -11,7 +11,7 @@ import pytest
 import torch
 from jinja2 import TemplateError
 from safetensors.torch import load_file
-from transformers import GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from tangeval import steps, tasks
 from tangeval.core.errors import TangevalError
@@ -26,9 +26,10 @@ from tangeval.models.tokens import encode_prompt
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import resolve
 from tangeval.results.files import read_json, write_json
+from tests.models.test_averages import adapter_of
 from tests.support.command import refusal, succeeds
 from tests.support.study import contents, evaluate, write_study
-from tests.support.tiny import bpe_tokenizer
+from tests.support.tiny import bpe_tokenizer, make_tiny_model
 
 GREEDY = {
     "splits": ["validation"], "data": {"path": "sample", "validation": 4}, "samples": 1,
@@ -100,6 +101,23 @@ def test_weights_are_merged_to_the_bit_as_the_engine_merges_them(results, tmp_pa
         assert all(torch.equal(tensor, own[name]) for name, tensor in written.items())
 
 
+def test_a_head_that_was_saved_apart_is_not_said_to_be_tied(tmp_path):
+    base = make_tiny_model(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(base)
+    (tmp_path / "runs").mkdir()
+    saved = adapter_of(
+        base, tmp_path / "runs" / "a", 1, target_modules=["q_proj"], modules_to_save=["lm_head"]
+    )
+    found = export(chosen(tmp_path, base, saved), tmp_path / "home", merge=True)
+    assert read_json(found.folder / "config.json")["tie_word_embeddings"] is False
+    assert {"lm_head.weight", "model.embed_tokens.weight"} <= load_file(
+        found.folder / "model.safetensors"
+    ).keys()
+
+
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_base_in_few_bits_is_loaded_so_or_written_out_as_the_engine_does(
     tiny_model, tiny_run, tmp_path, merge
@@ -159,7 +177,11 @@ def test_braces_and_quotes_of_a_prompt_are_no_template(tokenizer):
     examples = [Example("test-1", "", "山", "水", "test")]
     framed = frame(tokenizer, lambda e: f"{{{{ 1 }}}} {{% x %}} \"'\\n\n{e.input}|{e.input}", examples)
     assert not framed.whole
-    assert framed.go(None) == '{{ "{{" }} 1 }} {% x %} "\'\\n\n{{ .Prompt }}|{{ .Prompt }}'
+    # As Go reads it: an action is from the first two braces to the next two that close.
+    values = {' "{" ': "{", " .Prompt ": "山"}
+    for parts in (framed.parts, ('{"q": {', "}}")):
+        text = replace(framed, parts=parts).go(None)
+        assert re.sub(r"\{\{(.*?)\}\}", lambda found: values[found[1]], text) == "山".join(parts)
 
 
 def test_a_knob_that_a_reader_lacks_is_refused_by_name_unless_it_may_be_missing(
@@ -212,6 +234,10 @@ def test_weights_that_changed_since_are_refused(results, tmp_path, tiny_run):
         each["fingerprint"] = "0"
     write_json(kept.run.manifest_file, manifest)
     with pytest.raises(TangevalError, match="not those that were evaluated"):
+        export(kept, tmp_path / "home")
+    manifest["base_model"]["fingerprint"] = "0"
+    write_json(kept.run.manifest_file, manifest)
+    with pytest.raises(TangevalError, match=r"base_model: .* is not the one that was evaluated"):
         export(kept, tmp_path / "home")
 
 

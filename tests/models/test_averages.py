@@ -143,7 +143,11 @@ def test_members_that_differ_in_more_than_numbers_are_refused_with_what_differs(
     )
     refused("the name base is taken", *plain, name="base")
     runs = [shutil.copytree(p, tmp_path / "run" / f"checkpoint-{n}") for n, p in enumerate(plain, 1)]
-    refused("run holds 2 checkpoints; name each", runs[0], tmp_path / "run")
+    refused("run holds 2 whole checkpoints; name one", runs[0], tmp_path / "run")
+    refused("one is named twice", plain[0], tmp_path / "run" / ".." / "p1")
+    for run in runs:
+        (run / "adapter_model.safetensors").unlink()  # saves that were cut off
+    refused("run holds 0 whole checkpoints", plain[0], tmp_path / "run")
 
 
 def test_a_study_says_averages_in_its_list(tmp_path):
