@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -29,8 +29,8 @@ COUPLET = "床前明月光，疑是地上霜。"
 
 
 @contextmanager
-def served(desk, folder=None):
-    with Server(desk) as server:
+def served(desk, folder=None, **options):
+    with Server(desk, **options) as server:
         if folder:
             server.tasting = Tasting(desk, folder / "votes.csv")
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -198,6 +198,13 @@ def test_who_goes_away_or_says_nothing_keeps_nobody_waiting(home):
     silent.close()
 
 
+def test_memory_that_does_not_suffice_is_a_line_of_the_answer(home, monkeypatch, capfd):
+    monkeypatch.setattr(home.desk, "_write", lambda *a: (_ for _ in ()).throw(MemoryError))
+    status, lines = post(home, "write", {"checkpoints": ["base"], "example": "test-1"})
+    assert (status, lines) == (200, [{"error": "MemoryError; the terminal has more"}])
+    assert "Traceback" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["write", "branches", "pair", "vote", "standings"])
 def test_nothing_that_is_said_to_it_is_an_error_of_its_own(home, name, capfd):
     whole = {"checkpoints": ["base"], "example": "test-1", "pair": "x", "vote": "left", "rater": "me"}
@@ -226,6 +233,9 @@ def test_only_the_page_itself_is_answered(home):
     assert post(home, "write", b" " * 70_000)[0] == 413
     assert post(home, "nothing", content)[0] == 404
     assert get(home, "/")[0] == 404
+    assert get(home, "x://[")[0] == 404
+    assert post(home, "write", content, Origin="http://[")[0] == 403
+    assert post(home, "write", b"", Content_Length="9" * 5000)[0] == 413
     status, page, headers = get(home, f"/{home.secret}/")
     assert (status, headers["X-Frame-Options"], headers["Cache-Control"]) == (200, "SAMEORIGIN", "no-store")
     assert "default-src 'none'" in html.unescape(page)
@@ -236,6 +246,11 @@ def test_a_proxy_is_answered_where_it_is_named(desk):
     with Server(desk, behind="https://colab.example/") as server:
         assert server.url == f"https://colab.example/{server.secret}/"
         assert "colab.example" in server.hosts
+    # A browser leaves out what goes without saying.
+    with served(desk, behind="https://Me@Colab.example:443") as server:
+        assert (
+            get(server, f"/{server.secret}/", Host="colab.example", Origin="https://colab.example")[0] == 200
+        )
     with pytest.raises(TangevalError, match="--behind nowhere: give a whole address"):
         Server(desk, behind="nowhere")
 
@@ -305,6 +320,37 @@ def test_nobody_sees_a_pair_twice_while_there_are_others(desk, tmp_path):
     assert list(votes["sample"]) == [0] * len(examples) + [1, 1]
     # A judge saw the first samples alone.
     assert len(read_votes(tmp_path / "votes.csv", desk.resolved.dataset)) == len(examples)
+
+
+def test_pairs_of_the_same_texts_do_not_stand_in_the_way_of_others(desk, tmp_path, monkeypatch):
+    alike = {each.id for each in desk.resolved.examples("test")[1:]}
+
+    def texts(ask):
+        same = ask.sample == 0 and ask.example in alike
+        return {name: ["" if same else name] for name in ask.checkpoints}
+
+    monkeypatch.setattr(desk, "texts", texts)
+    tasting, ask = Tasting(desk, tmp_path / "votes.csv"), Taste(checkpoints=list(desk.checkpoints)[:2])
+    for _ in range(len(alike) + 1):
+        with suppress(TangevalError):  # many were the same, one after another
+            tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie"))
+    for _ in range(len(alike)):
+        tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie"))
+    votes = pd.read_csv(tmp_path / "votes.csv")
+    assert not votes.duplicated(["example_id", "sample"]).any()
+    assert set(votes["example_id"]) >= alike
+
+
+def test_a_vote_is_added_under_the_columns_that_a_spreadsheet_left(desk, tmp_path):
+    file = tmp_path / "votes.csv"
+    tasting, ask = Tasting(desk, file), Taste(checkpoints=["base", "reference"])
+    tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie"))
+    table = pd.read_csv(file, dtype=str)
+    table.assign(note="good")[["note", *reversed(list(table))]].to_csv(
+        file, index=False, encoding="utf-8-sig"
+    )
+    assert tasting.vote(Ballot(pair=tasting.pair(ask)["pair"], vote="tie")) == {"votes": 2}
+    assert list(read_votes(file, desk.resolved.dataset, "rater")["rater"]) == ["me", "me"]
 
 
 def test_a_vote_goes_on_after_a_line_that_was_cut_off_and_other_files_are_left(desk, tmp_path):
@@ -380,10 +426,13 @@ def test_the_page_writes_takes_apart_forces_and_votes(mini, tmp_path, browser, l
 @pytest.mark.browser
 def test_an_error_is_shown_as_text(mini, browser):
     with served(mini) as server:
-        page = browser.new_page()
+        page, problems = browser.new_page(), []
         page.goto(server.url)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.fill("#samples", "1.5")
         page.fill("#own", "<b>bold</b>")
         page.locator("#own").blur()
         page.locator("#play-error", has_text="no part of verse").wait_for()
         assert page.locator("#play-error b").count() == 0
+        assert problems == []
         assert get(server, f"/{server.secret}/explain?ask={quote('{}')}")[0] == 400

@@ -7,6 +7,7 @@ another site's page could send is refused: the address has a secret in it, and H
 import hmac
 import json
 import os
+import re
 import secrets
 import traceback
 from collections.abc import Callable, Mapping
@@ -60,11 +61,11 @@ class Server(ThreadingHTTPServer):
         self.desk, self.tasting = desk, Tasting(desk, RunFolder(desk.opened.folder).votes)
         self.secret = secrets.token_urlsafe(16)
         own = f"127.0.0.1:{self.server_port}"
-        self.hosts = {own, f"localhost:{self.server_port}"}
+        self.hosts = {_host(own), _host(f"localhost:{self.server_port}")}
         outside = urlsplit(behind or "")
         if behind and not outside.netloc:
             raise TangevalError(f"--behind {behind}: give a whole address, such as https://example.org")
-        self.hosts |= {outside.netloc} if behind else set()
+        self.hosts |= {_host(outside.netloc)} if behind else set()
         self.url = f"{behind.rstrip('/') if behind else f'http://{own}'}/{self.secret}/"
 
     @cached_property
@@ -73,6 +74,17 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no error."""
+
+
+def _host(authority: str) -> str:
+    """A host with its port as browsers send it: in small letters, without a port that goes without saying."""
+    return re.sub(r":(?:80|443)$", "", authority.rpartition("@")[2].lower())
+
+
+def _unforeseen(error: Exception) -> str:
+    """Print what nobody foresaw; what is told of it."""
+    traceback.print_exc()
+    return f"{type(error).__name__}; the terminal has more"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,17 +120,16 @@ class _Handler(BaseHTTPRequestHandler):
         except (TangevalError, OSError) as error:
             self._json({"error": inert(str(error))}, 400)
         except Exception as error:
-            traceback.print_exc()
-            self._json({"error": f"{type(error).__name__}; the terminal has more"}, 500)
+            self._json({"error": _unforeseen(error)}, 500)
 
     def _asked(self) -> str:
         """The last part of the path of a request that is the page's own."""
-        if self.headers.get("Host", "") not in self.home.hosts:
+        if _host(self.headers.get("Host", "")) not in self.home.hosts:
             raise _RefusedError(403, "Host is not this server's; open the address that tangeval printed")
         origin = self.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc not in self.home.hosts:
+        if origin is not None and _host(origin.partition("://")[2]) not in self.home.hosts:
             raise _RefusedError(403, "Origin is another site's")
-        _, secret, name = [*urlsplit(self.path).path.split("/", 2), "", ""][:3]
+        _, secret, name = [*self.path.partition("?")[0].split("/", 2), "", ""][:3]
         if not hmac.compare_digest(secret.encode(), self.home.secret.encode()):
             raise _RefusedError(404, "open the address that tangeval printed, with all that follows the port")
         return name
@@ -130,13 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
             raise _RefusedError(411, "Content-Length is missing")
-        if int(length) > _LARGEST:
+        if len(length) > 9 or int(length) > _LARGEST:
             raise _RefusedError(413, f"a request has at most {_LARGEST // 2**10} KiB")
         return self._parsed(self.rfile.read(int(length)))
 
     def _query(self) -> Any:
         """What an address says after ``ask=``."""
-        return self._parsed(parse_qs(urlsplit(self.path).query).get("ask", ["{}"])[0])
+        return self._parsed(parse_qs(self.path.partition("?")[2]).get("ask", ["{}"])[0])
 
     def _parsed(self, data: str | bytes) -> Any:
         try:
@@ -163,6 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise
         except TangevalError as error:
             self._line({"error": inert(str(error))})
+        except Exception as error:  # such as memory that does not suffice
+            self._line({"error": _unforeseen(error)})
 
     def _line(self, content: dict[str, Any]) -> None:
         try:

@@ -63,12 +63,14 @@ class Tasting:
     def __init__(self, desk: Desk, file: Path) -> None:
         self.desk, self.file = desk, file
         self._pairs: dict[str, _Pair] = {}
+        self._alike = Counter[tuple[str, str, frozenset[str]]]()  # the next sample where texts were the same
         self._chance = random.Random(secrets.randbits(64))  # who sees which pair is no part of any result
 
     def pair(self, ask: Taste) -> dict[str, str]:
         """Return a pair's name, what was given, and two texts of two of the sides that are asked for, by the same noise.
 
-        It is one that the rater has voted on least often: of the first sample, then of the next.
+        It is one that the rater has voted on least often: of the first sample, then of the next. Samples of which both texts
+        are the same are passed over.
 
         Raises:
             TangevalError: there are no two sides, or they write the same.
@@ -79,8 +81,11 @@ class Tasting:
         votes = self._read()
         own = votes[(votes["setting"] == setting) & (votes["rater"] == ask.rater)]
         seen = Counter(
-            (e, frozenset(pair)) for e, *pair in own[["example_id", "a", "b"]].itertuples(index=False)
+            {(e, pair): next_one for (s, e, pair), next_one in self._alike.items() if s == setting}
         )
+        for e, a, b, sample in own[["example_id", "a", "b", "sample"]].itertuples(index=False):
+            pair = e, frozenset((a, b))
+            seen[pair] = max(seen[pair], int(sample) + 1 if sample.isdecimal() else 1)
         resolved = self.desk.resolved
         wanted = [
             (e, two)
@@ -99,6 +104,7 @@ class Tasting:
                 while len(self._pairs) > _OPEN:
                     del self._pairs[next(iter(self._pairs))]
                 return {"pair": name, "given": example.input, "left": texts[left], "right": texts[right]}
+            self._alike[setting, example.id, frozenset(two)] = sample + 1
         raise TangevalError("the sides write the same texts; raise the temperature, or take others")
 
     def _texts(self, ask: Ask, example: Example, sides: list[str], sample: int) -> dict[str, str]:
@@ -121,11 +127,14 @@ class Tasting:
         left, right = pair.sides
         preferred = {"left": left, "right": right, "tie": TIE}[ballot.vote]
         row = (pair.example, left, right, preferred, pair.sample, pair.setting, pair.rater)
-        head, line = csv_text(pd.DataFrame([row], columns=[*VOTE, *_MORE])).splitlines()
+        frame = pd.DataFrame([row], columns=[*VOTE, *_MORE])
+        if self.file.is_file():
+            self._read()  # nothing is added to a file that is something else
+            frame = frame.reindex(columns=pd.read_csv(self.file, nrows=0, encoding="utf-8-sig").columns)
+        head, line = csv_text(frame).splitlines()
         if not self.file.is_file():
             write_text(self.file, f"{head}\n{line}\n")
         else:
-            self._read()  # nothing is added to a file that is something else
             cut = not self.file.read_bytes().endswith(b"\n")
             append_line(self.file, f"\n{line}" if cut else line)
         del self._pairs[ballot.pair]

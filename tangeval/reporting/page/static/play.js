@@ -29,7 +29,7 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
   const ticked = (name) => [...document.querySelectorAll(`input[name="${name}"]:checked`)].map((box) => box.value);
   const knobsNow = () => Object.fromEntries(facts.knobs.map((knob) => [knob, $(`knob-${knob.name}`).value]).filter(([knob, text]) => text !== "" || !NEEDS_VALUE.includes(knob.kind))
     .map(([knob, text]) => [knob.name, text === "" ? knob.off : knob.choices ? text : Number(text)]));
-  const askNow = (more) => ({ checkpoints: ticked("writer"), example: $("own").value ? "" : $("example").value, couplet: $("own").value, knobs: knobsNow(), samples: Number($("samples").value) || 1, ...more });
+  const askNow = (more) => ({ checkpoints: ticked("writer"), example: $("own").value ? "" : $("example").value, couplet: $("own").value, knobs: knobsNow(), samples: Math.max(1, Math.floor(Math.min(16, $("samples").value))) || 1, ...more });
   const askOne = (checkpoint, sample, begun = forced.get(keyOf(checkpoint, sample)) ?? []) => askNow({ checkpoints: [checkpoint], sample, samples: 1, forced: begun });
 
   const knobField = (knob) => {
