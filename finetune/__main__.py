@@ -79,7 +79,7 @@ def dry_run(config: Config, console: Console, *, overwrite: bool = False) -> Non
     if not overwrite:
         check_same(run)
     console.print(describe(config, run), highlight=False)
-    for line in plan(each_seed(config), run):
+    for line in plan(each_seed(config), run, overwrite=overwrite):
         console.print(line, highlight=False, markup=False)
 
 

@@ -34,8 +34,8 @@ _TRAINED = 16
 _STORED = {"nf4": (4 + 0.127) / 8, "int8": 1.0}
 
 
-def plan(config: Config, run: Run) -> Iterator[str]:
-    """Yield what the run would be, a line each.
+def plan(config: Config, run: Run, *, overwrite: bool = False) -> Iterator[str]:
+    """Yield what the run would be, a line each; with ``overwrite`` it begins anew.
 
     Raises:
         TangevalError: what the run itself would be refused for before its first step.
@@ -72,6 +72,8 @@ def plan(config: Config, run: Run) -> Iterator[str]:
     newest = run.newest()
     there = "is complete: the command would do nothing" if run.complete() else ""
     there = there or (f"goes on from step {newest.step}" if newest else "has no checkpoint yet")
+    if overwrite and newest:
+        there = f"has checkpoints up to step {newest.step}, which are moved to quarantine/"
     yield f"folder: {run.folder} {there}"
 
 

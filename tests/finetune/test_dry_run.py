@@ -80,6 +80,10 @@ def test_a_time_is_that_of_a_run_beside_it_with_the_same_steps_on_the_same_machi
 
 def test_what_the_run_would_be_refused_for_the_dry_run_is(finetune, tmp_path, capsys):
     finetune()
+    assert "is complete: the command would do nothing" in finetune("--dry-run")
+    assert "has checkpoints up to step 9, which are moved to quarantine/" in finetune(
+        "--dry-run", "--overwrite"
+    )
     for wrong, said in {
         "learning_rate=1": "holds checkpoints of another run .learning_rate differ",
         "lora.target_modules=[nothing]": "lora.target_modules: Target modules",
