@@ -64,7 +64,7 @@ def export(
     quieten()
     to = Path(to)
     no_url(to)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+    if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
         raise TangevalError(
             f"--to {to} is there already, and is not written into; give another folder, or move it away"
         )

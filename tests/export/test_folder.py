@@ -221,6 +221,10 @@ def test_a_folder_that_is_there_is_never_written_into_and_a_failure_leaves_none(
     (tmp_path / "theirs" / "thesis.txt").write_text("mine")
     with pytest.raises(TangevalError, match="theirs is there already"):
         export(results, tmp_path / "theirs")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(TangevalError, match="link is there already"):  # before minutes of merging
+        export(results, tmp_path / "link")
+    (tmp_path / "link").unlink()
     monkeypatch.setattr("tangeval.export.folder.write_card", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(results, tmp_path / "home")
