@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
 from tangeval import generation
 from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
-from tangeval.engines import live
+from tangeval.engines import live, local
 from tangeval.results.folder import RunFolder
 from tangeval.training import Stopping, StudyCallback
 from tangeval.training.evaluation import Evaluations
@@ -214,6 +214,16 @@ def test_another_training_into_the_same_folder_moves_aside_what_was_there(tiny_m
         trained(tiny_model, out, small_study(), max_steps=2, learning_rate=0.5)
     assert rows(out / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2"]
     assert list((out / "study" / "quarantine").rglob("*.parquet"))
+
+
+def test_a_batch_takes_the_memory_of_the_weights_own_dtype(tiny_model, monkeypatch):
+    monkeypatch.setattr(local, "CPU_BUDGET", 2**22)
+    evaluations, model = Evaluations(small_study()), make_model(tiny_model)
+    resolved = evaluations._resolved(str(tiny_model), (evaluations._checkpoint(model, None),))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    engines = [live.LiveEngine(resolved, own, tokenizer) for own in (model, make_model(tiny_model).double())]
+    single, double = (engine.sequences_per_batch() for engine in engines)
+    assert 2 * double <= single < local.SMALLEST
 
 
 # What fails
