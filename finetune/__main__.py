@@ -12,6 +12,7 @@ from rich.console import Console
 from tangeval.cli.entry import command
 from tangeval.cli.progress import SafeConsole
 from tangeval.core.libraries import needs
+from tangeval.core.words import speaking
 from tangeval.results.files import exclusive_lock
 
 from .config import Config, load_config
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what the run would be, and stop")
     options = parser.parse_intermixed_args()
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    with command():
+    with command(), speaking():
         config = load_config(options.config, options.overrides)
         if options.dry_run:
             return dry_run(config, make_console(quiet=not first), overwrite=options.overwrite)

@@ -19,8 +19,7 @@ from typer.core import TyperGroup
 from tangeval import __version__
 from tangeval.cli.entry import interruptible
 from tangeval.cli.progress import SafeConsole
-from tangeval.core.errors import TangevalError
-from tangeval.core.words import speaking, translated
+from tangeval.core.words import speaking
 
 if TYPE_CHECKING:
     from tangeval import api as api
@@ -122,12 +121,8 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 os.environ["TANGEVAL_NO_LOCK"] = "1"
             for name, own in options.items():
                 given[name] = groups[name](**{key: given.pop(key) for key in own})
-            with speaking(given.pop("lang")):
-                try:
-                    function(**given)
-                except TangevalError as error:  # told in the language of this command, which ends here
-                    error.args = (translated(str(error)),)
-                    raise
+            with speaking(given.pop("lang")), interruptible():  # told in the language of this command
+                function(**given)
 
         run.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in expanded}

@@ -17,6 +17,7 @@ from typing import Any
 from tangeval.core.errors import TangevalError
 from tangeval.core.libraries import quieten
 from tangeval.core.untrusted import inert
+from tangeval.core.words import translated
 
 #: Threads that a command must be able to start: libraries that cannot wait for them without end.
 _THREADS = 16
@@ -151,5 +152,5 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print(f"\n{translated('stopped; the same command goes on from here')}", file=sys.stderr)
         sys.exit(130)

@@ -123,7 +123,8 @@ class Decoding:
             seconds = facts["seconds_left"]
             left = "" if seconds is None else say("run.left", minutes=f"{seconds / 60:.1f}")
             counts = {"done": f"{self.done:,}", "total": f"{self.total:,}"}
-            self.console.say(say("run.so_far", where=where, **counts, rate=rate, left=left, shown=shown))
+            told = say("run.between").join(each for each in (rate, left, shown) if each)
+            self.console.say(say("run.so_far", where=where, **counts, shown=told))
 
     def _facts(self, name: str, now: float) -> dict[str, Any]:
         """Where the decoding stands; ``memory_gib`` is the process's."""

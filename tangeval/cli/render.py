@@ -24,7 +24,7 @@ from tangeval.core.types import SPLITS
 from tangeval.core.words import say as told
 from tangeval.explain.subject import Subject
 from tangeval.metrics.base import check_of
-from tangeval.reporting.tables import NO_INTERVAL, ONE_RUN, WHY_NONE, rich_table
+from tangeval.reporting.tables import NO_INTERVAL, WHY_NONE, rich_table
 from tangeval.results.explained import Explained
 
 say = console.say
@@ -95,7 +95,7 @@ def show_recipes(results: Results) -> None:
         where = {"recipe": row["recipe"], "split": _split(row["split"])}
         say(told("end.apart", **where, apart=apart or told("end.unseen")))
     if (frame["runs"] == 1).any():
-        say(ONE_RUN)
+        say(told("table.one_run"))
 
 
 def show_engine(results: Results) -> None:
@@ -237,7 +237,7 @@ def show_comparison(frame: pd.DataFrame, title: str) -> None:
     columns = ("metric", "a", "b", *over, "a − b, 95 % interval", "p", "p (adjusted)", *needed)
     show_table(title, columns, rows, right=3 + len(needed))
     if "poems, one run each" in set(frame["over"]):
-        say(ONE_RUN)
+        say(told("table.one_run", "en"))  # as the rest of this command
     if frame["low"].isna().any():
         say(WHY_NONE)
     noise = "shared" if frame["shared_noise"].all() else "not shared by all of them, which makes it larger"

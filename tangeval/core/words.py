@@ -74,13 +74,19 @@ def _errors(lang: str) -> list[tuple[re.Pattern[str], str]]:
 
 
 @contextmanager
-def speaking(lang: str | None) -> Iterator[None]:
-    """Return a context in which ``lang`` is the language where none is named; None leaves it as it is."""
+def speaking(lang: str | None = None) -> Iterator[None]:
+    """Return a context in which ``lang`` is the language where none is named; None leaves it as it is.
+
+    A ``TangevalError`` that leaves it is told in that language.
+    """
     before = os.environ.get(VARIABLE)
     if lang:
         os.environ[VARIABLE] = language(lang)
     try:
         yield
+    except TangevalError as error:
+        error.args = (translated(str(error)),)
+        raise
     finally:
         if lang:
             os.environ.pop(VARIABLE)

@@ -174,9 +174,7 @@ def check_known(tokenizer: Any, couplet: str) -> None:
     """Raise ``TangevalError`` where the model's tokenizer does not know a character."""
     unknown = tokenizer.unk_token_id
     if odd := [c for c in verse.han(couplet) if unknown is not None and unknown in tokenizer.encode(c)]:
-        raise TangevalError(
-            f"{''.join(odd)}: the model does not know {'it' if len(odd) == 1 else 'them'}; it reads traditional characters"
-        )
+        raise TangevalError(f"the model does not know {''.join(odd)}; it reads traditional characters")
 
 
 def _checked(

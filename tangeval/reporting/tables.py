@@ -30,11 +30,6 @@ _DECIMALS = {"reference_nll": 3, "room": 3, "difference": 3}
 #: What stands in the place of an interval that is not there, and why.
 NO_INTERVAL = "–"
 WHY_NONE = "[–]: so few examples carry the value that no interval can be believed."
-#: What is said where training seeds cannot be told from recipes.
-ONE_RUN = (
-    "One run each: interval and p are of these runs, and say nothing of the next training. How far runs of one recipe "
-    "were apart elsewhere: docs/statistics.md, Training seeds."
-)
 _AGAINST = "p is of a randomisation test against the random baseline."
 _NOTE = f"A value and its 95 % interval over examples. {WHY_NONE} {_AGAINST}"
 

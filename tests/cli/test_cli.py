@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,9 @@ import torch
 import yaml
 from sacrebleu.metrics import BLEU
 
+from tangeval.cli import render
 from tangeval.core.errors import TangevalError
+from tangeval.core.words import speaking
 from tangeval.reporting.page import build as report
 from tangeval.results.files import write_json
 from tangeval.tasks.tang import data as dataset
@@ -680,3 +683,21 @@ def test_an_error_is_told_in_the_language_that_was_asked_for(tmp_path):
     assert done.code == 2
     assert done.err.startswith("error: 沒有 nope.yaml 這個檔案")
     assert tangeval(tmp_path, "run", "nope.yaml").err.startswith("error: there is no file nope.yaml")
+
+
+def test_a_stop_is_told_in_the_language_that_was_asked_for(tmp_path, monkeypatch):
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tangeval.api.report", stopped)
+    done = tangeval(tmp_path, "report", "x", "--lang", "zh-TW")
+    assert (done.code, "再下同一個指令就會從這裡接著做" in done.err) == (130, True)
+
+
+def test_that_recipes_have_one_run_each_is_told_in_chinese(monkeypatch, capsys):
+    monkeypatch.setattr(render, "rich_table", lambda *table: "")
+    monkeypatch.setattr(render, "say", print)
+    recipes = pd.DataFrame({"recipe": ["a"], "split": ["test"], "runs": [1]})
+    with speaking("zh-TW"):
+        render.show_recipes(SimpleNamespace(recipes=recipes, task=SimpleNamespace(metrics={})))
+    assert "每種訓練方式只訓練了一次" in capsys.readouterr().out

@@ -1,10 +1,11 @@
 import io
 import json
+import re
 
 import pytest
 
 from tangeval.cli.progress import Decoding, SafeConsole
-from tangeval.core.words import speaking
+from tangeval.core.words import LANGUAGES, speaking
 
 
 def show(decoding: Decoding, name: str, ended: int, text: str, waited: float = 60) -> None:
@@ -42,6 +43,21 @@ def test_progress_is_told_in_chinese():
     assert "10 條中的 4 條" in out
     assert "還要" in out
     assert "解碼了 4 條序列" in out
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_checkpoint_at_hand_is_counted_within_a_narrow_bar(lang):
+    out = io.StringIO()
+    with speaking(lang):
+        console = SafeConsole(file=out, force_terminal=True, width=80)
+        show(Decoding(console, 10, ["base", "checkpoint-7"]), "checkpoint-7", 4, "")
+    assert "…" not in out.getvalue()
+
+
+def test_nothing_is_said_of_a_rate_before_a_sequence_ended():
+    out = io.StringIO()
+    show(Decoding(SafeConsole(file=out), 10, ["base"]), "base", 0, "春")
+    assert re.search(r"base \(1 of 1\): 0 of 10, [\d.]+ GiB 春", out.getvalue())
 
 
 def test_the_checkpoint_at_hand_is_counted():

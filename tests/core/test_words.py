@@ -14,6 +14,7 @@ from tangeval.api import load_results
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Selection, load_study
 from tangeval.core.words import LANGUAGES, VARIABLE, language, say, sentences, speaking, translated
+from tangeval.doors.write import couplet_of
 
 
 def placeholders(sentence):
@@ -89,6 +90,9 @@ def _written(tmp_path, text):
         (lambda tmp: tangeval.run(load_study(_written(tmp, f"name: a\ncheckpoints: {tmp / 'x'}\n"))), "讀不到資料夾"),
         (lambda tmp: tangeval.run(load_study(_written(tmp, "name: a\nbase_model: nix\n"))), "不是附帶的模型"),
         (lambda tmp: tangeval.run(load_study(_written(tmp, f"name: a\ndata: {tmp / 'x'}\n"))), "沒有資料夾"),
+        (lambda tmp: couplet_of("hello"), "字元：h e l o；請給一首詩的前兩句"),
+        (lambda tmp: couplet_of("床前明月光"), "裡有漢字的共 1 句；"),
+        (lambda tmp: couplet_of("山中，山中月"), "兩句各是 2 字與 3 字"),
         (lambda tmp: _select(counts=None), "可能曾用驗證集的詩訓練過"),
         (lambda tmp: _select(counts={"validation": 3}), "每個檢查點都用驗證集的詩訓練過"),
     ],

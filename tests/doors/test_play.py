@@ -182,6 +182,12 @@ def test_what_cannot_be_written_is_said_in_one_line(home, content, said):
     assert said in lines[-1]["error"]
 
 
+def test_an_error_is_said_in_the_language_of_the_page(home):
+    ask = {"checkpoints": ["base"], "couplet": "hello"}
+    assert "裡有詩句不用的字元" in post(home, "write", ask, Accept_Language="zh")[1][0]["error"]
+    assert "no part of verse" in post(home, "write", ask, Accept_Language="en")[1][0]["error"]
+
+
 def test_who_goes_away_or_says_nothing_keeps_nobody_waiting(home):
     content = {"checkpoints": ["base"], "example": "test-1", "knobs": {"max_length": 18}}
     silent = http.client.HTTPConnection("127.0.0.1", home.server_port)
@@ -435,4 +441,8 @@ def test_an_error_is_shown_as_text(mini, browser):
         page.locator("#play-error", has_text="no part of verse").wait_for()
         assert page.locator("#play-error b").count() == 0
         assert problems == []
+        page.goto(f"{server.url}#lang=zh")
+        page.fill("#own", "hello")
+        page.locator("#own").blur()
+        page.locator("#play-error", has_text="裡有詩句不用的字元").wait_for()
         assert get(server, f"/{server.secret}/explain?ask={quote('{}')}")[0] == 400

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from finetune.__main__ import main
+from tangeval.core.words import VARIABLE
 from tangeval.results.files import read_json, write_json
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.prompt import prompt_text
@@ -96,6 +97,13 @@ def test_what_the_run_would_be_refused_for_the_dry_run_is(finetune, tmp_path, ca
         assert stop.value.code == 2
         assert re.search(said, capsys.readouterr().err), wrong
     assert not (tmp_path / "out" / "b").exists()
+
+
+def test_an_error_is_told_in_the_language_of_the_environment(finetune, monkeypatch, capsys):
+    monkeypatch.setenv(VARIABLE, "zh-TW")
+    with pytest.raises(SystemExit):
+        finetune("--dry-run", "recrods=8")
+    assert "沒有這個鍵；您是不是要寫 records" in capsys.readouterr().err
 
 
 def test_a_study_that_is_run_while_training_is_named(finetune, tmp_path):

@@ -16,6 +16,7 @@ from tangeval import tasks
 from tangeval.analysis import scoring, verdict
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import COMMON_AXES
+from tangeval.core.words import speaking
 from tangeval.metrics import copying
 from tangeval.reporting.page import build as report
 from tangeval.reporting.page import packing, schema, several, texts
@@ -271,6 +272,10 @@ def test_more_explained_poems_than_fit_are_left_out_and_named(results, tmp_path,
     assert [each["folder"] for each in known["explained"]] == ["test-1"]
     assert known["explained_left_out"] == [{"folder": "test-3", "reason": "room"}]
     assert "1 explained, 1 under explain/ left out" in about
+    with speaking("zh-TW"):
+        assert report.write(study, data, folder, tmp_path / "page.html")[1].endswith(
+            "，全部文本，拆解 1 篇，explain/ 下略去 1 個"
+        )
 
 
 def test_a_page_of_explained_texts_alone_needs_no_results(results, tmp_path):

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import inert, parsed
+from tangeval.core.words import translated
 from tangeval.doors.playing.asking import Ask, Branching
 from tangeval.doors.playing.desk import Desk, GoneError
 from tangeval.doors.playing.page import explained_page, play_page
@@ -118,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (TimeoutError, GoneError, ConnectionError):
             pass
         except (TangevalError, OSError) as error:
-            self._json({"error": inert(str(error))}, 400)
+            self._json(self._told(error), 400)
         except Exception as error:
             self._json({"error": _unforeseen(error)}, 500)
 
@@ -173,9 +174,14 @@ class _Handler(BaseHTTPRequestHandler):
         except GoneError:
             raise
         except TangevalError as error:
-            self._line({"error": inert(str(error))})
+            self._line(self._told(error))
         except Exception as error:  # such as memory that does not suffice
             self._line({"error": _unforeseen(error)})
+
+    def _told(self, error: Exception) -> dict[str, str]:
+        """An error, in the language of the page that asks."""
+        chinese = self.headers.get("Accept-Language", "").startswith("zh")
+        return {"error": inert(translated(str(error), "zh-TW" if chinese else "en"))}
 
     def _line(self, content: dict[str, Any]) -> None:
         try:

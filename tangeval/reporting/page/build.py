@@ -99,7 +99,7 @@ def write(study: Study, data: Dataset, folder: Path, out: Path | None = None) ->
     said = [say("page.whole", mb=size, carried=say(key, share=f"{share:.0%}"))]
     said += [say("page.explained", n=len(taken.facts))] * bool(taken.facts)
     said += [say("page.left", n=len(taken.left_out))] * bool(taken.left_out)
-    return path, say("list.comma").join(said)
+    return path, "".join(said)
 
 
 def check(corpus: Corpus) -> None:

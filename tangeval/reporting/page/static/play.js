@@ -8,7 +8,7 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
   let running = new AbortController(), later = 0, opened = null, pair = null; // `opened`: the text that is taken apart
 
   async function ask(path, content, signal) {
-    const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content), signal });
+    const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json", "Accept-Language": state.lang }, body: JSON.stringify(content), signal });
     if (answer.ok) return answer;
     throw new Error((await answer.json()).error);
   }
@@ -221,8 +221,8 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
     id: "tasting", tab: "taste", title: { en: "Which is better?", zh: "哪一篇比較好？" },
     note: { en: "Two texts of two hidden sides, written after the same lines with the same noise, at the knobs of the first tab. Which comes first is drawn anew each time.", zh: "同一題、同樣的雜訊，由兩個不公開的來源所寫，旋鈕以第一個分頁為準。先後每次重新抽。" },
     strings: {
-      en: { "tab.taste": "Blind tasting", "taste.sides": "Sides", "taste.rater": "Your name, in the file of votes", "taste.next": "Next pair", "taste.left": "The first", "taste.tie": "As good", "taste.right": "The second", "taste.voted": "{n} votes are kept.", "taste.standings": "Standings",
-        "taste.side": "Side", "taste.strength": "Strength", "taste.by.poem": "95 % by poem", "taste.by.rater": "95 % by rater", "taste.few": "fewer than five: no interval can be believed", "taste.counts": "{votes} votes on {poems} poems by {raters} raters at this setting",
+      en: { "tab.taste": "Blind tasting", "taste.sides": "Sides", "taste.rater": "Your name, in the file of votes", "taste.next": "Next pair", "taste.left": "The first", "taste.tie": "As good", "taste.right": "The second", "taste.voted": "Votes kept: {n}.", "taste.standings": "Standings",
+        "taste.side": "Side", "taste.strength": "Strength", "taste.by.poem": "95 % by poem", "taste.by.rater": "95 % by rater", "taste.few": "fewer than five: no interval can be believed", "taste.counts": "At this setting votes: {votes}, poems: {poems}, raters: {raters}",
         "taste.note": "Bradley–Terry strengths in log-odds, 0 on average: by one more, a side is preferred 73 times in 100. An interval by poem says what other poems might have shown, one by rater what other people might have said; the wider one holds. Votes are in {file}." },
       zh: { "tab.taste": "盲選", "taste.sides": "來源", "taste.rater": "你的名字（記在投票檔裡）", "taste.next": "下一組", "taste.left": "第一篇", "taste.tie": "一樣好", "taste.right": "第二篇", "taste.voted": "已記下 {n} 票。", "taste.standings": "目前結果",
         "taste.side": "來源", "taste.strength": "強度", "taste.by.poem": "95 %（依詩）", "taste.by.rater": "95 %（依評者）", "taste.few": "少於五個，沒有可信的區間", "taste.counts": "這個設定下，{raters} 位評者對 {poems} 首詩投了 {votes} 票",
