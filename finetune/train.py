@@ -75,6 +75,9 @@ def train(config: Config, run: Run, console: Console) -> None:
     if newest is None or newest.step < read_json(newest.path / "trainer_state.json")["max_steps"]:
         with log.bar:
             trainer.train(resume_from_checkpoint=str(newest.path) if newest else None)
+    elif study:
+        made = f"`tangeval run {run.folder}/study/study.yaml` evaluates its checkpoints"
+        console.print(f"evaluate: the run was cut off after its last step; {made}", highlight=False)
     if settings.should_save:
         draw_loss(log.rows, run.folder / "loss.png")
         if log.steps:

@@ -22,7 +22,7 @@ from tangeval.core.types import Checkpoint
 from tangeval.engines import base, local
 from tangeval.engines.base import Description, Done, Job, OnProgress
 from tangeval.engines.device import Device
-from tangeval.models import adapters
+from tangeval.models import adapters, loading
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.machine import hardware
 
@@ -151,6 +151,8 @@ class LiveEngine(base.Engine):
         if self.on_gpu:  # no more than training itself took
             own = torch.cuda.max_memory_allocated(self.model.device)
             room = max(_LEAST, own - torch.cuda.memory_allocated(self.model.device))
+        # A run's dtype is the one whose sizes are added up there; training's may be another.
+        room *= loading.dtype_of(self.device.load).itemsize / self.model.dtype.itemsize
         most = local.sequences_that_fit(self.resolved, self.device.tokenizer, self.model.config, room)
         return most if self.on_gpu else min(most, local.SMALLEST)
 

@@ -206,7 +206,10 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
             reason = f"{type(error).__name__}: {error}".removeprefix("TangevalError: ")
             step, own = state.global_step, self.rows.get(state.global_step, {})
             if not self.said:
-                warnings.warn(f"step {step} was not evaluated, and training goes on: {reason}", stacklevel=2)
+                warnings.warn(
+                    f"the evaluation at step {step} is not whole, and training goes on: {reason}",
+                    stacklevel=2,
+                )
             self.said = True
             state.log_history.append({"step": step, "study_problem": reason})
             self.rows[step] = {"step": step} | own | {"problem": reason}

@@ -10,6 +10,7 @@ import yaml
 from finetune.config import load_config
 from finetune.log import draw_loss, points
 from tangeval.core.errors import TangevalError
+from tangeval.training.evaluation import Evaluations
 from tests.finetune.test_finetune import finetune, log, one_cpu_thread, weights, write_config
 from tests.support.training import STUDY
 
@@ -42,6 +43,28 @@ def test_a_study_is_run_at_each_save_and_nothing_else_changes(tiny_model, tmp_pa
     (out / "run.json").write_text((out / "run.json").read_text().replace('"finished": 6', '"finished": 5'))
     finetune(config, f"evaluate={study}", "epochs=1")  # goes on, and keeps what was measured
     assert log(out)[5]["form"]
+
+
+def test_a_run_cut_off_in_its_last_evaluation_says_what_makes_it(
+    tiny_model, tmp_path, study, monkeypatch, capsys
+):
+    evaluated = Evaluations.evaluate
+
+    def cut(self, model, tokenizer, step):
+        if step == 6:
+            raise KeyboardInterrupt
+        return evaluated(self, model, tokenizer, step)
+
+    arguments = [write_config(tiny_model, tmp_path), f"evaluate={study}", "epochs=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluations, "evaluate", cut)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            finetune(*arguments)
+    capsys.readouterr()
+    finetune(*arguments)
+    file = tmp_path / "out" / "study" / "study.yaml"
+    assert f"`tangeval run {file}` evaluates" in " ".join(capsys.readouterr().out.split()).replace("/ ", "/")
+    assert file.is_file()
 
 
 @pytest.mark.parametrize("changes", [["include_validation=true"], ["validation=2"]])

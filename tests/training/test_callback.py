@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
 from tangeval import generation
 from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
-from tangeval.engines import live
+from tangeval.engines import live, local
 from tangeval.results.folder import RunFolder
 from tangeval.training import Stopping, StudyCallback
 from tangeval.training.evaluation import Evaluations
@@ -216,6 +216,16 @@ def test_another_training_into_the_same_folder_moves_aside_what_was_there(tiny_m
     assert list((out / "study" / "quarantine").rglob("*.parquet"))
 
 
+def test_a_batch_takes_the_memory_of_the_weights_own_dtype(tiny_model, monkeypatch):
+    monkeypatch.setattr(local, "CPU_BUDGET", 2**22)
+    evaluations, model = Evaluations(small_study()), make_model(tiny_model)
+    resolved = evaluations._resolved(str(tiny_model), (evaluations._checkpoint(model, None),))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    engines = [live.LiveEngine(resolved, own, tokenizer) for own in (model, make_model(tiny_model).double())]
+    single, double = (engine.sequences_per_batch() for engine in engines)
+    assert 2 * double <= single < local.SMALLEST
+
+
 # What fails
 
 
@@ -225,11 +235,11 @@ def test_a_full_disk_is_said_once_and_training_ends_as_without(tiny_model, tmp_p
 
     monkeypatch.setattr(generation, "decode", full)
     with pytest.warns(
-        UserWarning, match=r"step 0 was not evaluated, and training goes on: .*No space left"
+        UserWarning, match=r"the evaluation at step 0 is not whole, and training goes on: .*No space left"
     ) as said:
         trainer = trained(tiny_model, tmp_path / "out", small_study())
     assert trainer.state.global_step == 4
-    assert sum("not evaluated" in str(each.message) for each in said) == 1
+    assert sum("not whole" in str(each.message) for each in said) == 1
     assert [line["step"] for line in trainer.state.log_history if "study_problem" in line] == [0, 2, 4]
 
 
@@ -240,7 +250,7 @@ def test_weights_that_are_no_numbers_are_no_evaluation(tiny_model, tmp_path):
                 next(p for p in model.parameters() if p.requires_grad).data.fill_(torch.nan)
 
     callback = StudyCallback(small_study())
-    with pytest.warns(UserWarning, match="not evaluated.*NaN"):
+    with pytest.warns(UserWarning, match="not whole.*NaN"):
         trainer = trained(tiny_model, tmp_path / "out", seen=Breaks(), callback=callback)
     assert trainer.state.global_step == 4
     log = pd.read_csv(tmp_path / "out" / "study" / "training_log.csv")
@@ -263,7 +273,7 @@ def test_a_step_without_a_number_for_an_example_is_left_out_where_steps_are_comp
 
     monkeypatch.setattr(Evaluations, "measured", lacking)
     callback = StudyCallback(small_study(data={"path": "sample", "validation": 6}), stop=Stopping())
-    with pytest.warns(UserWarning, match="reference_nll is no number for some example"):
+    with pytest.warns(UserWarning, match="not whole.*reference_nll is no number for some example"):
         trained(tiny_model, tmp_path / "out", callback=callback)
     assert json.loads((tmp_path / "out" / "study" / "best.json").read_text())["step"] in (0, 4)
     log = pd.read_csv(tmp_path / "out" / "study" / "training_log.csv").set_index("step")
