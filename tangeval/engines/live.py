@@ -168,7 +168,14 @@ class LiveEngine(base.Engine):
 
 def refuse_shared_out(model: Any, fsdp: bool) -> None:
     """Raise ``TangevalError`` for a model of which each process holds a part (FSDP, DeepSpeed's stage 3, tensor parallel)."""
-    parts = (hasattr(p, "ds_id") or type(p).__name__ == "DTensor" for p in model.parameters())
+    parts = (
+        hasattr(p, "ds_id") or type(p).__name__ in ("DTensor", "FlatParameter") for p in model.parameters()
+    )
+    if len({p.device for p in model.parameters()}) > 1:
+        raise TangevalError(
+            "evaluating while training: the model lies on several devices; load it on one (no device_map), or run the study "
+            "on the saved checkpoints"
+        )
     if fsdp or any(parts):
         raise TangevalError(
             "evaluating while training: each process holds a part of the weights (FSDP, DeepSpeed stage 3 or tensor "

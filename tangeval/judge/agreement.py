@@ -18,6 +18,7 @@ from tangeval.analysis.intervals import LEVEL, Floats, rate_interval
 from tangeval.core.errors import TangevalError
 from tangeval.core.untrusted import read_bytes
 from tangeval.metrics.base import Texts
+from tangeval.results.files import HARMLESS
 from tangeval.tasks.base import Dataset, Task
 
 #: What is counted of 格律, as far as the task has it.
@@ -76,7 +77,8 @@ def read_votes(file: Path, data: Dataset, *more: str) -> pd.DataFrame:
     """
     try:
         content = io.BytesIO(read_bytes(file))
-        votes = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+        votes = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        votes = votes.fillna("").replace(HARMLESS, "", regex=True)
     except (OSError, ValueError) as error:
         raise TangevalError(f"{file}: not a readable CSV file: {error}") from None
     if missing := [name for name in (*VOTE, *more) if name not in votes]:

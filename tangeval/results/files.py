@@ -35,7 +35,7 @@ from tangeval.core.untrusted import inert, parsed, read_bytes
 #: What may be read of a Parquet file at a time: values, and bytes of them with every text spelt out.
 _VALUES, _BYTES = 2**28, 2**30
 #: How a text begins that a spreadsheet takes for a formula (a number is none), and one that was made harmless.
-_FORMULA, _HARMLESS = re.compile(r"(?!-[\d.]+(e[-+]?\d+)?$)'*[=+\-@\t\r]"), re.compile(r"'(?='*[=+\-@\t\r])")
+_FORMULA, HARMLESS = re.compile(r"(?!-[\d.]+(e[-+]?\d+)?$)'*[=+\-@\t\r]"), re.compile(r"\A'(?='*[=+\-@\t\r])")
 _LOCK, _ABOUT = ".lock", b"tangeval"
 DELETE = "delete it, and give the command again that made it"
 NO_LOCK = "TANGEVAL_NO_LOCK"  # the variable that, set to 1, lets commands write without one
@@ -119,7 +119,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     """Return what ``write_csv`` wrote; a checkpoint's name is text, whatever it looks like."""
     with _reading(path):
         frame = pd.read_csv(path, dtype={"checkpoint": str}, keep_default_na=False, na_values=[""])
-    return _texts_as(frame, lambda text: _HARMLESS.sub("", text, count=1))
+    return _texts_as(frame, lambda text: HARMLESS.sub("", text))
 
 
 def _texts_as(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tangeval.training.callback import Stopping, StudyCallback
+from tangeval.core.config import Section, validated
+from tangeval.training.callback import DEFAULT, Stopping, StudyCallback
 
 try:
     from axolotl.integrations.base import BasePlugin
@@ -21,6 +22,19 @@ class StudyArgs(BaseModel):
     tangeval: dict[str, Any] | None = None
 
 
+class _Stop(Section):
+    metric: str = Stopping.metric
+    patience: int = Stopping.patience
+    alpha: float = Stopping.alpha
+
+
+class _Asked(Section):
+    study: str = str(DEFAULT)
+    steps: int | None = None
+    minutes: float | None = None
+    stop: _Stop | None = None
+
+
 class StudyPlugin(BasePlugin):  # type: ignore[misc]
     """``plugins: [tangeval.training.axolotl.StudyPlugin]``"""
 
@@ -28,6 +42,8 @@ class StudyPlugin(BasePlugin):  # type: ignore[misc]
         return f"{__name__}.{StudyArgs.__name__}"
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[StudyCallback]:
-        asked = dict(cfg["tangeval"] or {})
-        stop = asked.pop("stop", None)
-        return [StudyCallback(**asked, stop=Stopping(**stop) if stop else None, trainer=trainer)]
+        asked = validated(_Asked, dict(cfg["tangeval"] or {}), "tangeval")
+        stop = Stopping(**dict(asked.stop)) if asked.stop else None
+        return [
+            StudyCallback(asked.study, steps=asked.steps, minutes=asked.minutes, stop=stop, trainer=trainer)
+        ]

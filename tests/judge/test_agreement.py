@@ -8,6 +8,7 @@ import pytest
 from tangeval.core.errors import TangevalError
 from tangeval.judge import agreement
 from tangeval.judge.agreement import VOTE, kappa, read_votes, share, with_counted, with_human
+from tangeval.results.files import write_csv
 from tangeval.tasks.tang import TANG, data
 from tests.support.judged import POEMS, run_judge
 
@@ -116,6 +117,13 @@ def test_votes_may_have_columns_of_their_own(tmp_path):
         f"\ufeffwho,example_id,a,b,preferred\nLi,{NAMES[0]},x,y,tie\n", "utf-8"
     )
     assert read_votes(tmp_path / "votes.csv", SAMPLE).equals(votes("tie", a="x", b="y"))
+
+
+def test_a_name_that_a_spreadsheet_would_take_for_a_formula_is_the_one_that_was_written(tmp_path):
+    told = votes("=x", a="=x", b="+y")
+    write_csv(tmp_path / "votes.csv", told)
+    assert "'=x" in (tmp_path / "votes.csv").read_text("utf-8")
+    assert read_votes(tmp_path / "votes.csv", SAMPLE).equals(told)
 
 
 @pytest.mark.parametrize("options", [[], ["--pairwise", "--reference"]], ids=["grades", "pairs"])

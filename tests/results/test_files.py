@@ -6,7 +6,7 @@ import pytest
 from tangeval.results.files import csv_text, read_csv, write_csv
 
 FORMULAS = ['=HYPERLINK("http://x";"y")', "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@x"]
-PLAIN = ["checkpoint-10", "'quoted'", "a=b", "春", "NA", "null", "nan", "1e3", "007", "true"]
+PLAIN = ["checkpoint-10", "a'=b", "'quoted'", "a=b", "春", "NA", "null", "nan", "1e3", "007", "true"]
 
 
 @pytest.mark.parametrize("name", [*FORMULAS, *PLAIN])

@@ -325,6 +325,10 @@ def test_weights_that_are_shared_out_are_refused(tiny_model):
     next(model.parameters()).ds_id = 0
     with pytest.raises(TangevalError, match="train with DDP"):
         live.refuse_shared_out(model, False)
+    with torch.device("meta"):
+        model.elsewhere = torch.nn.Linear(1, 1)
+    with pytest.raises(TangevalError, match="load it on one"):
+        live.refuse_shared_out(model, False)
 
 
 # The best, and when to stop

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from tangeval.core.errors import TangevalError
 from tangeval.training import StudyCallback
+from tangeval.training.axolotl import StudyPlugin
 from tests.support.training import make_model, make_trainer, small_study
 
 TWO = """
@@ -64,6 +66,15 @@ def test_trls_trainer_keeps_what_it_gathers_for_its_own_lines(tiny_model, tmp_pa
         assert found == ([0, 2, 4] if study else [])
     assert histories[0] == histories[1]  # TRL's means of all four steps among them
     assert "mean_token_accuracy" in histories[0][0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"step": 5}, "tangeval: step: unknown key"), ({"stop": {"metrics": "form"}}, "stop.metrics: unknown key"), ({"stop": True}, "stop")],
+)  # fmt: skip
+def test_what_axolotls_plugin_does_not_take_is_named(asked, said):
+    with pytest.raises(TangevalError, match=said):
+        StudyPlugin().add_callbacks_post_trainer({"tangeval": asked}, None)
 
 
 def test_axolotls_plugin_gives_the_callback(tmp_path):
