@@ -159,11 +159,17 @@ def test_a_node_without_a_checkpoint_or_with_other_weights_or_another_device_is_
     )
 
 
-def test_what_a_node_lacks_is_said_with_its_address(study, tmp_path):
-    resolved = resolve(load_study(study))
-    job = Job(replace(resolved.checkpoints[1], path=tmp_path / "nowhere"), examples=resolved.examples("test"))
-    with make(resolved, on="ray") as engine, pytest.raises(TangevalError, match=r"^node [\d.]+: there is no"):
-        list(engine.run([job], lambda *news: None))
+def test_what_a_node_lacks_is_said_with_its_address(study, tiny_run, tmp_path):
+    runs = shutil.copytree(tiny_run, tmp_path / "run")
+    own = tmp_path / "moved.yaml"
+    own.write_text(study.read_text().replace(str(tiny_run), str(runs)))
+    resolved = resolve(load_study(own))
+    job = Job(resolved.checkpoints[1], examples=resolved.examples("test"))
+    with make(resolved, on="ray") as engine:
+        assert engine.resolved.fingerprints  # this process has read them
+        runs.rename(tmp_path / "elsewhere")
+        with pytest.raises(TangevalError, match=r"^node [\d.]+: there is no"):
+            list(engine.run([job], lambda *news: None))
 
 
 class Deadly(Job):
