@@ -77,8 +77,8 @@ class Checkpoint:
     """Weights to evaluate: the base model (no path), an adapter, a full model, or what a server holds (no path).
 
     ``recipe`` and ``run`` say which training made them, where the study declares recipes. The mean of several has no path of
-    its own: ``members`` are their folders. ``digest`` tells weights
-    from others that were in this process's memory; those of files are digested.
+    its own: ``members`` are their folders. ``digest`` tells weights in this process's memory from others; those of files
+    are digested where they lie.
     """
 
     name: str
