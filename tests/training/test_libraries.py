@@ -39,8 +39,8 @@ def test_two_processes_agree_and_the_first_evaluates(tiny_model, tmp_path):
     done = subprocess.run(command, env=os.environ | here, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     first, second = ((out / f"ended-{process}").read_text() for process in range(2))
-    assert first.startswith("at 2: ")
     assert first == second
+    assert first.startswith("at 2: ")
     assert pd.read_csv(out / "study" / "training_log.csv")["step"].tolist() == [0, 1, 2]
 
 
