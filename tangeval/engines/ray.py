@@ -289,10 +289,11 @@ def connect(address: str) -> Any:
         if host and port.isdigit():  # where nothing listens, Ray itself asks on for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address=place, log_to_driver=False, logging_level="ERROR")
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise TangevalError(
             f"engine.address: {address}: no cluster answers there ({str(error).strip().splitlines()[0]}); "
-            "`ray start --head` on one machine and `ray start --address=HOST:6379` on the others make one (docs/scale.md)"
+            "`ray start --head` on one machine and `ray start --address=HOST:6379` on the others make one; where it "
+            "said that it wants a token, RAY_AUTH_MODE=token and that token are needed here too (docs/scale.md)"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would not stop a run as Ctrl-C does

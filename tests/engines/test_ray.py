@@ -199,5 +199,14 @@ def test_what_cannot_be_connected_is_said(study, monkeypatch):
     for on, address in (("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")):
         monkeypatch.setenv("RAY_ADDRESS", address)
         refused(on, r"no cluster answers there .*ray start")
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    import ray
+
+    def no_token(**_):
+        raise ray.exceptions.AuthenticationError("no token is here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "init", no_token)
+        refused("ray", r"no token is here.*RAY_AUTH_MODE=token")
     monkeypatch.setitem(sys.modules, "ray", None)
     refused("ray", r"pip install 'tangeval\[ray\]'")
