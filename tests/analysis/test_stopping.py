@@ -4,24 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.stopping import ended, made_up
 from tangeval.analysis.stopping import Evaluation, decide, falls
 from tangeval.core.errors import TangevalError
 
 FLAT, OVERFITS = np.zeros(20), np.array([0, 0.6, 0.8, 0.9, 0.7, 0.5, 0.3, 0.1, 0, -0.1, -0.2, -0.2])
 
 
-def training(truth, examples, seed, alike=0.8):
-    """Scores of examples that differ, with luck at each step that is like the last step's: ``[T, P]``."""
-    draw = np.random.default_rng(seed)
-    luck = draw.normal(size=(len(truth), examples))
-    for now in range(1, len(truth)):
-        luck[now] = alike * luck[now - 1] + np.sqrt(1 - alike**2) * luck[now]
-    return np.array(truth)[:, None] + draw.normal(size=examples) + luck / 2
-
-
-def passing(scores, seed):
-    """The same as shares of two samples that pass."""
-    return (scores[..., None] + np.random.default_rng(seed).normal(size=(*scores.shape, 2)) > 0).mean(axis=2)
+def training(truth, examples, seed, alike=0.8, law="normal"):
+    return made_up(law, np.array(truth), alike, examples, seed)
 
 
 def history(scores):
@@ -36,13 +27,6 @@ def cut(rows, examples):
     for each in rows:
         for name in list(each.scores)[examples:]:
             each.scores.pop(name)
-
-
-def stops_at(scores):
-    """The evaluation at which one call after another stops, and the one that is kept then."""
-    shown = falls(scores, 3, 0.05)
-    bests = [scores[: now + 1].mean(axis=1).argmax() for now in range(len(scores))]
-    return next(((now, best) for now, best in enumerate(bests) if shown[now, best]), None)
 
 
 def naive_stop(scores):
@@ -61,31 +45,29 @@ def naive_stop(scores):
 def test_a_fall_stops_and_one_dip_does_not():
     fall = decide(history(training([0, 1, 2, 1, 0.5, 0], 30, 0)))
     assert (fall.best, fall.stop) == (30, True)
-    assert fall.reason.startswith("step 30 has the best mean, 1.926; the last 3 (0.9086, ")
+    assert fall.reason.startswith("step 30 has the best mean, 2.033; the last 3 (1.026, ")
     assert not any(decide(history(training([0, 1, 2, -2, 2, 2, -2, 2], 30, 0)[:n])).stop for n in range(1, 9))
 
 
-@pytest.mark.parametrize(("examples", "law"), [(12, "normal"), (30, "normal"), (30, "shares")])
+@pytest.mark.parametrize(("examples", "law"), [(12, "normal"), (30, "normal"), (30, "pass or fail")])
 def test_alike_evaluations_stop_a_training_in_five_of_a_hundred_at_most(examples, law):
     count = 60
-    drawn = [training(FLAT, examples, seed) for seed in range(count)]
-    if law == "shares":
-        drawn = [passing(scores, seed) for seed, scores in enumerate(drawn)]
+    drawn = [training(FLAT, examples, seed, law=law) for seed in range(count)]
     margin = stats.binom.ppf(0.995, count, 0.05)
-    assert sum(stops_at(scores) is not None for scores in drawn) <= margin
+    assert sum(ended(scores)[1] is not None for scores in drawn) <= margin
     if law == "normal" and examples == 30:  # what a test at each evaluation would do
         assert sum(map(naive_stop, drawn)) > margin
 
 
 def test_a_training_that_gets_better_goes_on():
     drawn = [training(0.1 * np.arange(12), 30, seed) for seed in range(100)]
-    assert sum(stops_at(scores) is not None for scores in drawn) <= stats.binom.ppf(0.995, 100, 0.05)
+    assert sum(ended(scores)[1] is not None for scores in drawn) <= stats.binom.ppf(0.995, 100, 0.05)
 
 
 def test_overfitting_is_stopped_with_a_third_of_the_steps_to_go_and_a_good_step_kept():
-    found = [stops_at(training(OVERFITS, 30, seed)) for seed in range(60)]
-    assert np.mean([each is not None and each[0] + 1 <= 0.7 * len(OVERFITS) for each in found]) > 0.9
-    assert np.mean([each is not None and OVERFITS[each[1]] >= 0.7 for each in found]) > 0.9
+    found = [ended(training(OVERFITS, 30, seed)) for seed in range(60)]
+    assert np.mean([stop is not None and stop + 1 <= 0.7 * len(OVERFITS) for _, stop in found]) > 0.9
+    assert np.mean([stop is not None and OVERFITS[kept] >= 0.7 for kept, stop in found]) > 0.9
 
 
 def test_one_look_is_the_exact_paired_test():
