@@ -88,6 +88,7 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
             self.evaluations.check(model, self.tokenizer)
             with self._harmless(state):
                 self._take_up(Path(args.output_dir), state.global_step)
+                self._complete(state)
             self._keep(args, state)
         # A training may have been cut off after a save, before its evaluation was whole.
         at_saves = not (self.steps or self.minutes)
@@ -121,6 +122,16 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
             self.rows = {int(row["step"]): dict(row) for row in rows if row["step"] <= step}
         if self.history:
             self._decide(folder, step)
+
+    def _complete(self, state: Any) -> None:
+        """Add to the Trainer's log what it lacks of its step: a save writes that log before it is evaluated."""
+        row = self.rows.get(state.global_step, {})
+        known = {key for line in state.log_history if line.get("step") == row.get("step") for key in line}
+        numbers = {f"eval_{name}": row[name] for name in row.keys() - {"step", "epoch", "seconds", "problem"}}
+        if finite(numbers).keys() - known:
+            state.log_history.append(finite(numbers) | {"step": row["step"], "epoch": row["epoch"]})
+        if isinstance(row.get("problem"), str) and "study_problem" not in known:
+            state.log_history.append({"step": row["step"], "study_problem": row["problem"]})
 
     def _keep(self, args: Any, state: Any) -> None:
         """Let the Trainer call the best checkpoint so, unless it has a metric of its own: it removes no such one."""
@@ -157,13 +168,12 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
         about = {"step": state.global_step, "epoch": round(state.epoch or 0, 4)}
         self.rows[state.global_step] = about | {"seconds": seconds} | values
         self._write_log()
-        logs = {f"eval_{name}": value for name, value in values.items()}
         if self.trainer is None:
-            state.log_history.append(logs | about)
+            self._complete(state)
             return
         logging = control.should_log
         # The Trainer's own: what subclasses gather until they log (TRL's do) stays for their own lines.
-        Trainer.log(self.trainer, logs)
+        Trainer.log(self.trainer, {f"eval_{name}": value for name, value in values.items()})
         control.should_log = logging
 
     def _write_log(self) -> None:

@@ -158,6 +158,20 @@ def test_a_training_that_goes_on_takes_up_what_was_evaluated(tiny_model, tmp_pat
     assert rows(out / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2", "checkpoint-4"]
 
 
+@pytest.mark.parametrize(("within", "how"), [(True, {}), (False, {}), (True, {"steps": 1})])
+def test_the_log_of_a_training_that_goes_on_has_every_evaluation_once(tiny_model, tmp_path, within, how):
+    """Of a save too, which comes before its evaluation; trackers are told of each by one process."""
+    out, told, logs = tmp_path / "out", [], []
+    for resume in (None, str(out / "checkpoint-2")):
+        callback, seen = StudyCallback(small_study(), **how), Lines()
+        which = {"callback": callback, "seen": seen} if within else {"seen": callback}
+        trainer = trained(tiny_model, out, resume=resume, **which)
+        logs.append([line for line in trainer.state.log_history if "eval_form" in line])
+        told.append([step for step, line in seen.seen if "eval_form" in line])
+    assert [*map(pytest.approx, logs[0])] == logs[1]
+    assert told[1] == [step for step in told[0] if step > 2]
+
+
 def test_a_training_that_was_cut_off_in_an_evaluation_makes_it_before_it_goes_on(
     tiny_model, tmp_path, monkeypatch
 ):
