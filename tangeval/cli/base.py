@@ -40,10 +40,10 @@ else:
 
 
 class _Group(TyperGroup):
-    """Commands that Ctrl-C ends with how to go on, before typer makes an abortion of it."""
+    """Commands in the language asked for before them; Ctrl-C ends them before typer makes an abortion of it."""
 
     def invoke(self, ctx: Any) -> Any:
-        with interruptible():
+        with speaking(ctx.params["lang"]), interruptible():
             return super().invoke(ctx)
 
 
@@ -62,13 +62,21 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+_NoLock = Annotated[bool, Option("--no-lock", help="Take no lock: for file systems that have none.")]
+_Lang = Annotated[str | None, Option("--lang", help="en or zh-TW (default: TANGEVAL_LANG, else en).")]
+
+
 @app.callback()
 def main(
     version: Annotated[
         bool, Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    no_lock: _NoLock = False,
+    lang: _Lang = None,  # read by the group
 ) -> None:
     """Parse what stands before a command."""
+    if no_lock:
+        os.environ["TANGEVAL_NO_LOCK"] = "1"
 
 
 StudyFile = Annotated[str, Argument(metavar="STUDY", help="A study file.")]
@@ -97,10 +105,6 @@ def study_changes(overrides: list[str] | None, trained_on: int | None) -> list[s
     return [*(overrides or ()), *([f"trained_records={trained_on}"] if trained_on else [])]
 
 
-_NoLock = Annotated[bool, Option("--no-lock", help="Take no lock: for file systems that have none.")]
-_Lang = Annotated[str | None, Option("--lang", help="en or zh-TW (default: TANGEVAL_LANG, else en).")]
-
-
 def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command; each field of its dataclass parameters becomes an option of its own."""
 
@@ -117,8 +121,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
         @wraps(function)
         def run(**given: Any) -> None:
-            if given.pop("no_lock"):
-                os.environ["TANGEVAL_NO_LOCK"] = "1"
+            main(no_lock=given.pop("no_lock"))
             for name, own in options.items():
                 given[name] = groups[name](**{key: given.pop(key) for key in own})
             with speaking(given.pop("lang")), interruptible():  # told in the language of this command

@@ -679,9 +679,11 @@ def test_the_poets_are_measured_by_the_same_code(tmp_path):
 
 
 def test_an_error_is_told_in_the_language_that_was_asked_for(tmp_path):
-    done = tangeval(tmp_path, "run", "nope.yaml", "--lang", "zh-TW")
-    assert done.code == 2
-    assert done.err.startswith("error: 沒有 nope.yaml 這個檔案")
+    """Before the command or after it."""
+    for asked in (["run", "nope.yaml", "--lang", "zh-TW"], ["--lang", "zh-TW", "run", "nope.yaml"]):
+        done = tangeval(tmp_path, *asked)
+        assert done.code == 2
+        assert done.err.startswith("error: 沒有 nope.yaml 這個檔案")
     assert tangeval(tmp_path, "run", "nope.yaml").err.startswith("error: there is no file nope.yaml")
 
 
