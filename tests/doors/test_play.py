@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlsplit
 
@@ -202,6 +203,32 @@ def test_who_goes_away_or_says_nothing_keeps_nobody_waiting(home):
     assert post(home, "write", content)[1][-1]["done"]
     assert time.monotonic() - began < 10
     silent.close()
+
+
+def test_only_what_asks_the_models_waits_for_their_answer_to_another_and_is_told_so(desk, tmp_path):
+    ask = {"checkpoints": ["base", "reference"], "rater": "me"}
+    with served(desk, tmp_path) as server:
+        pair = post(server, "pair", ask)[1][-1]["pair"]
+        line = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        with desk.lock:  # as a long answer holds it
+            assert get(server, f"/{server.secret}/")[0] == 200
+            assert post(server, "vote", {"pair": pair, "vote": "tie"})[1] == [{"votes": 1}]
+            assert post(server, "standings", {"checkpoints": ["base"]})[1][0]["counts"]["votes"] == 1
+            line.request(
+                "POST", f"/{server.secret}/pair", json.dumps(ask), {"Content-Type": "application/json"}
+            )
+            answer = line.getresponse()
+            assert json.loads(answer.readline()) == {"waits": True}
+        assert {"left", "right"} < json.loads(answer.read()).keys()
+
+
+def test_a_pair_has_one_vote_however_many_come_at_once(desk, tmp_path):
+    ask = {"checkpoints": ["base", "reference"]}
+    with served(desk, tmp_path) as server, ThreadPoolExecutor(8) as many:
+        pair = post(server, "pair", ask)[1][0]["pair"]
+        answers = list(many.map(lambda _: post(server, "vote", {"pair": pair, "vote": "tie"})[0], range(8)))
+    assert sorted(answers) == [200] + [400] * 7
+    assert len((tmp_path / "votes.csv").read_text("utf-8").splitlines()) == 2
 
 
 def test_memory_that_does_not_suffice_is_a_line_of_the_answer(home, monkeypatch, capfd):
@@ -427,6 +454,25 @@ def test_the_page_writes_takes_apart_forces_and_votes(mini, tmp_path, browser, l
         page.locator("#voted", has_text="1").wait_for()
         assert problems == []
         assert len((tmp_path / "votes.csv").read_text("utf-8").splitlines()) == 2
+
+
+@pytest.mark.browser
+def test_a_page_that_waits_says_so(mini, tmp_path, browser):
+    with served(mini, tmp_path) as server:
+        page = browser.new_page()
+        with mini.lock:
+            page.goto(server.url)
+            page.locator("#play-waits", has_text="waits for it").wait_for()
+            page.locator("#go-taste").click()
+            assert page.locator("#play-waits").is_visible()
+            page.locator("#go-play").click()
+        page.locator("[data-text]").first.wait_for()
+        assert not page.locator("#play-waits").is_visible()
+        with mini.lock:
+            page.locator("[data-text] .char").first.click()
+            page.locator("#play-waits").wait_for()
+        page.frame_locator("#frame").locator("#stages tbody tr").first.wait_for()
+        page.locator("#play-waits").wait_for(state="hidden")
 
 
 @pytest.mark.browser

@@ -1,7 +1,7 @@
 """The checkpoints of a study, ready to write: texts as they grow, taken apart, or begun otherwise.
 
 In: a resolved study, and what is asked. Out: the texts that ``tangeval run`` would write, by the same engine and noise,
-and what stands behind a token. One request at a time. Knows nothing of servers and pages.
+and what stands behind a token. Its ``lock`` is for who asks: one request at a time. Knows nothing of servers and pages.
 """
 
 import threading

@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
@@ -27,6 +28,7 @@ from tangeval.doors.playing.tasting import Ballot, Taste, Tasting
 from tangeval.results.folder import RunFolder
 
 _LARGEST = 64 * 2**10  # bytes of a request
+_OF_MODELS = {"write", "branches", "pair", "explain", "turn"}  # what the models answer, one at a time
 _HEADERS = {
     "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "SAMEORIGIN", "Cross-Origin-Resource-Policy": "same-origin",
@@ -90,6 +92,7 @@ def _unforeseen(error: Exception) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = 30
+    headed = False
 
     @property
     def home(self) -> Server:
@@ -101,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         known = {
             "write": self._write, "branches": self._branches, "pair": self._pair, "vote": self._vote,
-            "standings": self._standings,
+            "standings": self._standings, "turn": self._json,
         }  # fmt: skip
         self._answer(known, self._body)
 
@@ -112,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name not in known:
                 raise _RefusedError(404, f"there is no {name[:40]!r}")
             content = read()
-            with self.home.desk.lock:  # nobody waits for another's request to be whole
+            with self._turn(name):  # nobody waits for another's request to be whole
                 known[name](content)
         except _RefusedError as error:
             self._json({"error": str(error)}, error.status)
@@ -122,6 +125,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(self._told(error), 400)
         except Exception as error:
             self._json({"error": _unforeseen(error)}, 500)
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        """Where the models are asked it is one request's turn after another's; a script whose request waits is told so."""
+        lock = self.home.desk.lock
+        if name not in _OF_MODELS:
+            yield
+            return
+        if not lock.acquire(blocking=False):
+            if self.command == "POST":
+                self._head(200, "application/x-ndjson")
+                self._line({"waits": True})
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _asked(self) -> str:
         """The last part of the path of a request that is the page's own."""
@@ -203,13 +223,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(self.home.tasting.standings(validated(Ask, content, "request")))
 
     def _json(self, content: Any, status: int = 200) -> None:
-        self._send(json.dumps(content), "application/json", status)
+        self._send(json.dumps(content) + "\n", "application/json", status)
 
     def _send(self, text: str, kind: str, status: int = 200) -> None:
         self._head(status, kind)
         self.wfile.write(text.encode())
 
     def _head(self, status: int, kind: str) -> None:
+        if self.headed:
+            return
+        self.headed = True
         self.send_response(status)
         for name, value in {"Content-Type": kind, **_HEADERS}.items():
             self.send_header(name, value)

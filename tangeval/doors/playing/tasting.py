@@ -7,6 +7,7 @@ side's Bradley–Terry strength. Knows nothing of servers.
 import math
 import random
 import secrets
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -64,6 +65,7 @@ class Tasting:
         self.desk, self.file = desk, file
         self._pairs: dict[str, _Pair] = {}
         self._alike = Counter[tuple[str, str, frozenset[str]]]()  # the next sample where texts were the same
+        self._voting = threading.RLock()  # votes come while models write
         self._chance = random.Random(secrets.randbits(64))  # who sees which pair is no part of any result
 
     def pair(self, ask: Taste) -> dict[str, str]:
@@ -100,9 +102,10 @@ class Tasting:
             texts = self._texts(ask, example, [left, right], sample)
             if texts[left] != texts[right]:
                 name = secrets.token_hex(8)
-                self._pairs[name] = _Pair(example.id, (left, right), sample, setting, ask.rater)
-                while len(self._pairs) > _OPEN:
-                    del self._pairs[next(iter(self._pairs))]
+                with self._voting:
+                    self._pairs[name] = _Pair(example.id, (left, right), sample, setting, ask.rater)
+                    while len(self._pairs) > _OPEN:
+                        del self._pairs[next(iter(self._pairs))]
                 return {"pair": name, "given": example.input, "left": texts[left], "right": texts[right]}
             self._alike[setting, example.id, frozenset(two)] = sample + 1
         raise TangevalError("the sides write the same texts; raise the temperature, or take others")
@@ -119,6 +122,10 @@ class Tasting:
         Raises:
             TangevalError: the pair is not known, or has its vote; or the file cannot be written or read.
         """
+        with self._voting:
+            return self._vote(ballot)
+
+    def _vote(self, ballot: Ballot) -> dict[str, int]:
         pair = self._pairs.get(ballot.pair)
         if pair is None:
             raise TangevalError(
@@ -141,9 +148,10 @@ class Tasting:
         return {"votes": len(self._read())}
 
     def _read(self) -> pd.DataFrame:
-        if not self.file.is_file():
-            return pd.DataFrame(columns=[*VOTE, *_MORE])
-        return read_votes(self.file, self.desk.resolved.dataset, *_MORE)
+        with self._voting:
+            if not self.file.is_file():
+                return pd.DataFrame(columns=[*VOTE, *_MORE])
+            return read_votes(self.file, self.desk.resolved.dataset, *_MORE)
 
     def standings(self, ask: Ask) -> dict[str, Any]:
         """Return the votes at the setting that is asked for, and each side's strength in log-odds, of mean 0, with its

@@ -12,15 +12,20 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
     if (answer.ok) return answer;
     throw new Error((await answer.json()).error);
   }
-  const asked = async (path, content) => (await ask(path, content)).json();
-  /** Read an answer of a JSON object a line, as the lines come. */
+  /** Read an answer of a JSON object a line, as the lines come; while another request is at work the first says so. */
   async function lines(path, content, each, signal) {
     const reader = (await ask(path, content, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
     for (let rest = "", { value, done } = await reader.read(); !done; { value, done } = await reader.read()) {
       const whole = (rest + value).split("\n");
       rest = whole.pop();
-      whole.forEach((line) => each(JSON.parse(line)));
+      whole.map(JSON.parse.bind(null)).forEach((line) => { $("play-waits").hidden = !line.waits; if (!line.waits) each(line); });
     }
+  }
+  async function asked(path, content) {
+    let last;
+    await lines(path, content, (line) => { last = line; });
+    if (last.error) throw new Error(last.error);
+    return last;
   }
   const failed = (error) => { if (error.name !== "AbortError") $("play-error").textContent = visible(error.message); };
   const trying = async (what) => { $("play-error").textContent = ""; try { await what(); } catch (error) { failed(error); } };
@@ -98,13 +103,15 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
   }
 
   // One text taken apart: the page's own Explain tab in a frame; a click on a candidate forces it.
-  function takeApart(checkpoint, sample, place) {
-    opened = { checkpoint, sample, tokens: panels.get(checkpoint).samples[sample].tokens.map(([id]) => id), step: place + 1 };
+  async function takeApart(checkpoint, sample, place) {
+    const here = opened = { checkpoint, sample, tokens: panels.get(checkpoint).samples[sample].tokens.map(([id]) => id), step: place + 1 };
     $("apart").hidden = false;
     fill($("branches"));
     $("apart-of").textContent = visible(t("play.of", { checkpoint, sample: sample + 1 }));
     const address = new URLSearchParams({ lang: state.lang, theme: state.theme, step: place + 1 });
-    $("frame").src = `explain?ask=${encodeURIComponent(JSON.stringify(askOne(checkpoint, sample)))}#${address}`;
+    const source = `explain?ask=${encodeURIComponent(JSON.stringify(askOne(checkpoint, sample)))}#${address}`;
+    await trying(() => asked("turn", {})); // a frame cannot say that it waits
+    if (opened === here) $("frame").src = source;
     $("apart").scrollIntoView({ behavior: "smooth", block: "nearest" });
   }
   function closeApart() { $("apart").hidden = true; fill($("branches")); }
@@ -166,10 +173,13 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
     id: "written", tab: "play", title: { en: "Under the same noise", zh: "同樣的雜訊" },
     note: { en: "Each checkpoint writes with the noise of the results: a text here is the text there. A box marks where a text parts from the first checkpoint's. Click a token to see what stood behind it.", zh: "每個檢查點都用與結果相同的雜訊：這裡的文字就是結果裡的文字。方框是與第一個檢查點開始分歧之處。點一個字，可以看它是怎麼選出來的。" },
     strings: {
-      en: { "play.apart": "take {word} apart", "play.end": "the end", "play.cut": "cut off at max_length", "play.forced": "{word} was forced.", "play.undo": "Undo" },
-      zh: { "play.apart": "拆解「{word}」", "play.end": "結尾", "play.cut": "到 max_length 為止", "play.forced": "「{word}」是指定的。", "play.undo": "復原" },
+      en: { "play.apart": "take {word} apart", "play.end": "the end", "play.cut": "cut off at max_length", "play.forced": "{word} was forced.", "play.undo": "Undo", "play.waits": "The model is at work on another request; this one waits for it." },
+      zh: { "play.apart": "拆解「{word}」", "play.end": "結尾", "play.cut": "到 max_length 為止", "play.forced": "「{word}」是指定的。", "play.undo": "復原", "play.waits": "模型正在處理另一個請求，輪到這一頁時就會開始。" },
     },
-    make: (node) => fill(node.querySelector(".body"), el("p", { id: "play-error", class: "bad", role: "alert" }), el("div", { id: "panels", class: "verses" })),
+    make(node) { // said on whichever tab is open
+      $("main").prepend(el("p", { id: "play-waits", role: "status", "data-t": "play.waits", hidden: true }), el("p", { id: "play-error", class: "bad", role: "alert" }));
+      fill(node.querySelector(".body"), el("div", { id: "panels", class: "verses" }));
+    },
     render: () => panels.forEach((_, name) => drawPanel(name)),
   });
 
