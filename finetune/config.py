@@ -82,7 +82,7 @@ class Config(Section):
     logging_steps: Annotated[int, Field(ge=1)] = 20
     save_steps: Annotated[int, Field(ge=1)] = 65
     save_total_limit: Annotated[int, Field(ge=1)] | None = None  #: so many checkpoints; all if null
-    report_to: tuple[str, ...] = ()  #: transformers' integrations, such as tensorboard
+    report_to: tuple[str, ...] = Field(default=(), examples=[["tensorboard"]])  #: transformers' integrations
     evaluate: str | None = (
         None  #: a study that is run at each save; its task, data and weights are those trained on
     )
@@ -97,7 +97,7 @@ class Config(Section):
             BeforeValidator(_spelt_out, json_schema_input_type=int | str | list[int]),
         ]
         | None
-    ) = None
+    ) = Field(default=None, examples=[[1, 2, 3]])
 
     @model_validator(mode="before")
     @classmethod

@@ -5,13 +5,16 @@ file, key and what would be right, each problem on a line. Knows nothing of stud
 """
 
 import difflib
+import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, KNOB, Value
@@ -21,6 +24,12 @@ _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
 _TYPES = {"int", "str", "float", "bool"}
 _CONTAINERS = {"dict_type", "list_type"}
+_WHOLE = _CONTAINERS | {"model_type", "tuple_type"}
+#: What stands in an example of a key that has none, by what pydantic calls its kind.
+_ANY: dict[str, Any] = {
+    "string_type": "text", "int_type": 1, "float_type": 0.5, "bool_type": True, "dict_type": {"name": "text"},
+    "list_type": ["text"], "tuple_type": ["text"],
+}  # fmt: skip
 #: What people call keys otherwise.
 _ALSO = {
     "lr": "learning_rate",
@@ -145,8 +154,16 @@ def validated(model: type[_Model], content: dict[str, Any], path: Path | str, se
         problems = [
             p for p in error.errors() if p["type"] not in _CONTAINERS or tuple(p["loc"][:1]) not in told
         ]
-        lines = (_explain(model, path, section, problem) for problem in problems)
-        raise TangevalError("\n".join(dict.fromkeys(lines))) from None
+        found = [(_key(section, problem), problem) for problem in problems]
+        lines: dict[str, str] = {}
+        for key, problem in found:
+            line = _explain(model, path, key, problem)
+            if not _misformed(problem):
+                lines[line] = line
+            # Of what is inside something that is wrong too, that alone is told.
+            elif not any(other.startswith(f"{key}.") for other, _ in found):
+                lines.setdefault(key, line)
+        raise TangevalError("\n".join(lines.values())) from None
 
 
 def named_numbers(texts: Iterable[str], where: str, example: str) -> dict[str, float]:
@@ -206,15 +223,29 @@ def _slip(key: str, text: str) -> str:
     return ""
 
 
-def _explain(model: type[BaseModel], path: Path | str, section: str, problem: Any) -> str:
-    """One problem that pydantic found, as file, key, and what would be right."""
-    names = [str(part) for part in problem["loc"]]
+def _misformed(problem: Any) -> bool:
+    """Whether a mapping, a list or nothing was given for a value, or a value for one of them."""
+    kind, given = problem["type"], problem["input"]
+    return kind in _WHOLE or (
+        isinstance(given, dict | list | None) and (kind.endswith("_type") or kind == "literal_error")
+    )
+
+
+def _key(section: str, problem: Any) -> str:
+    """Where a problem lies in a file."""
     # The members of a union stand in the location too: they are types, not keys.
     key = ".".join(
         name
-        for name in (*section.split("."), *names)
+        for name in (*section.split("."), *map(str, problem["loc"]))
         if name.isdigit() or (name.isidentifier() and name.lower() == name and name not in _TYPES)
     )
+    # One value stands for a list of one, so that a place in a list may be nowhere in the file.
+    return re.sub(r"(\.\d+)+\Z", "", key) if _misformed(problem) else key
+
+
+def _explain(model: type[BaseModel], path: Path | str, key: str, problem: Any) -> str:
+    """One problem that pydantic found, as file, key, and what would be right."""
+    names = [str(part) for part in problem["loc"]]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, names[:-1])
@@ -229,6 +260,10 @@ def _explain(model: type[BaseModel], path: Path | str, section: str, problem: An
         message = (
             f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known: {', '.join(known)}"
         )
+    if _misformed(problem):
+        given = problem["input"]
+        shown = "nothing" if given is None else textwrap.shorten(str(given), 60, placeholder=" …")
+        message = f"{shown} has the wrong form; write it as {_example(model, names, problem['type'])}"
     if problem["type"] == "float_parsing" and re.fullmatch(r"-?\d+,\d+", str(problem["input"])):
         message = f"a point, not a comma: {str(problem['input']).replace(',', '.')}"
     if problem["type"] == "string_pattern_mismatch":
@@ -239,8 +274,31 @@ def _explain(model: type[BaseModel], path: Path | str, section: str, problem: An
 
 def _known_keys(model: type[BaseModel], names: list[str]) -> list[str]:
     """The keys of the section that ``names`` leads to."""
+    return list(_along(model, names)[0])
+
+
+def _along(model: type[BaseModel], names: list[str]) -> tuple[dict[str, FieldInfo], str, FieldInfo]:
+    """The fields of the section that ``names`` leads to, and the last key on the way with its field."""
+    last = "", FieldInfo()
     for name in names:
-        if name in model.model_fields:
-            kinds = (model.model_fields[name].annotation, *get_args(model.model_fields[name].annotation))
+        if name in (fields := _fields(model)):
+            last = name, fields[name]
+            kinds = (fields[name].annotation, *get_args(fields[name].annotation))
             model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
-    return list(model.model_fields)
+    return _fields(model), *last
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _example(model: type[BaseModel], names: list[str], kind: str) -> str:
+    """A key as a file may have it: its example, else its default, else any value of its kind."""
+    _, name, field = _along(model, names)
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    example = field.examples[0] if field.examples else default
+    if example in (None, (), [], {}):
+        example = _ANY.get(kind)
+    value = example.model_dump(mode="json") if isinstance(example, BaseModel) else example
+    flow: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": math.inf}
+    return str(yaml.dump({name: value}, Dumper=Dumper, **flow)).strip()[1:-1]

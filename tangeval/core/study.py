@@ -76,7 +76,7 @@ class _Grid(Section):
     only: (
         Annotated[list[dict[str, _Point | Annotated[list[_Point], Field(min_length=1)]]], Field(min_length=1)]
         | None
-    ) = None
+    ) = Field(default=None, examples=[[{"temperature": 0.1}]])
 
     @model_validator(mode="after")
     def _only_points_of_the_grid(self) -> "_Grid":
@@ -197,14 +197,16 @@ class EngineSection(Section, extra="allow"):
     """
 
     kind: str | None = None
-    models: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    models: Annotated[dict[str, str], Field(min_length=1)] | None = Field(
+        default=None, examples=[{"a": "lora-a"}]
+    )
 
 
 class SettingRule(Section):
     """Which setting is the best: the metric, and what must hold first."""
 
     by: str = "bleu"
-    require: dict[str, str] = Field(default_factory=dict)
+    require: dict[str, str] = Field(default_factory=dict, examples=[{"form": ">= 0.5"}])
 
     @model_validator(mode="after")
     def _comparisons_parse(self) -> "SettingRule":
@@ -225,8 +227,8 @@ class Selection(Section):
     split: _Held = "validation"
     checkpoint: str = "reference_nll"
     setting: SettingRule = SettingRule()
-    within: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    prefer: Literal["earliest", "shortest", "most_varied"] | None = None
+    within: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict, examples=[{"form": 0.05}])
+    prefer: Literal["earliest", "shortest", "most_varied"] | None = Field(default=None, examples=["earliest"])
 
     @model_validator(mode="after")
     def _preference_has_margins(self) -> "Selection":
@@ -245,19 +247,21 @@ class Study(Section):
     base_model: str = "tang-mini"
     cache_dir: str | None = None
     trained_records: _Count | None = None
-    checkpoints: Places = Field([])
+    checkpoints: Places = Field(default=[], examples=[["runs/a", "runs/b/checkpoint-360"]])
     include_base: bool = True
     load: LoadSection = LoadSection()
     task: str | dict[str, Any] = "tang"
     prompt: str | None = None
     data: str | DataSection = "sample"
     splits: Several[_Held] = Field(default=["validation", "test"])
-    decoding: Decoding = Decoding()
+    decoding: Decoding = Field(default=Decoding(), examples=[{"temperature": [0.1, 0.7]}])
     samples: _Count | dict[_Held, _Count] = 1
     batch_size: Literal["auto"] | _Count = "auto"
     seed: Annotated[int, Field(ge=0)] = 42
-    engine: EngineSection | None = None
-    select: Selection | None = Selection()
+    engine: EngineSection | None = Field(default=None, examples=[{"kind": "local"}])
+    select: Selection | None = Field(
+        default=Selection(), examples=[{"split": "validation", "setting": {"by": "bleu"}}]
+    )
     _file: str = pydantic.PrivateAttr("study")
 
     @model_validator(mode="after")

@@ -1,11 +1,16 @@
 """Newcomers' slips, answered with what was meant."""
 
+import copy
 import shutil
 
 import pytest
+import yaml
 
+from finetune.config import Config
+from tangeval.core.config import validated
 from tangeval.core.errors import TangevalError
-from tangeval.core.study import SHIPPED, load_study
+from tangeval.core.study import SHIPPED, Study, load_study
+from tangeval.tasks.declared.schema import Declared
 
 SLIPS = [
     ("temperature=0.7", "did you mean decoding.temperature?"),
@@ -25,6 +30,53 @@ def test_a_slip_is_answered_with_what_was_meant_in_one_line(override, said):
         load_study(SHIPPED / "quickstart.yaml", [override])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+WHOLE = {
+    Study: {
+        "name": "a", "data": {"path": "x"}, "load": {}, "decoding": {}, "engine": {"kind": "local"},
+        "select": {"setting": {}, "within": {"form": 1}},
+    },
+    Config: {"output_dir": "x", "lora": {}, "load": {}},
+    Declared: {
+        "name": "a", "data": {"train": "x", "test": 1}, "fields": {"prompt": "a", "reference": "b"}, "metrics": ["bleu"],
+        "text": {}, "judge": {},
+    },
+}  # fmt: skip
+
+
+def keys(section, content, schema):
+    """The way to each key of a section, and of those that ``content`` has."""
+    for name, value in section["properties"].items():
+        yield (name,)
+        refs = [kind["$ref"] for kind in (value, *value.get("anyOf", ())) if "$ref" in kind]
+        for ref in refs if isinstance(content.get(name), dict) else ():
+            inner = keys(schema["$defs"][ref.rpartition("/")[2]], content[name], schema)
+            yield from ((name, *way) for way in inner)
+
+
+@pytest.mark.parametrize("given", [{"odd": [6]}, [["odd"]], None, "odd"])
+@pytest.mark.parametrize("model", WHOLE)
+def test_a_value_of_another_form_is_answered_with_one_that_is_right(model, given):
+    """Every key of every file, and the one that is shown is taken."""
+    told = set()
+    for way in keys(schema := model.model_json_schema(), WHOLE[model], schema):
+        content = copy.deepcopy(WHOLE[model])
+        section = content
+        for name in way[:-1]:
+            section = section[name]
+        section[way[-1]] = given
+        try:
+            validated(model, content, "file.yaml")
+        except TangevalError as error:
+            said = str(error).splitlines()[0]
+            assert said.startswith(f"file.yaml: {'.'.join(way)}"), said
+            _, wrong, right = said.partition(" has the wrong form; write it as ")
+            if wrong:
+                told.add(way)
+                section |= yaml.safe_load(right)
+                assert validated(model, content, "file.yaml"), said
+    assert told
 
 
 def test_no_samples_is_one_problem():

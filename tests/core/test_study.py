@@ -76,7 +76,7 @@ def test_a_link_that_git_wrote_as_text_leads_to_the_studies(tmp_path):
         ),
         ("name: a\ncheckpoints: {hw5: []}", "checkpoints", "recipe hw5: a recipe is named by letters"),
         ("name: a\ncheckpoints: {'a:b': x}", "checkpoints", "recipe a:b: a recipe is named by letters"),
-        ("name: a\ncheckpoints: {hw5: {a: x}}", "checkpoints.hw5.0", "valid string"),
+        ("name: a\ncheckpoints: {hw5: {a: x}}", "checkpoints.hw5", "write it as checkpoints: [runs/a, "),
         ("name: a\nsamples: {test: 2}", "", "one for each of splits"),
         ("[1, 2]", "", "expected a mapping"),
         ("name: [", "", "not a readable YAML"),

@@ -46,7 +46,9 @@ class Message(Section):
 class Text(Section):
     """How texts are compared: what is made one, then what of it is kept."""
 
-    normalize: tuple[Literal["nfkc", "t2s", "lower", "no_marks"], ...] = ()
+    normalize: tuple[Literal["nfkc", "t2s", "lower", "no_marks"], ...] = Field(
+        default=(), examples=[["nfkc"]]
+    )
     compare: Literal["characters", "han", "words", "text"] = "characters"
 
 
@@ -64,8 +66,10 @@ class Asked(Section):
 class Judge(Section):
     """What a judge is told and asked: of a text (``$input``, ``$output`` in ``user``), of two (``$first``, ``$second``)."""
 
-    grades: Asked | None = None
-    pairs: Asked | None = None
+    grades: Asked | None = Field(default=None, examples=[{"system": "Grade it.", "user": "$input $output"}])
+    pairs: Asked | None = Field(
+        default=None, examples=[{"system": "Which is better?", "user": "$first $second"}]
+    )
 
 
 def _named(item: Any) -> Any:
@@ -90,12 +94,16 @@ class Declared(Section):
     """A task; docs/task.md has the meaning of every field."""
 
     name: Annotated[str, Field(pattern=r"^[\w][\w-]*$")]
-    data: Data
-    fields_: Fields = Field(alias="fields")
+    data: Data = Field(examples=[{"train": "train.jsonl", "test": "test.jsonl"}])
+    fields_: Fields = Field(alias="fields", examples=[{"prompt": "input", "reference": "output"}])
     prompt: Annotated[str, AfterValidator(_worded)] | None = None
-    chat: Annotated[list[Message], Field(min_length=1)] | None = None
+    chat: Annotated[list[Message], Field(min_length=1)] | None = Field(
+        default=None, examples=[[{"role": "user", "content": "{{ input }}"}]]
+    )
     text: Text = Text()
-    checks: tuple[Entry, ...] = ()
-    metrics: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    checks: tuple[Entry, ...] = Field(default=(), examples=[[{"lines": 3}]])
+    metrics: Annotated[tuple[Entry, ...], Field(min_length=1, examples=[["bleu", "chrf"]])]
     baseline: Literal["random", "none"] | Same = "random"
-    judge: Judge = Judge()
+    judge: Judge = Field(
+        default=Judge(), examples=[{"grades": {"system": "Grade it.", "user": "$input $output"}}]
+    )
