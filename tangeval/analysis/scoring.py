@@ -62,7 +62,7 @@ def score(study: Study, dataset: Dataset, folder: Path) -> None:
     write_parts(run.scores_file, _scored(study, task, dataset, folder, chunks))
     near = {s: text for s in study.ordered_splits() if (text := nearest_forms(task, dataset, s))}
     write_json(
-        run.signatures, {**task.signatures(), **({"random": "; ".join(near.values())} if near else {})}
+        run.signatures, {**task.signatures(dataset), **({"random": "; ".join(near.values())} if near else {})}
     )
 
 

@@ -194,7 +194,7 @@ def scored_json(scored: Scored) -> str:
     matched = [{"name": o.name, "matched": o.matched, "notes": list(o.notes)} for o in scored.outputs]
     rows, comparisons = (json.loads(f.to_json(orient="records")) for f in (scored.table, scored.differences))
     content = {"files": matched, "rows": rows, "comparisons": comparisons}
-    return json.dumps({"signatures": scored.task.signatures()} | content, indent=2)
+    return json.dumps({"signatures": scored.task.signatures(scored.dataset)} | content, indent=2)
 
 
 def show_scored(scored: Scored) -> None:

@@ -67,7 +67,14 @@ class DataSection(Section):
     validation: Annotated[int, Field(ge=0)] = 200
 
 
-_Point = int | Value  # a whole number stays one
+def _spelt(value: Any) -> Any:
+    """A knob's value as text: ``{regex: …}`` is ``regex:…``."""
+    return f"{REGEX}{value['regex']}" if isinstance(value, dict) and [*value] == ["regex"] else value
+
+
+_Given = dict[Literal["regex"], str]
+#: A whole number stays one.
+_Point = Annotated[int | Value, BeforeValidator(_spelt, json_schema_input_type=int | Value | _Given)]
 
 
 class _Grid(Section):
@@ -158,11 +165,6 @@ class _Grid(Section):
         return tuple(sorted({Setting(tuple(point)) for point in points}))
 
 
-def _spelt(value: Any) -> Any:
-    """A knob's value as text: ``{regex: …}`` is ``regex:…``."""
-    return f"{REGEX}{value['regex']}" if isinstance(value, dict) and [*value] == ["regex"] else value
-
-
 def _field(knob: Knob) -> Any:
     """A knob's key in the study file: a list of values for an axis, else one value."""
 
@@ -171,7 +173,7 @@ def _field(knob: Knob) -> Any:
             raise ValueError(f"{knob.spell(value)} is out of range; give {knob.range}")
         return value
 
-    given = knob.type | dict[Literal["regex"], str] if knob.type is str else knob.type
+    given = knob.type | _Given if knob.type is str else knob.type
     spelt = BeforeValidator(_spelt, json_schema_input_type=given)
     one = Annotated[knob.type, spelt, AfterValidator(allowed)]  # type: ignore[name-defined]
     values = "" if knob.type is str else f": {knob.range}"

@@ -104,12 +104,13 @@ def score(counts: Floats) -> Floats:
     return corpus_bleu(counts[..., :ORDERS], totals, totals[..., 0], counts[..., -1])
 
 
-def signature(name: str, **options: str) -> str:
-    """Return the signature of one of sacrebleu's metrics."""
+def signature(name: str, references: Sequence[int] = (1,), **options: str) -> str:
+    """Return the signature of one of sacrebleu's metrics, of texts with so many ``references``."""
     from sacrebleu import metrics
 
     counted = getattr(metrics, name)(**options)
-    counted.corpus_score(["一"], [["一"]])
+    streams = [["一" if n > place else None for n in references] for place in range(max(references))]
+    counted.corpus_score(["一"] * len(references), streams)
     return str(counted.get_signature())
 
 

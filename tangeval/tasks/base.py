@@ -113,7 +113,7 @@ class Task:
     #: What examples of one shape have in common: the likelihood's curve has a panel for each.
     group: Callable[[Example], int | str] = attrgetter("instruction")
     #: How metrics are computed, by name: versions, and what is done to a text before.
-    signatures: Callable[[], Mapping[str, str]] = dict
+    signatures: Callable[[Dataset], Mapping[str, str]] = lambda data: {}
     #: Inputs of so many other training examples, alike in form, that an answer is held against; None: no coherence.
     others: Callable[[Dataset, Example, int], Sequence[str]] | None = None
     #: A text set for a reader, in lines.

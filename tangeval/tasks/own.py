@@ -30,6 +30,11 @@ def metric(
     level ``samples`` the list of all samples' texts of an example and setting. ``share``: it lies between 0 and 1.
     """
 
+    if better not in ("high", "low") or level not in ("text", "samples"):
+        raise TangevalError(
+            f"@metric: better is high or low, not {better!r}; level is text or samples, not {level!r}"
+        )
+
     def mark(function: Callable[..., float]) -> Metric:
         def of_texts(texts: Texts) -> list[float]:
             given = zip(texts.compared, texts.references, texts.examples, strict=True)
@@ -72,7 +77,7 @@ def _number(
     try:
         value = function(*given)
         number = float("nan") if isinstance(value, str) else float(value)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TangevalError(f"{where}: {type(error).__name__}: {error}, for {given[0]!r:.80}") from error
     if not math.isfinite(number) or (share and not 0 <= number <= 1):
         wanted = "a number from 0 to 1" if share else "a finite number"
@@ -91,6 +96,9 @@ def load(file: Path, name: str, what: str = "task") -> Any:
             f"{what}: {file} is Python code and would be run; look at it, and set {ALLOW_FILES}=1 if you trust it"
         )
     try:
-        return runpy.run_path(str(file), run_name=f"tangeval_task_{file.stem}")[name]
-    except Exception as error:
+        made = runpy.run_path(str(file), run_name=f"tangeval_task_{file.stem}")
+    except (Exception, SystemExit) as error:
         raise TangevalError(f"{what}: {file}:{name} cannot be loaded: {error!r}") from error
+    if name not in made:
+        raise TangevalError(f"{what}: {file} has no {name}")
+    return made[name]

@@ -169,6 +169,14 @@ def test_beams_and_draws_are_named_in_one_study(tmp_path):
     assert [(setting.temperature, setting.num_beams) for setting in settings] == [(0, 4), (0.7, 1)]
 
 
+def test_a_point_may_name_a_regular_expression_as_its_axis_does(tmp_path):
+    points = "[{constrain: {regex: '[A-Z]'}}, {constrain: [none, {regex: '[A-Z]'}]}]"
+    text = f"name: a\ndecoding: {{constrain: [none, {{regex: '[A-Z]'}}], only: {points}}}"
+    study = load_study(study_file(tmp_path, text))
+    assert [setting.constrain for setting in study.decoding.settings()] == ["none", "regex:[A-Z]"]
+    assert load_study(study_file(tmp_path, study.to_yaml())).decoding.settings() == study.decoding.settings()
+
+
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_values_of_a_setting_have_their_knobs_types(file):
     """A search of 2.0 beams is none that can be decoded."""

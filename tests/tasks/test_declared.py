@@ -111,6 +111,33 @@ def test_a_folder_of_ones_own_takes_the_files_place(made, tmp_path):
     assert len(task.load(str(tmp_path / "more"), 0).examples) == 6
 
 
+def test_a_cell_may_hold_any_separator_of_lines_but_a_names_column_is_one(made):
+    fields = {"fields": {"prompt": "word", "reference": "answer"}, "prompt": "{{ word }}"}
+    data = {"train": "a.csv", "test": 1}
+    file = made(written="word,answer\na\u2028b\x85c,d\ne,f\n", into="a.csv", data=data, **fields)
+    assert tasks.load(file).load("sample", None).by_id["train-1"].input == "a\u2028b\x85c"
+    with pytest.raises(TangevalError, match=r"a.csv, line 1: two columns of one name: word, answer, word"):
+        tasks.load(made(written="word,answer,word\na,b,c\n", into="a.csv", data=data)).load("sample", None)
+
+
+def test_a_template_that_fails_for_a_record_names_it(made):
+    task = tasks.load(made([{**record, "word": ""} for record in RECORDS], prompt="{{ word|first }}"))
+    with pytest.raises(TangevalError, match=r"^prompt: No first item.*, for .*'word': ''"):
+        task.prompt(task.load("sample", 0).examples[0], "plain")
+
+
+@pytest.mark.parametrize(("many", "references"), [(1, "1"), (2, "2"), (None, "var")])
+def test_a_signature_says_tokenizer_and_number_of_references(made, many, references):
+    records = [
+        {**r, "answer": [f"a {n} {i}" for i in range(many or n % 3 + 1)]} for n, r in enumerate(RECORDS)
+    ]
+    task = tasks.load(made(records, metrics=["bleu", "chrf"]))
+    said = task.signatures(task.load("sample", None))
+    assert said["bleu"].startswith(f"nrefs:{references}|case:mixed|eff:no|tok:13a|")
+    assert said["chrf"].startswith(f"nrefs:{references}|")
+    assert not tasks.load(made(metrics=["exact"])).signatures(task.load("sample", None))
+
+
 @pytest.mark.parametrize("tokenize", ["13a", "char", "zh"])
 def test_bleu_is_sacrebleus_with_its_tokenizer_and_several_references(made, tokenize):
     records = [
@@ -181,16 +208,28 @@ def test_a_check_holds_or_fails(made, check, holds, fails):
         ({"prompt": "{{ word * 1000000 }}"}, r"prompt, line 1: mul is not taken"),
         ({"prompt": "{{ word|center(100000000) }}"}, r"prompt, line 1: the filter center is not taken"),
         ({"prompt": "{{ word", "chat": [{"role": "user", "content": "x"}]}, r"give prompt, .* or chat"),
+        ({"prompt": "{{ range }}"}, r"train.jsonl, line 1: there is no field range"),
+        ({"prompt": "{{ self }}"}, r"prompt, line 1: self is not taken"),
+        ({"prompt": "{% if n == 5 %}{{ word }}{% endif %}"}, r"line 1: text is compared with a number"),
+        ({"prompt": None, "chat": [{"role": "assistant", "content": "x"}]}, r"chat: the last message is the assistant's"),
         ({"data": {"train": "../x.jsonl", "test": 1}}, r"\.\./x.jsonl: outside"),
         ({"data": {"train": "none.jsonl", "test": 1}}, r"none.jsonl is missing"),
         ({"data": {"train": "task.yaml", "test": 1}}, r"task.yaml: give a folder of `datasets`, or .jsonl"),
         ({"fields": {"prompt": "word", "reference": "rest"}}, r"line 1: there is no field rest"),
         ({"metrics": ["blue"]}, r"metrics: there is no blue; there are bleu"),
         ({"metrics": [{"bleu": {"tokenise": "char"}}]}, r"metrics: bleu: tokenise is no option"),
-        ({"metrics": [{"bleu": {"tokenize": "x"}}]}, r"metrics: bleu: tokenize: x"),
+        ({"metrics": [{"bleu": {"tokenize": "x"}}]}, r"metrics: bleu: tokenize: x cannot be had: none, zh, 13a"),
         ({"metrics": ["exact", "exact"]}, r"metrics: exact is there twice"),
         ({"checks": ["lenght"]}, r"checks: there is no lenght"),
         ({"checks": [{"regex": "("}]}, r"regex '\(': "),
+        ({"checks": [{"lines": "three"}]}, r"task.yaml: checks: lines: 'three' is no value of it"),
+        ({"checks": [{"max_characters": -1}]}, r"max_characters: -1 is no value of it"),
+        ({"checks": [{"lines": 2.7}]}, r"lines: 2.7 is no value of it"),
+        ({"checks": ["max_words"]}, r"task.yaml: checks: max_words: it has no value; give \{max_words: value\}"),
+        ({"checks": [{"script": "Klingon"}]}, r"task.yaml: regex .*Klingon.*: unknown property value"),
+        ({"checks": [{"name": "sample", "lines": 1}]}, r"metrics: 'sample' cannot be a column's name"),
+        ({"checks": [{"name": "exact_low", "lines": 1}]}, r"metrics: 'exact_low' cannot be a column's name"),
+        ({"checks": [{"name": "a,\nb", "lines": 1}]}, r"cannot be a column's name"),
         ({"text": {"compare": "wrods"}}, r"task.yaml: text.compare: "),
         ({"name": "a b"}, r"task.yaml: name: "),
         ({"nmae": 1}, r"task.yaml: nmae: unknown key; did you mean name"),
@@ -208,12 +247,13 @@ def test_what_a_task_file_cannot_say_is_refused_with_its_place(made, changes, sa
         ('{"word": "a", "answer": "b", "kind": "k"}\n{"word": 1', r"train.jsonl, line 2: not valid JSON"),
         ('[{"word": "a"}]', r"line 1: expected a mapping"),
         ('\n{"word": "a", "answer": " ", "kind": "k"}', r"line 2: answer is empty"),
-        ('{"word": "a", "answer": [], "kind": "k"}', r"line 1: answer is list; give a text"),
+        ('{"word": "a", "answer": [], "kind": "k"}', r"line 1: answer is empty"),
+        ('{"word": "a", "answer": NaN, "kind": "k"}', r"line 1: answer is nan; give a text"),
         ('{"word": {"a": 1}, "answer": "b", "kind": "k"}', r"line 1: word is dict; give a text"),
         (json.dumps({"word": "a" * 10_000_000, "answer": "b", "kind": "k"}), r"10,000,000 characters; at most"),
         ("", r"train.jsonl: no record"),
     ],
-    ids=["broken", "list", "empty", "none", "mapping", "long", "nothing"],
+    ids=["broken", "list", "empty", "none", "number", "mapping", "long", "nothing"],
 )  # fmt: skip
 def test_a_record_that_cannot_be_taken_is_named(made, text, said):
     with pytest.raises(TangevalError, match=said):

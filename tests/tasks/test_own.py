@@ -69,6 +69,7 @@ def test_functions_are_metrics_and_checks(task):
         ("float('nan')", r"returned nan for 'fox'"),
         ("7", r"returned 7 for 'fox'; return a number from 0 to 1"),
         ("None", r"my.py: rhymes: TypeError"),
+        ("__import__('sys').exit(3)", r"my.py: rhymes: SystemExit: 3, for 'fox'"),
         ("fields['none']", r"my.py: rhymes: KeyError: 'none', for 'fox'"),
     ],
 )
@@ -81,7 +82,7 @@ def test_what_a_metric_may_not_return_is_named_with_its_text(task, returned, sai
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
-        (["my.py:none"], r"my.py:none cannot be loaded"),
+        (["my.py:none"], r"metrics: .*my.py has no none"),
         (["my.py:check"], r"my.py:check is none; put @metric"),
         (["../my.py:rhymes"], r"\.\./my.py: outside"),
     ],
@@ -89,6 +90,19 @@ def test_what_a_metric_may_not_return_is_named_with_its_text(task, returned, sai
 def test_what_is_no_metric_is_refused(task, metrics, said):
     with pytest.raises(TangevalError, match=said):
         task(metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("found", "put", "said"),
+    [
+        ('better="low", level="samples"', 'better="up"', r"@metric: better is high or low, not 'up'"),
+        ('level="samples"', 'level="corpus"', r"level is text or samples, not 'corpus'"),
+        ("@check", "raise SystemExit(3)", r"my.py:rhymes cannot be loaded: SystemExit\(3\)"),
+    ],
+)
+def test_a_file_that_is_none_is_named(task, found, put, said):
+    with pytest.raises(TangevalError, match=said):
+        task(CODE.replace(found, put))
 
 
 def test_code_is_not_run_unasked(task, monkeypatch, tmp_path):

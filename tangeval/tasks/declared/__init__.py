@@ -4,6 +4,7 @@ In: the mapping of a file, and the folder that its files are in. Out: the ``Task
 ``assets/tasks/`` are such files. ``schema.Declared`` has the fields, docs/task.md what they mean.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 from tangeval.core.config import validated
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
+from tangeval.core.knobs import AXES
 from tangeval.core.types import Example
 from tangeval.metrics import bleu
 from tangeval.metrics.base import Metric
 from tangeval.models.tokens import Prompt
 from tangeval.tasks import own
-from tangeval.tasks.base import Task
+from tangeval.tasks.base import Dataset, Task
 from tangeval.tasks.declared import checks, measures
 from tangeval.tasks.declared.baseline import Pool
 from tangeval.tasks.declared.data import load
@@ -26,6 +28,13 @@ from tangeval.tasks.declared.readers import below
 from tangeval.tasks.declared.schema import Declared, Same
 from tangeval.tasks.declared.templates import named, template
 from tangeval.tasks.declared.texts import PART, normaliser, sentences, units
+
+#: A check's or metric's name is a column of tables, beside these and what is added to a name.
+NAME, AFTER = re.compile(r"\w[\w-]*"), re.compile("_(low|high|p)$")
+COLUMNS = {
+    "checkpoint", "step", "split", "example_id", "sample", "text", "n_tokens", "finish_reason", "poems", "samples",
+    "clusters", "cluster", "knob", "value", "rank", "metric", "recipe", "runs", *AXES,
+}  # fmt: skip
 
 
 def task(content: dict[str, Any], root: Path, file: str, code: str = "") -> Task:
@@ -75,7 +84,7 @@ def _task(said: Declared, root: Path, content: dict[str, Any], code: str) -> Tas
         characters=lambda text: "".join(text.split()),
         group=lambda example: said.name,
         read_outputs=partial(read_outputs, said.fields_.prompt),
-        signatures=lambda: _signatures(said),
+        signatures=partial(_signatures, said),
         wording=said.prompt if said.prompt is not None else str([m.model_dump() for m in said.chat or []]),
         digest=digest([content, code]),
         judge={k: v.model_dump() for k, v in kinds.items() if v},
@@ -92,6 +101,8 @@ def _prompts(said: Declared) -> tuple[Callable[[Example, str], Prompt], set[str]
     wanted = set[str]().union(*map(named, texts))
     ready = [template(text, wanted, "prompt" if said.prompt else f"chat.{n}") for n, text in enumerate(texts)]
     roles = [message.role for message in said.chat or []] or ["user"]
+    if roles[-1] != "user":
+        raise TangevalError(f"chat: the last message is the {roles[-1]}'s; the model answers the user's")
 
     def asked(example: Example, kind: str) -> Prompt:
         rendered = [render(dict(example.fields)) for render in ready]
@@ -113,6 +124,11 @@ def _metrics(said: Declared, root: Path, counted: Callable[[str], str]) -> Mappi
     tests = [checks.COMPLETE, *(_check(root, entry) for entry in said.checks)]
     found += [*([checks.form(tests)] if len(tests) > 1 else []), *tests]
     names = [metric.name for metric in found]
+    if bad := [name for name in names if not NAME.fullmatch(name) or name in COLUMNS or AFTER.search(name)]:
+        raise TangevalError(
+            f"metrics: {bad[0]!r} cannot be a column's name: letters, digits, _ and - alone, none that tables have, "
+            "no _low, _high, _p at its end; give another name"
+        )
     if twice := [name for name in names if names.count(name) > 1]:
         raise TangevalError(f"metrics: {twice[0]} is there twice; give one of the two another name")
     return {metric.name: metric for metric in found}
@@ -144,15 +160,18 @@ def _check(root: Path, entry: dict[str, Any]) -> Metric:
     fixed = entry.get(kind, entry.get("is", ""))
     if field:
         return checks.make(name, kind, lambda example: dict(example.fields)[field])
-    if kind == "regex":
-        checks.compiled(str(fixed))
-    if kind == "language":
-        checks.scripts(str(fixed))
+    checks.refuse_value(name, kind, fixed)
     return checks.make(name, kind, lambda example: fixed)
 
 
-def _signatures(said: Declared) -> Mapping[str, str]:
+def _signatures(said: Declared, data: Dataset) -> Mapping[str, str]:
     how = f"text:{'+'.join([*said.text.normalize, said.text.compare])}"
-    return {"bleu": f"{bleu.signature('BLEU', tokenize='char')}|{how}"} | {
-        "chrf": f"{bleu.signature('CHRF')}|{how}"
+    counts = sorted({1 + len(example.references) for example in data.examples})
+    options = {entry["name"]: entry for entry in said.metrics}
+    tokenize = measures.tokenizer(options.get("bleu", {}), words=said.text.compare == "words")
+    kinds = {"bleu": ("BLEU", {"tokenize": tokenize}), "chrf": ("CHRF", {})}
+    return {
+        name: f"{bleu.signature(kind, counts, **own)}|{how}"
+        for name, (kind, own) in kinds.items()
+        if name in options
     }

@@ -58,7 +58,16 @@ def _lines(text: str) -> list[str]:
 
 def _numbers(value: Any) -> list[int]:
     """The numbers of a list, or of a text such as 7,5,7,5."""
-    return [int(n) for n in (value if isinstance(value, list) else regex.findall(r"\d+", str(value)))]
+    found = value if isinstance(value, list) else regex.findall(r"\d+", str(value))
+    if not found:
+        raise ValueError
+    return list(map(_count, found))
+
+
+def _count(value: Any) -> int:
+    if (number := int(str(value))) < 0:
+        raise ValueError
+    return number
 
 
 def _letters(text: str) -> str:
@@ -97,12 +106,12 @@ def _opposed(text: str, given: Any) -> bool:
 
 CHECKS: dict[str, Check] = {
     "regex": _matches,
-    "lines": lambda text, n: len(_lines(text)) == int(n),
+    "lines": lambda text, n: len(_lines(text)) == _count(n),
     "pattern": lambda text, lengths: [len(c) for c in _CLAUSE.findall(text)] == _numbers(lengths),
-    "max_characters": lambda text, n: len("".join(text.split())) <= int(n),
-    "min_characters": lambda text, n: len("".join(text.split())) >= int(n),
-    "max_words": lambda text, n: len(text.split()) <= int(n),
-    "min_words": lambda text, n: len(text.split()) >= int(n),
+    "max_characters": lambda text, n: len("".join(text.split())) <= _count(n),
+    "min_characters": lambda text, n: len("".join(text.split())) >= _count(n),
+    "max_words": lambda text, n: len(text.split()) <= _count(n),
+    "min_words": lambda text, n: len(text.split()) >= _count(n),
     "script": lambda text, name: all(map(compiled(rf"\p{{Script={name}}}").match, _LETTER.findall(text))),
     "language": _language,
     "same_length": lambda text, given: len(_letters(text)) == len(_letters(str(given))),
@@ -124,6 +133,16 @@ def make(name: str, kind: str, value: Callable[[Any], Any]) -> Metric:
 
     said = {"en": name, "zh": name}
     return Metric(name, said, "high", share=True, flaw=said, compute=compute)
+
+
+def refuse_value(name: str, kind: str, value: Any) -> None:
+    """Raise a ``TangevalError`` where a check of a kind takes no such value."""
+    if value == "" and kind != "no_repeat":
+        raise TangevalError(f"checks: {name}: it has no value; give {{{kind}: value}}, or from: FIELD")
+    if kind == "syllables":
+        _numbers(value)  # its library may not be there, and is not needed yet
+    else:
+        _held(name, CHECKS[kind], "a", value)
 
 
 def _held(name: str, check: Check, text: str, value: Any) -> bool:

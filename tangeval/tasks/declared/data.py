@@ -74,9 +74,9 @@ def _examples(said: Declared, source: Any, folder: Path, split: Split, wanted: S
 def _texts(record: Any, name: str, where: str) -> list[str]:
     """A field's text, or the texts of its list; none is empty."""
     values = record.get(name)
-    each = [{name: one} for one in values] if isinstance(values, list) and values else [record]
+    each = [{name: one} for one in values] if isinstance(values, list) else [record]
     texts = [value(one, name, where) for one in each]
-    if not all(text.strip() for text in texts):
+    if not texts or not all(text.strip() for text in texts):
         raise TangevalError(f"{where}: {name} is empty; a reference has text")
     return texts
 

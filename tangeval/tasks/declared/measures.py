@@ -89,7 +89,8 @@ def _bleu(tokenize: str) -> Metric:
     try:
         counted = BLEU(tokenize=tokenize, effective_order=True)  # or it warns; its counts are the same
     except Exception as error:
-        raise TangevalError(f"metrics: bleu: tokenize: {tokenize}: {error}") from None
+        why = " ".join(str(error).split()) if tokenize in BLEU.TOKENIZERS else ", ".join(BLEU.TOKENIZERS)
+        raise TangevalError(f"metrics: bleu: tokenize: {tokenize} cannot be had: {why}") from None
 
     def compute(texts: Texts) -> Any:
         if tokenize == "char" and not any(e.references for e in texts.examples):
@@ -111,17 +112,21 @@ def _over(metric: Metric, units: Units) -> Metric:
     )
 
 
+def tokenizer(options: Mapping[str, Any], *, words: bool) -> str:
+    """Return which of sacrebleu's tokenizers BLEU takes."""
+    return str(options.get("tokenize", "13a" if words else "char"))
+
+
 def make(name: str, options: Mapping[str, Any], units: Units, *, words: bool) -> list[Metric]:
     """Return the metrics that a name stands for.
 
     Raises:
         TangevalError: there is none of that name, or it takes no such option.
     """
-    tokenize = options.get("tokenize", "13a" if words else "char")
     if unknown := options.keys() - _OPTIONS.get(name, set()):
         raise TangevalError(f"metrics: {name}: {min(unknown)} is no option of it")
     if name == "bleu":
-        return [_bleu(str(tokenize))]
+        return [_bleu(tokenizer(options, words=words))]
     if name == "rhyme":
         return [_rhyme(options)]
     if name not in NAMES:

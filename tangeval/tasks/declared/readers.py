@@ -5,7 +5,9 @@ what a record means. A file outside the folder is refused, and so are values tha
 """
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,10 @@ def value(record: Mapping[str, Any], name: str, where: str) -> str:
     if name not in record:
         raise TangevalError(f"{where}: there is no field {name}; it has {', '.join(map(str, record))}")
     found = record[name]
-    if isinstance(found, bool) or not isinstance(found, str | int | float):
-        raise TangevalError(f"{where}: {name} is {type(found).__name__}; give a text")
+    number = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    if not number and not isinstance(found, str):
+        told = found if isinstance(found, float) else type(found).__name__
+        raise TangevalError(f"{where}: {name} is {told}; give a text")
     if len(str(found)) > LONGEST:
         raise TangevalError(
             f"{where}: {name} has {len(str(found)):,} characters; at most {LONGEST:,} are taken"
@@ -85,10 +89,11 @@ def _json(file: Path) -> Records:
 
 
 def _csv(file: Path) -> Records:
-    rows = csv.DictReader(
-        read_text(file, LARGEST).splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ","
-    )
+    text = StringIO(read_text(file, LARGEST), newline="")
+    rows = csv.DictReader(text, delimiter="\t" if file.suffix == ".tsv" else ",")
     try:
+        if len(names := rows.fieldnames or []) > len(set(names)):
+            raise csv.Error(f"two columns of one name: {', '.join(names)}")
         for row in rows:
             if None in row or None in row.values():
                 raise csv.Error("another number of columns than the first line")

@@ -19,6 +19,36 @@ _FILTERS = {"trim", "lower", "upper", "title", "capitalize", "length", "first", 
 _environment = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
 )
+_environment.globals.clear()  # range, dict and others: a prompt would have an address in it
+
+
+def _is_text(node: nodes.Node) -> bool | None:
+    """Whether a side of a comparison is text, as fields are; None where it is neither text nor number."""
+    if isinstance(node, nodes.Const):
+        return isinstance(node.value, str)
+    return node.name != "length" if isinstance(node, nodes.Filter | nodes.Name) else None
+
+
+def _refuse(node: nodes.Node, where: str) -> None:
+    what = type(node).__name__.lower()
+    if isinstance(node, _ALLOWED):
+        sides = (
+            [node.expr, *(operand.expr for operand in node.ops)] if isinstance(node, nodes.Compare) else []
+        )
+        if {True, False} <= set(map(_is_text, sides)):
+            raise TangevalError(
+                f"{where}, line {node.lineno}: text is compared with a number; fields are text: '5'"
+            )
+        if (
+            not (isinstance(node, nodes.Filter) and node.name not in _FILTERS)
+            and getattr(node, "name", "") != "self"
+        ):
+            return
+        what = f"the filter {node.name}" if isinstance(node, nodes.Filter) else "self"
+    raise TangevalError(
+        f"{where}, line {node.lineno}: {what} is not taken; a template has fields, if, and the filters "
+        f"{', '.join(sorted(_FILTERS))}"
+    )
 
 
 def template(text: str, known: Set[str], where: str) -> Callable[[Mapping[str, str]], str]:
@@ -31,18 +61,7 @@ def template(text: str, known: Set[str], where: str) -> Callable[[Mapping[str, s
     try:
         tree = _environment.parse(text)
         for node in tree.find_all(nodes.Node):
-            if not isinstance(node, _ALLOWED) or (
-                isinstance(node, nodes.Filter) and node.name not in _FILTERS
-            ):
-                what = (
-                    f"the filter {node.name}"
-                    if isinstance(node, nodes.Filter)
-                    else type(node).__name__.lower()
-                )
-                raise TangevalError(
-                    f"{where}, line {node.lineno}: {what} is not taken; a template has fields, if, and the filters "
-                    f"{', '.join(sorted(_FILTERS))}"
-                )
+            _refuse(node, where)
         unknown = meta.find_undeclared_variables(tree) - known
         ready = _environment.from_string(text)
     except TemplateError as error:
@@ -52,7 +71,14 @@ def template(text: str, known: Set[str], where: str) -> Callable[[Mapping[str, s
         raise TangevalError(
             f"{where}, line {line}: there is no field {min(unknown)}; the data have {', '.join(sorted(known))}"
         )
-    return lambda fields: ready.render(fields)
+
+    def rendered(fields: Mapping[str, str]) -> str:
+        try:
+            return ready.render(fields)
+        except TemplateError as error:
+            raise TangevalError(f"{where}: {error.message}, for {dict(fields)!r:.80}") from None
+
+    return rendered
 
 
 def named(text: str) -> set[str]:

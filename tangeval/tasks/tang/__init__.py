@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tangeval.core.types import Example
 from tangeval.metrics import bleu, chrf, copying, diversity, likelihood
-from tangeval.tasks.base import RhymeGroup, Task, Verse
+from tangeval.tasks.base import Dataset, RhymeGroup, Task, Verse
 from tangeval.tasks.tang import (
     data,
     external_outputs,
@@ -44,7 +44,7 @@ _MARKS = "".join(sorted(MARKS))
 _CLAUSE = re.compile(f"[^{_MARKS}]*[{_MARKS}]+|[^{_MARKS}]+$")
 
 
-def signatures() -> Mapping[str, str]:
+def signatures(_: Dataset) -> Mapping[str, str]:
     counted = f"{bleu.signature('BLEU', tokenize='char')}|text:"
     return {
         "bleu": f"{counted}{_NORMALISED}|mean over sample indices",
