@@ -184,7 +184,7 @@ def ends(parts: Sequence[Part], metric: str, stretch: float = 1.0) -> list[tuple
         low, high = low * kind.most, high * kind.most
     else:
         low, high = intervals.mean_interval(by_poem, stretch)
-        if kind.most < np.inf:  # what no mean can be is not in the interval
+        if kind.most < np.inf or kind.level == "reference":  # what no mean can be is not in the interval
             low, high = np.maximum(low, 0), np.minimum(high, kind.most)
     return list(zip(low.tolist(), high.tolist(), strict=True))
 

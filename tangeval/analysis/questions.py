@@ -29,6 +29,8 @@ MOST = 4
 SHARE, PERCENT, NATS = 0.05, 1.0, 0.05
 #: The chance that as many examples as are named settle a question, were what is seen now the truth.
 SETTLED = 0.9
+#: The fewest examples whose spread a number of examples is planned from.
+FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,8 @@ def _row(
     better = towards * (1 if found.value > 0 else -1) if found.real and not equal else 0
     needed = None
     reach = max(found.value - ends[0], ends[1] - found.value)
-    if margin and not better and not equal and reach > 0:
-        poems, size = pair.first.measured.poems, abs(found.value)
+    poems, size = pair.first.measured.poems, abs(found.value)
+    if margin and not better and not equal and reach > 0 and poems >= FEWEST:
         level = 2 * float(special.stdtr(poems - 1, -critical))
         # The deviation that the interval has; what is nearest shows a difference, or shows it to be within the margin.
         clusters = poems_needed(reach * math.sqrt(poems) / critical, max(size, margin - size), level, SETTLED)

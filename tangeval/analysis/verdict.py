@@ -138,8 +138,8 @@ def _claim_checkpoint(
     beside = [row for row in own if leader.name in (row.a, row.b)]
     other = {id(row): row.b if row.a == leader.name else row.a for row in beside}
     ties = [row for row in beside if not row.better]
-    status = _status(not ties, ties)
     key = "one" if not ties else "none" if not any(row.better for row in own) else "some"
+    status = _status(not ties, own if key == "none" else ties)
     values = {
         "checkpoint": leader.name, "metric": metric, "value": leader.whole.value(metric),
         "ties": [other[id(row)] for row in ties], "worse": [other[id(row)] for row in beside if row.better],

@@ -81,7 +81,8 @@ class Speaker:
         step, metric = values["from_step"], values["metric"]
         told = {
             "checkpoint": values["checkpoint"], "metric": self.metric(metric), "margin": values["margin"],
-            "value": _number(values["value"]), "ties": self._names(values["ties"]), "worse": self._names(values["worse"]),
+            "value": _number(values["value"]), "ties": self._names(values["ties"]),
+            "below": self._say("verdict.checkpoint.below", worse=self._names(values["worse"])) if values["worse"] else "",
             "from": self._say("verdict.checkpoint.from", step=step) if step is not None else "",
         }  # fmt: skip
         return self._say(f"verdict.checkpoint.{key}{'.equal' * (status == 'no_difference')}", **told)
@@ -148,7 +149,7 @@ class Speaker:
             for name, of in (("value", "value_a"), ("random", "value_b"), ("reference", "reference"))
         }
         return self._say(
-            "verdict.random.way", metric=self.metric(row["metric"]), way=f"{100 * row['way']:.2g}", **told
+            "verdict.random.way", metric=self.metric(row["metric"]), way=_percent(row["way"]), **told
         )
 
     def metric(self, name: str) -> str:
@@ -181,6 +182,10 @@ class Speaker:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if abs(share) >= 0.1 else f"{100 * share:.2g}"
 
 
 def _interval(row: Mapping[str, Any]) -> dict[str, str]:

@@ -88,3 +88,12 @@ def test_no_interval_reaches_beyond_what_a_metric_can_be(scores):
         assert 0 <= low <= sum(values) / 2 <= high <= 100
         assert (low == 0) is (values[0] == 0)
         assert (high == 100) is (values[0] == 100)
+
+
+def test_no_likelihood_is_below_0(scores):
+    rows = [
+        {"checkpoint": "base", "split": "validation", "example_id": e.id, "reference_nll": nll}
+        for e, nll in zip(EXAMPLES, (0.1, 9.0), strict=True)
+    ]
+    low, high = Part(measured(scores, pd.DataFrame(rows)), [0]).interval("reference_nll")
+    assert low == 0 < 4.55 < high

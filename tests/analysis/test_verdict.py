@@ -1,13 +1,14 @@
 """What a verdict says of studies whose truth is made up, and of a results folder."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks.verdict import ASKED, WORLDS, false, study
 from tangeval.analysis import verdict
-from tangeval.analysis.questions import Asked, measured_of_all
+from tangeval.analysis.questions import Asked, Row, measured_of_all
 from tangeval.analysis.verdict import claims
 from tangeval.core.words import sentences
 from tangeval.reporting.verdict import Speaker
@@ -144,6 +145,40 @@ def test_every_key_that_a_claim_may_have_has_a_sentence():
         } <= keys
     assert {f"verdict.settings.{key}" for key in ("yes", "not_shown", "no_difference")} <= keys
     assert {f"verdict.open.{key}" for key in ("none", "some", "unplanned")} <= keys
+
+
+def compared(**rows):
+    """The claim of which checkpoint, of ``a``, the leader, ``b`` and ``c``: for each pair whether one is better, or equal."""
+    models, _ = study(WORLDS["nothing differs"], 6, np.random.default_rng(0))
+    named = [replace(model, name=name) for model, name in zip(models, "abc", strict=False)]
+    made = [
+        Row("checkpoint", "reference_nll", *pair, "", 4, 4, 0, -1, 1, 1.0, better, equal, 0.05, None)
+        for pair, (better, equal) in rows.items()
+    ]
+    claim = verdict._claim_checkpoint(made, named, named[0], "reference_nll")
+    return Speaker(TANG.metrics, False, "en")._said(verdict.asdict(claim), {}).answer
+
+
+def test_checkpoints_near_the_leader_are_not_said_to_be_near_each_other():
+    assert compared(ab=(0, True), ac=(0, True), bc=(0, False)).startswith("None can be told from another")
+    assert "all are less than 0.05 apart" in compared(ab=(0, True), ac=(0, True), bc=(0, True))
+
+
+def test_where_the_leader_is_better_than_none_nobody_is_said_to_be_worse():
+    assert compared(ab=(0, False), ac=(0, False), bc=(1, False)).endswith("cannot be told from b, c.")
+    assert compared(ab=(0, False), ac=(1, False), bc=(0, False)).endswith("cannot be told from b. Worse: c.")
+
+
+def test_no_number_is_planned_from_fewer_than_five_examples():
+    """Of two without any difference it would be 18, whose intervals are as wide as ever."""
+    assert not any(row.needed for claim in told("nothing differs", 4, 1) for row in claim.evidence)
+    assert any(row.needed for claim in told("nothing differs", 5, 1) for row in claim.evidence)
+
+
+@pytest.mark.parametrize(("way", "said"), [(-1.28, "-128 %"), (0.0221, "2.2 %"), (0.55, "55 %")])
+def test_a_way_is_a_plain_number(way, said):
+    row = {"metric": "form", "value_a": 1, "value_b": 0, "reference": 1, "way": way}
+    assert said in Speaker(TANG.metrics, True, "en")._way(row)
 
 
 @pytest.mark.filterwarnings("error")
