@@ -179,3 +179,19 @@ def test_every_tab_opens_and_says_what_was_not_run(browser, page, tmp_path, widt
             assert tab.locator("#together-table tbody tr").count() == len(table(page, "checkpoints")) / 2
         tab.close()
     assert heard == []
+
+
+@pytest.mark.browser
+def test_studies_of_one_name_are_told_apart_by_their_folders(browser, page, tmp_path):
+    (tmp_path / "both.html").write_text(page, "utf-8")
+    tab = browser.new_page()
+    tab.goto(f"{(tmp_path / 'both.html').as_uri()}#tab=trust")
+    tab.wait_for_selector("[data-ready]", state="attached")
+    assert tab.inner_text("#command").splitlines() == [
+        f"tangeval run {name}.yaml --out results/{name}" for name in ("long", "short")
+    ]
+    assert tab.locator("#downloads button").all_inner_texts()[:2] == ["long.yaml", "short.yaml"]
+    told = [tab.locator(f"#{each}").all_text_contents()[0] for each in ("yaml", "made")]
+    assert all("long" in each and "short" in each for each in told)
+    terms = tab.locator("#tab-trust dt").all_inner_texts()
+    assert len(set(terms)) == len(terms)

@@ -37,11 +37,14 @@
       const { run, checkpoints, several, place } = facts, left = run.left_out, each = several.length ? several : [{ name: "", ...facts }];
       const about = ({ name, kind, fingerprint, seen }) => [name, `${kind}, ${fingerprint || "–"}; ${seen ? t("seen", { counts: counts(seen) }) : t("seen.unknown")}`];
       terms("made", [...each.flatMap((own) => Object.entries(own.run.made).map(([key, said]) => [(own.name && `${own.name}: `) + t(`trust.${key}`), said])), ...checkpoints.map(about)]);
-      core.$("command").textContent = each.map(({ study }) => visible(`tangeval run ${study}.yaml`)).join("\n");
-      core.$("yaml").textContent = each.flatMap(({ yaml }) => yaml.split("\n").map(visible)).join("\n");
+      // Studies of one name are told apart by their results' folders.
+      const called = ({ study, name }) => (each.filter((own) => own.study === study).length > 1 ? name.replace(/[^\p{L}\p{N}._-]+/gu, "-") : study);
+      const again = (own) => `tangeval run ${called(own)}.yaml${called(own) === own.study ? "" : ` --out results/${called(own)}`}`;
+      core.$("command").textContent = each.map((own) => visible(again(own))).join("\n");
+      core.$("yaml").textContent = each.flatMap((own) => [...(own.name ? [`# ${called(own)}.yaml`] : []), ...own.yaml.split("\n")]).map(visible).join("\n");
       const file = (name, content, type) => el("li", {}, el("button", { type: "button", on: { click: () => save(name, content, type) } }, name));
       const tables = Object.entries(core.tables).map(([name, { csv }]) => file(`${name}.csv`, csv, "text/csv"));
-      fill(core.$("downloads"), each.map(({ study, yaml }) => file(`${study}.yaml`, yaml, "text/yaml")), tables);
+      fill(core.$("downloads"), each.map((own) => file(`${called(own)}.yaml`, own.yaml, "text/yaml")), tables);
       const explained = facts.explained.length || several.length || facts.live ? [] : [t("not.explained", { file: /^[\w./-]+$/.test(place) ? `${place}/study.yaml` : `'${place}/study.yaml'` })];
       const said = [...(left.length ? left : [t("left.none")]), texts.share(), ...facts.explained_left_out.map(({ folder, reason }) => t(`left.${reason}`, { folder })), ...explained, t("left.path")];
       fill(core.$("left-out"), said.map((text) => el("li", {}, text)));
