@@ -24,7 +24,7 @@ from tangeval.export.ollama import Outtype
 from tangeval.models.folders import ADAPTER_CONFIG, read_object, weight_files
 from tangeval.models.tokens import encode_prompt
 from tangeval.reporting.notebook import Results
-from tangeval.reporting.sharing.card import write_card
+from tangeval.reporting.sharing.card import base_chosen, write_card
 from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results.files import no_url, write_json, write_text
 
@@ -92,9 +92,12 @@ def _chosen(results: Results, allow_pickle: bool) -> _Chosen:
     checkpoint = next((each for each in resolved.checkpoints if each.name == name), None)
     if checkpoint is None:
         raise TangevalError(f"{file}: the study's folders have no {name} any longer; put it back")
+    if checkpoint.kind == "base":
+        raise base_chosen(results.run)
     if not checkpoint.folders:
-        whose = "the base model was" if checkpoint.kind == "base" else "what a server holds was"
-        raise TangevalError(f"{file}: {whose} chosen, so there are no weights here to hand over")
+        raise TangevalError(
+            f"{file}: what a server holds was chosen; run a study that names the weights themselves as checkpoints"
+        )
     manifest = results.run.manifest
     records = {each["name"]: each["fingerprint"] for each in manifest["checkpoints"]}
     if checkpoint.kind == "adapter" and resolved.base_fingerprint != manifest["base_model"]["fingerprint"]:

@@ -22,6 +22,7 @@ from tangeval.core.words import label, say
 from tangeval.reporting.notebook import Results
 from tangeval.reporting.tables import MARKDOWN, headline
 from tangeval.results.files import write_text
+from tangeval.results.folder import RunFolder
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -48,9 +49,7 @@ def write_card(
     name, base = selection["checkpoint"]["checkpoint"], manifest["base_model"]["name"]
     kind = next(record["kind"] for record in manifest["checkpoints"] if record["name"] == name)
     if kind == "base":
-        raise TangevalError(
-            f"{results.run.selection_file}: the base model was chosen, so there is no adapter to write of"
-        )
+        raise base_chosen(results.run)
     data = ModelCardData(
         model_name=inert(f"{results.study.name} {name}"),
         base_model=base if base.count("/") == 1 and not Path(base).exists() else None,
@@ -63,6 +62,14 @@ def write_card(
     path = out or results.run.best / "README.md"
     write_text(path, str(ModelCard(content)))
     return path
+
+
+def base_chosen(run: RunFolder) -> TangevalError:
+    """Return what is said where the base model was chosen, and a checkpoint is wanted."""
+    return TangevalError(
+        f"{run.selection_file}: the base model was chosen, and there is nothing of it to hand over; `tangeval run "
+        f"{run.study_file} include_base=false --out {run.path}` chooses among the checkpoints, and moves its texts aside"
+    )
 
 
 def _chosen(results: Results, split: str) -> "pd.Series[Any] | None":
