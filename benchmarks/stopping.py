@@ -61,8 +61,9 @@ STUDY: dict[str, Any] = {
 
 def train(file: Path, overrides: list[str], seed: int, poems: int) -> Path:
     """Train one seed and evaluate every save, as far as that is not done; return the results folder."""
-    from finetune.__main__ import finetune, make_console
+    from finetune.__main__ import finetune
     from finetune.config import load_config
+    from tangeval.cli.progress import make_console
 
     config = load_config(file, overrides)
     folder = Path(f"{config.output_dir}-seed{seed}")

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 import yaml
 
-from finetune.__main__ import finetune, make_console
+from finetune.__main__ import finetune
 from finetune.config import SHIPPED, load_config
+from tangeval.cli.progress import make_console
 from tangeval.training.evaluation import Evaluations
 
 GRIDS = {

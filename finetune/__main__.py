@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from tangeval.cli.entry import command
-from tangeval.cli.progress import SafeConsole
+from tangeval.cli.progress import make_console
 from tangeval.core.libraries import needs
 from tangeval.core.words import speaking
 from tangeval.results.files import exclusive_lock
@@ -46,11 +46,6 @@ def main() -> None:
             from accelerate import PartialState
 
             PartialState().destroy_process_group()
-
-
-def make_console(*, quiet: bool = False) -> SafeConsole:
-    """Return the console of a command; in a pipe or a log its lines are 120 characters wide."""
-    return SafeConsole(width=None if SafeConsole().is_terminal else 120, quiet=quiet)
 
 
 def finetune(config: Config, console: Console, *, overwrite: bool = False, first: bool = True) -> None:

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tangeval.cli.entry import command
+from tangeval.cli.progress import make_console
 from tangeval.core.errors import TangevalError
 from tangeval.results.files import exclusive_lock
 from tangeval.results.records import read_record
 
-from .__main__ import finetune, make_console
+from .__main__ import finetune
 from .config import Config, load_config
 
 #: Each correction by name: the keys that it changes.

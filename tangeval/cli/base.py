@@ -5,7 +5,6 @@ Imports nothing slow: ``tangeval --help`` reads every group.
 
 import inspect
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import wraps
@@ -18,7 +17,7 @@ from typer.core import TyperGroup
 
 from tangeval import __version__
 from tangeval.cli.entry import interruptible
-from tangeval.cli.progress import SafeConsole
+from tangeval.cli.progress import make_console
 from tangeval.core.words import speaking
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ app = typer.Typer(
     help="Which checkpoint, with which decoding settings, and is the difference real? Begin with `tangeval demo`; with "
     "your own checkpoints `tangeval hw5 FOLDER`, or `tangeval run STUDY`.",
 )  # fmt: skip
-# In a pipe or a log there is no width to keep to.
-console = SafeConsole(width=None if sys.stdout and sys.stdout.isatty() else 120)
+console = make_console()
 
 
 def _version(asked: bool) -> None:

@@ -6,6 +6,7 @@ terminal.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ _LOG_EVERY = 10.0  # seconds between the lines of a log
 _BAR_EVERY = 0.1  # seconds between updates of a bar
 _WIDE = 100  # columns from which on a bar has room for a text
 _SHOWN = 16  # characters of the latest text
+_ENDLESS = 10_000  # columns of a pipe or a log, in which nothing is wrapped
 
 #: ``people``: a bar in a terminal, plain lines elsewhere; ``machines``: one JSON object a line; or nothing.
 Audience = Literal["people", "machines", "nobody"]
@@ -43,6 +45,11 @@ class SafeConsole(Console):
     def say(self, text: str, style: str | None = None) -> None:
         """Print a line of which nothing is read as markup."""
         self.print(text, style=style, markup=False, highlight=False)
+
+
+def make_console(*, quiet: bool = False) -> SafeConsole:
+    """Return the console of a command, as wide as its terminal."""
+    return SafeConsole(width=None if sys.stdout and sys.stdout.isatty() else _ENDLESS, quiet=quiet)
 
 
 def print_event(event: str, **facts: Any) -> None:
