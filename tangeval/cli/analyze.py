@@ -1,4 +1,4 @@
-"""``summarize``, ``report``, ``select``, ``compare``, ``score``: what works from files, without torch."""
+"""``verdict``, ``summarize``, ``report``, ``select``, ``compare``, ``score``: what works from files, without torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,12 @@ from typer import Argument, Option
 
 from tangeval.cli.base import Place, Split, TaskName, Unseen, Validation, api, command, console, render
 from tangeval.cli.progress import watch
-from tangeval.cli.verdict import show_verdict
+
+
+@command("verdict")
+def verdict(place: Place) -> None:
+    """Say in words what is shown, what is not, and how many poems would show it."""
+    render.show_verdict(api.verdict(place))
 
 
 @command("summarize")
@@ -53,7 +58,7 @@ def select(
         place, within=margins, prefer=prefer, assume_unseen=assume_unseen, watch=watch(console)
     )
     render.show_selection(results)
-    show_verdict(results)
+    render.show_verdict(results)
     if results.note:
         render.show_page(results.page, results.note)
 

@@ -6,7 +6,6 @@ from tangeval.cli import (
     doors,
     classroom,
     run,
-    verdict,
     analyze,
     explain,
     samples,
@@ -22,7 +21,7 @@ from tangeval.cli.base import app, console
 from tangeval.cli.entry import command
 
 __all__ = [
-    "analyze", "app", "classroom", "data", "doors", "explain", "front", "judge", "main", "run", "samples", "sharing", "task", "verdict",
+    "analyze", "app", "classroom", "data", "doors", "explain", "front", "judge", "main", "run", "samples", "sharing", "task",
 ]  # fmt: skip
 
 

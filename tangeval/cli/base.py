@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from tangeval import __version__
 from tangeval.cli.entry import interruptible
-from tangeval.cli.progress import make_console
+from tangeval.cli.progress import console as console
 from tangeval.core.words import speaking
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ app = typer.Typer(
     help="Which checkpoint, with which decoding settings, and is the difference real? Begin with `tangeval demo`; with "
     "your own checkpoints `tangeval hw5 FOLDER`, or `tangeval run STUDY`.",
 )  # fmt: skip
-console = make_console()
 
 
 def _version(asked: bool) -> None:

@@ -52,6 +52,9 @@ def make_console(*, quiet: bool = False) -> SafeConsole:
     return SafeConsole(width=None if sys.stdout and sys.stdout.isatty() else _ENDLESS, quiet=quiet)
 
 
+console = make_console()
+
+
 def print_event(event: str, **facts: Any) -> None:
     """Print one line of JSON for machines."""
     print(inert_json(json.dumps({"event": event, **facts}, ensure_ascii=False)), flush=True)

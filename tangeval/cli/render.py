@@ -17,8 +17,7 @@ from rich.text import Text
 
 from tangeval.analysis.hypothesis_tests import ERROR
 from tangeval.api import Results, Scored
-from tangeval.cli.base import console
-from tangeval.cli.verdict import show_verdict
+from tangeval.cli.progress import console
 from tangeval.core.knobs import axes_in, axes_set
 from tangeval.core.types import SPLITS
 from tangeval.core.words import say as told
@@ -96,6 +95,23 @@ def show_recipes(results: Results) -> None:
         say(told("end.apart", **where, apart=apart or told("end.unseen")))
     if (frame["runs"] == 1).any():
         say(told("table.one_run"))
+
+
+def show_verdict(results: Results) -> None:
+    """What may be said of the results, a paragraph a question."""
+    found, speaker = results.verdict, results.speaker
+    for each in speaker.all(found):
+        line = Text(
+            told(
+                f"verdict.line{'' if each.word else '.plain'}",
+                question=each.question,
+                status=each.word,
+                answer=each.answer,
+            )
+        )
+        line.stylize("bold", 0, len(each.question))
+        console.print(line)
+    say(f"{speaker.basis(found)} {results.run.verdict_text}")
 
 
 def show_engine(results: Results) -> None:

@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import grimp
+
 from scripts import sizes
 
 ROOT = Path(__file__).parents[2]
@@ -38,3 +40,11 @@ def test_the_designs_table_of_layers_is_import_linters():
     section = (ROOT / "docs" / "design.md").read_text("utf-8").split("## The layers")[1].split("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == declared
+
+
+def test_the_modules_of_the_command_line_are_a_tree():
+    """What is imported late or for types alone counts too."""
+    graph = grimp.build_graph("tangeval", cache_dir=None)
+    for module in graph.find_descendants("tangeval.cli"):
+        for imported in graph.find_modules_directly_imported_by(module):
+            assert graph.find_shortest_chain(imported, module) is None
