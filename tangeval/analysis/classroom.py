@@ -121,7 +121,7 @@ def handed_in(places: Sequence[Path]) -> list[HandedIn]:
     deep its file lies, and in each of its files. A student is called as the folder, or as the file without its ending.
 
     Raises:
-        TangevalError: a place is not there, or is given twice.
+        TangevalError: a place is not there, is given twice, or has nobody in it.
     """
     found: list[tuple[Path, Path | None, str]] = []
     for place in places:
@@ -135,6 +135,10 @@ def handed_in(places: Sequence[Path]) -> list[HandedIn]:
                 for each in place.iterdir()
                 if each.name[0] not in "._" and (each.is_dir() or each.suffix.lower() in SUFFIXES)
             )
+            if not inner:
+                raise TangevalError(
+                    f"{place}: no student's folder in it, and no file that ends in {' or '.join(SUFFIXES)}"
+                )
         found += [_of_student(each) for each in inner]
     own = Counter(path for path, _, _ in found)
     paths = [path if own[path] == 1 or file is None else file for path, file, _ in found]
@@ -152,7 +156,9 @@ def _of_student(place: Path) -> tuple[Path, Path | None, str]:
             return place, files[0], ""
         if files:
             return place, None, f"{len(files)} files {name} in it; leave one"
-    return place, None, f"no {' or '.join(NAMES)} in it"
+    there = [file.name for file in place.rglob("*") if file.is_file() and file.name[0] not in "._"]
+    what = f"there {'are' if there[1:] else 'is'} {', '.join(sorted(there)[:3])}" if there else "it is empty"
+    return place, None, f"no {' or '.join(NAMES)} in it; {what}"
 
 
 def _read(

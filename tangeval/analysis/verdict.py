@@ -16,6 +16,7 @@ from tangeval.analysis import questions
 from tangeval.analysis.aggregate import Measured, groups
 from tangeval.analysis.hypothesis_tests import ERROR
 from tangeval.analysis.questions import Asked, Model, Question, Row
+from tangeval.core.knobs import written
 from tangeval.core.study import Study
 from tangeval.core.types import BASE, RANDOM, REFERENCE
 from tangeval.results.files import write_json
@@ -51,7 +52,8 @@ def verdict(study: Study, run: RunFolder) -> dict[str, Any]:
     models = [Model(name, _step(found[name].step), found[name].measured) for name in unseen]
     baselines = {name: found[name].measured for name in (RANDOM, REFERENCE) if name in found}
     asked = questions.asked_of(study, questions.measured_of_all(models, means)) if models else None
-    chosen = (run.selection or {}).get("checkpoint", {}).get("checkpoint")
+    picked = run.selection or {}
+    chosen = picked.get("checkpoint", {}).get("checkpoint")
     made = claims(models, baselines, asked, chosen) if asked and asked.metrics else []
     content = {
         "split": split,
@@ -59,6 +61,8 @@ def verdict(study: Study, run: RunFolder) -> dict[str, Any]:
         "error": ERROR,
         "assumed_unseen": [name for name in unseen if records[name]["seen"] is None],
         "claims": [asdict(claim) for claim in made],
+        "chosen": {knob: written(value) for knob, value in (picked.get("setting") or {}).items()},
+        "chosen_by": picked["rule"]["setting"]["by"] if picked else None,
     }
     write_json(run.verdict_file, content)
     return content

@@ -47,7 +47,12 @@ def _show(found: "Classroom", files: Sequence[Path]) -> None:
     ]
     label = words.label(found.task.metrics[by].label).partition(":")[0]
     columns = (words.say("class.ranks"), words.say("class.student"), label)
-    render.show_table(words.say("class.title", students=len(table), shown=len(rows)), columns, rows, right=1)
+    render.show_table(
+        words.say("class.title", students=len(table), all=len(table) + len(found.broken), shown=len(rows)),
+        columns,
+        rows,
+        right=1,
+    )
     first = int((table[f"{by}_rank_low"] == 1).sum())
     console.say(words.say("class.ties", first=first, students=len(table), metric=label))
     if pairs := len(found.shared):

@@ -5,6 +5,7 @@ values, texts in which no character steers a terminal and no key is told. What a
 should be in it, is for who opens it.
 """
 
+import codecs
 import json
 import os
 import re
@@ -53,17 +54,36 @@ def read_bytes(file: Path, largest: int = LARGEST) -> bytes:
 
 
 def read_text(file: Path, largest: int = LARGEST) -> str:
-    """Return the text of a UTF-8 file of at most ``largest`` bytes; its lines end with a line feed.
+    """Return the text of a file of at most ``largest`` bytes, as ``decoded``; its lines end with a line feed.
 
     Raises:
-        TangevalError: as ``read_bytes``; or it is not UTF-8, and the line is named.
+        TangevalError: as ``read_bytes`` and ``decoded``.
         OSError: there is no such file.
     """
+    content = read_bytes(file, largest)
     try:
-        return read_bytes(file, largest).decode("utf-8-sig").replace("\r\n", "\n")
+        return decoded(content).replace("\r\n", "\n")
+    except TangevalError as error:
+        raise TangevalError(f"{file}, {error}") from None
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of a file's content: UTF-8, or UTF-16 where a byte order mark says so, as Windows' shells write it.
+
+    Raises:
+        TangevalError: it is neither; the line is named, and Big5 where it may be that.
+    """
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TangevalError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
+        line = content[: error.start].count(b"\n") + 1
+    try:
+        content.decode("cp950")
+        perhaps = ", perhaps Big5 (`iconv -f CP950 -t UTF-8` turns it)"
+    except UnicodeDecodeError:
+        perhaps = ""
+    raise TangevalError(f"line {line}: not UTF-8{perhaps}; save the file as UTF-8")
 
 
 def listed(text: str, file: Path) -> Iterator[tuple[int, Any]]:

@@ -87,7 +87,7 @@ class Speaker:
         }  # fmt: skip
         return self._say(f"verdict.checkpoint.{key}{'.equal' * (status == 'no_difference')}", **told)
 
-    def _settings(self, key: str, values: Mapping[str, Any], _: Any, __: str) -> str:
+    def _settings(self, key: str, values: Mapping[str, Any], verdict: Mapping[str, Any], _: str) -> str:
         harm: dict[tuple[str, str, str, bool], list[str]] = {}
         for row in values["harm"]:
             worse = self._values(row["knob"], row["worse"], row["values"])
@@ -98,10 +98,18 @@ class Speaker:
             for (knob, worse, best, several), effects in harm.items()
         ]  # fmt: skip
         knobs = self._list(map(self._knob, values["quiet"]))
+        chosen = verdict.get("chosen", {})  # older verdicts and slides have none
+        harmed = {row["knob"] for row in values["harm"] if chosen.get(row["knob"]) in row["worse"]}
+        taken = self._list(
+            f"{self._knob(knob)} {self.value(knob, chosen[knob])}" for knob in chosen if knob in harmed
+        )
         return self._say(
             f"verdict.settings.{key}",
             harm=self._list(told, "semicolon"),
             quiet=self._say("verdict.settings.quiet", knobs=knobs) if knobs else "",
+            chosen=self._say("verdict.settings.chosen", values=taken, by=self.metric(verdict["chosen_by"]))
+            if taken
+            else "",
             knobs=knobs,
             metrics=self._list(map(self.metric, values["metrics"])),
         )

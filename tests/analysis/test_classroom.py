@@ -74,20 +74,24 @@ def test_the_poets_own_words_and_empty_ones_are_not_shared():
 def test_what_is_broken_is_named_by_file_and_line_and_stops_no_other(handed, tmp_path):
     shutil.copytree(handed, tmp_path / "c")
     (tmp_path / "c" / "empty").mkdir()
+    (tmp_path / "c" / "packed" / "in").mkdir(parents=True)
+    for name in ("result.txt", "in/hw5.zip", ".DS_Store"):
+        (tmp_path / "c" / "packed" / name).touch()
     (tmp_path / "c" / "twice" / "a").mkdir(parents=True)
     (tmp_path / "c" / "twice" / "b").mkdir()
     for name in "ab":
         shutil.copy(handed / "s0" / "results.txt", tmp_path / "c" / "twice" / name)
-    (tmp_path / "c" / "bytes.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "c" / "bytes.txt").write_bytes(b"\xff")
     (tmp_path / "c" / "record.json").write_text('[{"predict": 3}]', "utf-8")
     lines = (handed / "s0" / "results.txt").read_text("utf-8").splitlines()
     (tmp_path / "c" / "short.txt").write_text("\n".join(lines[:-1]), "utf-8")
     found = classroom.score_class([tmp_path / "c"], "sample")
     assert len(found.table) == 12
     problems = {each.student: each.problem for each in found.broken}
-    assert sorted(problems) == ["bytes", "empty", "record", "short", "twice"]
+    assert sorted(problems) == ["bytes", "empty", "packed", "record", "short", "twice"]
     assert problems["bytes"].startswith("line 1: not UTF-8")
-    assert problems["empty"] == "no results.json or results.txt in it"
+    assert problems["empty"] == "no results.json or results.txt in it; it is empty"
+    assert problems["packed"].endswith("in it; there are hw5.zip, result.txt")
     assert problems["record"].startswith("record 1:")
     assert POEMS[-1].input in problems["short"]
     assert problems["twice"] == "2 files results.txt in it; leave one"
@@ -105,6 +109,11 @@ def test_a_class_of_broken_files_a_metric_that_is_no_mean_and_a_folder_that_is_n
         TangevalError, match=r"--by bleu: no metric that is a mean over texts; there are .*form"
     ):
         classroom.score_class([handed], "sample", by="bleu")
+    (tmp_path / "nobody").mkdir()
+    with pytest.raises(
+        TangevalError, match=r"nobody: no student's folder in it, and no file that ends in \.json"
+    ):
+        classroom.score_class([tmp_path / "nobody"], "sample")
     with pytest.raises(TangevalError, match="there is no such file or folder"):
         classroom.score_class([tmp_path / "absent"], "sample")
 

@@ -108,6 +108,17 @@ def test_a_knob_without_a_shown_effect_is_open_beside_one_with():
     assert "top_p" in {row["knob"] for row in each["open"].values["open"]}
 
 
+@pytest.mark.parametrize(("temperature", "said"), [("1.3", True), ("0.7", False)])
+def test_a_chosen_setting_that_does_harm_is_told_of_beside_the_harm(temperature, said):
+    made = [verdict.asdict(claim) for claim in told("fine-tuning helps, 30 and 40 alike", 60, 0)]
+    chosen = {"chosen": {"temperature": temperature, "top_p": "0.9"}, "chosen_by": "bleu"}
+    content = {"split": "validation", "poems": 60, "assumed_unseen": [], "claims": made, **chosen}
+    (settings,) = [
+        each for each in Speaker(TANG.metrics, True, "en").all(content) if "settings" in each.question
+    ]
+    assert ("has temperature 1.3 all the same: it was chosen by character BLEU." in settings.answer) == said
+
+
 @pytest.mark.parametrize("lang", ["en", "zh-TW"])
 @pytest.mark.parametrize("verse", [True, False])
 @pytest.mark.parametrize("name", WORLDS)

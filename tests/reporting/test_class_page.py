@@ -102,6 +102,9 @@ def test_the_page_sorts_searches_and_opens_a_student_on_a_phone(handed, out, ope
     assert texts_of(page, rows) == list(table["student"])
     page.locator('[data-by="chrf"]').click()
     assert texts_of(page, rows) == list(table.sort_values("chrf", ascending=False, kind="stable")["student"])
+    assert {"en": "· 1 could not be read", "zh": "另有 1 位的檔案讀不出來"}[lang] in page.locator(
+        "#count"
+    ).inner_text()
     page.fill("#find", "王")
     assert texts_of(page, rows) == ["王小明"]
     page.get_by_role("button", name="王小明").click()

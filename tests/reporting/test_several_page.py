@@ -122,12 +122,16 @@ def test_what_each_chose_is_compared_as_compare_does_and_said_where_it_is_not(bo
     assert [own["compared"] for own in facts(page)["several"]] == [True, True]
 
 
-def test_other_data_are_not_compared_and_named(both, tmp_path):
-    other = copied(both[1], tmp_path / "other")
+def of_other_data(own: Corpus, folder) -> Corpus:
+    other, digest = copied(own, folder), folder.name
     content = json.loads(other.run.manifest_file.read_text("utf-8"))
-    content["data"]["digest"] = "0" * 16
+    content["data"]["digest"] = digest
     other.run.manifest_file.write_text(json.dumps(content), "utf-8")
-    other = replace(other, data=replace(other.data, digest="0" * 16))
+    return replace(other, data=replace(other.data, digest=digest))
+
+
+def test_other_data_are_not_compared_and_named(both, tmp_path):
+    other = of_other_data(both[1], tmp_path / "other")
     several.write([both[0], other], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "paired" not in facts(page)["carries"]
@@ -177,6 +181,7 @@ def test_every_tab_opens_and_says_what_was_not_run(browser, page, tmp_path, widt
         if name == "glance":
             assert tab.locator("#each > .card").count() == 2
             assert tab.locator("#together-table tbody tr").count() == len(table(page, "checkpoints")) / 2
+            assert tab.locator("#pairs-table").is_visible()
         tab.close()
     assert heard == []
 
@@ -195,3 +200,17 @@ def test_studies_of_one_name_are_told_apart_by_their_folders(browser, page, tmp_
     assert all("long" in each and "short" in each for each in told)
     terms = tab.locator("#tab-trust dt").all_inner_texts()
     assert len(set(terms)) == len(terms)
+
+
+@pytest.mark.browser
+def test_long_names_stay_apart_in_pictures_and_no_table_of_pairs_is_empty(browser, both, tmp_path):
+    long = [of_other_data(own, tmp_path / f"an-experiment-of-june-{n}") for n, own in enumerate(both)]
+    several.write(long, tmp_path / "page.html")
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.wait_for_selector("#together svg")
+    labels = tab.locator("#together svg").first.locator("text").all_text_contents()
+    assert labels.count("checkpoint-10") == 2
+    assert {label[-7:] for label in labels if "…" in label} == {"-june-0", "-june-1"}
+    assert not tab.locator("#pairs-table").is_visible()
+    assert "an-experiment-of-june-0" in tab.locator("#unpaired").inner_text()

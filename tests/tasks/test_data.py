@@ -119,6 +119,8 @@ def test_hw5_that_is_nowhere_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TangevalError, match="tangeval data fetch"):
         dataset.load("hw5")
+    shutil.copytree(SAMPLE, "GenAI-Hw5")  # as the homework's notebook clones it
+    assert dataset.locate("hw5").resolve() == tmp_path / "GenAI-Hw5"
 
 
 def test_too_large_a_validation_split_is_refused(folder):

@@ -252,13 +252,20 @@ def test_a_line_of_jsonl_that_cannot_be_read_is_named(refuse):
     assert refuse('{"predict": "a"}\n\n{"predict": ', "o.jsonl").startswith("o.jsonl: line 3: not valid JSON")
 
 
+@pytest.mark.parametrize("coding", ["utf-16", "utf-8-sig"])
+def test_a_file_whose_byte_order_mark_says_its_encoding_is_read(parse, coding):
+    """Windows PowerShell's ``>`` writes UTF-16."""
+    assert parse("\r\n".join(NUMBERED).encode(coding)).texts == TEXTS
+
+
 # what is refused rather than guessed
 
 
 def test_another_encoding_or_format_is_refused(refuse):
     content = b"\r\n".join([NUMBERED[0].encode(), "2. 春風".encode("big5"), b""])
     assert refuse(content) == "out.txt: line 2: not UTF-8; save the file as UTF-8"
-    assert "save the file as UTF-8" in refuse("\n".join(LINES).encode("utf-16"))
+    told = "out.txt: line 1: not UTF-8, perhaps Big5 (`iconv -f CP950 -t UTF-8` turns it); save the file as UTF-8"
+    assert refuse("1. 春風".encode("big5")) == told
     assert refuse("a,b", "out.csv").startswith("out.csv: give .txt with an output a line, .json")
 
 

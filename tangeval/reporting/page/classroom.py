@@ -142,9 +142,10 @@ def _places(places: list[int]) -> str:
 
 
 def _broken(each: HandedIn, shown: str) -> tuple[str, str]:
-    """A row of the problems; a file's name can be the student's."""
-    problem = each.problem if each.file is None else each.problem.replace(each.file.stem, shown)
-    return shown, problem
+    """A row of the problems; a file's name can be the student's, and so can those of what else is there."""
+    if each.file is None:
+        return shown, each.problem if shown == each.student else each.problem.partition("; there ")[0]
+    return shown, each.problem.replace(each.file.stem, shown)
 
 
 def _metric(found: Classroom, name: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def _figures(results: Results, verdict: Mapping[str, Any]) -> Iterator[tuple[str
         one, chart = (
             _CHARTS[claim["question"]](claim, results) if claim["question"] in _CHARTS else (claim, None)
         )
-        (said,) = results.speaker.all({**verdict, "claims": [one]})
+        (said,) = results.speaker.all({**verdict, "claims": [one], "chosen": {}})
         yield (
             f"{number}_{claim['question']}",
             _slide(said.question, said.answer, chart, results.speaker, verdict),

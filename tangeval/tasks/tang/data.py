@@ -25,6 +25,8 @@ TRAINING, TESTING, TRUTH = "Tang_training_data.json", "Tang_testing_data.json", 
 FILES = (TRAINING, TESTING, TRUTH)
 SAMPLE = ASSETS / "sample"
 CLONE = Path("data") / "GenAI-Hw5"
+#: Where the homework's own notebook clones them.
+BESIDE = Path("GenAI-Hw5")
 REPOSITORY, COMMIT = "https://github.com/CheeEn-Yu/GenAI-Hw5.git", "8775ee3"
 #: Digest of its three files, as they were then.
 CONTENT = "ad095e3e72975a9fa19216cf3e1a13a7"
@@ -88,7 +90,7 @@ def _answers(
 
 
 def locate(spec: str) -> Path:
-    """Return the folder that ``spec`` stands for; for ``hw5``: $TANGEVAL_DATA, then a clone.
+    """Return the folder that ``spec`` stands for; for ``hw5``: $TANGEVAL_DATA, then a clone here.
 
     Raises:
         TangevalError: there is no such folder; the message says how to get the data.
@@ -100,7 +102,7 @@ def locate(spec: str) -> Path:
             raise TangevalError(f"data: there is no folder {spec}; give sample, hw5 or a folder")
         return Path(spec)
     declared = os.environ.get("TANGEVAL_DATA")
-    for place in (Path(declared or CLONE), CLONE):
+    for place in (Path(declared or CLONE), CLONE, BESIDE):
         if (place / TRAINING).is_file():
             return place
     raise TangevalError(

@@ -1,6 +1,6 @@
 """A file of outputs made elsewhere → one text for each poem, and what is odd about it.
 
-In: a file and the examples it answers, in UTF-8: text with an output a line (HW5's ``results.txt``:
+In: a file and the examples it answers: text with an output a line (HW5's ``results.txt``:
 ``1. couplet+poem``), a JSON list of records (HW5's ``results.json``), or a record a line. A record has
 ``predict``, the text, and may have ``id``, the example's, or ``input``, which ends with the couplet. Out:
 ``Outputs``. Knows nothing of scores or models.
@@ -23,7 +23,7 @@ from rapidfuzz.distance import Levenshtein
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Example
-from tangeval.core.untrusted import MIB, parsed, read_bytes
+from tangeval.core.untrusted import MIB, decoded, parsed, read_bytes
 from tangeval.tasks.base import Outputs
 from tangeval.tasks.tang.text import HAN, MARKS, clauses, fold, han
 from tangeval.tasks.tang.wrappers import past, unwrap
@@ -156,12 +156,9 @@ def _outputs(file: Path, count: int) -> list[_Output]:
     if suffix not in ("", ".txt", ".json", ".jsonl"):
         raise TangevalError("give .txt with an output a line, .json with a list of records, or .jsonl")
     try:
-        text = read_bytes(file, _LARGEST).decode("utf-8-sig")
+        text = decoded(read_bytes(file, _LARGEST))
     except OSError as error:
         raise TangevalError(error.strerror or str(error)) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise TangevalError(f"line {line}: not UTF-8; save the file as UTF-8") from None
     if text.count("\n") + text.count("\r") > _LINES:
         raise TangevalError(f"more than {_LINES:,} lines for {count} poems; give one for each poem")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")

@@ -134,7 +134,7 @@ const charts = (() => {
 
   /** Dots with intervals, a row each: {name, colour, value, low, high, open}; `zero` draws the line of no difference. */
   function dotPanel(box, { rows, share, zero }) {
-    box.style.height = `${rows.length * 26 + 44}px`;
+    box.style.height = `${rows.length * (rows.some(({ name }) => name.includes(": ")) ? 36 : 26) + 44}px`;
     const bounds = scale([...numbersIn(rows.flatMap((row) => [row.value, row.low, row.high])), ...(zero ? [0] : [])], share);
     const whisker = (_, api) => {
       const row = rows[api.value(0)], [from, to] = [row.low, row.high].map((end) => api.coord([Number(end), api.value(0)]));
@@ -142,10 +142,14 @@ const charts = (() => {
     };
     const point = (row, place) => ({ value: [drawable(row.value), place],
       itemStyle: { color: row.open ? css("--paper") : row.colour, borderColor: row.colour, borderWidth: 2 } });
+    // A checkpoint stands below its results' name. A long name loses its middle: runs and steps are told apart by their ends.
+    const width = Math.min(190, box.clientWidth * 0.4), room = Math.floor(width / 14);
+    const short = (name) => (name.length > 2 * room ? `${name.slice(0, room - 1)}…${name.slice(-room)}` : name);
+    const named = (name) => name.split(": ").map(short).join("\n");
     draw(box, {
       grid: { left: 6, right: 16, top: 4, bottom: 26, containLabel: true }, xAxis: numeric(bounds),
       yAxis: axis({ type: "category", inverse: true, data: rows.map((row) => visible(row.name)),
-        axisLabel: { color: css("--ink"), fontSize: 12, width: Math.min(190, box.clientWidth * 0.4), overflow: "truncate" } }),
+        axisLabel: { color: css("--ink"), fontSize: 12, lineHeight: 12, formatter: named, width, overflow: "truncate" } }),
       series: [
         { type: "custom", silent: true, data: rows.flatMap((row, place) => (row.low === "" ? [] : [[place]])), renderItem: whisker },
         { type: "scatter", symbolSize: 9, data: rows.map(point), markLine: zero ? rule([{ xAxis: 0 }], { color: css("--accent"), type: "solid" }) : undefined },

@@ -36,10 +36,10 @@ const charts = { addSaving() {} };
   addView({
     id: "class", tab: "class", title: { en: "Students", zh: "學生" },
     strings: {
-      en: { "tab.class": "Class", student: "Student", ranks: "Ranks", find: "Find a student", "of.class": "{shown} of {all} students",
+      en: { "tab.class": "Class", student: "Student", ranks: "Ranks", find: "Find a student", "of.class": "{shown} of {all} students", "of.broken": " · {broken} could not be read: see Problems",
         "tie": "Ranks: those that the tests of all pairs leave to a student, by the column that sorts; all hold at once with probability 95 %. Two whose ranks overlap cannot be told apart: a tie. Red: may be the first.",
         "untested": "This column is a value of all texts together: it has no ranks.", save: "Save the grade book's columns (CSV)" },
-      zh: { "tab.class": "班級", student: "學生", ranks: "名次", find: "尋找學生", "of.class": "{all} 位學生中的 {shown} 位",
+      zh: { "tab.class": "班級", student: "學生", ranks: "名次", find: "尋找學生", "of.class": "{all} 位學生中的 {shown} 位", "of.broken": "；另有 {broken} 位的檔案讀不出來，請看「問題」",
         "tie": "名次：以目前排序的欄位，兩兩檢定之後每位學生仍可能的名次；全部同時成立的機率為 95%。名次範圍重疊的兩人分不出高下，算同名次。紅色：可能是第一名。",
         "untested": "這一欄是所有文字合起來的數值，沒有名次。", save: "下載表格（CSV）" },
     },
@@ -53,7 +53,8 @@ const charts = { addSaving() {} };
       const all = rows(), { by } = state, wanted = state.find.toLowerCase();
       const found = sorted(all.filter((get) => get("student").toLowerCase().includes(wanted)), by);
       core.$("find").value = state.find;
-      core.$("count").textContent = t("of.class", { shown: found.length, all: all.length });
+      const broken = records("broken").length;
+      core.$("count").textContent = t("of.class", { shown: found.length, all: all.length }) + (broken ? t("of.broken", { broken }) : "");
       core.$("tie").textContent = t(by === "student" || ranked(by) ? "tie" : "untested");
       const base = records("class").filter((get) => !isStudent(get)).map((get) => [get("student"), "", ...cells(get)]);
       fillTable(core.$("class-table"), [heading("student", t("student")), t("ranks"), ...METRICS.map((metric) => heading(metric, `${core.label(metric)}${core.metrics[metric].better === "low" ? " ↓" : ""}`))],

@@ -162,8 +162,8 @@ const texts = { ready: async () => {} }, charts = { addSaving() {}, drawAll() {}
         el("div", { hidden: !facts.verse }, label("play.own", el("input", { id: "own", type: "text", lang: "zh-Hant", maxlength: 100, placeholder: "床前明月光，疑是地上霜。", on: { change: writeAll } }))),
         el("fieldset", {}, el("legend", { class: "note", "data-t": "play.writers" }), el("div", { id: "ticks" }, facts.checkpoints.map(({ name, first }) => tick("writer", name, first, { change: writeSoon })))),
         label("play.samples", el("input", { id: "samples", type: "number", min: 1, max: 16, value: 2, on: { change: writeSoon } })),
-        el("details", { open: true }, el("summary", { "data-t": "play.knobs" }), knobs(true)), el("details", {}, el("summary", { "data-t": "play.more" }), knobs(false)),
-        el("div", { class: "row" }, button("write", "play.write", writeAll, "main"), button("reset", "play.reset", () => { document.querySelectorAll(".knobs input, .knobs select").forEach((input) => { const knob = core.knobs[input.id.slice(5)]; input.value = knob.now === knob.off && !NEEDS_VALUE.includes(knob.kind) ? "" : knob.now; }); writeAll(); })));
+        el("div", { class: "row" }, button("write", "play.write", writeAll, "main"), button("reset", "play.reset", () => { document.querySelectorAll(".knobs input, .knobs select").forEach((input) => { const knob = core.knobs[input.id.slice(5)]; input.value = knob.now === knob.off && !NEEDS_VALUE.includes(knob.kind) ? "" : knob.now; }); writeAll(); })),
+        el("details", { open: true }, el("summary", { "data-t": "play.knobs" }), knobs(true)), el("details", {}, el("summary", { "data-t": "play.more" }), knobs(false)));
     },
     render: () => facts.knobs.forEach((knob) => { if (!knob.choices && !NEEDS_VALUE.includes(knob.kind)) $(`knob-${knob.name}`).placeholder = t("off"); }),
     ahead: async () => { writeAll(); },

@@ -36,6 +36,8 @@
       const apart = several.filter(({ compared }) => !compared).map(({ name }) => name);
       fill(core.$("each"), several.map(part));
       pairs(core.$("pairs-table"));
+      const table = core.$("pairs-table").parentNode;
+      table.hidden = table.nextSibling.hidden = apart.length === several.length;
       core.$("unpaired").textContent = apart.length ? visible(t("pair.none", { names: joined(apart) })) : "";
     },
   });
