@@ -71,7 +71,7 @@ def machine() -> Iterator[Finding]:
     for name in ("sample", "hw5"):
         found, told = _tried(f"data {name}", lambda name=name: tasks.load("tang").load(name, None))  # type: ignore[misc]
         yield (
-            Finding(f"data {name}", f"{len(found.examples)} poems", ok=True)
+            Finding(f"data {name}", f"{len(found.examples)} examples", ok=True)
             if found
             else Finding(told[0].part, told[0].said)
         )

@@ -164,7 +164,7 @@ def test_the_command_says_so_with_its_exit_code_and_as_json(tmp_path, tiny_model
 def test_without_any_extra_a_line_says_what_installs_it(tmp_path, monkeypatch):
     done = without(EXTRAS, tmp_path, ["doctor"])
     assert "Traceback" not in done.stderr
-    assert "data sample: 645 poems" in done.stdout
+    assert "data sample: 645 examples" in done.stdout
     versions = checks.metadata.version
 
     def bare(name):

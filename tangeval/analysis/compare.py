@@ -29,7 +29,7 @@ from tangeval.results.files import no_url
 from tangeval.results.folder import RunFolder
 
 #: What is compared where nobody says, as far as the task has it.
-METRICS = ("reference_nll", "bleu", "shared_pairs", "form", "rhyme")
+METRICS = ("reference_nll", "bleu", "shared_pairs", "exact", "rouge_l", "form", "rhyme")
 #: A smaller difference is no result, and the examples that would show it are beyond counting.
 SMALLEST_EFFECT = 1e-6
 
@@ -145,7 +145,7 @@ def measure_all(texts: Sequence[str], split: str) -> list[Item]:
 def compare(
     items: Sequence[Item], metrics: Sequence[str] = (), effects: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
-    """Return a row for each pair of ``items`` × metric that both have; ``METRICS`` if none is named.
+    """Return a row for each pair of ``items`` × metric that both have; ``METRICS`` if none is named, or what readers see.
 
     ``difference`` is a's value less b's, over the same examples; ``low`` and ``high`` are its 95 % interval.
     ``p`` is of a randomisation test over examples, ``p_adjusted`` the same for all rows together.
@@ -159,7 +159,8 @@ def compare(
     if len(items) < 2:
         raise TangevalError("give two things to compare at least")
     effects, known = effects or {}, items[0].part.measured.metrics
-    metrics = list(metrics) or [*dict.fromkeys((*(name for name in METRICS if name in known), *effects))]
+    usual = [name for name in METRICS if name in known] or [m.name for m in known.values() if m.headline]
+    metrics = list(metrics) or [*dict.fromkeys((*usual, *effects))]
     _check_metrics(known, metrics, effects)
     _check_same_examples(items)
     sides = product(combinations(items, 2), metrics)
@@ -234,4 +235,4 @@ def _check_same_examples(items: Sequence[Item]) -> None:
             raise TangevalError(f"{first.name} and {item.name} were made of different data")
         if own != expected:
             counts = f"{len(expected)} and {len(own)}, {len(set(expected) & set(own))} of them in both"
-            raise TangevalError(f"{first.name} and {item.name} are not of the same poems: {counts}")
+            raise TangevalError(f"{first.name} and {item.name} are not of the same examples: {counts}")

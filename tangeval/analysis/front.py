@@ -69,7 +69,7 @@ def _check_metrics(names: Sequence[str], metrics: Metrics, *, alone: bool) -> No
             means = " or ".join(each for each in ("shared_pairs", "chrf") if each in metrics)
             hint = f"take {means}" if means else "take another metric"
             raise TangevalError(
-                f"--metric {name}: it is no mean over poems, so dominance cannot be tested by it; {hint}"
+                f"--metric {name}: it is no mean over examples, so dominance cannot be tested by it; {hint}"
             )
         if alone and not metrics[name].per_setting:
             raise TangevalError(

@@ -89,7 +89,7 @@ def headroom(
     names = run.named(checkpoint, split)
     if study.samples_of(split) < 2:
         raise TangevalError(
-            f"samples: one of each {split} poem leaves nothing to pick from; give two or more"
+            f"samples: one of each {split} example leaves nothing to pick from; give two or more"
         )
     found = [_of_checkpoint(study, run, name, split, nats) for name in names]
     frames = [pd.concat(each, ignore_index=True) for each in zip(*found, strict=True)]

@@ -134,8 +134,8 @@ def compared(run: RunFolder, split: str, metrics: Iterable[str]) -> Iterator[tup
     whole = grid(names | {name: own[name] for name in ("example_id", "sample")}, f"{run.path} on {split}")
     checkpoints, settings, poems, samples = whole.shape
     if min(samples, poems, checkpoints * settings) < 2:
-        has = f"{poems} poems × {samples} samples of {settings} settings and {checkpoints} checkpoints to compare"
-        least = "a pilot has 2 poems, 2 samples, and 2 settings or checkpoints at least"
+        has = f"{poems} examples × {samples} samples of {settings} settings and {checkpoints} checkpoints to compare"
+        least = "a pilot has 2 examples, 2 samples, and 2 settings or checkpoints at least"
         raise TangevalError(f"{run.path}: on {split} it has {has}; {least}")
     for metric in metrics:
         y = whole.array(run.columns([metric])[metric][here], float)
@@ -150,7 +150,7 @@ def _check(metrics: Metrics, effects: Mapping[str, float]) -> None:
         if name not in metrics:
             raise TangevalError(f"--effect {name} is no metric; there are {', '.join(metrics)}")
         if metrics[name].level != "text":
-            why = "it is no mean over outputs, and a corpus's score near its floor hangs on a few lucky poems"
+            why = "it is no mean over outputs, and a corpus's score near its floor hangs on a few lucky examples"
             raise TangevalError(f"--effect {name}: no plan can be made by it: {why}; such means are {means}")
         if not effect >= SMALLEST_EFFECT:
             raise TangevalError(f"--effect {name}={effect:g}: give {SMALLEST_EFFECT:g} or more")

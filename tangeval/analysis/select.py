@@ -52,12 +52,12 @@ def check_selection(
     if not assume_unseen and (unknown := [name for name, counts in seen.items() if counts is None]):
         raise TangevalError(
             f"select: {', '.join(unknown)} keep no train_ids.json, so they may have been trained on the "
-            f"{selection.split} poems; say --trained-on N (the first N records of the training file), --assume-unseen, or select: null"
+            f"{selection.split} examples; say --trained-on N (the first N records of the training file), --assume-unseen, or select: null"
         )
     tuned = [name for name in seen if name != BASE]
     if tuned and all(_saw(seen[name], selection.split) for name in tuned):
         raise TangevalError(
-            f"select: every checkpoint was trained on {selection.split} poems, so none can be chosen by them; "
+            f"select: every checkpoint was trained on {selection.split} examples, so none can be chosen by them; "
             "fine-tune with include_validation: false, or select: null"
         )
 

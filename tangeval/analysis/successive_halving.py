@@ -61,7 +61,7 @@ def _best_checkpoint(
     """The checkpoint that the rule chooses, of those that did not see the split."""
     unseen = tuple(c for c in resolved.checkpoints if not (resolved.seen(c) or {}).get(rule.split))
     if not unseen:
-        raise TangevalError(f"select: every checkpoint was trained on {rule.split} poems")
+        raise TangevalError(f"select: every checkpoint was trained on {rule.split} examples")
     if len(unseen) == 1:
         return unseen[0]
     study = resolved.study.model_copy(update={"splits": [rule.split], "select": None})

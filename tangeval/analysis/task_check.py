@@ -17,6 +17,8 @@ from tangeval.tasks.base import Task
 
 #: Examples that are shown, and references that are measured, at most.
 SHOWN, MEASURED = 3, 2_000
+#: The runs of four that a text has, of which BLEU is made.
+FOURS = "bleu_4grams"
 #: Returns the token ids of a prompt, and of an answer that follows it.
 Encode = Callable[[Prompt], list[int]]
 EncodeAnswer = Callable[[Prompt, str], list[int]]
@@ -43,6 +45,7 @@ class Checked:
     asked: Sequence[Asked]
     passed: Mapping[str, tuple[float, str]]
     tokens: np.ndarray
+    without_4grams: float  #: share of references too short for BLEU's runs of four; 0 where it is no metric
 
 
 def check_task(task: Task, data: Data, template: str, encode: Encode, encode_answer: EncodeAnswer) -> Checked:
@@ -61,7 +64,8 @@ def check_task(task: Task, data: Data, template: str, encode: Encode, encode_ans
         [len(encode(prompts[e.id])), len(encode_answer(prompts[e.id], task.target(e)))] for e in examples
     ]
     checks = [m.name for m in task.metrics.values() if m.flaw and m.better == "high" and m.name != "complete"]
-    return Checked(data, asked, {name: _passed(scores, name) for name in checks}, np.array(lengths))
+    short = float((scores[FOURS] == 0).mean()) if FOURS in scores else 0.0
+    return Checked(data, asked, {name: _passed(scores, name) for name in checks}, np.array(lengths), short)
 
 
 def _passed(scores: pd.DataFrame, name: str) -> tuple[float, str]:

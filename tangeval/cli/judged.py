@@ -79,7 +79,7 @@ def _show_agreement(agreement: Agreement) -> None:
     for of in agreement.counted:
         blind = "overrates what is broken" if of.preferred.high < 0.5 else "is not shown to see it"
         grades = ["" if pd.isna(grade) else f"{grade:.2f}" for grade in (of.better, of.worse)]
-        pairs = f"{of.preferred.cases} of {of.preferred.poems} poems"
+        pairs = f"{of.preferred.cases} of {of.preferred.poems} examples"
         sees = "sees it" if of.preferred.low > 0.5 else blind
         rows.append((of.metric, pairs, *grades, _percent(of.preferred), sees))
     if rows:
@@ -87,7 +87,7 @@ def _show_agreement(agreement: Agreement) -> None:
         show_table("Of two endings, is the one with better prosody preferred?", columns, rows, right=5)
     if human := agreement.human:
         kappa = estimate({"value": human.kappa, "low": human.low, "high": human.high})
-        votes = f"{human.same.cases} votes of people on {human.same.poems} poems"
+        votes = f"{human.same.cases} votes of people on {human.same.poems} examples"
         say(
             f"it agrees with {_percent(human.same)} of {votes}, kappa {kappa}; {human.other} are on other pairs"
         )

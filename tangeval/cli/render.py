@@ -231,7 +231,7 @@ def show_comparison(frame: pd.DataFrame, title: str) -> None:
     if not len(frame):
         say("nothing to compare: no metric was measured of two of them", "yellow")
         return
-    title += f", {frame['poems'].iloc[0]} poems"
+    title += f", {frame['poems'].iloc[0]} examples"
     names = list(dict.fromkeys([*frame["a"], *frame["b"]]))
     if max(map(len, names)) > _LONG and len(names) <= len(ascii_uppercase):
         letters = dict(zip(names, ascii_uppercase, strict=False))
@@ -257,7 +257,7 @@ def show_comparison(frame: pd.DataFrame, title: str) -> None:
     if frame["low"].isna().any():
         say(WHY_NONE)
     noise = "shared" if frame["shared_noise"].all() else "not shared by all of them, which makes it larger"
-    tested, how = "tested together (max-T)", "p by swapping poems between the two"
+    tested, how = "tested together (max-T)", "p by swapping examples between the two"
     if frame["over"].str.endswith("runs").any():
         tested, how = "adjusted by Holm's rule", f"{how}, over runs by Student's t"
     count = f"{len(rows)} comparison{'s' * (len(rows) > 1)}"
@@ -268,7 +268,7 @@ def _needed(row: Mapping[Any, Any]) -> str:
     """How many poems, or runs, show the size that was asked for."""
     for unit in ("poems", "runs"):
         if pd.notna(found := row.get(f"{unit}_needed")):
-            return f"{found:,.0f} {unit} for {row['effect']:g}" if found < math.inf else "more poems"
+            return f"{found:,.0f} {unit} for {row['effect']:g}" if found < math.inf else "more examples"
     return ""
 
 
@@ -284,7 +284,7 @@ def show_plan(frame: pd.DataFrame) -> None:
     show_table("Before running", columns, rows, right=5)
     say(
         "outputs: of each setting. power: the chance to show the effect. shows: the smallest difference that is shown "
-        "with a chance of 80 %. All by the upper 80 % limit of what the pilot's poems and samples differ by."
+        "with a chance of 80 %. All by the upper 80 % limit of what the pilot's examples and samples differ by."
     )
 
 
@@ -297,8 +297,8 @@ def show_calibration(measured: pd.DataFrame) -> None:
     ]
     show_table("The training texts", ("metric", "reference", "random"), rows, right=2)
     say(
-        "reference: the poets' own endings, looked for in all other training poems. random: another poem's ending of "
-        "the same form; real verse, so what it has by itself (form, tone_opposition, parallelism and so on) is right in it."
+        "reference: people's own texts, looked for in all other training texts. random: another example's text of "
+        "the same form, so what it has by itself (form and so on) is right in it."
     )
 
 

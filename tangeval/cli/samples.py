@@ -23,7 +23,10 @@ def headroom(
     )
     metrics = results.run.metrics
     shown = [m.name for m in metrics.values() if m.headline and m.name in found.reranked]
-    titles = {"k": "The best of k samples", "rerank": "One of each poem's samples picked; none: their mean"}
+    titles = {
+        "k": "The best of k samples",
+        "rerank": "One of each example's samples picked; none: their mean",
+    }
     for key, frame in (("k", found.best_of), ("rerank", found.reranked)):
         names = [name for name in shown if name in frame and frame[name].notna().any()]
         means = frame.groupby(key, sort=False)[names].mean()
@@ -39,9 +42,9 @@ def headroom(
             for row in own.to_dict("records")
         ]  # fmt: skip
         columns = ("metric", "best single", "adaptive", "room", "with luck")
-        render.show_table(f"{name}: the best setting for each poem, on {split}", columns, rows, right=4)
+        render.show_table(f"{name}: the best setting for each example, on {split}", columns, rows, right=4)
     render.say(
-        "Values are means over settings. Room: each poem's setting was chosen on half of its samples and scored on the other half; with luck: on the same. "
+        "Values are means over settings. Room: each example's setting was chosen on half of its samples and scored on the other half; with luck: on the same. "
         f"All of it: {results.run.table('best_of')}, reranked.csv, oracle.csv; picture: "
         f"{results.run.figures / f'best_of_{split}.png'}"
     )
@@ -68,7 +71,7 @@ def families(
         render.show_table(title, ("family", "settings", name, "with luck"), rows, right=3)
         render.say(_verdict(own, apart[apart["metric"] == name], name, results.run.metrics[name].better))
     render.say(
-        f"{len(apart)} comparisons, tested together on the same resamples of the poems (max-T, 5 % level): "
+        f"{len(apart)} comparisons, tested together on the same resamples of the examples (max-T, 5 % level): "
         f"{results.run.table('family_differences')}; picture: {results.run.figures / f'families_{split}.png'}"
     )
 

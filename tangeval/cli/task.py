@@ -47,6 +47,9 @@ def show(found: "Checked", name: str, max_length: int) -> None:
     )
     if cut := int((answers > max_length).sum()):
         render.say(f"max_length {max_length} cuts {cut} of {len(answers)} references", "yellow")
+    if found.without_4grams:
+        said = f"bleu: {found.without_4grams:.0%} of the references have no run of four, of which BLEU is made; add chrf or exact"
+        render.say(said, "yellow")
     for check, (share, failed) in found.passed.items():
         if share < 1:
             said = f"{check}: {1 - share:.1%} of the references fail it, {failed} first: the check or the reference is wrong"

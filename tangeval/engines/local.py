@@ -247,7 +247,7 @@ def _check_ban(size: int, texts: Sequence[tuple[list[int], list[int]]], tokenize
             forbidden.append(str(tokenizer.decode(end)))
     if forbidden:
         warnings.warn(
-            f"decoding.no_repeat_ngram_size: {size} forbids how the poets' own endings begin after {len(forbidden)} of "
+            f"decoding.no_repeat_ngram_size: {size} forbids how the references begin after {len(forbidden)} of "
             f"{len(texts)} prompts, since {forbidden[0]!r} stands in the prompt before; outputs will begin with a stray "
             "token, and form suffers. Use 0 or another size (docs/results.md, a trap)",
             stacklevel=3,
@@ -270,7 +270,7 @@ def _check_context(resolved: ResolvedStudy, texts: Sequence[tuple[list[int], lis
             continue  # a checkpoint that cannot be read is refused, or left out, when its turn comes
         token_cost(config)
         limit, change = loading.context_length(config), rotary_change(config)
-        if limit is not None and prompt + length > limit:
+        if limit is not None and prompt < limit < prompt + length:
             raise TangevalError(
                 f"decoding.max_length: {length} tokens after a prompt of {prompt} are more than the context of "
                 f"{model.name}, {limit} tokens; set it to {limit - prompt} or less, or take another model"

@@ -47,7 +47,7 @@ def _missing(resolved: ResolvedStudy, run: RunFolder) -> Iterator[tuple[Path, tu
         length = subject.setting.max_length
         if length > MOST_TOKENS:
             raise TangevalError(
-                f"texts of up to {length} tokens are long to explain; give the poem: --prompt {number}"
+                f"texts of up to {length} tokens are long to explain; give the example: --prompt {number}"
             )
         name, values = subject.checkpoint.name, subject.setting.as_dict()
         key = digest([__version__, run.manifest["signature"], subject.example.id, name, values])

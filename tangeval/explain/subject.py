@@ -89,7 +89,7 @@ def _poem(resolved: ResolvedStudy, asked: Asked) -> tuple[int, Example]:
     if number := numbers.get(asked.prompt):
         return number, examples[number - 1]
     raise TangevalError(
-        f"--prompt {asked.prompt}: the {asked.split} split has {len(examples)} poems; give a number from 1 to "
+        f"--prompt {asked.prompt}: the {asked.split} split has {len(examples)} examples; give a number from 1 to "
         f"{len(examples)}, or an id such as {examples[0].id}"
     )
 

@@ -105,7 +105,7 @@ def select_rows(folder: RunFolder, data: Dataset, wanted: Wanted) -> pd.DataFram
         frame = _known(frame, knob, [value], f"--setting {knob}=")
     if wanted.samples > (there := frame["sample"].nunique()):
         raise TangevalError(
-            f"--samples {wanted.samples}: {folder.path} has {there} of each {wanted.split} poem"
+            f"--samples {wanted.samples}: {folder.path} has {there} of each {wanted.split} example"
         )
     frame = frame[frame["sample"] < wanted.samples]
     task, split, samples = tasks.load(folder.study.task), cast(Split, wanted.split), wanted.samples

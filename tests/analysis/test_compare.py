@@ -107,7 +107,7 @@ def test_what_was_not_measured_has_no_row(texts):
 def test_other_poems_are_refused(texts):
     (one,) = items({"a": texts["right"]})
     (other,) = items({"b": [as_verse(e.reference) for e in SAMPLE.split("test")]}, "test")
-    with pytest.raises(TangevalError, match="not of the same poems: 30 and 15, 0 of them in both"):
+    with pytest.raises(TangevalError, match="not of the same examples: 30 and 15, 0 of them in both"):
         compare([one, other], ["form"])
     with pytest.raises(TangevalError, match="two things"):
         compare([one], ["form"])

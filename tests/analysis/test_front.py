@@ -73,7 +73,7 @@ def test_low_is_better_where_the_metric_says_so(folder):
     [
         (["chrf"], None, "two metrics at least"),
         (["chrf", "chrf"], None, "two metrics at least"),
-        (["chrf", "bleu"], None, "bleu: it is no mean over poems.* take shared_pairs or chrf"),
+        (["chrf", "bleu"], None, "bleu: it is no mean over examples.* take shared_pairs or chrf"),
         (["chrf", "taste"], None, "taste is no metric"),
         (["chrf", "reference_nll"], None, "reference_nll is the same for every setting"),
         (["chrf", "reference_nll"], "all", "reference_nll was not measured"),

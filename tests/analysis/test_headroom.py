@@ -111,5 +111,5 @@ def test_tables_and_picture_are_written(folder, found):
 
 def test_one_sample_leaves_nothing_to_pick_from(tmp_path):
     make_results(tmp_path, ("base",), samples=1)
-    with pytest.raises(TangevalError, match="one of each validation poem leaves nothing to pick from"):
+    with pytest.raises(TangevalError, match="one of each validation example leaves nothing to pick from"):
         api.headroom(tmp_path)

@@ -166,8 +166,8 @@ def test_an_effect_without_a_plan_is_refused(run, metric, size, message):
 
 
 def test_a_pilot_that_says_nothing_is_refused(run, tmp_path):
-    with pytest.raises(TangevalError, match="on test it has 0 poems"):
+    with pytest.raises(TangevalError, match="on test it has 0 examples"):
         plan(run, {"form": 0.05}, splits=["test"])
     make_results(tmp_path, **STUDY | {"samples": 1})
-    with pytest.raises(TangevalError, match=r"30 poems × 1 samples.*; a pilot has 2 poems, 2 samples"):
+    with pytest.raises(TangevalError, match=r"30 examples × 1 samples.*; a pilot has 2 examples, 2 samples"):
         plan(tmp_path, {"form": 0.05})

@@ -274,7 +274,7 @@ def test_a_run_explains_the_first_texts_of_its_choice_and_not_again(finished, mo
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--prompt", "99"], "--prompt 99: the test split has 15 poems"),
+        (["--prompt", "99"], "--prompt 99: the test split has 15 examples"),
         (["--split", "train"], "--split train: give validation or test"),
         (["--step", "40"], "--step 40: the text has"),
         (["decoding.top_q=1"], "did you mean top_p?"),
@@ -589,7 +589,7 @@ def test_compare_prints_and_writes_what_was_found(finished, tmp_path):
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
     (row,) = pd.read_csv(tmp_path / "differences.csv").to_dict("records")
-    assert "Differences on validation, 30 poems" in done.out
+    assert "Differences on validation, 30 examples" in done.out
     assert f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" in done.out
     assert f"{row['poems_needed']:,.0f} poems for 1" in done.out
     assert "Noise is shared" in done.out

@@ -43,6 +43,7 @@ def test_a_written_file_is_a_task_to_be_changed(tangeval, tmp_path, tiny_model):
     assert r"prompt: '問3" in said
     assert "max_characters: 2.4% of the references fail it, train-10 first" in said
     assert "max_length 12 cuts 1 of 41 references" in said
+    assert "bleu: 98% of the references have no run of four, of which BLEU is made; add chrf or exact" in said
 
 
 def test_a_file_is_never_written_over(tangeval, tmp_path):

@@ -83,7 +83,7 @@ def test_what_was_trained_on_is_assumed_by_the_steps_and_said(notebook, tmp_path
     assert (found.records, found.assumed) == (630, True)  # the sample has no more
     assert homework(notebook, data="sample", trained_records=600).content["trained_records"] == 600
     told = refusal(tmp_path, "hw5", "notebook", "--data", "sample", "--dry-run")
-    assert "every checkpoint was trained on validation poems" in told
+    assert "every checkpoint was trained on validation examples" in told
     done = succeeds(tmp_path, "hw5", "notebook", "--data", "sample", "--trained-on", 600, "--dry-run")
     assert "are taken as seen" not in done.out
 

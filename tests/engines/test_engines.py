@@ -279,6 +279,12 @@ def test_texts_beyond_a_models_context_are_refused_before_decoding(tmp_path, tin
     ):
         generation.decode(resolve(load_study(file)), tmp_path / "out")
     assert not (tmp_path / "out" / "plan.json").exists()
+    if kind == "learned":  # no max_length is short enough for a prompt that is too long itself
+        gpt2(tmp_path / "gpt2", 32)
+        with pytest.raises(
+            TangevalError, match=r"data: a prompt and its reference have \d+ tokens, more than"
+        ):
+            generation.decode(resolve(load_study(file)), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

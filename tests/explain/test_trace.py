@@ -271,9 +271,9 @@ def test_a_poem_goes_by_its_place_or_its_id(resolved, tmp_path):
     [
         (
             {"prompt": "16"},
-            "the test split has 15 poems; give a number from 1 to 15, or an id such as test-1",
+            "the test split has 15 examples; give a number from 1 to 15, or an id such as test-1",
         ),
-        ({"prompt": "train-3"}, "the test split has 15 poems"),
+        ({"prompt": "train-3"}, "the test split has 15 examples"),
         ({"checkpoint": "checkpoint-7"}, "there are base, checkpoint-10, checkpoint-20"),
         ({"knobs": ("heat=1",)}, "there are temperature, top_n_sigma"),
         ({"knobs": ("top_p=0",)}, "--setting: top_p.0: 0 is out of range"),

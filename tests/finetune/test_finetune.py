@@ -831,7 +831,7 @@ def test_a_run_on_validation_poems_is_known_for_it(config, tiny_model, tmp_path)
     resolved = resolve(load_study(study))
     seen = {checkpoint.name: resolved.seen(checkpoint) for checkpoint in resolved.checkpoints}
     assert seen == {"base": {"validation": 0, "test": 0}, "checkpoint-2": {"validation": 4, "test": 0}}
-    with pytest.raises(TangevalError, match="trained on validation poems"):
+    with pytest.raises(TangevalError, match="trained on validation examples"):
         check_selection(resolved.study.select, resolved.task.metrics, seen, assume_unseen=False)
 
 

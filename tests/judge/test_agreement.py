@@ -143,11 +143,13 @@ def test_both_judges_are_held_against_prosody_and_people(here, serve, options):
     done = run_judge(here, serve(reply), *options, "--checkpoint", "checkpoint-10", "--human", "votes.csv")
     assert done.code == 0, done.err
     rows = {row[0]: row[1:] for row in done.table()}
-    assert rows["form"][0] == f"{POEMS} of {POEMS} poems"
+    assert rows["form"][0] == f"{POEMS} of {POEMS} examples"
     assert rows["form"][1:3] == (["", ""] if options else ["2.00", "9.00"])
     assert rows["form"][3].startswith("0% [0%,")
     assert rows["form"][4] == "overrates what is broken"
-    assert f"it agrees with 0% [0%, 23%] of {POEMS} votes of people on {POEMS} poems, kappa 0.00" in done.out
+    assert (
+        f"it agrees with 0% [0%, 23%] of {POEMS} votes of people on {POEMS} examples, kappa 0.00" in done.out
+    )
     (here / "votes.csv").write_text("example_id,a,b\n")
     assert run_judge(here, serve(reply), *options, "--human", "none.csv").code == 2
 

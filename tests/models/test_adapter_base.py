@@ -124,7 +124,7 @@ def test_the_first_records_say_exactly_what_was_seen(tmp_path, tiny_model, bare,
     study = write_study(tmp_path, tiny_model, bare, **choose)
     assert "say --trained-on N" in refusal(tmp_path, "run", study, "--dry-run")
     if seen is None:
-        assert "every checkpoint was trained on validation poems" in refusal(
+        assert "every checkpoint was trained on validation examples" in refusal(
             tmp_path, "run", study, "--dry-run", "--trained-on", records
         )
         return

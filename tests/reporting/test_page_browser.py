@@ -559,6 +559,11 @@ def test_a_task_without_verse_has_its_own_lines_and_no_marks(browser, tiny_model
     assert "U+000A" not in reference.inner_text()
     assert page.locator("[data-radio=mark] input").count() <= 1
     page.close()
+    for lang in ("en", "zh"):
+        for tab in ("glance", "explore", "pictures", "trust"):
+            page = opened_in(browser, tmp_path / "results/haiku/report.html", f"tab={tab}&lang={lang}")
+            assert not re.search(r"poe(m|t)|verse|rhyme|couplet|[詩韻]", page.inner_text("body")), (lang, tab)
+            page.close()
 
 
 def test_a_view_is_one_file_and_its_name_in_a_list(browser, folder, tmp_path):

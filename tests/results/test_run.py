@@ -137,7 +137,7 @@ def test_selection_refuses_checkpoints_that_saw_the_split_or_keep_no_record(fini
     rule = resolved.study.select
     saw, unseen = {"validation": 3, "test": 0}, {"validation": 0, "test": 0}
     select.check_selection(rule, TANG.metrics, {"base": unseen, "a": saw, "b": unseen}, assume_unseen=False)
-    with pytest.raises(TangevalError, match="every checkpoint was trained on validation poems"):
+    with pytest.raises(TangevalError, match="every checkpoint was trained on validation examples"):
         select.check_selection(rule, TANG.metrics, {"base": unseen, "a": saw}, assume_unseen=False)
     with pytest.raises(TangevalError, match="--assume-unseen"):
         select.check_selection(rule, TANG.metrics, {"base": unseen, "a": None}, assume_unseen=False)

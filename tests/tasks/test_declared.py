@@ -347,6 +347,9 @@ def test_outputs_made_elsewhere_are_scored(made, tmp_path):
         scored = api.score_files([tmp_path / name], task=file)
         assert scored.outputs[0].texts == ("no", "Answer 10.")
         assert scored.table.set_index("checkpoint").loc[name, "exact"] == 0.5
+    both = [tmp_path / "by_id.json", tmp_path / "order.txt"]
+    assert set(api.score_files(both, task=file).differences["metric"]) == {"bleu", "exact"}
+    assert set(api.score_files(both, task=made(metrics=["chrf"])).differences["metric"]) == {"chrf"}
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,11 @@ def _glossary(metrics: Metrics, *, declared: bool) -> dict[str, Any]:
     found = {word: entry for word, entry in entries.items() if "name" in entry or word in metrics}
     if not declared:
         return found
-    found |= {word: entries[f"task.{word}"] for word in metrics if f"task.{word}" in entries}
+    found |= {
+        word: {**found.get(word, {}), **own}
+        for word in (*found, *metrics)
+        if (own := entries.get(f"task.{word}"))
+    }
     verse = {word for word, entry in found.items() if isinstance(entry.get("yes"), str)}
     sides = ("yes", "no")
     return found | {w: {k: v for k, v in found[w].items() if k not in sides} for w in verse}

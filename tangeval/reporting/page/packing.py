@@ -86,6 +86,7 @@ def page(
         explained=texts.get("explained", ""),
         units=texts.get("units", ""),
         beside=beside,
+        verse=facts.get("verse", True),
     )
 
 
