@@ -6,7 +6,6 @@ Writes a results.txt of HW5's 15 poems for each student (other poems' endings, s
 a process of its own, import and page included. Needs HW5's data; needs no torch.
 """
 
-import argparse
 import random
 import resource
 import subprocess
@@ -15,17 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.command import command_line
 from tangeval.results.files import write_json
 from tangeval.tasks.tang import TANG, results_txt
 from tangeval.tasks.tang import data as dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.classroom", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("--students", type=int, default=500)
-    parser.add_argument("--out", type=Path, default=Path("results/bench/classroom.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         make_class(Path(folder) / "students", options.students)

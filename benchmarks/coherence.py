@@ -5,7 +5,6 @@
 Prints the figures of ``docs/judge.md``. Minutes on a CPU.
 """
 
-import argparse
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import mannwhitneyu
 
+from benchmarks.command import command_line
 from tangeval.core.types import Example
 from tangeval.engines.likelihood import scorer
 from tangeval.judge.coherence import LocalJudge, coherence
@@ -25,9 +25,7 @@ from tangeval.tasks.tang.text import clauses, line_length
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.coherence", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--by", default="tang-mini")
     parser.add_argument("--data", default="hw5")
     parser.add_argument("--split", default="validation")

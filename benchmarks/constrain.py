@@ -8,7 +8,6 @@ CPU seconds of this process, and how many of them go to forms and masks. With ``
 last checkpoint: nats a character of their own texts under themselves, free.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.command import command_line
 from tangeval.core.knobs import Setting
 from tangeval.core.study import SHIPPED, load_study
 from tangeval.decoding.batch import Workspace
@@ -36,7 +36,7 @@ from tangeval.results.folder import RunFolder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--examples", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=Path)

@@ -6,11 +6,9 @@ How often equal families have a winner, how much of the winner's luck is left, a
 is none. BLEU is of real texts, as in ``benchmarks.statistics``. Needs no torch.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from rich.table import Table
 from scipy.stats import norm
 
 from benchmarks import worlds
+from benchmarks.command import command_line
 from tangeval.analysis.aggregate import Measured
 from tangeval.analysis.best_of import chances
 from tangeval.analysis.contest import contest, told_apart
@@ -147,12 +146,7 @@ def show(told: list[dict[str, Any]], seen: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.contest", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/contest.json"))
-    options = parser.parse_args()
+    options = command_line(__file__, __doc__, quick="runs", out=True).parse_args()
     runs = RUNS // 10 if options.quick else RUNS
     known: dict[str, World] = {
         "normal": normal,

@@ -25,13 +25,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import command_line
 from tangeval.core.knobs import Setting
 from tangeval.core.types import Checkpoint, Example, Load
 from tangeval.decoding.batch import Workspace
@@ -80,9 +80,7 @@ class Task:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.decode", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     add = parser.add_argument
     add("--base", default="tang-mini")
     add("--checkpoint", default="checkpoints/demo/checkpoint-38")
@@ -107,7 +105,6 @@ def main() -> None:
     )
     add("--texts", action="store_true", help="compare the texts of other ways to compute the same")
     add("--profile", action="store_true", help="name the kernels that (d)'s first batch spends its time in")
-    add("--out", type=Path, default=Path("results/bench/decode.json"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for report in measure(options):

@@ -7,7 +7,6 @@ longest records of the data, forward, backward, and the optimiser's step. Prints
 writes JSON: peak memory set aside, and seconds a record.
 """
 
-import argparse
 import gc
 import json
 import time
@@ -19,12 +18,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import command_line
 from finetune.config import load_config
 from finetune.data import collate, layout_of, summed_loss, tokenize
 from finetune.packing import keep_apart
 from finetune.train import adapted
 from tangeval.models.checkpoints import resolve_base
 from tangeval.models.loading import load_tokenizer
+from tangeval.results.files import write_json
 from tangeval.tasks.tang import data as dataset
 
 MICRO = (1, 2, 4, 8, 16)
@@ -33,12 +34,9 @@ CARDS = {"16 GB": 14.5, "24 GB": 22.0, "80 GB": 78.0}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.finetune", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/finetune.json"))
     options = parser.parse_args()
     config = load_config(options.config, [*options.overrides, "gradient_checkpointing=true"])
     base = resolve_base(config.base_model, config.cache_dir)
@@ -64,8 +62,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name(), "base": base.name, "recipe": config.recipe,
         "tokens": len(longest[0]["input_ids"]), "steps": found,
     }  # fmt: skip
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, report)
     show(report)
 
 

@@ -5,15 +5,14 @@
 Simulates studies whose truth is known. Needs no torch.
 """
 
-import argparse
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import command_line
 from tangeval.analysis.dominance import dominated_by, on_front
 from tangeval.analysis.intervals import Floats
 from tangeval.results.files import write_json
@@ -26,12 +25,7 @@ WORLDS = {"equal": (0.0, 0.0), "tied": (0.0, FAR), "ordered": (0.25, 0.25)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.front", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/front.json"))
-    options = parser.parse_args()
+    options = command_line(__file__, __doc__, quick="runs", out=True).parse_args()
     runs = RUNS // 10 if options.quick else RUNS
     cells = product(("normal", "shares near 1"), WORLDS, POEMS)
     rows = [row(law, world, poems, runs) for law, world, poems in cells]

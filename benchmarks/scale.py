@@ -10,7 +10,6 @@ seconds stand those that the cores were at work. What is done already, by ``scal
 again. The numbers mean nothing. Needs no torch, and Linux.
 """
 
-import argparse
 import json
 import random
 import resource
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.command import command_line
 from benchmarks.report import manifest
 from tangeval import api
 from tangeval.analysis import scoring as score
@@ -47,9 +47,7 @@ STEPS = ("score", "summarize", "variance", "select", "tables", "figures", "page"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scale", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("millions", nargs="*", type=float, default=[0.1, 1, 10], help=f"of {list(GRIDS)}")
     parser.add_argument("--folder", type=Path, default=Path("results/bench/scale"))
     parser.add_argument("--step", choices=STEPS, help="only this step, in this process")

@@ -8,17 +8,16 @@ poems and 8 samples, their intervals, by each metric the best setting against al
 processor, so that a busy machine changes them little. Needs no torch.
 """
 
-import argparse
 import random
 import resource
 import time
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.command import command_line
 from tangeval.analysis import scoring as score
 from tangeval.analysis.aggregate import Group, Part, groups, of_level
 from tangeval.analysis.headroom import frames, read_outputs
@@ -34,13 +33,10 @@ POEMS, SAMPLES = 200, 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.score", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("--generations", type=int, default=100_000)
     parser.add_argument("--settings", type=int, default=720)
     parser.add_argument("--data", default="hw5")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/score.json"))
     options = parser.parse_args()
     data = dataset.load(options.data)
     report: dict[str, Any] = {

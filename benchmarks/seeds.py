@@ -10,7 +10,6 @@
 (c) How many runs of either recipe show a difference of a size with 80 % power on these poems.
 """
 
-import argparse
 import shutil
 from collections.abc import Iterable
 from itertools import combinations
@@ -19,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import reference
+from benchmarks.command import command_line
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.hypothesis_tests import ERROR
 from tangeval.analysis.intervals import Floats
@@ -112,9 +112,7 @@ def needed(kept: Kept, first: Recipe, second: Recipe, metric: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.seeds", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="keep this results folder's values")
     parser.add_argument("--kept", type=Path, default=KEPT)
     options = parser.parse_args()

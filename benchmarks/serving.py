@@ -8,7 +8,6 @@ request to its last batch file; ``bare`` sends the same requests one after anoth
 answers. Seconds are of this process's processor, the two by turns; the ratio of medians is the figure. Needs no torch.
 """
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -25,6 +24,7 @@ from typing import Any
 import urllib3
 import yaml
 
+from benchmarks.command import command_line
 from tangeval import generation
 from tangeval.core.study import load_study
 from tangeval.resolve import resolve
@@ -35,12 +35,9 @@ _CHARACTERS = "春眠不覺曉處聞啼鳥夜來風雨聲花落知多少白日�
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("results/bench/serving.json"))
     parser.add_argument("--stub", action="store_true", help="be the server")
     options = parser.parse_args()
     if options.stub:

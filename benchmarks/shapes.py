@@ -7,7 +7,6 @@ what the weights say. Writes the model in bfloat16 with tang-mini's tokenizer, a
 ``checkpoint-1``, a LoRA adapter as the homework's (r 8, seven modules).
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, PretrainedConfig
 
+from benchmarks.command import command_line
 from tangeval.core.types import ASSETS
 from tangeval.models import loading as models
 
@@ -53,9 +53,7 @@ def write(shape: str, folder: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.shapes", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__)
     parser.add_argument("shape", choices=sorted(SHAPES))
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()

@@ -7,12 +7,10 @@ what is left of a winner's luck. BLEU is of real texts (benchmarks/worlds.py), n
 ($TANGEVAL_DATA) and a clone. Prints tables and writes JSON.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import coverage, decisions
+from benchmarks.command import command_line
 from benchmarks.coverage import Row
 
 #: What is measured: by what, with how many studies of each kind, and what its table says. The longest first.
@@ -68,13 +67,9 @@ SECTIONS: dict[str, tuple[Callable[[int], Iterator[Row]], int, str]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.statistics", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the studies")
+    parser = command_line(__file__, __doc__, quick="studies", out=True)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="NAME")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("results/bench/statistics.json"))
     options = parser.parse_args()
     begin, scale = time.perf_counter(), 0.1 if options.quick else 1.0
     with ProcessPoolExecutor(options.workers) as pool:

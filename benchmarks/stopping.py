@@ -8,7 +8,6 @@ training goes on, and the others say what the kept step is worth; or poems are d
 each stands what could be reached by who knows the best step. What is there is not made again.
 """
 
-import argparse
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 import yaml
 from scipy import special
 
+from benchmarks.command import command_line
 from tangeval import api
 from tangeval.analysis.compare import measure_all
 from tangeval.analysis.intervals import Floats, mean_interval
@@ -260,12 +260,9 @@ def table(columns: Iterable[str], rows: Iterable[list[str]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.stopping", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, quick="made-up trainings")
     parser.add_argument("config", type=Path, nargs="?", help="train these and keep their values")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the made-up trainings")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--poems", type=int, default=80, help="of the validation split")
     parser.add_argument("--kept", type=Path, default=KEPT)

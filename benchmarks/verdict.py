@@ -6,12 +6,10 @@ Makes up studies whose truth is known: a base model and four checkpoints × 9 se
 poems that are alike in part. Needs no torch.
 """
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
+from benchmarks.command import command_line
 from tangeval.analysis.aggregate import Measured
 from tangeval.analysis.questions import NATS, SHARE, Asked, Model, Row
 from tangeval.analysis.verdict import Claim, claims
@@ -82,12 +81,7 @@ WORLDS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.verdict", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the studies")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/verdict.json"))
-    options = parser.parse_args()
+    options = command_line(__file__, __doc__, quick="studies", out=True).parse_args()
     runs = RUNS // 10 if options.quick else RUNS
     rows = [row(name, poems, runs) for name, poems in product(WORLDS, POEMS)]
     write_json(options.out, rows)

@@ -11,7 +11,6 @@ before the first text. A request with a seed keeps its whole batch from FlashInf
 urllib3 and tangeval in one environment; loads MODEL twice, some minutes in all.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 import urllib3
 import yaml
 
+from benchmarks.command import command_line
 from tangeval import generation
 from tangeval.core.study import load_study
 from tangeval.engines import make
@@ -40,13 +40,10 @@ _OPTIONS = ("--generation-config", "vllm", "--max-model-len", "512", "--gpu-memo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.vllm", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = command_line(__file__, __doc__, out=True)
     parser.add_argument("model")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256, 512])
-    parser.add_argument("--out", type=Path, default=Path("results/bench/vllm.json"))
     parser.add_argument("--offline", action="store_true", help="be vLLM, and print its seconds")
     parser.add_argument("--unseeded", action="store_true", help="time vLLM alone without seeds too")
     options = parser.parse_args()
