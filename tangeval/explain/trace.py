@@ -246,8 +246,11 @@ class Trace:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """Return what a token writes; its name where that is no text (a byte of a character, a special token)."""
+    """Return what a token writes; its name where that is no text (a byte of a character, a special token).
+
+    Models have rows that no token of the tokenizer uses: <151900>.
+    """
     text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
     if token in tokenizer.all_special_ids or not text or "\ufffd" in text:
-        return str(tokenizer.convert_ids_to_tokens(token))
+        return str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
     return str(text)

@@ -242,12 +242,12 @@ def variance_figure(variance: pd.DataFrame, split: str, shown: list[Metric]) -> 
     title = f"Where the variance of a generation's score lies, on {split}"
     note = "Components of variance. Dark: what one chooses; 'interactions' are of two choices or more. Green: the "
     note += "example; more examples make it count less. Grey: noise; so do more examples, and more samples."
-    sizes = Sizes(panel=(6.5, 0.36 * len(metrics) + 0.3), left=2.2, right=1.9)
+    sizes = Sizes(panel=(6.5, 0.36 * len(metrics) + 0.3), left=2.2, right=2.3)
     figure, (panel,) = style.panels(1, title, note, sizes)
     left = np.zeros(len(metrics))
     for term, colour in ((term, colour) for term, colour in colours.items() if term in shares):
         width = shares.loc[[metric.name for metric in metrics], term].to_numpy()
-        panel.barh(rows, width, left=left, color=colour, label=term, height=0.72)
+        panel.barh(rows, width, left=left, color=colour, label=term.replace("poem", "example"), height=0.72)
         ink = style.ink_on(colour)
         for place, (share, begin) in enumerate(zip(width, left, strict=True)):
             if share >= 0.06:

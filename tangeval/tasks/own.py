@@ -32,7 +32,7 @@ def metric(
 
     if better not in ("high", "low") or level not in ("text", "samples"):
         raise TangevalError(
-            f"@metric: better is high or low, not {better!r}; level is text or samples, not {level!r}"
+            f"@metric: better is high or low, level is text or samples; not {better!r}, {level!r}"
         )
 
     def mark(function: Callable[..., float]) -> Metric:
@@ -98,7 +98,8 @@ def load(file: Path, name: str, what: str = "task") -> Any:
     try:
         made = runpy.run_path(str(file), run_name=f"tangeval_task_{file.stem}")
     except (Exception, SystemExit) as error:
-        raise TangevalError(f"{what}: {file}:{name} cannot be loaded: {error!r}") from error
+        why = str(error) if isinstance(error, TangevalError) else repr(error)
+        raise TangevalError(f"{what}: {file}:{name} cannot be loaded: {why}") from error
     if name not in made:
         raise TangevalError(f"{what}: {file} has no {name}")
     return made[name]

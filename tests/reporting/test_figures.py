@@ -343,8 +343,13 @@ def variance() -> pd.DataFrame:
 
 
 def test_bars_of_variance_are_the_shares_and_reach_the_whole(variance):
-    (axes,) = figures.variance_figure(variance, "validation", SHOWN).axes
+    figure = figures.variance_figure(variance, "validation", SHOWN)
+    (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["form", "character BLEU"]
+    key = axes.get_legend()
+    assert "example × setting" in {text.get_text() for text in key.get_texts()}
+    figure.canvas.draw()
+    assert key.get_window_extent().x1 < figure.bbox.x1
     for row, metric in enumerate(("form", "bleu")):
         bars = {bars.get_label(): bars.patches[row].get_width() for bars in axes.containers}
         own = variance[variance["metric"] == metric].set_index("term")["share"]

@@ -95,8 +95,12 @@ def test_what_is_no_metric_is_refused(task, metrics, said):
 @pytest.mark.parametrize(
     ("found", "put", "said"),
     [
-        ('better="low", level="samples"', 'better="up"', r"@metric: better is high or low, not 'up'"),
-        ('level="samples"', 'level="corpus"', r"level is text or samples, not 'corpus'"),
+        (
+            'better="low", level="samples"',
+            'better="up"',
+            r"loaded: @metric: better is high or low, .*; not 'up', 'text'",
+        ),
+        ('level="samples"', 'level="corpus"', r"level is text or samples; not 'low', 'corpus'"),
         ("@check", "raise SystemExit(3)", r"my.py:rhymes cannot be loaded: SystemExit\(3\)"),
     ],
 )
