@@ -59,6 +59,9 @@ def show(found: "Checked", name: str, max_length: int) -> None:
 @task_app.command()
 def new(file: Annotated[Path, Argument(help="The file to write, such as tasks/mine.yaml.")]) -> None:
     """Write a task file with a comment on every key, to be changed."""
+    if file.suffix not in (".yaml", ".yml"):
+        yaml = file.with_suffix(".yaml")
+        raise TangevalError(f"{file}: a task is a YAML file that names its data: `tangeval task new {yaml}`")
     if file.exists():
         raise TangevalError(f"{file} is there already; give another name")
     file.parent.mkdir(parents=True, exist_ok=True)

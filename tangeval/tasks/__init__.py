@@ -44,8 +44,9 @@ def load(name: str | Mapping[str, Any]) -> Task:
         return _declared(read_yaml(file, (), DECLARED), file.resolve().parent, str(file))
     place, _, attribute = name.rpartition(":")
     if not place.endswith(".py") or not Path(place).is_file():
+        what = "no YAML file" if Path(name).is_file() else "no file"
         raise TangevalError(
-            f"task: {name} is none of {', '.join(names())}, and no file; give path/to/task.yaml, or path/to/file.py:NAME"
+            f"task: {name} is none of {', '.join(names())}, and {what}; give path/to/task.yaml, or path/to/file.py:NAME"
         )
     return _of_python(place, attribute)
 

@@ -46,6 +46,12 @@ def test_a_written_file_is_a_task_to_be_changed(tangeval, tmp_path, tiny_model):
     assert "bleu: 98% of the references have no run of four, of which BLEU is made; add chrf or exact" in said
 
 
+def test_data_are_no_task(tangeval, tmp_path):
+    write(tmp_path)
+    assert "`tangeval task new train.yaml`" in str(tangeval("task", "new", "train.jsonl"))
+    assert "and no YAML file; give path/to/task.yaml" in str(tangeval("task", "check", "train.jsonl"))
+
+
 def test_a_file_is_never_written_over(tangeval, tmp_path):
     (tmp_path / "mine.yaml").write_text("mine")
     assert "is there already" in str(tangeval("task", "new", "mine.yaml"))

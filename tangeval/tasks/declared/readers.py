@@ -31,7 +31,9 @@ def below(root: Path, path: str) -> Path:
     if not file.is_relative_to(root.resolve()):
         raise TangevalError(f"{path}: outside {root}, the task's folder; put the file there")
     if not file.exists():
-        raise TangevalError(f"{root / path} is missing")
+        raise TangevalError(
+            f"{root / path} is missing; the task names it: put it there, or change the task's data"
+        )
     return root / path
 
 
