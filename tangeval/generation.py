@@ -82,7 +82,7 @@ def estimate(folder: Path, engine: Engine, batches: Sequence[Batch], base: str) 
     largest, two = (max(b.sequences() for b in batches), sum(b.contrasted() for b in batches))
     contrast = say("takes.contrast", n=f"{two:,}") if two else ""
     told = engine.describe()
-    where = f", {told.place}" if told.place else ""
+    where = say("takes.where", place=told.place) if told.place else ""
     same = {"engine": told.name, "hardware": dict(told.hardware)}
     others = [RunFolder(file.parent) for file in sorted(folder.parent.glob("*/manifest.json"))]
     made = [(run, run.read_json(run.manifest_file) or {}) for run in others if run.path != folder]

@@ -23,6 +23,7 @@ from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import WIDE
 from tangeval.core.study import Decoding
 from tangeval.core.types import Base, Checkpoint, Load
+from tangeval.core.words import say
 from tangeval.decoding.planning import rotary_change, token_cost
 from tangeval.decoding.sampler import Kind, kind_of
 from tangeval.decoding.shared_prefix import suits
@@ -87,7 +88,7 @@ class LocalEngine(base.Engine):
     def describe(self) -> Description:
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         processes = max(1, len(self._places(_MANY)))
-        place = f"{processes} processes side by side, " if processes > 1 else ""
+        place = f"{say('takes.processes', n=processes)}, " if processes > 1 else ""
         settings = self.resolved.study.decoding.settings()
         if others := sum(kind_of(setting) == Kind.OTHER for setting in settings):
             place += f"{others} of {len(settings)} settings have a cut that the GPU's kernel does not make: tensors draw them, "

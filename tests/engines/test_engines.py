@@ -13,6 +13,7 @@ from tangeval import generation
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import COMMON, KNOB, Setting
 from tangeval.core.study import load_study
+from tangeval.core.words import speaking
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.noise import noise_key
 from tangeval.engines import ENGINES, device, engine_class, local, make
@@ -105,6 +106,15 @@ def test_each_text_is_the_plain_decoders_under_common_noise(engine, rows, resolv
         text = tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" ")
         expected = (text, len(ids), "stop" if stopped else "length")
         assert (row["text"], row["n_tokens"], row["finish_reason"]) == expected
+
+
+def test_where_batches_go_is_said_in_the_readers_language(resolved, monkeypatch, tmp_path):
+    batch = job_of(resolved, resolved.checkpoints[1]).batch
+    monkeypatch.setattr(local.LocalEngine, "_places", lambda own, jobs: ["cpu"] * 2)
+    with make(resolved) as engine:
+        assert ", 2 processes side by side; " in generation.estimate(tmp_path / "x", engine, [batch], "")
+        with speaking("zh-TW"):
+            assert "條序列，2 個行程同時解碼；" in generation.estimate(tmp_path / "x", engine, [batch], "")
 
 
 def test_rows_are_in_the_plans_order(rows):
