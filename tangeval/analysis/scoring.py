@@ -142,8 +142,7 @@ def read_generations(
     Raises:
         TangevalError: there are none, or a batch file is missing.
     """
-    batches, names = _whole_run(folder)
-    batches = [batch for batch in batches if checkpoint in (None, batch.checkpoint)]
+    batches, names = _whole_run(folder, checkpoint)
     return _read(study, folder, batches, names, {"sample": [sample]} if sample is not None else {})
 
 
@@ -171,10 +170,10 @@ def samples_in_parts(
     return ((sample, parts(sample)) for sample in range(max(map(study.samples_of, splits))))
 
 
-def _whole_run(folder: Path) -> tuple[list[Batch], list[str]]:
-    """A run's batches, whose files are as they were written, and its checkpoints' names."""
+def _whole_run(folder: Path, checkpoint: str | None = None) -> tuple[list[Batch], list[str]]:
+    """A run's batches, or a checkpoint's, whose files are as they were written, and its checkpoints' names."""
     run = RunFolder(folder)
-    batches = read_plan(run)
+    batches = [batch for batch in read_plan(run) if checkpoint in (None, batch.checkpoint)]
     if not batches:
         raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
     files = [run.batch_file(batch.id) for batch in batches]

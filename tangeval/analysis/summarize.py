@@ -8,6 +8,7 @@ run's last checkpoint, averaged over runs too). Intervals are over poems, those 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -193,7 +194,8 @@ def curve(likelihood: pd.DataFrame, clusters: Mapping[str, str] = MappingProxyTy
     if "by_character" in likelihood:
         spelt = likelihood[likelihood["by_character"].map(len) > 0]
         for own, part in spelt.groupby(keys, sort=False, dropna=False):
-            places = pd.DataFrame(part["by_character"].tolist()).to_numpy(float)  # [poems, positions]
+            padded = zip(*zip_longest(*part["by_character"], fillvalue=np.nan), strict=True)
+            places = np.array(list(padded), float)  # [poems, positions]
             names = np.array(
                 [clusters.get(own, "") for own in part["example_id"]] if clusters else [""] * len(part)
             )

@@ -104,11 +104,13 @@ class LiveEngine(base.Engine):
 
     Config: ClassVar[type[Section]] = Section
 
-    def __init__(self, resolved: ResolvedStudy, model: Any, tokenizer: Any) -> None:
-        self.resolved, self.model = resolved, model
+    def __init__(
+        self, resolved: ResolvedStudy, model: Any, tokenizer: Any, newest: Checkpoint | None = None
+    ) -> None:
+        """``newest`` is the checkpoint that the model's weights are; without it none is decoded with."""
+        self.resolved, self.model, self.newest = resolved, model, newest
         self.device = Device(resolved, live=model)
         self.device.tokenizer = tokenizer
-        self.newest = resolved.checkpoints[-1]
 
     def __exit__(self, *exception: object) -> None:
         self.device.close()
@@ -120,7 +122,7 @@ class LiveEngine(base.Engine):
         return bool(self.model.device.type == "cuda")
 
     def check(self) -> None:
-        local.check_study(self.resolved, self.device.tokenizer, self.model.config)
+        """Nothing: ``local.check_study`` was asked once, before the first step."""
 
     def describe(self) -> Description:
         gpu = torch.cuda.get_device_name(self.model.device) if self.on_gpu else None

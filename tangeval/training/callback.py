@@ -107,10 +107,10 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
             self._evaluate(args, state, control, model)
         self._keep(args, state)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         if state.is_world_process_zero and self.history:
             with self._harmless(state):
-                self.evaluations.write_page()
+                self.evaluations.write_page(model, self.tokenizer)
 
     # What they do
 

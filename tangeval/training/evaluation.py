@@ -17,16 +17,19 @@ from tangeval.analysis.select import check_metrics
 from tangeval.analysis.summarize import overall
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
+from tangeval.core.keeping import present
 from tangeval.core.study import LoadSection, Study, load_study
 from tangeval.core.types import ASSETS, BASE, Base, Checkpoint
 from tangeval.decoding.shared_prefix import bare
 from tangeval.engines.live import LiveEngine, digest_of, lent
+from tangeval.engines.local import check_study
 from tangeval.models.checkpoints import shipped, trained_on
 from tangeval.reporting.notebook import Results
 from tangeval.reporting.tables import headline
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.files import exclusive_lock
 from tangeval.results.folder import RunFolder
+from tangeval.results.plan import read_plan
 from tangeval.steps import AnyStudy, Watch
 
 #: The folder of the results, in that of the training.
@@ -74,9 +77,18 @@ class Evaluations:
         self.done = tuple(
             Checkpoint(each["name"], each["step"], folder / each["name"] if each["path"] else None, each["kind"], digest=each["fingerprint"])
             for each in (manifest or {}).get("checkpoints", ())
-            if each["step"] is None or each["step"] <= step
+            if (each["step"] is None or each["step"] <= step) and self._is_whole(each["name"])
         )  # fmt: skip
         return [self.measured(checkpoint) for checkpoint in self.done]
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether a checkpoint's texts and likelihoods are all there: a training may have been cut off in their midst."""
+        batches = [batch for batch in read_plan(self.run) if batch.checkpoint == name]
+        likelihood = self.run.likelihood()
+        known = {*likelihood["example_id"][likelihood["checkpoint"] == name]}
+        return all(
+            present(self.run.batch_file(batch.id)) and known.issuperset(batch.examples) for batch in batches
+        )
 
     def check(self, model: Any, tokenizer: Any) -> None:
         """Refuse a study that this model, its context or its tokenizer does not suit."""
@@ -84,8 +96,8 @@ class Evaluations:
             raise TangevalError(
                 f"{self.study.file}: load.merge: the model is quantised, and merged it would be another; leave merge out"
             )
-        newest = self._checkpoint(model, None)
-        LiveEngine(self._resolved(_name(model), (newest,)), model, tokenizer).check()
+        resolved = self._resolved(_name(model), (self._checkpoint(model, None),))
+        check_study(resolved, tokenizer, model.config)
 
     def evaluate(self, model: Any, tokenizer: Any, step: int | None) -> Measured:
         """Decode and measure the model as it is at ``step``; None is before the first, which results call ``base``.
@@ -99,7 +111,7 @@ class Evaluations:
         with exclusive_lock(self.run.path):
             with (
                 lent(model, merge=self._merges(model), bare=step is None) as whole,
-                LiveEngine(resolved, whole, tokenizer) as engine,
+                LiveEngine(resolved, whole, tokenizer, newest) as engine,
             ):
                 lost = generation.decode(resolved, self.run.path, keep_going=True, engine=engine)
             gone = {each.path: each.reason for each in lost}
@@ -126,10 +138,14 @@ class Evaluations:
         scores = {name: dict(zip(examples, own, strict=True)) for name, own in by_example.items()}
         return Measured(checkpoint, values, scores)
 
-    def write_page(self) -> Path:
+    def write_page(self, model: Any, tokenizer: Any) -> Path:
         """Score and summarise all steps, and write the page; `tangeval summarize` draws pictures too, which takes longer."""
-        results = Results(self.run.path)
+        resolved = self._resolved(_name(model), self.done)
         with exclusive_lock(self.run.path):
+            # What failed last is no part of the record.
+            with LiveEngine(resolved, model, tokenizer) as engine:
+                generation.decode(resolved, self.run.path, keep_going=True, engine=engine)
+            results = Results(self.run.path)
             steps.evaluate(results, Watch(), draw=False)
             if results.study.select:
                 steps.select(results)

@@ -1,11 +1,13 @@
 """The likelihood's curve: nats by the place of a character."""
 
 import pandas as pd
+import pytest
 
 from tangeval.analysis import summarize
 from tests.reporting.test_figures import likelihood
 
 
+@pytest.mark.filterwarnings("error")  # pandas 4 makes no table of rows of several lengths
 def test_the_curve_is_the_mean_of_the_examples_that_reach_so_far():
     frame = summarize.curve(likelihood())
     own = frame[(frame["checkpoint"] == "checkpoint-5") & (frame["group"] == "5")].set_index("position")

@@ -15,7 +15,7 @@ from tangeval import generation
 from tangeval.analysis import scoring
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import load_study
-from tangeval.engines import live, local
+from tangeval.engines import device, live, local
 from tangeval.results.folder import RunFolder
 from tangeval.training import Stopping, StudyCallback
 from tangeval.training.evaluation import Evaluations
@@ -172,22 +172,26 @@ def test_the_log_of_a_training_that_goes_on_has_every_evaluation_once(tiny_model
     assert told[1] == [step for step in told[0] if step > 2]
 
 
+@pytest.mark.parametrize("part", ["decode_in_memory", "reference_nll"])
 def test_a_training_that_was_cut_off_in_an_evaluation_makes_it_before_it_goes_on(
-    tiny_model, tmp_path, monkeypatch
+    tiny_model, tmp_path, monkeypatch, part
 ):
-    evaluated = Evaluations.evaluate
+    calls, whole = [], getattr(device, part)
 
-    def cut(self, model, tokenizer, step):
-        if step == 2:
+    def cut(*arguments, **named):
+        calls.append(part)
+        if calls[1:]:  # the base's part was the first
             raise KeyboardInterrupt
-        return evaluated(self, model, tokenizer, step)
+        return whole(*arguments, **named)
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluations, "evaluate", cut)
+        patch.setattr(device, part, cut)
         with pytest.raises(KeyboardInterrupt):
             trained(tiny_model, out, small_study())
-    trained(tiny_model, out, small_study(), resume=str(out / "checkpoint-2"))
+    trainer = trained(tiny_model, out, small_study(), resume=str(out / "checkpoint-2"))
+    assert not [line for line in trainer.state.log_history if "study_problem" in line]
+    assert pd.read_csv(out / "study" / "training_log.csv")["step"].tolist() == [0, 2, 4]
     trained(tiny_model, tmp_path / "whole", small_study())
     pd.testing.assert_frame_equal(rows(out / "study"), rows(tmp_path / "whole" / "study"), check_exact=True)
     after = (out / "checkpoint-4" / "adapter_model.safetensors").read_bytes()
@@ -255,6 +259,29 @@ def test_a_full_disk_is_said_once_and_training_ends_as_without(tiny_model, tmp_p
     assert trainer.state.global_step == 4
     assert sum("not whole" in str(each.message) for each in said) == 1
     assert [line["step"] for line in trainer.state.log_history if "study_problem" in line] == [0, 2, 4]
+
+
+def test_what_is_odd_in_a_study_is_said_once(tiny_model, tmp_path):
+    decoding = {"max_length": 8, "no_repeat_ngram_size": 3}
+    with pytest.warns(UserWarning, match="forbids how") as said:
+        trained(tiny_model, tmp_path / "out", small_study(decoding=decoding))
+    assert sum("forbids" in str(each.message) for each in said) == 1
+
+
+def test_what_was_measured_is_shown_where_the_last_evaluation_failed(tiny_model, tmp_path, monkeypatch):
+    calls, whole = [], device.decode_in_memory
+
+    def full(*arguments, **named):
+        calls.append(arguments)
+        if calls[2:]:
+            raise torch.OutOfMemoryError
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(device, "decode_in_memory", full)
+    with pytest.warns(UserWarning, match="at step 4 is not whole"):
+        trained(tiny_model, tmp_path / "out", small_study())
+    assert rows(tmp_path / "out" / "study")["checkpoint"].unique().tolist() == ["base", "checkpoint-2"]
+    assert (tmp_path / "out" / "study" / "report.html").is_file()
 
 
 def test_weights_that_are_no_numbers_are_no_evaluation(tiny_model, tmp_path):
