@@ -125,7 +125,7 @@ def frames(
     outputs: Outputs, picks: Mapping[str, Ints | None], metrics: Metrics, labels: Mapping[str, Any], seed: int
 ) -> Iterator[pd.DataFrame]:
     """Yield the three frames of one checkpoint; ``picks`` are the samples ``[C, P]`` that each way of reranking takes."""
-    of_texts = {m.name: m for m in of_level(metrics, "text")}
+    of_texts = {m.name: m for m in of_level(metrics, "text") if m.ranks}
     settings, poems, samples = next(iter(outputs.values.values())).shape
     rows = []
     for k in ladder(samples):

@@ -46,7 +46,11 @@ def verdict(study: Study, run: RunFolder) -> dict[str, Any]:
     """
     split = study.select.split if study.select else study.ordered_splits()[0]
     records = {record["name"]: record for record in run.manifest["checkpoints"]}
-    means = {name: metric for name, metric in run.metrics.items() if metric.level in ("text", "reference")}
+    means = {
+        name: metric
+        for name, metric in run.metrics.items()
+        if metric.level in ("text", "reference") and metric.ranks
+    }
     found = {group.checkpoint: group for group in groups(run.scores(split=split), run.likelihood(), means)}
     unseen = [name for name, each in records.items() if name in found and not (each["seen"] or {}).get(split)]
     models = [Model(name, _step(found[name].step), found[name].measured) for name in unseen]

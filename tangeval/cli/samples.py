@@ -89,6 +89,6 @@ def _verdict(own: Any, apart: Any, name: str, better: str) -> str:
     worse = beside.loc[beside["p_adjusted"] <= ERROR, "b"]
     rest = beside.loc[~beside["b"].isin(worse), "b"]
     told = f", shown to be better than {', '.join(worse)}" if len(worse) else ""
-    return f"{name}: {best} is best{told}" + (
+    return f"{name}: {best} is ahead{told}" + (
         f"; it cannot be told from {', '.join(rest)}" if len(rest) else ""
     )

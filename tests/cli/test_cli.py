@@ -651,7 +651,7 @@ def test_families_prints_and_writes_who_is_shown_to_be_better(finished):
     shown, open_ = (beside.loc[(beside["p_adjusted"] <= 0.05) == apart, "b"] for apart in (True, False))
     told = f", shown to be better than {', '.join(shown)}" if len(shown) else ""
     told += f"; it cannot be told from {', '.join(open_)}" if len(open_) else ""
-    assert f"chrf: {best} is best{told}" in done.out
+    assert f"chrf: {best} is ahead{told}" in done.out
     assert f"{own['chrf'].max():.3f} [" in done.out
 
 

@@ -11,11 +11,12 @@ import yaml
 from sacrebleu.metrics import BLEU
 
 from tangeval import api, tasks
-from tangeval.analysis import scoring
+from tangeval.analysis import headroom, scoring, verdict
 from tangeval.analysis.aggregate import corpus_scores
 from tangeval.core.errors import TangevalError
 from tangeval.judge.asking import PairPrompt, Prompt
 from tangeval.metrics.base import Texts
+from tangeval.results.folder import RunFolder
 from tangeval.tasks.base import leaks
 from tangeval.tasks.tang.prompt import prompt_text
 from tests.support.study import evaluate, write_study
@@ -404,6 +405,19 @@ def test_without_a_baseline_there_is_no_random_row(made, tiny_model, tmp_path):
     evaluate(study, tmp_path / "out", "decoding.temperature=1.0", "decoding.max_length=3")
     assert set(pd.read_csv(tmp_path / "out" / "summary.csv")["checkpoint"]) == {"base", "reference"}
     assert list(api.calibrate("sample", task=str(tmp_path / "task.yaml")).index) == ["reference"]
+
+
+def test_no_claim_is_made_of_a_length(made, tiny_model, tmp_path):
+    """A text twice as long as its reference is no better one."""
+    file = made(metrics=["length_ratio", "exact"])
+    study = write_study(tmp_path, tiny_model, task=file, samples=2, select=None)
+    resolved, run = evaluate(study, tmp_path / "out"), RunFolder(tmp_path / "out")
+    said = json.dumps(verdict.verdict(resolved.study, run))
+    assert '"exact"' in said
+    assert "length_ratio" not in said
+    found = headroom.headroom(resolved.study, run, "test", "base")
+    assert "length_ratio" in found.reranked
+    assert "length_ratio" not in {*found.best_of, *found.oracle["metric"]}
 
 
 @pytest.mark.parametrize(

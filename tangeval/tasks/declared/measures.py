@@ -146,7 +146,9 @@ NAMES: dict[str, Callable[[Units], list[Metric]]] = {
     "chrf": lambda units: [_best(replace(chrf.CHRF, compute=_chrf))],
     "rouge_l": lambda units: [_best(_text("rouge_l", "ROUGE-L", "ROUGE-L", _rouge_l(units), most=100.0))],
     "exact": lambda units: [_best(_text("exact", "exact", "完全相同", _exact, share=True))],
-    "length_ratio": lambda units: [_text("length_ratio", "length ÷ reference's", "長度比", _length_ratio)],
+    "length_ratio": lambda units: [
+        _text("length_ratio", "length ÷ reference's", "長度比", _length_ratio, ranks=False)
+    ],
     "perplexity": lambda units: [likelihood.REFERENCE_NLL, likelihood.TOKEN_NLL],
     "distinct": lambda units: [_over(diversity.DISTINCT_1, units), _over(diversity.DISTINCT_2, units)],
     "self_bleu": lambda units: [_over(diversity.SELF_BLEU, units)],
