@@ -71,12 +71,14 @@ def export(
     chosen = _chosen(results, allow_pickle)
     _check_knobs(chosen.setting, gguf, leave_out)
     draft = to.parent / draft_name()
-    draft.mkdir(parents=True)
     try:
+        draft.mkdir(parents=True)
         found = _write(results, chosen, draft, merge or bool(gguf), gguf)
         draft.rename(to)
     except OSError as error:
-        raise TangevalError(f"--to {to} cannot be written ({error.strerror or error}); make room") from error
+        raise TangevalError(
+            f"--to {to} cannot be written ({error.strerror or error}); make room, or give another folder"
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     made = ollama.commands(to, gguf, f"{results.study.name}-{found.checkpoint}".lower()) if gguf else ()
@@ -231,21 +233,31 @@ def _usage(resolved: ResolvedStudy, framed: Frame, *, whole: bool) -> str:
 
     load = resolved.study.loading()
     dtype, few = str(loading.dtype_of(load)).removeprefix("torch."), "none" if whole else load.quantization
-    names, how = ["AutoModelForCausalLM", "AutoTokenizer", "GenerationConfig"], f'dtype="{dtype}"'
+    names, how = ["AutoModelForCausalLM", "AutoTokenizer"], f'dtype="{dtype}"'
     if few != "none":
-        names.insert(2, "BitsAndBytesConfig")
+        names.append("BitsAndBytesConfig")
         nf4 = f'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="{dtype}"'
         how += f", quantization_config=BitsAndBytesConfig({nf4 if few == 'nf4' else 'load_in_8bit=True'})"
+    peft, model = "", f"model = AutoModelForCausalLM.from_pretrained(folder, {how})"
+    if not whole:
+        # transformers' own reader of adapters loses what is no LoRA's two factors (DoRA's magnitudes), and a model fills
+        # what a setting leaves open from its base's generation_config.json.
+        names.append("GenerationConfig")
+        peft = "from peft import PeftConfig, PeftModel\n"
+        model = f"""\
+base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+model = AutoModelForCausalLM.from_pretrained(base, {how})
+model.generation_config = GenerationConfig.from_pretrained(folder)
+model = PeftModel.from_pretrained(model, folder)"""
     return f"""\
-from transformers import {", ".join(names)}
+{peft}from transformers import {", ".join(sorted(names))}
 
 folder = "."
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForCausalLM.from_pretrained(folder, {how})
+{model}
 messages = [{{"role": "user", "content": "…"}}]  # {_message(framed)}
 asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-setting = GenerationConfig.from_pretrained(folder)
-written = model.generate(**asked.to(model.device), generation_config=setting)
+written = model.generate(**asked.to(model.device))
 print(tokenizer.decode(written[0, asked["input_ids"].shape[1]:], skip_special_tokens=True))"""
 
 

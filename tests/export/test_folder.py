@@ -78,6 +78,23 @@ def test_transformers_alone_writes_the_studys_greedy_texts(results, tmp_path, me
     )
 
 
+def test_nothing_of_the_base_or_of_a_reader_changes_what_an_adapter_writes(tmp_path):
+    """A model fills what a setting leaves open from its own file, and transformers' reader loses DoRA's magnitudes."""
+    base = make_tiny_model(tmp_path / "base")
+    own = read_json(base / "generation_config.json")
+    write_json(base / "generation_config.json", own | {"repetition_penalty": 1.5, "num_beams": 2})
+    (tmp_path / "runs").mkdir()
+    saved = adapter_of(
+        base, tmp_path / "runs" / "a", 1, target_modules=["q_proj", "down_proj"], use_dora=True
+    )
+    (saved / "train_ids.json").write_text('{"hashes": []}')
+    results = chosen(tmp_path, base, saved)
+    found = export(results, tmp_path / "home")
+    texts = results.texts("validation")
+    written = written_by_transformers(found.folder, texts["input"].tolist()[:2])
+    assert [text.removeprefix(" ") for text in written] == texts["text"].tolist()[:2]
+
+
 def test_an_average_goes_home_as_one_adapter_and_writes_its_greedy_texts(tiny_model, tiny_run, tmp_path):
     places = [{"average": [str(tiny_run / "checkpoint-10"), str(tiny_run / "checkpoint-20")]}]
     results = chosen(tmp_path, tiny_model, None, checkpoints=places)
@@ -225,6 +242,8 @@ def test_a_folder_that_is_there_is_never_written_into_and_a_failure_leaves_none(
     with pytest.raises(TangevalError, match="link is there already"):  # before minutes of merging
         export(results, tmp_path / "link")
     (tmp_path / "link").unlink()
+    with pytest.raises(TangevalError, match=r"cannot be written .*give another folder"):
+        export(results, tmp_path / "theirs" / "thesis.txt" / "home")
     monkeypatch.setattr("tangeval.export.folder.write_card", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(results, tmp_path / "home")
