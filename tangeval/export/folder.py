@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tangeval.analysis.select import generation_config
+from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import draft_name
 from tangeval.core.knobs import KNOB, turned
@@ -27,6 +28,7 @@ from tangeval.reporting.notebook import Results
 from tangeval.reporting.sharing.card import base_chosen, write_card
 from tangeval.resolve import ResolvedStudy, resolve
 from tangeval.results.files import no_url, write_json, write_text
+from tangeval.results.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,34 @@ def _chosen(results: Results, allow_pickle: bool) -> _Chosen:
         )
     manifest = results.run.manifest
     records = {each["name"]: each["fingerprint"] for each in manifest["checkpoints"]}
-    if checkpoint.kind == "adapter" and resolved.base_fingerprint != manifest["base_model"]["fingerprint"]:
+    if manifest["base_model"]["fingerprint"] == digest(
+        resolved.study.base_model
+    ):  # evaluated while it was trained
+        _check_tensors(resolved, checkpoint, records[name], results.run)
+    elif checkpoint.kind == "adapter" and resolved.base_fingerprint != manifest["base_model"]["fingerprint"]:
         raise TangevalError(
             f"base_model: {resolved.base.name} is not the one that was evaluated with {name}; put that back"
         )
-    if resolved.fingerprints[name] != records[name]:
+    elif resolved.fingerprints[name] != records[name]:
         raise TangevalError(
             f"{checkpoint.path or name}: its weights are not those that were evaluated; put them back"
         )
     return _Chosen(resolved, checkpoint, selection["setting"])
+
+
+def _check_tensors(resolved: ResolvedStudy, checkpoint: Checkpoint, recorded: str, run: RunFolder) -> None:
+    """Refuse a checkpoint that is not, bit for bit, what was evaluated while it was trained."""
+    with needs("exporting"):
+        from tangeval.engines.live import digest_of
+        from tangeval.models import adapters, loading
+    load = replace(resolved.study.loading(allow_pickle=resolved.allow_pickle), merge=False)
+    model = None if checkpoint.kind == "full" else loading.load_model(resolved.base, load)
+    with adapters.with_checkpoint(model, checkpoint, load) as whole:
+        if digest_of(whole) != recorded:
+            raise TangevalError(
+                f"{checkpoint.path}: its weights are not, bit for bit, those that were evaluated while they were trained; "
+                f"`tangeval run {run.study_file}` evaluates what was saved: export its results"
+            )
 
 
 def _check_knobs(setting: dict[str, Any], gguf: Outtype | None, leave_out: Sequence[str]) -> None:

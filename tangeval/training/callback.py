@@ -28,7 +28,7 @@ from tangeval.engines.live import refuse_shared_out
 from tangeval.models.loading import load_tokenizer
 from tangeval.results.files import read_csv, write_csv, write_json
 from tangeval.steps import AnyStudy
-from tangeval.training.evaluation import Evaluations, Measured
+from tangeval.training.evaluation import FOLDER, Evaluations, Measured
 
 #: What is run where no study is given.
 DEFAULT = SHIPPED / "while_training.yaml"
@@ -82,6 +82,10 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         refuse_shared_out(model, bool(args.fsdp))
+        if vars(state).setdefault("_study_callback", self) is not self:
+            raise TangevalError(
+                f"two StudyCallbacks: both would write {args.output_dir}/{FOLDER}; put their settings into one study"
+            )
         self.tokenizer = self.tokenizer or more.get("processing_class") or _own_tokenizer(model)
         self.history, self.rows, self.best, self.said, self.last = [], {}, "", False, time.monotonic()
         if state.is_world_process_zero:

@@ -5,6 +5,7 @@ in ``study/``, and what was measured. The folder is one as `tangeval run` writes
 nothing of trainers.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from tangeval import generation, steps, tasks
 from tangeval.analysis import scoring
 from tangeval.analysis.aggregate import Part, groups
-from tangeval.analysis.select import check_metrics
+from tangeval.analysis.select import check_metrics, check_selection
 from tangeval.analysis.summarize import overall
 from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
@@ -64,7 +65,7 @@ class Evaluations:
         self.dataset = self.task.load(self.study.data_name, self.study.validation_size)
         if self.study.select:
             check_metrics(self.study.select, self.task.metrics)
-        steps.check(self._resolved("live", (), select=None), steps.Options())
+        steps.check(self._resolved(None, (), select=None), steps.Options())
 
     @property
     def run(self) -> RunFolder:
@@ -96,7 +97,13 @@ class Evaluations:
             raise TangevalError(
                 f"{self.study.file}: load.merge: the model is quantised, and merged it would be another; leave merge out"
             )
-        resolved = self._resolved(_name(model), (self._checkpoint(model, None),))
+        active = getattr(getattr(model, "base_model", None), "active_adapters", None)
+        if isinstance(active, list) and active != ["default"]:
+            raise TangevalError(
+                f"evaluating while training: of a saved checkpoint the adapter named default is read, and {', '.join(active)} "
+                "would write the texts; train that one alone (get_peft_model without adapter_name)"
+            )
+        resolved = self._resolved(model, (self._checkpoint(model, None),))
         check_study(resolved, tokenizer, model.config)
 
     def evaluate(self, model: Any, tokenizer: Any, step: int | None) -> Measured:
@@ -107,7 +114,7 @@ class Evaluations:
         """
         newest = self._checkpoint(model, step)
         known = tuple(each for each in self.done if each.name != newest.name)
-        resolved = self._resolved(_name(model), (*known, newest))
+        resolved = self._resolved(model, (*known, newest))
         with exclusive_lock(self.run.path):
             with (
                 lent(model, merge=self._merges(model), bare=step is None) as whole,
@@ -140,17 +147,28 @@ class Evaluations:
 
     def write_page(self, model: Any, tokenizer: Any) -> Path:
         """Score and summarise all steps, and write the page; `tangeval summarize` draws pictures too, which takes longer."""
-        resolved = self._resolved(_name(model), self.done)
+        resolved = self._resolved(model, self.done)
         with exclusive_lock(self.run.path):
             # What failed last is no part of the record.
             with LiveEngine(resolved, model, tokenizer) as engine:
                 generation.decode(resolved, self.run.path, keep_going=True, engine=engine)
             results = Results(self.run.path)
             steps.evaluate(results, Watch(), draw=False)
-            if results.study.select:
-                steps.select(results)
+            self._choose(results)
             steps.conclude(results)
             return steps.page(results, watch=Watch())[0]
+
+    def _choose(self, results: Results) -> None:
+        """Make the study's choice; without records of what was trained on, say how it is made."""
+        if rule := results.study.select:
+            seen = {each["name"]: each["seen"] for each in self.run.manifest["checkpoints"]}
+            try:
+                check_selection(rule, self.task.metrics, seen, assume_unseen=False)
+            except TangevalError as error:
+                said = f"nothing is chosen at the end of training; `tangeval select {self.run.path}` chooses: {error}"
+                warnings.warn(said, stacklevel=2)
+            else:
+                steps.select(results)
 
     def _checkpoint(self, model: Any, step: int | None) -> Checkpoint:
         if step is None:
@@ -162,13 +180,15 @@ class Evaluations:
     def _merges(self, model: Any) -> bool:
         return self.study.load.merge and hasattr(model, "peft_config")
 
-    def _resolved(self, name: str, checkpoints: tuple[Checkpoint, ...], **changes: Any) -> ResolvedStudy:
+    def _resolved(self, model: Any, checkpoints: tuple[Checkpoint, ...], **changes: Any) -> ResolvedStudy:
         """The study of these checkpoints; its file names the training's folder, so that `tangeval run` takes what was saved."""
         names = {each.name for each in checkpoints}
         if "base_model" not in self.study.model_fields_set:
-            changes["base_model"] = name
-        if not all(trained_on(each) for each in checkpoints):  # nothing tells that no example was trained on
-            changes["select"] = None
+            changes["base_model"] = _name(model)
+        if "select" not in self.study.model_fields_set and not all(map(trained_on, checkpoints)):
+            changes["select"] = None  # nobody asked, and nothing tells that no example was trained on
+        if model is not None:
+            changes["load"] = _load_of(model, merge=self.study.load.merge)
         changes |= {"checkpoints": [str(self.folder)], "include_base": BASE in names}
         study = self.study.model_copy(update=changes)
         base = Base(Path(study.base_model).name, study.base_model, digest=digest(study.base_model))
@@ -195,3 +215,13 @@ def _name(model: Any) -> str:
     """What a study calls the model that is trained: a shipped model's name, a folder, a hub id."""
     source = getattr(bare(model), "name_or_path", "") or "live"
     return next((name for name in shipped() if str(ASSETS / name) == source), source)
+
+
+def _load_of(model: Any, *, merge: bool) -> LoadSection:
+    """How a later run loads what is trained: in the dtype, or quantised, as the training holds it."""
+    for bits, quantization in (("4", "nf4"), ("8", "int8")):
+        if getattr(bare(model), f"is_loaded_in_{bits}bit", False):
+            return LoadSection.model_validate({"quantization": quantization})
+    dtype = str(model.dtype).removeprefix("torch.")
+    # A study has no float64.
+    return LoadSection.model_validate({"dtype": "auto" if dtype == "float64" else dtype, "merge": merge})

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 from jinja2 import TemplateError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from tangeval import steps, tasks
+from tangeval import api, steps, tasks
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import LoadSection
 from tangeval.core.types import Example
@@ -26,10 +26,12 @@ from tangeval.models.tokens import encode_prompt
 from tangeval.reporting.notebook import Results
 from tangeval.resolve import resolve
 from tangeval.results.files import read_json, write_json
+from tangeval.training import StudyCallback
 from tests.models.test_averages import adapter_of
 from tests.support.command import refusal, succeeds
 from tests.support.study import contents, evaluate, write_study
 from tests.support.tiny import bpe_tokenizer, make_tiny_model
+from tests.support.training import make_trainer, small_study
 
 GREEDY = {
     "splits": ["validation"], "data": {"path": "sample", "validation": 4}, "samples": 1,
@@ -262,6 +264,25 @@ def test_weights_that_changed_since_are_refused(results, tmp_path, tiny_run):
     write_json(kept.run.manifest_file, manifest)
     with pytest.raises(TangevalError, match=r"base_model: .* is not the one that was evaluated"):
         export(kept, tmp_path / "home")
+
+
+def test_what_was_evaluated_while_it_was_trained_goes_home_where_it_is_what_was_saved(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path / "out", max_steps=2)
+    study = small_study(
+        checkpoints="out", include_base=False, decoding=GREEDY["decoding"], select=GREEDY["select"]
+    )
+    trainer.add_callback(StudyCallback(study, trainer=trainer))
+    with pytest.warns(UserWarning, match=r"nothing is chosen .*checkpoint-2 keep no train_ids\.json"):
+        trainer.train()
+    api.select(tmp_path / "out" / "study", assume_unseen=True)
+    found = export(results := Results(tmp_path / "out" / "study"), tmp_path / "home")
+    assert found.checkpoint == "checkpoint-2"
+    saved = tmp_path / "out" / "checkpoint-2" / "adapter_model.safetensors"
+    weights = load_file(saved)
+    weights[min(weights)][0, 0] += 1
+    save_file(weights, saved, {"format": "pt"})
+    with pytest.raises(TangevalError, match="not, bit for bit, those that were evaluated while"):
+        export(results, tmp_path / "again")
 
 
 def test_the_base_model_is_nothing_to_take_home(tiny_model, tiny_run, tmp_path):

@@ -4,11 +4,13 @@ import errno
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoTokenizer, TrainerCallback
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from transformers.trainer_utils import set_seed
 
 from tangeval import generation
@@ -18,7 +20,7 @@ from tangeval.core.study import load_study
 from tangeval.engines import device, live, local
 from tangeval.results.folder import RunFolder
 from tangeval.training import Stopping, StudyCallback
-from tangeval.training.evaluation import Evaluations
+from tangeval.training.evaluation import Evaluations, _load_of
 from tests.support.study import evaluate
 from tests.support.training import make_model, make_trainer, small_study
 
@@ -78,6 +80,15 @@ def test_texts_and_likelihoods_are_those_of_a_run_on_what_was_saved(tiny_model, 
     assert rows(again)["checkpoint"].unique().tolist() == ["base", "checkpoint-2", "checkpoint-4"]
     texts = rows(again).groupby("checkpoint")["text"].agg(tuple)
     assert len(set(texts)) == 3  # each step writes otherwise
+
+
+def test_a_run_on_what_was_saved_computes_in_the_dtype_of_the_training(tiny_model, tmp_path):
+    out, again = tmp_path / "out", tmp_path / "again"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    trained(tiny_model, out, small_study(), model=model)
+    evaluate(out / "study" / "study.yaml", again)
+    pd.testing.assert_frame_equal(rows(out / "study"), rows(again), check_exact=True)
+    assert _load_of(SimpleNamespace(is_loaded_in_4bit=True), merge=False).quantization == "nf4"
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -237,7 +248,7 @@ def test_another_training_into_the_same_folder_moves_aside_what_was_there(tiny_m
 def test_a_batch_takes_the_memory_of_the_weights_own_dtype(tiny_model, monkeypatch):
     monkeypatch.setattr(local, "CPU_BUDGET", 2**22)
     evaluations, model = Evaluations(small_study()), make_model(tiny_model)
-    resolved = evaluations._resolved(str(tiny_model), (evaluations._checkpoint(model, None),))
+    resolved = evaluations._resolved(model, (evaluations._checkpoint(model, None),))
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     engines = [live.LiveEngine(resolved, own, tokenizer) for own in (model, make_model(tiny_model).double())]
     single, double = (engine.sequences_per_batch() for engine in engines)
@@ -356,6 +367,22 @@ def test_a_context_too_short_is_refused_before_the_first_step(tiny_model, tmp_pa
     study = small_study(decoding={"max_length": 1000})
     with pytest.raises(TangevalError, match=r"decoding\.max_length"):
         trained(tiny_model, tmp_path / "out", study)
+
+
+def test_two_studies_of_one_training_are_refused(tiny_model, tmp_path):
+    first, second = StudyCallback(small_study()), StudyCallback(small_study())
+    with pytest.raises(TangevalError, match=r"two StudyCallbacks: both would write .*out/study"):
+        trained(tiny_model, tmp_path / "out", callback=first, seen=second)
+
+
+def test_adapters_that_a_saved_checkpoint_is_not_read_with_are_refused(tiny_model, tmp_path):
+    several = make_model(tiny_model)
+    several.add_adapter("second", several.peft_config["default"])
+    several.base_model.set_adapter(["default", "second"])
+    other = get_peft_model(several.unload(), several.peft_config["default"], adapter_name="mine")
+    for model, names in ((several, "default, second"), (other, "mine")):
+        with pytest.raises(TangevalError, match=f"named default is read, and {names} would"):
+            trained(tiny_model, tmp_path / "out", small_study(), model=model)
 
 
 def test_weights_that_are_shared_out_are_refused(tiny_model):
