@@ -178,7 +178,8 @@ def _whole_run(folder: Path, checkpoint: str | None = None) -> tuple[list[Batch]
         raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
     files = [run.batch_file(batch.id) for batch in batches]
     if missing := [file for file in files if not present(file)]:
-        raise TangevalError(f"{missing[0]} and {len(missing) - 1} more are missing; run the study again")
+        more = f", with {len(missing) - 1} more" if missing[1:] else ""
+        raise TangevalError(f"{missing[0]} is missing{more}; run the study again")
     if unchecked := len(run.unchecked(files)):
         what = f"{unchecked} batch files have no checksum: nothing tells whether they were altered"
         warnings.warn(f"{folder}: {what}", stacklevel=2)

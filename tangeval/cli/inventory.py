@@ -42,11 +42,11 @@ def show_data(spec: str, found: Data) -> None:
     counts = ", ".join(f"{split} {len(found.dataset.split(split))}" for split in SPLITS)
     say(f"{spec} in {found.dataset.folder}: {counts}", "bold")
     first = f", such as {', '.join(found.duplicates[0])}" if found.duplicates else ""
-    say(f"  {len(found.duplicates)} texts stand there more than once{first}")
+    say(f"  texts that stand there more than once: {len(found.duplicates)}{first}")
     for split, leaks in found.leaks.items():
         shared = "; ".join(f"{name}: {' '.join(parts)}" for name, parts in leaks.items())
         more = f" ({shared})" if shared else ""
-        say(f"  {split}: {len(leaks)} texts share a part with training{more}")
+        say(f"  {split}: texts that share a part with training: {len(leaks)}{more}")
 
 
 def show_checkpoints(

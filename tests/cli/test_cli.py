@@ -192,9 +192,9 @@ def test_data_names_copies_and_leaks(tmp_path, monkeypatch):
     done = tangeval(tmp_path, "data")
     hw5 = done.out[done.out.index("hw5") :]
     assert "train 430, validation 200, test 15" in hw5
-    assert "1 texts stand there more than once, such as train-1, test-1" in hw5
-    assert "validation: 0 texts share a part" in hw5
-    leak = re.search(r" test: 1 texts share a part with training \(test-1: (.*)\)", hw5)
+    assert "texts that stand there more than once: 1, such as train-1, test-1" in hw5
+    assert "validation: texts that share a part with training: 0" in hw5
+    leak = re.search(r" test: texts that share a part with training: 1 \(test-1: (.*)\)", hw5)
     assert set(leak.group(1).split()) == set(clauses(fold(example.input + example.reference)))
 
 

@@ -39,7 +39,7 @@ def test_a_written_file_is_a_task_to_be_changed(tangeval, tmp_path, tiny_model):
     write(tmp_path)
     said = tangeval("task", "check", "mine.yaml", "--base-model", tiny_model, "--max-length", 12)
     assert "train 33, validation 4, test 4" in said
-    assert "1 texts stand there more than once, such as train-1, train-41" in said
+    assert "texts that stand there more than once: 1, such as train-1, train-41" in said
     assert r"prompt: '問3" in said
     assert "max_characters: 2.4% of the references fail it, train-10 first" in said
     assert "max_length 12 cuts 1 of 41 references" in said
