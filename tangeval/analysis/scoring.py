@@ -178,9 +178,7 @@ def _whole_run(folder: Path, checkpoint: str | None = None) -> tuple[list[Batch]
         raise TangevalError(f"{folder} holds no generations; `tangeval generate STUDY` makes them")
     files = [run.batch_file(batch.id) for batch in batches]
     if missing := [file for file in files if not present(file)]:
-        raise TangevalError(
-            f"batch files are missing: {len(missing)}, first {missing[0]}; run the study again"
-        )
+        raise TangevalError(f"{missing[0]}: {len(missing)} such files are missing; run the study again")
     if unchecked := len(run.unchecked(files)):
         what = f"{unchecked} batch files have no checksum: nothing tells whether they were altered"
         warnings.warn(f"{folder}: {what}", stacklevel=2)
