@@ -45,7 +45,7 @@ def test_two_processes_agree_and_the_first_evaluates(tiny_model, tmp_path):
 
 
 def test_trls_trainer_keeps_what_it_gathers_for_its_own_lines(tiny_model, tmp_path):
-    trl = pytest.importorskip("trl")
+    trl = pytest.importorskip("trl", minversion="1.16")
     from datasets import Dataset
 
     rows = Dataset.from_list([{"prompt": "春風", "completion": f"不度玉門關{n}"} for n in range(16)])
