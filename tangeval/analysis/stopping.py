@@ -1,4 +1,4 @@
-"""Which evaluation of a training to keep, and whether those after it are worse beyond luck.
+"""Which evaluation of a training to keep, and whether those after it are worse beyond chance.
 
 In: each example's score at every evaluation so far, the same examples at each. Out: the step to keep, and whether to
 stop. Knows nothing of training, models or files.
@@ -49,7 +49,7 @@ def decide(
 
     Raises:
         TangevalError: there is no evaluation, steps do not rise, an example has no score at one of them, ``alpha`` is no
-            chance, or there are too few examples to tell anything from luck.
+            chance, or there are too few examples to tell anything from chance.
     """
     if not 0 < alpha < 1:
         raise TangevalError(
@@ -81,7 +81,7 @@ def falls(scores: Floats, patience: int, alpha: float) -> Bools:
 
     ``scores`` ``[T, P]`` are higher where they are better. The look at t takes the smallest of the ``patience``
     differences, each over its root sum of squares (Student's t in another scale), and of all earlier j the largest. What it
-    could be by luck is seen by swapping examples, as ``family_tests`` does. Of the ways to swap, those that any look
+    could be by chance is seen by swapping examples, as ``family_tests`` does. Of the ways to swap, those that any look
     up to the k-th calls a fall are ``alpha`` × k ÷ (k + 10) at most (Lan & DeMets, *Biometrika* 70, 1983).
     """
     evaluations, examples = scores.shape

@@ -11,7 +11,7 @@ from tangeval.cli.progress import watch
 
 @command("verdict")
 def verdict(place: Place) -> None:
-    """Say in words what is shown, what is not, and how many poems would show it."""
+    """Say in words what is shown, what is not, and how many texts would show it."""
     render.show_verdict(api.verdict(place))
 
 
@@ -76,7 +76,8 @@ def compare(
     metric: Annotated[list[str] | None, Option(help="A metric to compare by; again for more.")] = None,
     split: Split = "validation",
     effect: Annotated[
-        list[str] | None, Option(help="METRIC=SIZE: say how many poems would show a difference of that size.")
+        list[str] | None,
+        Option(help="METRIC=SIZE: say how many texts would show a difference of that size."),
     ] = None,
     out: Annotated[Path | None, Option(help="Write the table to this CSV file too.")] = None,
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 
 Split = Literal["train", "validation", "test"]
@@ -105,6 +106,11 @@ class Base:
     gguf: str | None = None  #: file name within ``source``, where the weights are GGUF
     cache_dir: str | None = None  #: where the hub's library keeps its files; its own place if None
     digest: str | None = None  #: of a model in this process's memory
+
+    @classmethod
+    def in_training(cls, source: str) -> "Base":
+        """Return what stands for the model that is being trained: it is known by its name, its weights change."""
+        return cls(Path(source).name, source, digest=digest(source))
 
     @property
     def local(self) -> bool:

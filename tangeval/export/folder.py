@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tangeval.analysis.select import generation_config
-from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import draft_name
 from tangeval.core.knobs import KNOB, turned
@@ -103,12 +102,10 @@ def _chosen(results: Results, allow_pickle: bool) -> _Chosen:
             f"{file}: what a server holds was chosen; run a study that names the weights themselves as checkpoints"
         )
     manifest = results.run.manifest
-    records = {each["name"]: each["fingerprint"] for each in manifest["checkpoints"]}
-    if manifest["base_model"]["fingerprint"] == digest(
-        resolved.study.base_model
-    ):  # evaluated while it was trained
+    records, base = {c["name"]: c["fingerprint"] for c in manifest["checkpoints"]}, manifest["base_model"]
+    if base["fingerprint"] == Base.in_training(resolved.study.base_model).digest:
         _check_tensors(resolved, checkpoint, records[name], results.run)
-    elif checkpoint.kind == "adapter" and resolved.base_fingerprint != manifest["base_model"]["fingerprint"]:
+    elif checkpoint.kind == "adapter" and resolved.base_fingerprint != base["fingerprint"]:
         raise TangevalError(
             f"base_model: {resolved.base.name} is not the one that was evaluated with {name}; put that back"
         )

@@ -68,7 +68,8 @@ class Metric:
     """One number that a checkpoint and setting are measured by.
 
     ``label`` is by language (``en``, ``zh``); ``share`` says that it lies between 0 and 1 and gets a
-    rate's interval; ``ranks`` that ``better`` holds all the way: no claim is made of a length, of which 1 is best; ``headline`` that readers see it without asking: in tables, pictures and on the page.
+    rate's interval; ``ranks`` that ``better`` holds all the way, so that claims may be made (of a length ÷ the reference's
+    1 is best, and none is); ``headline`` that readers see it without asking: in tables, pictures and on the page.
     ``flaw`` is what is said of a text where a check (a share of 0 or 1) fails, by language.
 
     ``compute`` takes n ``Texts`` and returns n values (level ``text``); or n sequences of the normalised texts of all

@@ -16,7 +16,6 @@ from tangeval.analysis import scoring
 from tangeval.analysis.aggregate import Part, groups
 from tangeval.analysis.select import check_metrics, check_selection
 from tangeval.analysis.summarize import overall
-from tangeval.core.digest import digest
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import present
 from tangeval.core.study import LoadSection, Study, load_study
@@ -191,8 +190,7 @@ class Evaluations:
             changes["load"] = _load_of(model, merge=self.study.load.merge)
         changes |= {"checkpoints": [str(self.folder)], "include_base": BASE in names}
         study = self.study.model_copy(update=changes)
-        base = Base(Path(study.base_model).name, study.base_model, digest=digest(study.base_model))
-        return ResolvedStudy(study, base, checkpoints, (), self.dataset)
+        return ResolvedStudy(study, Base.in_training(study.base_model), checkpoints, (), self.dataset)
 
 
 def check(study: Study) -> None:

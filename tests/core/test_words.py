@@ -93,8 +93,8 @@ def _written(tmp_path, text):
         (lambda tmp: couplet_of("hello"), "字元：h e l o；請給一首詩的前兩句"),
         (lambda tmp: couplet_of("床前明月光"), "裡有漢字的共 1 句；"),
         (lambda tmp: couplet_of("山中，山中月"), "兩句各是 2 字與 3 字"),
-        (lambda tmp: _select(counts=None), "可能曾用驗證集的詩訓練過"),
-        (lambda tmp: _select(counts={"validation": 3}), "每個檢查點都用驗證集的詩訓練過"),
+        (lambda tmp: _select(counts=None), "可能曾用驗證集的題目訓練過"),
+        (lambda tmp: _select(counts={"validation": 3}), "每個檢查點都用驗證集的題目訓練過"),
     ],
 )  # fmt: skip
 def test_the_commonest_errors_are_told_in_chinese(tmp_path, fails, said):

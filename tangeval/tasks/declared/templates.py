@@ -30,21 +30,22 @@ def _is_text(node: nodes.Node) -> bool | None:
 
 
 def _refuse(node: nodes.Node, where: str) -> None:
-    what = type(node).__name__.lower()
-    if isinstance(node, _ALLOWED):
-        sides = (
-            [node.expr, *(operand.expr for operand in node.ops)] if isinstance(node, nodes.Compare) else []
-        )
+    """Raise ``TangevalError`` for what a template may not have, and for a text that is compared with a number."""
+    name = getattr(node, "name", "")
+    if isinstance(node, nodes.Compare):
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
         if {True, False} <= set(map(_is_text, sides)):
             raise TangevalError(
                 f"{where}, line {node.lineno}: text is compared with a number; fields are text: '5'"
             )
-        if (
-            not (isinstance(node, nodes.Filter) and node.name not in _FILTERS)
-            and getattr(node, "name", "") != "self"
-        ):
-            return
-        what = f"the filter {node.name}" if isinstance(node, nodes.Filter) else "self"
+    if not isinstance(node, _ALLOWED):
+        what = type(node).__name__.lower()
+    elif isinstance(node, nodes.Filter) and name not in _FILTERS:
+        what = f"the filter {name}"
+    elif name == "self":
+        what = "self"
+    else:
+        return
     raise TangevalError(
         f"{where}, line {node.lineno}: {what} is not taken; a template has fields, if, and the filters "
         f"{', '.join(sorted(_FILTERS))}"
