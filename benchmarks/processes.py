@@ -1,11 +1,12 @@
 """What several GPUs, or several cores of a CPU, bring: one study decoded by ever more processes, in one run.
 
-    python -m benchmarks.processes STUDY --gpus 1 2 4 [key=value …]
+    python -m benchmarks.processes STUDY --gpus 1 2 4 [--ray] [key=value …]
     python -m benchmarks.processes STUDY --processes 1 2 [--busy] [key=value …]
 
 Each row is one `tangeval generate` from its start to its end, in a folder of its own: seconds in all, until the first
 batch is written, and from there to the end; and how many times as fast as the first row. ``--busy`` runs the last row
-once more beside an endless loop on every core. The batch files must be the same bytes in all rows.
+once more beside an endless loop on every core; ``--ray`` runs the study once more by the Ray cluster that this machine is a
+node of. The batch files must be the same bytes in all rows.
 """
 
 import hashlib
@@ -54,6 +55,7 @@ def main() -> None:
     how.add_argument("--gpus", type=int, nargs="+")
     how.add_argument("--processes", type=int, nargs="+")
     parser.add_argument("--busy", action="store_true", help="once more beside an endless loop on every core")
+    parser.add_argument("--ray", action="store_true", help="once more with --on ray")
     parser.add_argument("overrides", nargs="*")
     options, more = parser.parse_known_args()
     overrides = [*options.overrides, *more]
@@ -68,6 +70,9 @@ def main() -> None:
     for number in numbers:
         rows.append(run(options.study, where(number)))
         show(str(number), rows)
+    if options.ray:
+        rows.append(run(options.study, ["--on", "ray", *overrides]))
+        show("Ray", rows)
     if options.busy:
         loops = [
             subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)
@@ -87,7 +92,7 @@ def show(name: str, rows: list[Run]) -> None:
     after = (first.whole - first.first) / (last.whole - last.first)
     print(
         f"{name:>9}: {last.whole:6.1f} s ({first.whole / last.whole:.2f} times as fast), the first batch after "
-        f"{last.first:.1f} s, from there {last.whole - last.first:.1f} s ({after:.2f})",
+        f"{last.first:.1f} s, from there {last.whole - last.first:.1f} s ({after:.2f}); files {last.digest[:8]}",
         flush=True,
     )
 

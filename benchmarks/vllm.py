@@ -1,6 +1,6 @@
 """The same texts by vLLM itself and by `tangeval generate` through vLLM's server, on one GPU.
 
-    python -m benchmarks.vllm MODEL [--samples 8] [--concurrency 64 256 512] [--unseeded] [--out results/bench/vllm.json]
+    python -m benchmarks.vllm MODEL [--samples 8] [--concurrency 64 256 512] [--unseeded] [--runs 3] [--out …]
 
 MODEL is a folder or hub id that vLLM serves: 60 settings × 15 test poems (HW5: $TANGEVAL_DATA) × samples. First
 ``LLM.generate`` in a process of its own, warm: with n samples a request, seeds and detokenizing as the server has them.
@@ -46,9 +46,10 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256, 512])
     parser.add_argument("--offline", action="store_true", help="be vLLM, and print its seconds")
     parser.add_argument("--unseeded", action="store_true", help="time vLLM alone without seeds too")
+    parser.add_argument("--runs", type=int, default=3, help="timed ones of vLLM alone, after a warm one")
     options = parser.parse_args()
     if options.offline:
-        print(json.dumps(offline(options.model, options.samples, options.unseeded)), flush=True)
+        print(json.dumps(offline(options.model, options.samples, options.unseeded, options.runs)), flush=True)
         return
     alone = [
         sys.executable,
@@ -58,6 +59,8 @@ def main() -> None:
         "--samples",
         str(options.samples),
         "--offline",
+        "--runs",
+        str(options.runs),
         *(["--unseeded"] if options.unseeded else []),
     ]
     done = subprocess.run(alone, stdout=subprocess.PIPE, text=True)
@@ -121,8 +124,8 @@ def fields(samples: int) -> list[tuple[str, dict[str, Any]]]:
     ]  # fmt: skip
 
 
-def offline(model: str, samples: int, unseeded: bool) -> dict[str, Any]:
-    """Return the seconds of three runs after a warm one, and the tokens of the last; with ``unseeded`` those too."""
+def offline(model: str, samples: int, unseeded: bool, runs: int) -> dict[str, Any]:
+    """Return the seconds of so many runs after a warm one, and the tokens of the last; with ``unseeded`` those too."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(model, generation_config="vllm", max_model_len=512, gpu_memory_utilization=0.8)
@@ -130,7 +133,7 @@ def offline(model: str, samples: int, unseeded: bool) -> dict[str, Any]:
 
     def timed(**instead: Any) -> dict[str, Any]:
         seconds = []
-        for _ in range(4):
+        for _ in range(runs + 1):
             began = time.perf_counter()
             made = llm.generate(
                 [p for p, _ in requests], [SamplingParams(**f | instead) for _, f in requests], use_tqdm=False
