@@ -31,6 +31,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("gpu"):
             patch.setattr("torch.cuda.is_available", lambda: False)
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the processes that a test starts
         return (yield)
 
 

@@ -4,7 +4,8 @@ In: the logits at a text's places, its tokens, temperatures and cuts. Out: recal
 references, tasks or files.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -35,17 +36,17 @@ def kept(logits: Tensor, tokens: Tensor, warps: Sequence[Setting]) -> dict[str, 
 
     Raw logits: no knob that goes by what was written plays a part. Temperature 0 keeps the largest logit.
     """
-    found = dict[str, Kept]()
+    found, ordered = dict[str, Kept](), cache(partial(descending, logits.float()))
+    some = SOME if 2 * SOME < logits.shape[1] else logits.shape[1]  # else to look at all takes hardly longer
     for temperature in dict.fromkeys(warp.temperature for warp in warps):
         own = [warp for warp in warps if warp.temperature == temperature]
         if temperature == 0:
             hit = float((logits.argmax(dim=-1) == tokens).double().mean())
             found |= {warp_name(warp): Kept(hit, 1.0, 1 - hit) for warp in own}
             continue
-        row = _Row(
-            logits.float(), tokens, temperature, {n: None for warp in own for n in cuts_on(warp.as_dict())}
-        )
-        for size in (min(SOME, logits.shape[1]), logits.shape[1]):
+        cuts = {n: None for warp in own for n in cuts_on(warp.as_dict())}
+        row = _Row(logits.float(), tokens, temperature, cuts, ordered)
+        for size in (some, logits.shape[1]):
             own = [warp for warp in own if not row.measure(warp, size, found)]
     return found
 
@@ -53,8 +54,12 @@ def kept(logits: Tensor, tokens: Tensor, warps: Sequence[Setting]) -> dict[str, 
 class _Row:
     """The places of one text at one temperature."""
 
-    def __init__(self, logits: Tensor, tokens: Tensor, temperature: float, cuts: Collection[str]) -> None:
-        self.logits, self.tokens, self.temperature, self.cuts = logits, tokens, temperature, cuts
+    def __init__(
+        self, logits: Tensor, tokens: Tensor, temperature: float, cuts: Collection[str],
+        ordered: Callable[[int], tuple[Tensor, Tensor]],
+    ) -> None:  # fmt: skip
+        self.tokens, self.temperature, self.cuts, self.ordered = tokens, temperature, cuts, ordered
+        self.size = logits.shape[1]
         scaled = logits / temperature
         falls = (scaled - scaled.amax(dim=-1, keepdim=True)).double()
         weight = falls.exp()
@@ -68,7 +73,7 @@ class _Row:
     def _candidates(self, size: int) -> tuple[Candidates, Tensor]:
         """The ``size`` largest of each place, and where the text's own token is among them: behind them if it is not."""
         if size not in self.made:
-            values, ids = descending(self.logits, size)
+            values, ids = self.ordered(size)
             rows = torch.arange(len(values), device=values.device)
             same = ids == self.tokens[:, None]
             place = torch.where(same.any(dim=1), same.int().argmax(dim=1), size)
@@ -86,7 +91,7 @@ class _Row:
             knobs |= {name: knobs[name].long() for name in on if isinstance(getattr(warp, name), int)}
             for _, left in cut(top, knobs):
                 top = left
-            if size < self.logits.shape[1] and not bool(top.certain.all()):
+            if size < self.size and not bool(top.certain.all()):
                 return False
             mass, inside = top.total["mass"], place < top.kept
             if top.first is not None:

@@ -193,7 +193,7 @@ def _number(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f}" if abs(share) >= 0.1 else f"{100 * share:.2g}"
+    return f"{100 * share:.0f}" if abs(share) >= 0.1 else f"{round(100 * share, 1) + 0:g}"  # -0 + 0 is 0
 
 
 def _interval(row: Mapping[str, Any]) -> dict[str, str]:
