@@ -37,7 +37,7 @@ def kept(logits: Tensor, tokens: Tensor, warps: Sequence[Setting]) -> dict[str, 
     Raw logits: no knob that goes by what was written plays a part. Temperature 0 keeps the largest logit.
     """
     found, ordered = dict[str, Kept](), cache(partial(descending, logits.float()))
-    some = SOME if 2 * SOME < logits.shape[1] else logits.shape[1]  # else to look at all takes hardly longer
+    some = SOME if logits.shape[1] > 2 * SOME else logits.shape[1]  # else to look at all takes hardly longer
     for temperature in dict.fromkeys(warp.temperature for warp in warps):
         own = [warp for warp in warps if warp.temperature == temperature]
         if temperature == 0:

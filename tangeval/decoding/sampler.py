@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tangeval.core.knobs import KNOB, Setting
+from tangeval.decoding.cuda import has_kernels
 from tangeval.decoding.noise import gumbel, step_seeds
 from tangeval.decoding.ordering import descending
 from tangeval.decoding.warpers import WARPERS, Candidates, cut, cuts_on, deviation, read_by, statistics
@@ -97,7 +98,7 @@ def choose(
     there are of each. Temperature 0 takes the largest logit. Else, as transformers' warpers:
     divide by the temperature, and make the cuts of ``warpers`` in their order.
 
-    On a GPU with Triton nothing here waits for a result, but for cuts that the kernel does not support.
+    Where a GPU has kernels nothing here waits for a result, but for cuts that they do not support.
     """
     greedy, whole, _, mass, other = kinds
     token = torch.empty_like(sequences.row)
@@ -105,7 +106,7 @@ def choose(
         token[:greedy] = logits[sequences.row[:greedy]].argmax(dim=-1)
     cutting = greedy + whole
     most = _most(sequences.knobs)
-    if logits.is_cuda and draw and logits.shape[1] >= most:
+    if logits.is_cuda and draw and has_kernels(logits.device) and logits.shape[1] >= most:
         cutting = len(token) - other
         part = slice(greedy, cutting)
         seeds = step_seeds(keys, step)

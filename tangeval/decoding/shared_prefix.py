@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from tangeval.core.errors import TangevalError
+from tangeval.decoding.cuda import has_kernels
 
 attend_own: "Callable[..., Tensor] | None" = None
 if torch.cuda.is_available():
@@ -234,7 +235,7 @@ def has_flash(device: torch.device, dtype: torch.dtype, size: int) -> bool:
         device.type == "cuda"
         and attend_own is not None
         and torch.backends.cuda.is_flash_attention_available()
-        and torch.cuda.get_device_capability(device) >= (8, 0)
+        and has_kernels(device)
         and dtype in (torch.float16, torch.bfloat16)
         and size % 8 == 0
         and size <= 256

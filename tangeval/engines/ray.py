@@ -142,6 +142,8 @@ class RayEngine(LocalEngine):
         self.resolved.fingerprints, self.resolved.base_fingerprint  # noqa: B018  made once, and known to all
         # A worker that is started again reads them again.
         self.study, self.digests = self.ray.put(self.resolved), self.ray.put(checkpoints.DIGESTS)
+        for _ in range(max(1, min(self._room(), len(self.resolved.checkpoints)))):
+            self._start()  # they import libraries at the same time
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -158,7 +160,7 @@ class RayEngine(LocalEngine):
 
     def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[Done]:
         waiting, lost, facts = list(jobs), set(), self._survey.facts
-        # What is under way, and by which worker; the one that was surveyed is there already.
+        # What is under way, and by which worker; the first are there already.
         asked: dict[Any, tuple[Any, Job | None]] = {w.survey.remote(): (w, None) for w in self.actors}
         gone: Counter[tuple[str, str]] = Counter()  # how often a job's worker stopped to answer
         on: dict[Any, str] = {}  # the checkpoint that a worker has loaded
@@ -204,10 +206,11 @@ class RayEngine(LocalEngine):
         """What the first node that answers computes on, and what all others must have too."""
         found: _Survey | None = None
         while found is None:
-            worker = self._start()
-            found = self._value(worker.survey.remote(), None)
+            asked = {worker.survey.remote(): worker for worker in self.actors or [self._start()]}
+            first = self.ray.wait(list(asked))[0][0]
+            found = self._value(first, None)
             if found is None:
-                self._dismiss([worker])
+                self._dismiss([asked[first]])
         differ(installed() | {"base model": self.resolved.base_fingerprint}, found.facts)
         return found
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig
 
 from tangeval.core.knobs import CUTS, KNOB, Setting
-from tangeval.decoding import batch, sampler
+from tangeval.decoding import batch, sampler, shared_prefix
 from tangeval.decoding.batch import Shared, Workspace, prefill
 from tangeval.decoding.contrast import Reader
 from tangeval.decoding.decoder import TokenSequence, _begun, decode
@@ -271,6 +271,16 @@ def test_searches_contrast_penalties_and_constraints_are_recorded_as_they_are_st
     assert texts(Workspace(), Workspace()) == recorded
     held = recorded[len(recorded) // 2 :]
     assert all(len(text) == 8 and text[-1] == 63 and set(text[1:7:2]) <= {7, 9} for text in held)
+
+
+def test_a_gpu_without_kernels_writes_what_one_with_them_writes(monkeypatch):
+    """In float32, which attends by matrix products either way; as on a T4."""
+    model = on_gpu(MistralConfig(**SMALL, sliding_window=None), torch.float32)
+    texts = decode(model, PROMPTS, grid(), eos=[63]).tokens
+    for module in (sampler, shared_prefix):
+        monkeypatch.setattr(module, "has_kernels", lambda device: False)
+    without = decode(model, PROMPTS, grid(), eos=[63]).tokens
+    assert sum(a == b for a, b in zip(texts, without, strict=True)) > 0.95 * len(texts)
 
 
 def test_searches_contrast_penalties_and_constraints_in_float32_are_the_cpus():

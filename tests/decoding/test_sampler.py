@@ -14,6 +14,7 @@ from transformers import (
 
 from tangeval.core.knobs import KNOB, Setting
 from tangeval.decoding import sampler
+from tangeval.decoding.cuda import has_kernels
 from tangeval.decoding.noise import gumbel, noise_key
 from tangeval.decoding.sampler import Kind, SequenceBatch, kind_of
 
@@ -175,3 +176,9 @@ def test_the_lowest_temperature_that_a_study_may_ask_for_takes_the_largest_logit
     ):
         chosen = choose(logits, batch([0], [0], [0], **knobs), torch.tensor([lowest]), torch.tensor([3]), 0)
         assert chosen.tolist() == [70]
+
+
+@pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_before_ampere_has_no_kernels(capability, there, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_kernels.__wrapped__(torch.device("cuda")) is there
