@@ -60,6 +60,11 @@ def print_event(event: str, **facts: Any) -> None:
     print(inert_json(json.dumps({"event": event, **facts}, ensure_ascii=False)), flush=True)
 
 
+def moves(console: Console) -> bool:
+    """Say whether a bar can move there: on a terminal that does not call itself dumb."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def make_bar(console: Console) -> progress.Progress:
     """Return a progress bar for a terminal, none elsewhere; a task's field ``more`` follows the times."""
     what, more = (
@@ -73,7 +78,7 @@ def make_bar(console: Console) -> progress.Progress:
         columns: tuple[progress.ProgressColumn, ...] = (progress.MofNCompleteColumn(), *times, more, what)
     else:
         columns = (what, progress.BarColumn(bar_width=24), progress.MofNCompleteColumn(), *times, more)
-    return progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return progress.Progress(*columns, console=console, transient=True, disable=not moves(console))
 
 
 def pace(rate: float, unit: str = "/s") -> str:
@@ -114,7 +119,7 @@ class Decoding:
         self.done += ended
         self.text = " ".join(text.split())[:_SHOWN] or self.text
         now = time.monotonic()
-        on_bar = self.audience == "people" and self.console.is_terminal
+        on_bar = self.audience == "people" and moves(self.console)
         if now - self.updated < (_BAR_EVERY if on_bar else _LOG_EVERY):
             return
         self.updated = now

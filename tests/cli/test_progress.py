@@ -37,6 +37,14 @@ def test_a_log_gets_plain_lines_and_no_bar():
     assert "\x1b" not in out
 
 
+def test_a_dumb_terminal_gets_the_lines_of_a_log(monkeypatch):
+    """As a notebook that asks for them: it keeps every step of a bar."""
+    monkeypatch.setenv("TERM", "dumb")
+    out = shown(terminal=True, text="春眠不覺曉")
+    assert "checkpoint-[7]: 4 of 10, " in out
+    assert "\x1b" not in out
+
+
 def test_progress_is_told_in_chinese():
     with speaking("zh-TW"):
         out = shown(terminal=False, text="春眠不覺曉")
