@@ -6,12 +6,16 @@ together. Reads JSON and the headers of safetensors files. Knows nothing of torc
 
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
+from functools import cache as kept
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from tangeval.core.errors import TangevalError
 from tangeval.core.types import ADAPTER, Base, Checkpoint
 from tangeval.models.adapter_kinds import adapter_config
-from tangeval.models.folders import read_object, tensors, weight_files
+from tangeval.models.folders import incomplete, read_object, tensors, weight_files
 
 #: A tensor of a LoRA: the module beside which it stands, and its side.
 _LORA = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")
@@ -35,6 +39,32 @@ def in_hub_cache(name: str, cache: Path) -> Path | None:
     """Return the folder of a hub model's newest copy in a cache; None if there is none."""
     copies = [f.parent for f in cache.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json")]
     return max(copies, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+@kept
+def cached(base: Base) -> Path | None:
+    """Return where a hub model lies whole in its cache, as last downloaded: the hub need not be asked for it then.
+
+    Raises:
+        TangevalError: it is nowhere there, and this machine has no network: the hub's library would try for a minute.
+    """
+    if base.local:
+        return None
+    folder = hub_cache(base.cache_dir) / f"models--{base.source.replace('/', '--')}"
+    try:
+        copy = folder / "snapshots" / (folder / "refs" / "main").read_text("utf-8").strip()
+        # Whether a pickle may be read is asked where it is read.
+        if [*copy.glob("tokenizer*"), *copy.glob("vocab*")] and not incomplete(copy, allow_pickle=True):
+            return copy
+    except (OSError, ValueError, TangevalError):
+        pass
+    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
+    if not any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        try:
+            socket.getaddrinfo(address, 443)
+        except OSError as error:
+            raise base.unreachable(error) from error
+    return None
 
 
 def base_shapes(base: Base) -> dict[str, Sequence[int]]:

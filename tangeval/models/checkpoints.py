@@ -18,6 +18,7 @@ from pathlib import Path
 from tangeval.core.errors import TangevalError
 from tangeval.core.keeping import reading
 from tangeval.core.types import ASSETS, BASE, RANDOM, REFERENCE, Base, Checkpoint, user_cache
+from tangeval.models.adapter_base import cached
 from tangeval.models.folders import ADAPTER_CONFIG, cut_off, incomplete, is_model, read_object
 
 TRAIN_IDS = "train_ids.json"
@@ -295,14 +296,17 @@ def identity(base: Base) -> str:
     """Return what tells a base model from any other: its files' digest, or a hub id and its commit."""
     if base.local:
         return fingerprint(Path(base.source), base.gguf)
-    # The hub's library reads its environment when it is imported, and the command line sets that first.
-    from huggingface_hub import hf_hub_download
+    if copy := cached(base):
+        return f"{base.source}@{copy.name}"
+    from huggingface_hub import (
+        hf_hub_download,  # it reads its environment then, which the command line sets first
+    )
 
     try:
-        file = Path(hf_hub_download(base.source, "config.json", cache_dir=base.cache_dir))
+        file = hf_hub_download(base.source, "config.json", cache_dir=base.cache_dir)
     except (OSError, ValueError) as error:
         raise base.unreachable(error) from error
-    return f"{base.source}@{file.parent.name}"
+    return f"{base.source}@{Path(file).parent.name}"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.types import Base, Load, user_cache
+from tangeval.models.adapter_base import cached
 from tangeval.models.checkpoints import digest_of
 
 
@@ -86,7 +87,8 @@ def _read(kind: Any, base: Base, part: str, **arguments: Any) -> Any:
     """What a class of transformers reads of a model; of a GGUF file, out of ``part`` of what was ``_unpacked``."""
     source = str(_unpacked(base, part)) if base.gguf else base.source
     with _readable(base):
-        return kind.from_pretrained(source, trust_remote_code=False, cache_dir=base.cache_dir, **arguments)
+        arguments |= {"cache_dir": base.cache_dir, "local_files_only": cached(base) is not None}
+        return kind.from_pretrained(source, trust_remote_code=False, **arguments)
 
 
 def context_length(config: Any) -> int | None:
@@ -131,7 +133,11 @@ def load_model(base: Base, load: Load, *, shared_out: bool = False, mapped: bool
         "bnb_4bit_compute_dtype": dtype, **({"bnb_4bit_quant_storage": dtype} if shared_out else {}),
     }  # fmt: skip
     how = None if own else {"none": None, "nf4": nf4, "int8": {"load_in_8bit": True}}[load.quantization]
-    arguments: dict[str, Any] = {"dtype": dtype}
+    # Whether an adapter lies in a base's repository is asked apart.
+    arguments: dict[str, Any] = {
+        "dtype": dtype,
+        "adapter_kwargs": {"local_files_only": cached(base) is not None},
+    }
     arguments |= {} if load.allow_pickle else {"use_safetensors": True}
     arguments |= {} if shared_out and not how else {"device_map": {"": device()}}
     arguments |= {"quantization_config": transformers.BitsAndBytesConfig(**how)} if how else {}
@@ -248,15 +254,20 @@ def ends_of(base: Base, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Return ``eos_ids`` of a model whose weights are not read."""
     declared = transformers.GenerationConfig.from_model_config(load_config(base))
     with _readable(base), suppress(OSError):  # there is no file
-        declared = transformers.GenerationConfig.from_pretrained(base.source, cache_dir=base.cache_dir)
+        declared = _read_generation(base)
     return eos_ids(SimpleNamespace(generation_config=declared), tokenizer)
+
+
+def _read_generation(base: Base) -> Any:
+    where = {"cache_dir": base.cache_dir, "local_files_only": cached(base) is not None}
+    return transformers.GenerationConfig.from_pretrained(base.source, **where)
 
 
 def declared_ends(base: Base, config: Any, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the ids that end a text by the file that names them; None where it names none."""
     generation: Any = None
     with _readable(base), suppress(OSError):  # there is none
-        generation = transformers.GenerationConfig.from_pretrained(base.source, cache_dir=base.cache_dir)
+        generation = _read_generation(base)
     named = {"config": config.get_text_config(), "generation_config": generation, "tokenizer": tokenizer}
     return {where: getattr(each, "eos_token_id", None) for where, each in named.items()}
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import build_hf_headers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -129,8 +130,12 @@ def test_gemma_without_its_package_says_how_to_get_it(monkeypatch):
         resolve_base(GEMMA)
 
 
-def test_a_hub_model_is_found_in_cache_dir(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def test_a_hub_model_is_found_in_cache_dir_and_nobody_is_asked_for_it(tmp_path, monkeypatch):
+    """Without a network one that is not there is told at once; the hub's library would try for a minute."""
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *about, **more: asked.append(about[0]) or fail())
+    build_hf_headers()  # once a process the library looks up who asks
+    asked.clear()
     place = tmp_path / "hub" / "models--owner--name"
     make_tiny_model(place / "snapshots" / "abc123")
     (place / "refs").mkdir()
@@ -140,5 +145,12 @@ def test_a_hub_model_is_found_in_cache_dir(tmp_path, monkeypatch):
     assert model.load_model(base, Load(dtype="float32")).config.hidden_size == 64
     assert model.load_tokenizer(base).eos_token == "</s>"
     assert model.load_config(base).model_type == "llama"
-    with pytest.raises(TangevalError, match="hf auth login"):
+    assert model.ends_of(base, model.load_tokenizer(base)) == (3,)
+    assert not asked
+    with pytest.raises(TangevalError, match=r"hf auth login.*no such host"):
         identity(resolve_base("owner/name", str(tmp_path / "elsewhere")))
+    assert asked == ["huggingface.co"]
+
+
+def fail():
+    raise OSError("no such host")
