@@ -298,9 +298,7 @@ def identity(base: Base) -> str:
         return fingerprint(Path(base.source), base.gguf)
     if copy := cached(base):
         return f"{base.source}@{copy.name}"
-    from huggingface_hub import (
-        hf_hub_download,  # it reads its environment then, which the command line sets first
-    )
+    from huggingface_hub import hf_hub_download  # it reads its environment now: the command line set that
 
     try:
         file = hf_hub_download(base.source, "config.json", cache_dir=base.cache_dir)
