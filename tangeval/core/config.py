@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -104,6 +104,20 @@ for _kind in (_Loader, Dumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
+class Given(dict[str, Any]):
+    """A file's mapping after ``key=value`` overrides; ``typed`` has each override by its key."""
+
+    typed: Mapping[str, str] = {}
+
+    def source(self, path: Path | str, key: str) -> str:
+        """Return where ``key`` comes from: the override that gave it, or a part of it, else the file."""
+        own = f"{key}."
+        near = (
+            t for name, t in self.typed.items() if own.startswith(f"{name}.") or f"{name}.".startswith(own)
+        )
+        return next(map(repr, near), str(path)) if key else str(path)
+
+
 def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
     """Return a YAML file's mapping with ``key=value`` overrides applied.
 
@@ -127,7 +141,9 @@ def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, 
         raise TangevalError(f"{path}: expected a mapping of keys to values")
     for override in overrides:
         _override(content, override)
-    return content
+    given = Given(content)
+    given.typed = {override.partition("=")[0]: override for override in overrides}
+    return given
 
 
 def _not_there(path: Path, shipped: Path) -> TangevalError:
@@ -157,7 +173,9 @@ def validated(model: type[_Model], content: dict[str, Any], path: Path | str, se
         found = [(_key(section, problem), problem) for problem in problems]
         lines: dict[str, str] = {}
         for key, problem in found:
-            line = _explain(model, path, key, problem)
+            line = _explain(
+                model, content.source(path, key) if isinstance(content, Given) else path, key, problem
+            )
             if not _misformed(problem):
                 lines[line] = line
             # Of what is inside something that is wrong too, that alone is told.

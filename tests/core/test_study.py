@@ -114,8 +114,10 @@ def test_overrides_reach_into_sections_and_are_checked_like_the_file(tmp_path):
     assert (study.samples_of("validation"), study.samples_of("test")) == (2, 8)
     with pytest.raises(TangevalError, match="key=value"):
         load_study(file, ["temperature"])
-    with pytest.raises(TangevalError, match="unknown key"):
+    with pytest.raises(TangevalError, match=r"^'decodin\.temperature=1': decodin: unknown key"):
         load_study(file, ["decodin.temperature=1"])
+    with pytest.raises(TangevalError, match=r"^\S+study\.yaml: decoding\.top_q: unknown key"):
+        load_study(study_file(tmp_path, "name: a\ndecoding: {top_q: 1}"), ["decoding.temperature=1"])
 
 
 @pytest.mark.parametrize(
