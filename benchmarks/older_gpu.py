@@ -41,7 +41,7 @@ def main() -> None:
         began = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "tangeval", *options.command], env=os.environ | said)
         print(f"{time.monotonic() - began:.0f} s of the clock, exit code {done.returncode}")
-        print(peaks.read_text() if peaks.is_file() else "no process used a GPU", end="\n")
+        print(peaks.read_text() if peaks.is_file() else "no process used a GPU")
     sys.exit(done.returncode)
 
 
@@ -63,8 +63,8 @@ def hold() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._own, name)
 
-    def left(*device: Any) -> tuple[int, int]:
-        return min(free(*device)[0], room - torch.cuda.memory_reserved()), room
+    def left(*device: Any, **named: Any) -> tuple[int, int]:
+        return min(free(*device, **named)[0], room - torch.cuda.memory_reserved()), room
 
     def tell() -> None:
         if torch.cuda.is_initialized():
@@ -72,8 +72,8 @@ def hold() -> None:
                 peak = torch.cuda.max_memory_reserved() / 2**30
                 print(f"{peak:6.2f} GiB {' '.join(sys.argv)[:90]}", file=file)
 
-    torch.cuda.get_device_properties = lambda *device: Card(properties(*device))
-    torch.cuda.get_device_capability = lambda *device: CAPABILITY
+    torch.cuda.get_device_properties = lambda *device, **named: Card(properties(*device, **named))
+    torch.cuda.get_device_capability = lambda *device, **named: CAPABILITY
     torch.cuda.mem_get_info = left
     torch.cuda.is_bf16_supported = lambda including_emulation=True: bool(including_emulation)
     torch.backends.cuda.enable_flash_sdp(False)
