@@ -78,6 +78,8 @@ def read_votes(file: Path, data: Dataset, *more: str) -> pd.DataFrame:
     try:
         content = io.BytesIO(read_bytes(file))
         votes = pd.read_csv(content, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if not isinstance(votes.index, pd.RangeIndex):  # pandas takes the first field for a name then
+            raise ValueError("its rows have more fields than its first line")
         votes = votes.fillna("").replace(HARMLESS, "", regex=True)
     except (OSError, ValueError) as error:
         raise TangevalError(f"{file}: not a readable CSV file: {error}") from None

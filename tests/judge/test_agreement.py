@@ -102,6 +102,7 @@ def test_people_and_judge_are_held_against_each_other_in_any_order_of_the_sides(
         ("", "not a readable CSV"),
         (b"\xff\xfe", "not a readable CSV"),
         (None, "not a readable CSV"),
+        ("example_id,a,b,preferred\n,est-1,x,y,tie\n", "more fields than its first line"),
     ],
 )
 def test_a_vote_that_says_nothing_is_named(tmp_path, content, problem):
