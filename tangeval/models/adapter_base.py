@@ -46,20 +46,22 @@ def cached(base: Base) -> Path | None:
     """Return where a hub model lies whole in its cache, as last downloaded: the hub need not be asked for it then.
 
     Raises:
-        TangevalError: it is nowhere there, and this machine has no network: the hub's library would try for a minute.
+        TangevalError: nothing of it is there, and this machine has no network: the hub's library would try for a minute.
     """
     if base.local:
         return None
-    folder = hub_cache(base.cache_dir) / f"models--{base.source.replace('/', '--')}"
+    cache = hub_cache(base.cache_dir)
+    folder = cache / f"models--{base.source.replace('/', '--')}"
     try:
         copy = folder / "snapshots" / (folder / "refs" / "main").read_text("utf-8").strip()
         # Whether a pickle may be read is asked where it is read.
         if [*copy.glob("tokenizer*"), *copy.glob("vocab*")] and not incomplete(copy, allow_pickle=True):
             return copy
     except (OSError, ValueError, TangevalError):
-        pass
+        pass  # it is not whole, and the hub's library says in words what is amiss
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
-    if not any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+    proxies = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    if not in_hub_cache(base.source, cache) and not any(map(os.environ.get, proxies)):
         try:
             socket.getaddrinfo(address, 443)
         except OSError as error:

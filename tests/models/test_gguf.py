@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import Load
 from tangeval.models import loading as model
+from tangeval.models.adapter_base import cached
 from tangeval.models.checkpoints import GEMMA, identity, resolve_base
 from tangeval.models.tokens import encode_prompt
 from tangeval.tasks.tang import data as dataset
@@ -150,6 +151,10 @@ def test_a_hub_model_is_found_in_cache_dir_and_nobody_is_asked_for_it(tmp_path, 
     with pytest.raises(TangevalError, match=r"hf auth login.*no such host"):
         identity(resolve_base("owner/name", str(tmp_path / "elsewhere")))
     assert asked == ["huggingface.co"]
+    (place / "refs" / "main").unlink()  # some copy is there: that is the library's to judge
+    cached.cache_clear()
+    assert cached(base) is None
+    assert len(asked) == 1
 
 
 def fail():
