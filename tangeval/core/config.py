@@ -115,7 +115,7 @@ class Given(dict[str, Any]):
         near = (
             t for name, t in self.typed.items() if own.startswith(f"{name}.") or f"{name}.".startswith(own)
         )
-        return next(map(repr, near), str(path)) if key else str(path)
+        return next(map(repr, near), str(path))
 
 
 def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, Any]:
@@ -173,9 +173,10 @@ def validated(model: type[_Model], content: dict[str, Any], path: Path | str, se
         found = [(_key(section, problem), problem) for problem in problems]
         lines: dict[str, str] = {}
         for key, problem in found:
-            line = _explain(
-                model, content.source(path, key) if isinstance(content, Given) else path, key, problem
-            )
+            # What is wrong between keys is told of the whole, by the name of one of them.
+            place = key or _message(problem).partition(": ")[0]
+            source = content.source(path, place) if isinstance(content, Given) else path
+            line = _explain(model, source, key, problem)
             if not _misformed(problem):
                 lines[line] = line
             # Of what is inside something that is wrong too, that alone is told.
@@ -261,10 +262,14 @@ def _key(section: str, problem: Any) -> str:
     return re.sub(r"(\.\d+)+\Z", "", key) if _misformed(problem) else key
 
 
+def _message(problem: Any) -> str:
+    return str(problem["msg"].removeprefix("Value error, "))
+
+
 def _explain(model: type[BaseModel], path: Path | str, key: str, problem: Any) -> str:
     """One problem that pydantic found, as file, key, and what would be right."""
     names = [str(part) for part in problem["loc"]]
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _message(problem)
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, names[:-1])
         inner = [

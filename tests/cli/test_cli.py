@@ -120,10 +120,10 @@ def test_out_names_another_results_folder(here):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["tiny.yaml", "decoding.temprature=1"], "tiny.yaml: decoding.temprature: unknown key; did you mean temperature?"),
-        (["tiny.yaml", "sample=1"], "tiny.yaml: sample: unknown key; did you mean samples?"),
-        (["tiny.yaml", "decoding.top_p=0"], "tiny.yaml: decoding.top_p.0: 0 is out of range; give 1e-06 to 1"),
-        (["tiny.yaml", "decoding.top_k=[]"], "tiny.yaml: decoding.top_k: "),
+        (["tiny.yaml", "decoding.temprature=1"], "'decoding.temprature=1': decoding.temprature: unknown key; did you mean temperature?"),
+        (["tiny.yaml", "sample=1"], "'sample=1': sample: unknown key; did you mean samples?"),
+        (["tiny.yaml", "decoding.top_p=0"], "'decoding.top_p=0': decoding.top_p.0: 0 is out of range; give 1e-06 to 1"),
+        (["tiny.yaml", "decoding.top_k=[]"], "'decoding.top_k=[]': decoding.top_k: "),
         (["tiny.yaml", "seed"], "'seed': an override is written key=value"),
         (["tiny.yaml", "base_model=nowhere"], "base_model: nowhere is not a shipped model"),
         (["tiny.yaml", "checkpoints=nowhere"], "checkpoints: there is no folder nowhere"),

@@ -121,9 +121,9 @@ def test_a_base_that_is_nowhere_is_named_with_what_to_do(notebook, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_a_slip_in_an_override_names_the_study_that_a_run_writes(notebook, tmp_path):
+def test_a_slip_in_an_override_names_the_override(notebook, tmp_path):
     told = refusal(tmp_path, "hw5", "notebook", "--data", "sample", "decoding.temprature=3")
-    assert "error: results/hw5-notebook/hw5.yaml: decoding.temprature: unknown key" in told.replace("\n", " ")
+    assert "error: 'decoding.temprature=3': decoding.temprature: unknown key" in told.replace("\n", " ")
 
 
 def test_a_folder_without_checkpoints_says_which_to_give(tmp_path):

@@ -843,14 +843,19 @@ def test_a_run_on_validation_poems_is_known_for_it(config, tiny_model, tmp_path)
         ("epochs=many", "epochs: Input should be a valid number"),
         ("records=0", "records: Input should be greater than or equal to 1"),
         ("load.quantization=nf5", "load.quantization: Input should be 'none', 'nf4' or 'int8'"),
-        ("per_device_batch_size=5", "batch: 16 is no multiple of per_device_batch_size 5"),
         ("load.merge=true", "load.merge: "),
         ("output_dir=null", "output_dir: "),
     ],
 )
-def test_a_wrong_key_or_value_is_named_with_its_file(config, tmp_path, capsys, override, expected):
-    assert f"error: {config}: {expected}" in refusal(capsys, config, override)
+def test_a_wrong_key_or_value_is_named_with_what_gave_it(config, tmp_path, capsys, override, expected):
+    assert f"error: {override!r}: {expected}" in refusal(capsys, config, override)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_between_an_override_and_the_file_is_named_with_what_gave_it(config, capsys):
+    wrong = "batch: 16 is no multiple of per_device_batch_size 5"
+    assert f"error: {config}: {wrong}" in refusal(capsys, config, "per_device_batch_size=5")
+    assert f"error: 'batch=16': {wrong}" in refusal(capsys, config, "per_device_batch_size=5", "batch=16")
 
 
 def test_a_base_model_that_is_nowhere_is_refused(config, tmp_path, capsys):
