@@ -37,6 +37,7 @@ from tangeval.explain.stages import FORMS, Row, stage_keys, step_of
 from tangeval.explain.subject import Subject
 from tangeval.models import adapters, loading
 from tangeval.models.tokens import decode_completion, encode_completion, encode_prompt
+from tangeval.models.vocabulary import token_name
 from tangeval.resolve import ResolvedStudy
 from tangeval.results import explained
 
@@ -117,7 +118,7 @@ class Trace:
             tokens = encode_completion(self.tokenizer, asked(resolved, example), text)
         steps = list(self._steps(tokens))
         named = {token for each in steps for token in (each.token, *(one.id for one in each.candidates))}
-        vocabulary = {token: token_text(self.tokenizer, token) for token in sorted(named)}
+        vocabulary = {token: token_name(self.tokenizer, token) for token in sorted(named)}
         return explained.Explained(
             tangeval=__version__, study=study.name, seed=study.seed,
             base_model=explained.Source(name=resolved.base.name, fingerprint=resolved.base_fingerprint),
@@ -243,14 +244,3 @@ class Trace:
 
         own = [name for name in self._rows if name in FORMS]
         return [after(own[:number]) for number in range(len(own) + 1)] + [after(FORMS)]
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """Return what a token writes; its name where that is no text (a byte of a character, a special token).
-
-    Models have rows that no token of the tokenizer uses: <151900>.
-    """
-    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    if token in tokenizer.all_special_ids or not text or "\ufffd" in text:
-        return str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
-    return str(text)

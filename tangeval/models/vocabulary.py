@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
 from tangeval.models.tokens import decode_completion
+
+_BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 @lru_cache(maxsize=2)
@@ -28,3 +32,20 @@ def token_texts(tokenizer: Any) -> tuple[str, ...]:
 def _added(tokenizer: Any, before: Sequence[int], token: int, head: str) -> str:
     text = decode_completion(tokenizer, [*before, token], cut=False)
     return text[len(head) :] if text.startswith(head) and "\ufffd" not in text else ""
+
+
+def token_name(tokenizer: Any, token: int) -> str:
+    """Return what a token writes; its name where that is no text (a special token, or bytes of a character: <0xE6 0x98>).
+
+    Models have rows that no token of the tokenizer uses: <151900>.
+    """
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    special = token in tokenizer.all_special_ids
+    if text and not special and "\ufffd" not in text:
+        return str(text)
+    name = str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
+    # Byte-level vocabularies write each byte as a character of GPT-2's alphabet; others name it <0xE6> themselves.
+    written = [_BYTES.get(letter) for letter in name]
+    if special or not text or name.startswith("<0x") or None in written:
+        return name
+    return f"<{' '.join(f'0x{byte:02X}' for byte in written)}>"

@@ -217,10 +217,6 @@ def test_of_a_long_grid_a_handful_is_looked_at(resolved):
     assert {0.1, 0.75, 2.9} <= set(found)
 
 
-def test_a_row_that_no_token_uses_has_its_number(tokenizer):
-    assert trace.token_text(tokenizer, len(tokenizer) + 5) == f"<{len(tokenizer) + 5}>"
-
-
 def test_the_reference_is_as_likely_as_likelihood_says(resolved, model, tokenizer, tmp_path):
     chosen = subject(resolved, tmp_path, checkpoint="base", reference=True)
     content = trace.explain(resolved, chosen)

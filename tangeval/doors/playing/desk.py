@@ -29,9 +29,10 @@ from tangeval.engines.device import Device
 from tangeval.engines.local import Config, LocalEngine
 from tangeval.explain.chosen import MOST_TOKENS
 from tangeval.explain.subject import Subject, check_drawn
-from tangeval.explain.trace import Trace, around, token_text
+from tangeval.explain.trace import Trace, around
 from tangeval.models import loading
 from tangeval.models.tokens import decode_completion, encode_prompt
+from tangeval.models.vocabulary import token_name
 from tangeval.resolve import ResolvedStudy
 from tangeval.results.explained import Explained
 
@@ -280,7 +281,7 @@ class Desk:
     def _words(self, tokens: Sequence[int]) -> list[tuple[int, str]]:
         """Each token's id, and what it writes: "" of what is no text, as EOS."""
         special = set(self.tokenizer.all_special_ids)
-        return [(id, "" if id in special else token_text(self.tokenizer, id)) for id in tokens]
+        return [(id, "" if id in special else token_name(self.tokenizer, id)) for id in tokens]
 
     def warm(self) -> None:
         """Load the checkpoints that come first, and write a text with each: the first that is asked for then comes at once."""
