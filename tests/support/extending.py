@@ -58,8 +58,7 @@ class Copy:
         for name in PARTS:
             source = ROOT / name
             if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__", "golden")
-                shutil.copytree(source, place / name, symlinks=True, ignore=ignored)
+                shutil.copytree(source, place / name, symlinks=True, ignore=shutil.ignore_patterns("golden"))
             else:
                 shutil.copy(source, place / name)
         shims = place / "bin"
@@ -95,7 +94,7 @@ class Copy:
             ["bash", "-euo", "pipefail", "-c", commands], cwd=self.place, capture_output=True, text=True,
             env=os.environ | {
                 "PYTHONPATH": str(self.place), "PATH": f"{self.place / 'bin'}:{os.environ['PATH']}",
-                "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120",
+                "COLUMNS": "120",
             },
         )  # fmt: skip
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"

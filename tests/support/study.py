@@ -37,16 +37,23 @@ def write_study(folder: Path, base: object = None, run: object = None, **changes
     return file
 
 
-def evaluate(file: Path, folder: Path, *overrides: str) -> Any:
-    """What ``tangeval run`` does, without pictures; the resolved study."""
+def decode(file: Path, folder: Path, *overrides: str) -> Any:
+    """Make a study's outputs; the resolved study."""
     from tangeval import generation
-    from tangeval.analysis import scoring, summarize
     from tangeval.core.study import load_study
     from tangeval.resolve import resolve
-    from tangeval.results.folder import RunFolder
 
     resolved = resolve(load_study(file, overrides))
     generation.decode(resolved, folder)
+    return resolved
+
+
+def evaluate(file: Path, folder: Path, *overrides: str) -> Any:
+    """What ``tangeval run`` does, without pictures; the resolved study."""
+    from tangeval.analysis import scoring, summarize
+    from tangeval.results.folder import RunFolder
+
+    resolved = decode(file, folder, *overrides)
     scoring.score(resolved.study, resolved.dataset, folder)
     summarize.summarize(RunFolder(folder))
     return resolved
