@@ -11,6 +11,7 @@ from tangeval.analysis.shared_texts import shared_texts
 from tangeval.core.errors import TangevalError
 from tangeval.tasks.tang import TANG, results_txt
 from tangeval.tasks.tang import data as dataset
+from tests.support.command import succeeds
 
 SAMPLE = dataset.load("sample")
 POEMS = SAMPLE.split("test")
@@ -54,6 +55,16 @@ def test_students_who_differ_in_nothing_are_ties_and_those_cut_off_come_behind(h
     assert (table.loc[good, "form_rank_high"] == 8).all()
     assert (table.loc[cut, ["form_rank_low", "form_rank_high"]] == (9, 12)).all(axis=None)
     assert list(table.index[:8]) == good
+
+
+def test_files_that_name_no_poem_are_counted_on_the_terminal(handed, tmp_path):
+    """Such as those of other poems than the data's."""
+    students = shutil.copytree(handed, tmp_path / "students")
+    named = succeeds(tmp_path, "class", "students", "--data", "sample").out
+    assert "name no example" not in named
+    endings = "\n".join(poem.reference for poem in POEMS)
+    (students / "s3" / "results.txt").write_text(endings, "utf-8")
+    assert "1 of 12 files name no example" in succeeds(tmp_path, "class", "students", "--data", "sample").out
 
 
 def test_only_those_who_handed_in_the_same_are_named(handed):
