@@ -37,7 +37,7 @@ from tangeval.models.averages import fingerprint_of
 from tangeval.resolve import ResolvedStudy
 
 _TICK = 1.0  # seconds between looks at the cluster
-_RETRIES = 3  # times that Ray does a job again whose process died
+_RETRIES = 3  # times that a job whose process died is done again
 _EVERYWHERE = "put base model and checkpoints on every node under the path they have where the run is started"
 
 
@@ -224,7 +224,7 @@ class RayEngine(LocalEngine):
             )
         named = self.resolved.study.base_model in checkpoints.named()
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
-        room = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": _RETRIES}
+        room = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": 0}
         self.actors.append(
             self.ray.remote(_Worker).options(**room).remote(self.study, self.digests, named, cpus, gpus)
         )
@@ -234,7 +234,7 @@ class RayEngine(LocalEngine):
         """What a worker returned; None if its node does not answer.
 
         Raises:
-            TangevalError: what it raised; or it died as often as Ray tries, or cannot be started.
+            TangevalError: what it raised; or or its process cannot be started.
         """
         try:
             return self.ray.get(answer)
