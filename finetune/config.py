@@ -21,6 +21,9 @@ def _spelt_out(seeds: Any) -> Any:
     return (seeds,) if isinstance(seeds, int) else seeds
 
 
+_Seed = Annotated[int, Field(ge=0, lt=2**32)]  # as numpy takes it
+
+
 class Lora(Section):
     r: Annotated[int, Field(ge=1)] = 8
     alpha: Annotated[int, Field(ge=1)] = 16
@@ -88,11 +91,11 @@ class Config(Section):
     )
     gradient_checkpointing: bool = False
     fsdp: bool = False  #: share the base's weights out among torchrun's processes
-    seed: int = 42
+    seed: _Seed = 42
     #: a run for each, in its own ``output_dir-seedN``
     seeds: (
         Annotated[
-            tuple[int, ...],
+            tuple[_Seed, ...],
             Field(min_length=1),
             BeforeValidator(_spelt_out, json_schema_input_type=int | str | list[int]),
         ]
@@ -123,6 +126,10 @@ class Config(Section):
         if self.fsdp and self.load.quantization == "int8":
             raise ValueError("fsdp: int8 weights cannot be shared out; set load.quantization to nf4 or none")
         return self
+
+    def folder_of(self, seed: int) -> Path:
+        """Return where the run of one of ``seeds`` is."""
+        return Path(f"{Path(self.output_dir)}-seed{seed}")
 
     def load_settings(self) -> Load:
         return Load(self.load.quantization, self.load.dtype)

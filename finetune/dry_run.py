@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig, get_peft_model
 from transformers import AutoModelForCausalLM, TrainingArguments, get_scheduler
 
-from tangeval.core.errors import TangevalError
 from tangeval.models.loading import dtype_of, load_config, load_tokenizer
 from tangeval.results.records import read_record
 
@@ -21,7 +21,7 @@ from .data import layout_of, tokenize
 from .log import place
 from .packing import IGNORED
 from .run import RECORD, Run
-from .train import arguments, while_training, with_lora
+from .train import arguments, check_rows, while_training, with_lora
 
 #: What decides nothing of a step's time and memory.
 _OF_NO_WEIGHT = {
@@ -43,8 +43,7 @@ def plan(config: Config, run: Run, *, overwrite: bool = False) -> Iterator[str]:
     settings, tokenizer = arguments(config), load_tokenizer(run.base)
     layout = layout_of(config, tokenizer)
     rows, left_out = tokenize(tokenizer, run.examples, run.settings["prompt"], layout, run.task.prompt)
-    if not len(rows):
-        raise TangevalError(f"cutoff: all {left_out} records exceed {config.cutoff} tokens; raise it")
+    check_rows(rows, left_out, config.cutoff)
     lengths = [len(ids) for ids in rows["input_ids"]]
     learnt = sum(label != IGNORED for labels in rows["labels"] for label in labels)
     yield (
@@ -99,7 +98,8 @@ def rates_of(steps: int, settings: TrainingArguments) -> list[float]:
 def _memory(config: Config, run: Run) -> str:
     """What is known of the memory before a step was measured: weights, and what training keeps of those it changes."""
     with torch.device("meta"):
-        model = with_lora(AutoModelForCausalLM.from_config(load_config(run.base)), config)
+        base = AutoModelForCausalLM.from_config(load_config(run.base))
+        model = get_peft_model(base, _own(run.start)) if run.start else with_lora(base, config)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in model.parameters()) - trained
     stored = _STORED.get(config.load.quantization)
@@ -111,6 +111,13 @@ def _memory(config: Config, run: Run) -> str:
         f"at least {_size(weights + adapter)}: {whole:,} weights {_size(weights)}; {trained:,} of the adapter, with gradients "
         f"and Adam's means, {_size(adapter)}; activations and logits come on top"
     )
+
+
+def _own(adapter: Path) -> PeftConfig:
+    """What an adapter that is trained on is made of."""
+    config = PeftConfig.from_pretrained(str(adapter))
+    config.inference_mode = False
+    return config
 
 
 def _size(octets: float) -> str:
@@ -150,5 +157,5 @@ def each_seed(config: Config) -> Config:
     if not config.seeds:
         return config
     first = config.seeds[0]
-    changes = {"seed": first, "seeds": None, "output_dir": str(Path(f"{config.output_dir}-seed{first}"))}
+    changes = {"seed": first, "seeds": None, "output_dir": str(config.folder_of(first))}
     return config.model_copy(update=changes)

@@ -9,6 +9,7 @@ with ``timings.json``. ``tangeval run studies/recipes.yaml`` then says what they
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def variants(file: Path, overrides: list[str]) -> dict[str, Config]:
         raise TangevalError(
             "seeds: each recipe is trained once here; python -m finetune trains one with several"
         )
-    default = load_config(file, [*overrides, f"records={given.records}"])
+    default = load_config(file, [*overrides, f"records={json.dumps(given.records)}", "recipe=default"])
     known = CORRECTIONS["learning-rate"] | CORRECTIONS["warm-up"] | CORRECTIONS["saves"]
     every = {"hw5": given} | {
         name: given.model_copy(update=keys) for name, keys in (CORRECTIONS | SLIPS).items()
@@ -83,11 +84,10 @@ def show(chosen: dict[str, Config], console: Console) -> None:
     table = Table("run", "validation loss (nats a token)", "seconds a step", "peak GiB")
     for name, config in chosen.items():
         said = read_record(Path(config.output_dir) / "timings.json") or {}
-        peak = said.get("peak_gib")
+        keys = {"validation_loss": ".3f", "seconds_a_step": ".3f", "peak_gib": ".1f"}
         table.add_row(
-            name, f"{said.get('validation_loss', float('nan')):.3f}", f"{said.get('seconds_a_step', 0):.3f}",
-            "" if peak is None else f"{peak:.1f}",
-        )  # fmt: skip
+            name, *("" if said.get(key) is None else f"{said[key]:{form}}" for key, form in keys.items())
+        )
     console.print(table)
 
 

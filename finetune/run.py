@@ -35,6 +35,7 @@ class Run:
     validation: tuple[Example, ...]
     settings: dict[str, Any]
     task: Task
+    start: Path | None = None  #: the adapter that it goes on from
 
     def newest(self) -> Checkpoint | None:
         """Return the newest whole checkpoint of the folder."""
@@ -90,7 +91,7 @@ def prepare(config: Config, *, overwrite: bool = False, first: bool = True) -> R
     settings["data_digest"] = data.digest
     settings["base_fingerprint"] = checkpoints.identity(base)
     settings["start_fingerprint"] = checkpoints.fingerprint(start.path) if start and start.path else None
-    run = Run(Path(config.output_dir), base, examples, validation, settings, task)
+    run = Run(Path(config.output_dir), base, examples, validation, settings, task, start and start.path)
     if first:
         _make_ready(run, overwrite)
         before = (checkpoints.trained_on(start) if start else None) or checkpoints.TrainRecord()
@@ -106,9 +107,10 @@ def _start(config: Config) -> Checkpoint | None:
     """The adapter to go on from: one that keeps a record of the poems it saw, since its successors must."""
     if config.resume_adapter is None:
         return None
-    (start, *others), _ = checkpoints.discover([config.resume_adapter])
-    if others or start.kind != "adapter":
+    found, _ = checkpoints.discover([config.resume_adapter])
+    if len(found) != 1 or found[0].kind != "adapter":
         raise TangevalError(f"resume_adapter: {config.resume_adapter} is not one adapter; give checkpoint-N")
+    start = found[0]
     if checkpoints.trained_on(start) is None:
         raise TangevalError(
             f"resume_adapter: {config.resume_adapter} keeps no {checkpoints.TRAIN_IDS}, so nothing could tell which poems its successors "

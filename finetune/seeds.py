@@ -4,9 +4,9 @@ In: a configuration with ``seeds``, and the command that it came by. Out: a run 
 folder of its own (``OUTPUT_DIR-seed1`` …), as ``seed=1`` alone leaves it. Knows nothing of what a run does.
 """
 
+import json
 import os
 import time
-from pathlib import Path
 from subprocess import PIPE, STDOUT, CalledProcessError, Popen, check_output
 from threading import Thread
 
@@ -28,7 +28,7 @@ def train_seeds(command: list[str], config: Config, console: SafeConsole) -> Non
     if "WORLD_SIZE" in os.environ:
         raise TangevalError("seeds: each seed trains in one process; leave torchrun out, or give one seed=…")
     gpus = free_memory() or {"": 0}
-    folders = {seed: Path(f"{config.output_dir}-seed{seed}") for seed in config.seeds or ()}
+    folders = {seed: config.folder_of(seed) for seed in config.seeds or ()}
     waiting, runs = list(folders), dict[int, tuple[str, Popen[str]]]()
     try:
         while waiting or any(process.poll() is None for _, process in runs.values()):
@@ -38,7 +38,8 @@ def train_seeds(command: list[str], config: Config, console: SafeConsole) -> Non
                 here = sum(on == gpu and process.poll() is None for on, process in runs.values())
                 if waiting and here < at_once(free, peak):
                     seed = waiting.pop(0)
-                    keys = [f"seed={seed}", "seeds=null", f"output_dir={folders[seed]}"]
+                    folder = json.dumps(str(folders[seed]), ensure_ascii=False)  # as YAML reads it
+                    keys = [f"seed={seed}", "seeds=null", f"output_dir={folder}"]
                     runs[seed] = gpu, _start([*command, *keys], gpu, f"seed {seed}", console)
             time.sleep(0.5)
     finally:
@@ -63,13 +64,16 @@ def free_memory() -> dict[str, int]:
         told = check_output(["nvidia-smi", *query, *([] if chosen is None else ["-i", chosen])], text=True)
     except (OSError, CalledProcessError):
         return {}
-    return {uuid: int(free) for uuid, free in (line.split(", ") for line in told.splitlines())}
+    # A GPU that shares the machine's memory tells [N/A].
+    return {
+        uuid: int(free) if free.isdigit() else 0 for uuid, free in (t.split(", ") for t in told.splitlines())
+    }
 
 
 def _start(command: list[str], gpu: str, name: str, console: SafeConsole) -> Popen[str]:
     """Start a run on a GPU, and a thread that prints its lines under its name."""
     here = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
-    process = Popen(command, stdout=PIPE, stderr=STDOUT, text=True, env=here)
+    process = Popen(command, stdout=PIPE, stderr=STDOUT, encoding="utf-8", errors="replace", env=here)
 
     def tell() -> None:
         for line in process.stdout or ():

@@ -30,7 +30,7 @@ from tangeval.training import StudyCallback
 from .config import Config
 from .data import Layout, collate, layout_of, summed_loss, tokenize
 from .log import Log, draw_loss
-from .packing import keep_apart
+from .packing import IGNORED, keep_apart
 from .run import Run
 
 
@@ -53,11 +53,10 @@ def train(config: Config, run: Run, console: Console) -> None:
     held_out, _ = tokenize(
         tokenizer, run.validation, run.settings["prompt"], Layout(config.cutoff), run.task.prompt
     )
-    if not len(rows):
-        raise TangevalError(f"cutoff: all {left_out} records exceed {config.cutoff} tokens; raise it")
+    check_rows(rows, left_out, config.cutoff)
     if left_out:
         console.print(f"left out: {left_out} records longer than cutoff {config.cutoff}")
-    model = adapted(config, run.base)
+    model = adapted(config, run.base, run.start)
     log = Log(config, held_out, run.folder, console)
     trainer = _Trainer(
         model=model, args=settings, train_dataset=rows, data_collator=partial(collate, layout=layout),
@@ -83,6 +82,14 @@ def train(config: Config, run: Run, console: Console) -> None:
         if log.steps:
             write_json(run.folder / "timings.json", log.timings())
         run.finish()
+
+
+def check_rows(rows: Any, left_out: int, cutoff: int) -> None:
+    """Raise a TangevalError where nothing is left to learn."""
+    if not len(rows):
+        raise TangevalError(f"cutoff: all {left_out} records exceed {cutoff} tokens; raise it")
+    if all(label == IGNORED for labels in rows["labels"] for label in labels):
+        raise TangevalError(f"cutoff: no completion begins within {cutoff} tokens; raise it")
 
 
 def while_training(config: Config, run: Run, tokenizer: Any) -> StudyCallback:
@@ -112,8 +119,8 @@ def fix_seeds(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def adapted(config: Config, base: Base) -> Any:
-    """Return the base model with an adapter to train: a new one, or ``resume_adapter``'s to go on with."""
+def adapted(config: Config, base: Base, start: Path | None = None) -> Any:
+    """Return the base model with an adapter to train: a new one, or that of the folder ``start`` to go on with."""
     model = load_model(base, config.load_settings(), shared_out=config.fsdp)
     token_cost(model.config)  # what tangeval could not decode with is not trained
     if config.load.quantization != "none":
@@ -122,8 +129,8 @@ def adapted(config: Config, base: Base) -> Any:
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )  # fmt: skip
     model.config.use_cache = False
-    if config.resume_adapter:
-        return _in_order(with_adapter(model, Path(config.resume_adapter), trainable=True))
+    if start:
+        return _in_order(with_adapter(model, start, trainable=True))
     return _in_order(with_lora(model, config))
 
 

@@ -111,7 +111,7 @@ class Decoding:
         seconds = time.monotonic() - self.began
         if self.audience == "machines":
             print_event("decoded", sequences=self.done, seconds=round(seconds, 1))
-        rate = pace(self.done / seconds, say("run.a_second"))
+        rate = pace(self.done / max(seconds, 1e-9), say("run.a_second"))
         self.console.say(say("run.decoded", sequences=f"{self.done:,}", seconds=f"{seconds:.0f}", rate=rate))
 
     def advance(self, name: str, ended: int, text: str) -> None:

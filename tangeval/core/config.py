@@ -252,12 +252,11 @@ def _misformed(problem: Any) -> bool:
 
 def _key(section: str, problem: Any) -> str:
     """Where a problem lies in a file."""
-    # The members of a union stand in the location too: they are types, not keys.
-    key = ".".join(
-        name
-        for name in (*section.split("."), *map(str, problem["loc"]))
-        if name.isdigit() or (name.isidentifier() and name.lower() == name and name not in _TYPES)
-    )
+    # The members of a union stand in the location too: they are types, not keys. An unknown key has any name.
+    names = [*section.split("."), *map(str, problem["loc"])]
+    unknown = names.pop() if problem["type"] == "extra_forbidden" else ""
+    known = [n for n in names if n.isdigit() or (n.isidentifier() and n.lower() == n and n not in _TYPES)]
+    key = ".".join(known + [unknown] * bool(unknown))
     # One value stands for a list of one, so that a place in a list may be nowhere in the file.
     return re.sub(r"(\.\d+)+\Z", "", key) if _misformed(problem) else key
 

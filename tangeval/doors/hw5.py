@@ -4,6 +4,7 @@ In: a folder as it lies there: checkpoints by step, adapters, ``results.txt``, `
 JSON and the names of files; loads no weights, and asks no hub.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -162,6 +163,7 @@ def _is_large(model: dict[str, str]) -> bool:
 
 def texts_in(folder: Path) -> Iterator[Path]:
     """Yield what the notebook wrote: beside its checkpoints, or in the folder ``output``; of two of a kind the first."""
-    for place in (folder, *sorted(folder.glob("*/")), folder.parent / "output"):
+    beside = Path(os.path.normpath(folder / ".." / "output"))  # ``parent`` of "." is "."
+    for place in dict.fromkeys((folder, *sorted(folder.glob("*/")), beside)):
         if files := [file for name in ("results.json", "results.txt") if (file := place / name).is_file()]:
             yield files[0]

@@ -89,6 +89,15 @@ def write(
         )
     study = Study.model_validate(DEFAULT) if place is None else load_study(Path(place) / "study.yaml")
     resolved = resolve(study, allow_pickle=allow_pickle)
+    if resolved.served or not set(CHECKS) <= resolved.task.metrics.keys():
+        what = (
+            "texts of a server"
+            if resolved.served
+            else f"texts of task {resolved.task.name}, and this writes verse"
+        )
+        raise TangevalError(
+            f"--results {place}: they are {what}; give results of poems by models on this machine"
+        )
     if place is None:
         # The shipped model was trained on poems alone: asked for one, it would have to find the couplet in the question.
         resolved = AsItIs.of(resolved)
@@ -136,29 +145,40 @@ def _written(
         import torch
 
         from tangeval.decoding.batch import Workspace
+        from tangeval.decoding.contrast import Reader
         from tangeval.decoding.decoder import TokenSequence, decode
         from tangeval.decoding.noise import noise_key
         from tangeval.decoding.self_check import choose_way
         from tangeval.engines.constraints import constraints_of
         from tangeval.engines.likelihood import token_nats
+        from tangeval.engines.local import few_threads
         from tangeval.models import adapters, loading
         from tangeval.models.tokens import decode_completion, encode_prompt
     tokenizer, load = loading.load_tokenizer(resolved.base), resolved.study.loading()
     prompt = encode_prompt(tokenizer, resolved.task.prompt(example, resolved.template))
     check_known(tokenizer, example.input)
     constraint = constraints_of(resolved, tokenizer)(setting.constrain, example)
-    base = loading.load_model(resolved.base, load)
-    if base.device.type == "cpu" and base.num_parameters() < _SMALL:  # threads would wait for one another
-        torch.set_num_threads(1)
+
+    def workspace_of(model: Any) -> Workspace:
+        return Workspace(way=choose_way(model, [prompt], int(setting.max_length)))
+
+    base, other = loading.load_model(resolved.base, load), None
+    if setting.contrast:  # a checkpoint may be written into the weights of the one that it is on
+        beside = loading.load_model(resolved.base, load)
+        other = Reader(beside, workspace_of(beside))
+    small = base.device.type == "cpu" and base.num_parameters() < _SMALL  # threads would wait for one another
     keys = [noise_key(resolved.study.seed, example.id, sample) for sample in range(samples)]
     for checkpoint in writers:
-        with adapters.with_checkpoint(
-            base, checkpoint, replace(load, allow_pickle=resolved.allow_pickle)
-        ) as model:
-            workspace = Workspace(way=choose_way(model, [prompt], int(setting.max_length)))
+        with (
+            few_threads(1 if small else torch.get_num_threads()),
+            adapters.with_checkpoint(
+                base, checkpoint, replace(load, allow_pickle=resolved.allow_pickle)
+            ) as model,
+        ):
+            workspace = workspace_of(model)
             eos = loading.eos_ids(model, tokenizer)
             sequences = [TokenSequence(0, setting, key, constraint) for key in keys]
-            tokens = decode(model, [prompt], sequences, eos=eos, workspace=workspace).tokens
+            tokens = decode(model, [prompt], sequences, eos=eos, workspace=workspace, other=other).tokens
             nats = token_nats(model, [prompt] * samples, tokens, workspace)
         ended = [ids[-1] in eos for ids in tokens]
         texts = [

@@ -234,7 +234,7 @@ class RayEngine(LocalEngine):
         """What a worker returned; None if its node does not answer.
 
         Raises:
-            TangevalError: what it raised; or or its process cannot be started.
+            TangevalError: what it raised; or its process cannot be started.
         """
         try:
             return self.ray.get(answer)

@@ -65,7 +65,11 @@ def export(
     quieten()
     to = Path(to)
     no_url(to)
-    if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
+    if (
+        to.is_symlink()
+        or to.resolve() == Path.cwd()
+        or (to.exists() and (not to.is_dir() or any(to.iterdir())))
+    ):
         raise TangevalError(
             f"--to {to} is there already, and is not written into; give another folder, or move it away"
         )
@@ -82,7 +86,7 @@ def export(
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    made = ollama.commands(to, gguf, f"{results.study.name}-{found.checkpoint}".lower()) if gguf else ()
+    made = ollama.commands(to, gguf, f"{results.study.name}-{found.checkpoint}") if gguf else ()
     return replace(found, folder=to, commands=made)
 
 

@@ -5,6 +5,7 @@ Parameters and Values"). Parameters whose default is not off are always written.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,8 +56,9 @@ def modelfile(
 def commands(folder: Path, outtype: Outtype, name: str) -> list[str]:
     """Return the commands that make the GGUF file of a folder with whole weights, and Ollama's model of it."""
     to = shlex.quote(str(folder / GGUF))
+    name = re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._") or "tangeval"  # what Ollama takes
     return [
         "git clone https://github.com/ggml-org/llama.cpp && pip install -r llama.cpp/requirements.txt",
         f"python llama.cpp/convert_hf_to_gguf.py {shlex.quote(str(folder))} --outtype {outtype} --outfile {to}",
-        f"ollama create {shlex.quote(name)} -f {shlex.quote(str(folder / MODELFILE))}",
+        f"ollama create {name} -f {shlex.quote(str(folder / MODELFILE))}",
     ]

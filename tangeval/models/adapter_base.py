@@ -30,9 +30,11 @@ def trained_from(checkpoint: Checkpoint) -> str | None:
 
 
 def hub_cache(cache_dir: str | Path | None = None) -> Path:
-    """Return the folder where the hub's library keeps models, without importing it."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    return Path(cache_dir or os.environ.get("HF_HUB_CACHE") or home / "hub")
+    """Return the folder where the hub's library keeps models, by its own rule and without importing it."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
+    named = os.environ.get("HF_HUB_CACHE") or f"{home}/hub"
+    return Path(cache_dir or os.path.expandvars(Path(named).expanduser()))
 
 
 def in_hub_cache(name: str, cache: Path) -> Path | None:

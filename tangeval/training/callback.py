@@ -189,11 +189,15 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
         by_step = {each.checkpoint.step or 0: each for each in self.history if self._comparable(each)}
         if not by_step:
             return False, False
-        found = self._decision([Evaluation(at, each.scores[name]) for at, each in by_step.items()])
-        best = by_step[found.best]
-        self.best = best.checkpoint.name
         splits = self.evaluations.study.ordered_splits()
         key = f"{splits[0]}_{name}" if splits[1:] else name
+        # Of a metric of all texts together the examples' parts are for its interval: their mean is another number.
+        whole = self.metric.level == "corpus" and not self.stop
+        found = self._decision(
+            [Evaluation(at, {"": e.values[key]} if whole else e.scores[name]) for at, e in by_step.items()]
+        )
+        best = by_step[found.best]
+        self.best = best.checkpoint.name
         ends = {f"{key}{end}": best.values.get(f"{key}{end}", math.nan) for end in ("", "_low", "_high")}
         content = {"step": found.best, "checkpoint": self.best, "metric": name, "reason": found.reason}
         write_json(self.evaluations.run.path / "best.json", content | finite(ends))

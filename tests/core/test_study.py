@@ -201,3 +201,10 @@ def test_a_point_may_have_lists_and_an_axis_that_it_leaves_out_is_off(tmp_path):
     )
     found = [(s.temperature, s.top_k, s.top_p) for s in load_study(file).decoding.settings()]
     assert sorted(found) == [(0.5, 0, 0.9), (0.5, 5, 1.0), (1.0, 0, 1.0), (1.0, 5, 1.0)]
+
+
+def test_an_unknown_key_is_named_whatever_its_letters(tmp_path):
+    for text, where in {"Foo-Bar: 1": "Foo-Bar", "decoding: {top-k: 5}": "decoding.top-k"}.items():
+        file = study_file(tmp_path, f"name: a\n{text}\n")
+        with pytest.raises(TangevalError, match=rf"study\.yaml: {where}: unknown key"):
+            load_study(file)

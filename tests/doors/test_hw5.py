@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.types import ASSETS
-from tangeval.doors.hw5 import found_base, homework
+from tangeval.doors.hw5 import found_base, homework, texts_in
 from tangeval.tasks.tang import data as dataset
 from tests.support.command import refusal, succeeds
 from tests.support.tiny import make_adapter
@@ -69,6 +70,18 @@ def test_the_folder_as_it_lies_there_gives_tables_page_and_its_own_texts_scored(
     again = succeeds(tmp_path, "hw5", "notebook", *options[2:], *FEW, "--dry-run")
     assert "is there already" in again.out
     assert "base" not in [row[0] for row in again.table()]
+
+
+def test_a_folder_finds_the_texts_in_it_and_beside_it_once(notebook, monkeypatch):
+    own = notebook / "output" / "results.txt"
+    for here, folder in (
+        (notebook, "."),
+        (notebook, "output"),
+        (notebook / "exp1", "."),
+        (notebook.parent, "notebook/exp1"),
+    ):
+        monkeypatch.chdir(here)
+        assert [file.resolve() for file in texts_in(Path(folder))] == [own]
 
 
 def test_the_time_of_a_folder_beside_it_is_told(notebook, tmp_path):

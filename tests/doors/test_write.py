@@ -14,6 +14,7 @@ from tangeval.results.folder import RunFolder
 from tangeval.tasks.tang import data as dataset
 from tangeval.tasks.tang.text import clauses
 from tests.support.command import refusal, succeeds
+from tests.support.study import write_study
 
 COUPLET = "床前明月光，疑是地上霜。"
 
@@ -93,6 +94,23 @@ def test_results_lend_checkpoint_and_setting(finished, tmp_path):
     assert write(known, folder, "checkpoint-20", ["temperature=1"], 1)[1].setting.temperature == 1
     with pytest.raises(TangevalError, match="there are base, checkpoint-10, checkpoint-20"):
         write(known, folder, "nothing")
+
+
+def test_a_setting_with_contrast_is_that_of_the_results(finished, tmp_path):
+    folder = shutil.copytree(finished[1], tmp_path / "out")
+    known = dataset.load("sample").split("test")[0].input
+    threads = torch.get_num_threads()
+    base, own = write(known, folder, "checkpoint-20", ["temperature=0", "contrast=0.5", "max_length=8"], 1)
+    assert own.setting.contrast == 0.5
+    # The base model contrasted with itself is itself.
+    assert base.text == write(known, folder, "checkpoint-20", ["temperature=0", "max_length=8"], 1)[0].text
+    assert torch.get_num_threads() == threads
+
+
+def test_results_that_are_no_poems_are_refused(tmp_path):
+    study = write_study(tmp_path, task="haiku", select=None)
+    with pytest.raises(TangevalError, match=r"--results .*task haiku"):
+        write(COUPLET, study.rename(tmp_path / "study.yaml").parent)
 
 
 def test_the_command_shows_verse_with_its_checks(tmp_path):

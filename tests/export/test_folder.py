@@ -18,6 +18,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.study import LoadSection
 from tangeval.core.types import Example
 from tangeval.engines.base import asked, examples_of
+from tangeval.export import ollama
 from tangeval.export.folder import export
 from tangeval.export.framing import frame, tokens
 from tangeval.models.adapters import with_checkpoint
@@ -319,3 +320,9 @@ def test_a_modelfile_has_the_setting_and_the_prompt_and_the_commands_are_printed
     }  # fmt: skip
     assert told.startswith("FROM ./model.gguf\n")
     assert "home is there already" in refusal(tmp_path, "export", "results/out", "--to", "home")
+    named = ollama.commands(tmp_path / "home", "q8_0", "唐詩 Checkpoint-2")[-1]
+    assert named.startswith("ollama create checkpoint-2 -f ")
+    (tmp_path / "empty").mkdir()
+    assert ". is there already" in refusal(
+        tmp_path / "empty", "export", tmp_path / "results" / "out", "--to", "."
+    )

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from finetune.__main__ import main
@@ -97,6 +98,14 @@ def test_what_the_run_would_be_refused_for_the_dry_run_is(finetune, tmp_path, ca
         assert stop.value.code == 2
         assert re.search(said, capsys.readouterr().err), wrong
     assert not (tmp_path / "out" / "b").exists()
+
+
+def test_the_adapter_that_is_gone_on_from_is_the_one_that_is_counted(finetune, tmp_path):
+    finetune("lora.r=2", "output_dir=out/first", "epochs=1")
+    start = tmp_path / "out" / "first" / "checkpoint-5"
+    said = finetune("--dry-run", f"resume_adapter={start}", "lora.target_modules=[nothing]")
+    trained = sum(tensor.numel() for tensor in load_file(start / "adapter_model.safetensors").values())
+    assert f"{trained:,} of the adapter" in said
 
 
 def test_an_error_is_told_in_the_language_of_the_environment(finetune, monkeypatch, capsys):

@@ -662,8 +662,11 @@ def test_only_the_newest_checkpoints_are_kept_where_so_many_are_asked_for(config
 def test_an_adapter_is_taken_up_with_the_poems_it_saw(config, whole, tmp_path):
     """With a rate too small to move anything it leaves the adapter that it took up."""
     start = whole / "checkpoint-5"
+    lone = tmp_path / "lone"  # its only checkpoint is meant
+    shutil.copytree(start, lone / start.name)
+    shutil.copy(whole / "train_ids.json", lone)
     finetune(
-        config, f"resume_adapter={start}", "records=16", "epochs=1", "learning_rate=1e-12", "lora.r=4", "save_steps=1"
+        config, f"resume_adapter={lone}", "records=16", "epochs=1", "learning_rate=1e-12", "lora.r=4", "save_steps=1"
     )  # fmt: skip
     ours, theirs = (
         load_file(folder / "adapter_model.safetensors")
@@ -680,6 +683,12 @@ def test_an_adapter_is_taken_up_with_the_poems_it_saw(config, whole, tmp_path):
 def test_an_adapter_that_keeps_no_record_is_not_taken_up(config, whole, tmp_path, capsys):
     shutil.copytree(whole / "checkpoint-5", tmp_path / "bare")
     assert "keeps no train_ids.json" in refusal(capsys, config, f"resume_adapter={tmp_path / 'bare'}")
+
+
+def test_a_folder_of_several_or_no_adapters_is_not_taken_up(config, whole, tmp_path, capsys):
+    (tmp_path / "cut" / "checkpoint-5").mkdir(parents=True)
+    for place in (whole, tmp_path / "cut"):
+        assert "resume_adapter: " in refusal(capsys, config, f"resume_adapter={place}")
 
 
 def test_an_adapter_for_another_model_is_not_taken_up(whole, lone_layer, tmp_path, capsys):
@@ -856,6 +865,12 @@ def test_what_is_wrong_between_an_override_and_the_file_is_named_with_what_gave_
     wrong = "batch: 16 is no multiple of per_device_batch_size 5"
     assert f"error: {config}: {wrong}" in refusal(capsys, config, "per_device_batch_size=5")
     assert f"error: 'batch=16': {wrong}" in refusal(capsys, config, "per_device_batch_size=5", "batch=16")
+
+
+@pytest.mark.parametrize("padding", ["packed", "longest"])
+def test_texts_cut_before_their_completions_are_refused(config, tmp_path, capsys, padding):
+    said = refusal(capsys, config, "overflow=cut", "cutoff=8", f"padding={padding}")
+    assert "cutoff: no completion begins within 8 tokens; raise it" in said
 
 
 def test_a_base_model_that_is_nowhere_is_refused(config, tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 from finetune import recipes
 from finetune.config import HW5, SHIPPED
 from tangeval.core.study import load_study
-from tangeval.results.files import read_json
+from tangeval.results.files import read_json, write_json
 
 CONFIG = SHIPPED / "recipes.yaml"
 
@@ -31,6 +31,25 @@ def test_default_is_the_homework_with_every_correction():
     assert all(runs["default"][key] == runs["hw5"][key] for key in ("records", "epochs", "batch", "seed"))
     untouched = set(HW5) - {key for keys in recipes.CORRECTIONS.values() for key in keys}
     assert untouched == {"records", "overflow", "prompt"}  # of the prompt only the spelling is another
+
+
+def test_default_is_the_default_recipe_whatever_the_file_has(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("recipe: hw5\nbase_model: tang-mini\noutput_dir: out\nrecords: null\n", "utf-8")
+    default = recipes.variants(own, [])["default"]
+    assert (default.recipe, default.loss_on, default.eos, default.records) == (
+        "default",
+        "completion",
+        "once",
+        None,
+    )
+
+
+def test_a_run_without_a_validation_loss_is_shown(tmp_path, capsys):
+    every = recipes.variants(CONFIG, [f"output_dir={tmp_path}"])
+    write_json(tmp_path / "hw5" / "timings.json", {"validation_loss": None, "seconds_a_step": 0.5})
+    recipes.show({"hw5": every["hw5"]}, recipes.make_console())
+    assert "0.500" in capsys.readouterr().out
 
 
 def test_the_study_of_the_recipes_has_every_run():

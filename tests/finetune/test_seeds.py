@@ -21,11 +21,12 @@ __all__ = ["one_cpu_thread"]  # pytest finds the fixture here
 RUN = """
 import json, os, pathlib, sys, time
 keys = dict(key.split("=", 1) for key in sys.argv[1:])
-out = pathlib.Path(keys["output_dir"])
+out = pathlib.Path(json.loads(keys["output_dir"]))
 out.mkdir()
 began = time.time()
 time.sleep(1.5)
 print("told by", keys["seed"])
+sys.stdout.buffer.write("唐詩 ".encode() + b"\\xe5\\n" + b"x" * 100_000)
 said = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "began": began, "ended": time.time()}
 (out / "said.json").write_text(json.dumps(said))
 (out / "timings.json").write_text('{"peak_gib": 8.0}')
@@ -97,6 +98,24 @@ def test_a_seed_decides_the_first_adapter_and_the_order_of_the_poems(config, tmp
         return next(p for name, p in model.named_parameters() if "lora_A" in name).flatten().tolist()
 
     assert first(1) == first(1) != first(2)
+
+
+def test_a_seeds_folder_is_beside_the_one_named_whatever_its_name(config, tmp_path):
+    for name in ("ck/exp #1", "ck/t/"):
+        asked = made_up(config, seeds=(10, 11), output_dir=f"{tmp_path}/{name}")
+        (tmp_path / "ck").mkdir(exist_ok=True)
+        seeds.train_seeds([sys.executable, "-c", RUN], asked, SafeConsole(record=True, width=100))
+    assert sorted(path.name for path in (tmp_path / "ck").iterdir()) == [
+        "exp #1-seed10", "exp #1-seed11", "t-seed10", "t-seed11",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", ["seed=-1", "seed=4294967296", "seeds=[-1]"])
+def test_a_seed_that_no_generator_takes_is_refused_before_anything_is_written(config, tmp_path, capsys, seed):
+    with pytest.raises(SystemExit):
+        finetune(config, seed)
+    assert f"error: {seed!r}: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_gpu_has_one_run_until_it_is_known_what_fits(config, gpus):

@@ -1,7 +1,10 @@
 """Whose an adapter is, from its files alone."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +13,7 @@ from tangeval.core.errors import TangevalError
 from tangeval.core.types import Base
 from tangeval.models.adapter_base import base_shapes
 from tangeval.models.loading import load_config, shapes
-from tests.support.command import refusal, succeeds
+from tests.support.command import ROOT, refusal, succeeds
 from tests.support.study import write_study
 from tests.support.tiny import make_adapter, make_tiny_model
 
@@ -137,3 +140,15 @@ def test_the_first_records_say_exactly_what_was_seen(tmp_path, tiny_model, bare,
 def test_more_records_than_there_are_are_refused(tmp_path, tiny_model, bare):
     study = write_study(tmp_path, tiny_model, bare, select={"split": "test", "setting": {"by": "bleu"}})
     assert "trained_records: 9999" in refusal(tmp_path, "run", study, "--dry-run", "--trained-on", "9999")
+
+
+@pytest.mark.parametrize("named", [
+    {}, {"XDG_CACHE_HOME": "/x"}, {"HF_HOME": "~/hf"}, {"HF_HUB_CACHE": "$PLACE/hub", "PLACE": "/y"},
+])  # fmt: skip
+def test_the_hubs_cache_is_where_its_library_has_it(named):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
+    script = (
+        "from tangeval.models.adapter_base import hub_cache\nfrom huggingface_hub.constants import HF_HUB_CACHE\n"
+        "assert str(hub_cache()) == HF_HUB_CACHE, (hub_cache(), HF_HUB_CACHE)"
+    )
+    subprocess.run([sys.executable, "-c", script], env=clean | {"PYTHONPATH": str(ROOT)} | named, check=True)

@@ -425,6 +425,20 @@ def test_the_best_step_is_saved_where_it_would_not_be(tiny_model, tmp_path):
     assert (tmp_path / "out" / "checkpoint-3").is_dir() == (best["step"] == 3)
 
 
+def test_by_a_metric_of_all_texts_together_the_step_with_the_best_value_is_best(tiny_model, tmp_path):
+    """Of BLEU the examples' parts have another mean."""
+    study = small_study(select={"split": "validation", "checkpoint": "bleu"})
+    callback = StudyCallback(study, steps=1)
+    trained(
+        tiny_model, tmp_path / "out", callback=callback, save_strategy="no", max_steps=4, learning_rate=0.1
+    )
+    log = pd.read_csv(tmp_path / "out" / "study" / "training_log.csv").set_index("step")
+    best = json.loads((tmp_path / "out" / "study" / "best.json").read_text("utf-8"))
+    assert best["metric"] == "bleu"
+    assert best["step"] == log["bleu"].idxmax()
+    assert best["bleu"] == pytest.approx(log["bleu"].max(), rel=1e-6)
+
+
 def test_the_study_that_comes_with_tangeval_is_the_default():
     callback = StudyCallback()
     assert callback.evaluations.study.name == "while_training"
