@@ -63,6 +63,11 @@ def plan(config: Config, run: Run, *, overwrite: bool = False) -> Iterator[str]:
     logged = sorted({*range(config.logging_steps, steps + 1, config.logging_steps), *saves})
     rates = rates_of(steps, settings)
     yield "learning rates: " + ", ".join(f"{rates[step - 1]:.3g} at {step}" for step in logged)
+    if steps <= config.warmup_steps:
+        yield (
+            f"warm-up: warmup_steps {config.warmup_steps} end after the last step, so that learning_rate {config.learning_rate:g} is "
+            "never reached; give fewer"
+        )
     if config.evaluate:
         study = while_training(config, run, tokenizer).evaluations.study
         yield f"evaluation: {study.file}, {len(study.decoding.settings())} settings, beside the steps' time"

@@ -12,10 +12,10 @@ from pathlib import Path
 #: Where the two differ the aim is missed; the most is what stands, and rises by what a feature needs.
 PYTHON, PAGE = (".py",), (".js", ".css", ".html", ".json")
 PARTS = {
-    "tangeval": (PYTHON, 10_000, 31_322),
+    "tangeval": (PYTHON, 10_000, 31_331),
     "tangeval/reporting/page/static": (PAGE, 1_800, 2_452),
-    "finetune": (PYTHON, 1_000, 1_468),
-    "tests": (PYTHON, 10_500, 26_450),
+    "finetune": (PYTHON, 1_000, 1_473),
+    "tests": (PYTHON, 10_500, 26_468),
 }
 #: Where modules and functions are bounded too; Triton kernels have a parameter for each pointer and stride.
 BOUNDED, APART = (

@@ -55,7 +55,7 @@ def _show(found: "Classroom", files: Sequence[Path]) -> None:
     )
     first = int((table[f"{by}_rank_low"] == 1).sum())
     console.say(words.say("class.ties", first=first, students=len(table), metric=label))
-    if unnamed := int(table["matched"].str.fullmatch(r"[^:]*: \d+ by order").sum()):
+    if unnamed := int(table["matched"].str.fullmatch(r"[^:]*: \d+ by order(, none with .*)?").sum()):
         console.say(words.say("class.order", count=unnamed, students=len(table)), "yellow")
     if pairs := len(found.shared):
         console.say(words.say("class.same", groups=found.shared["group"].max(), pairs=pairs), "yellow")

@@ -176,7 +176,7 @@ def _show_as_good(selection: Mapping[str, Any], kind: str, named: Callable[[Mapp
     if not rows:
         return
     margins = ", ".join(
-        f"{margin:g} in {metric}" for metric, margin in rule["within"].items() if metric in rows[0]
+        f"{metric} {margin:g}" for metric, margin in rule["within"].items() if metric in rows[0]
     )
     good = [named(row) for row in rows if row["as_good"]]
     some = "; ".join(good[:5])

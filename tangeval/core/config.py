@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import AXES, KNOB, Value
-from tangeval.core.untrusted import MIB, read_bytes
+from tangeval.core.untrusted import MIB, decoded, read_bytes
 
 _Model = TypeVar("_Model", bound=BaseModel)
 #: How pydantic writes the members of a union in a location.
@@ -132,18 +132,26 @@ def read_yaml(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, 
         what = f"a results folder; its study is {inner}" if inner.is_file() else "a folder"
         raise TangevalError(f"{path} is {what}; give a YAML file")
     try:
-        content = yaml.load(read_bytes(path, _LARGEST).decode("utf-8"), _Loader)
+        content = yaml.load(_text(path), _Loader)
     except FileNotFoundError:
         raise _not_there(path, shipped) from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TangevalError(f"{path}: not a readable YAML file: {error}") from None
     if not isinstance(content, dict):
-        raise TangevalError(f"{path}: expected a mapping of keys to values")
+        raise TangevalError(f"{path}: expected a mapping of keys to values, a line a key, such as name: mine")
     for override in overrides:
         _override(content, override)
     given = Given(content)
     given.typed = {override.partition("=")[0]: override for override in overrides}
     return given
+
+
+def _text(path: Path) -> str:
+    content = read_bytes(path, _LARGEST)
+    try:
+        return decoded(content)
+    except TangevalError as error:
+        raise TangevalError(f"{path}: {error}") from None
 
 
 def _not_there(path: Path, shipped: Path) -> TangevalError:

@@ -208,3 +208,12 @@ def test_an_unknown_key_is_named_whatever_its_letters(tmp_path):
         file = study_file(tmp_path, f"name: a\n{text}\n")
         with pytest.raises(TangevalError, match=rf"study\.yaml: {where}: unknown key"):
             load_study(file)
+
+
+def test_a_study_of_another_encoding_is_named_as_such(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_bytes("name: a\nnote: 唐詩\n".encode("cp950"))
+    with pytest.raises(TangevalError, match=r"study\.yaml: line 2: not UTF-8, perhaps Big5"):
+        load_study(file)
+    file.write_text("name: a\n", "utf-16")  # as Windows' shells write
+    assert load_study(file).name == "a"

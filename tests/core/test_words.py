@@ -14,7 +14,8 @@ from tangeval.api import load_results
 from tangeval.core.errors import TangevalError
 from tangeval.core.study import Selection, load_study
 from tangeval.core.words import LANGUAGES, VARIABLE, language, say, sentences, speaking, translated
-from tangeval.doors.write import couplet_of
+from tangeval.doors.hw5 import homework
+from tangeval.doors.write import couplet_of, write
 
 
 def placeholders(sentence):
@@ -90,6 +91,10 @@ def _written(tmp_path, text):
         (lambda tmp: tangeval.run(load_study(_written(tmp, f"name: a\ncheckpoints: {tmp / 'x'}\n"))), "讀不到資料夾"),
         (lambda tmp: tangeval.run(load_study(_written(tmp, "name: a\nbase_model: nix\n"))), "不是附帶的模型"),
         (lambda tmp: tangeval.run(load_study(_written(tmp, f"name: a\ndata: {tmp / 'x'}\n"))), "沒有資料夾"),
+        (lambda tmp: load_study(_written(tmp, "name：a\n")), "冒號用半形"),
+        (lambda tmp: homework(tmp / "exp"), "沒有這個資料夾"),
+        (lambda tmp: homework(tmp), "裡面（和它的子資料夾裡）沒有 checkpoint-N"),
+        (lambda tmp: write("床前明月光，疑是地上霜。", tmp), "沒有這份結果"),
         (lambda tmp: couplet_of("hello"), "字元：h e l o；請給一首詩的前兩句"),
         (lambda tmp: couplet_of("床前明月光"), "裡有漢字的共 1 句；"),
         (lambda tmp: couplet_of("山中，山中月"), "兩句各是 2 字與 3 字"),

@@ -42,6 +42,10 @@ def test_steps_rates_and_tokens_are_those_of_the_run(finetune, tiny_model, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
     assert "time: not known" in said
     assert "out/a has no checkpoint yet" in said
+    assert "never reached" not in said
+    assert "warm-up: warmup_steps 9 end after the last step" in finetune(
+        "--dry-run", "seed=1", "warmup_steps=9"
+    )
     finetune("seed=1")
     with (tmp_path / "out" / "a" / "training_log.csv").open() as file:
         log = {

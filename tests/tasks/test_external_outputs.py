@@ -79,7 +79,7 @@ def test_reordered_outputs_find_their_poems_and_it_is_said(parse):
 def test_outputs_without_couplets_are_matched_in_order(parse):
     found = parse(TEXTS)
     assert found.texts == TEXTS
-    assert found.summary == "out.txt: 15 outputs for 15 poems: 15 by order"
+    assert found.summary == "out.txt: 15 outputs for 15 poems: 15 by order, none with a couplet of the data"
 
 
 def test_outputs_are_matched_in_order_where_some_begin_with_their_couplet(parse, refuse):

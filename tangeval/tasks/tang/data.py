@@ -106,8 +106,8 @@ def locate(spec: str) -> Path:
         if (place / TRAINING).is_file():
             return place
     raise TangevalError(
-        f"data: hw5 is neither in $TANGEVAL_DATA ({declared or 'not set'}) nor in {CLONE}; "
-        "`tangeval data fetch` clones it there, `data: sample` needs nothing"
+        f"data: hw5 is neither in $TANGEVAL_DATA ({declared or 'not set'}) nor in {CLONE} or {BESIDE}: no {TRAINING} "
+        "is there; `tangeval data fetch` clones it. `data: sample` has other poems and needs nothing"
     )
 
 

@@ -136,6 +136,7 @@ def read(file: Path, name: str, examples: Sequence[Example], others: Sequence[Ex
     except TangevalError as error:
         raise TangevalError(f"{file}: {error}") from None
     ways = ", ".join(f"{count} {way}" for way, count in Counter(output.way for output in outputs).items())
+    ways += ", none with a couplet of the data" * all(output.way == "by order" for output in outputs)
     reordered = "; reordered" if owners != sorted(owners) else ""
     notes = defaultdict(list)
     for output in outputs:
