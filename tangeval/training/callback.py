@@ -8,7 +8,7 @@ Knows nothing of how a model is trained.
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,10 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
             good = ", ".join(metric.name for metric in metrics.values() if metric.level != "corpus")
             raise TangevalError(f"stop.metric: {name} is no mean over examples; give one of {good}")
         self.metric = metrics[name]
-        evaluations, split = self.evaluations, self.evaluations.study.ordered_splits()[0]
-        self._decision([Evaluation(0, {e.id: 0.0 for e in evaluations.dataset.split(split)})])
+        split = self.evaluations.study.ordered_splits()[0]
+        if stop:  # what it cannot decide by is refused now
+            first = Evaluation(0, {e.id: 0.0 for e in self.evaluations.dataset.split(split)})
+            decide([first], patience=stop.patience, alpha=stop.alpha)
         self.history: list[Measured] = []
         self.rows: dict[int, dict[Any, Any]] = {}
         self.best, self.said, self.last = "", False, 0.0
@@ -191,11 +193,7 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
             return False, False
         splits = self.evaluations.study.ordered_splits()
         key = f"{splits[0]}_{name}" if splits[1:] else name
-        # Of a metric of all texts together the examples' parts are for its interval: their mean is another number.
-        whole = self.metric.level == "corpus" and not self.stop
-        found = self._decision(
-            [Evaluation(at, {"": e.values[key]} if whole else e.scores[name]) for at, e in by_step.items()]
-        )
+        found = self._decision(by_step, key)
         best = by_step[found.best]
         self.best = best.checkpoint.name
         ends = {f"{key}{end}": best.values.get(f"{key}{end}", math.nan) for end in ("", "_low", "_high")}
@@ -207,13 +205,15 @@ class StudyCallback(TrainerCallback):  # type: ignore[misc]
     def _comparable(self, measured: Measured) -> bool:
         return all(map(math.isfinite, measured.scores[self.metric.name].values()))
 
-    def _decision(self, history: Sequence[Evaluation]) -> Decision:
-        """What ``stop`` says of the evaluations so far; without it, which has the best mean."""
+    def _decision(self, by_step: Mapping[int, Measured], key: str) -> Decision:
+        """What ``stop`` says of the evaluations so far; without it, which has the best value by ``key``."""
         higher = self.metric.better == "high"
         if self.stop:
+            history = [Evaluation(at, each.scores[self.metric.name]) for at, each in by_step.items()]
             return decide(history, patience=self.stop.patience, alpha=self.stop.alpha, higher=higher)
-        means = {each.step: math.fsum(each.scores.values()) * (1 if higher else -1) for each in history}
-        return Decision(max(means, key=means.__getitem__), False, "the best mean so far")
+        # Not by the examples' scores: those of a metric of all texts together are parts, with another mean.
+        best = max(by_step, key=lambda at: by_step[at].values[key] * (1 if higher else -1))
+        return Decision(best, False, "the best value so far")
 
     @contextmanager
     def _harmless(self, state: Any) -> Iterator[None]:
