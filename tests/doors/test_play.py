@@ -16,6 +16,7 @@ import pytest
 
 from tangeval.core.errors import TangevalError
 from tangeval.core.knobs import KNOBS, Setting
+from tangeval.core.study import SHIPPED
 from tangeval.doors.playing.asking import Ask, Branching, opened
 from tangeval.doors.playing.desk import Desk
 from tangeval.doors.playing.server import Server
@@ -418,7 +419,9 @@ def test_what_cannot_be_opened_is_named(tmp_path, desk):
     assert "there is no file nowhere.yaml" in refusal(tmp_path, "play", "nowhere.yaml")
     with Server(desk) as server:
         assert f"--port {server.server_port}: " in refusal(tmp_path, "play", "--port", server.server_port)
-    assert "wants logits" in refusal(tmp_path, "play", "server")
+    served_elsewhere = (SHIPPED / "server.yaml").read_text("utf-8")  # HW5 need not be here
+    (tmp_path / "server.yaml").write_text(served_elsewhere.replace("data: hw5", "data: sample"), "utf-8")
+    assert "wants logits" in refusal(tmp_path, "play", "server.yaml")
 
 
 @pytest.mark.browser
