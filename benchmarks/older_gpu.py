@@ -11,6 +11,7 @@ T4's speed: it shows which ways are taken, and that they fit.
 import argparse
 import atexit
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,8 @@ def main() -> None:
         here, peaks = str(Path(__file__).parents[1]), Path(place, "peaks")
         paths = os.pathsep.join([place, here, os.environ.get("PYTHONPATH", "")])
         said = {"PYTHONPATH": paths, _HELD: str(options.memory_gib), _PEAKS: str(peaks)}
+        for each in (signal.SIGINT, signal.SIGTERM):  # the command ends itself; what it took is still said
+            signal.signal(each, lambda *_: None)
         began = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "tangeval", *options.command], env=os.environ | said)
         print(f"{time.monotonic() - began:.0f} s of the clock, exit code {done.returncode}")

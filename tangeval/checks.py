@@ -157,7 +157,8 @@ def _hub() -> Finding:
     """The models in the hub's cache, found without its library."""
     cache = hub_cache()
     names = sorted(f.name.removeprefix("models--").replace("--", "/") for f in cache.glob("models--*"))
-    return Finding("hub's cache", f"{cache}: {_list(names) or 'no models'}")
+    told = ", ".join(names[:_SHOWN]) + f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
+    return Finding("hub's cache", f"{cache}: {told or 'no models'}")
 
 
 # A folder of checkpoints
@@ -311,7 +312,3 @@ def _tried(part: str, make: Callable[[], _Made]) -> tuple[_Made | None, list[Fin
         str(each.message) for each in heard if each.category is UserWarning and "tangeval" in each.filename
     ]
     return made, [Finding(part, each, ok=False) for each in said]
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)

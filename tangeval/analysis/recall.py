@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tangeval.analysis.aggregate import Group, Measured, groups
+from tangeval.analysis.aggregate import Group, groups
 from tangeval.analysis.intervals import LEVEL, Clusters, Floats, rate_interval, resample_weights
 from tangeval.core.knobs import Setting, warp_name
-from tangeval.metrics.base import Metric
 from tangeval.results.files import write_csv
 from tangeval.results.folder import RunFolder
 
@@ -95,7 +94,9 @@ def _orders(group: Group, table: dict[str, pd.DataFrame]) -> Iterator[dict[str, 
         measure: weights @ measured.folded(each.loc[list(measured.examples), names].to_numpy(float)) / total
         for measure, each in table.items()
     }
-    for metric in _ordered(measured):
+    for metric in measured.metrics.values():
+        if not (metric.headline and metric.per_setting) or np.isnan(measured.value[metric.name]).any():
+            continue
         values = measured.on(metric.name, weights) @ same.T
         for name, predicted in (told | {FITTED: _fitted(list(told.values()), values)}).items():
             rho, tail = _rank_correlation(predicted, values), (1 - LEVEL) / 2
@@ -105,14 +106,6 @@ def _orders(group: Group, table: dict[str, pd.DataFrame]) -> Iterator[dict[str, 
                 "metric": metric.name, "by": name, "settings": len(names), "rank_correlation": rho[0], "low": low,
                 "high": high,
             }  # fmt: skip
-
-
-def _ordered(measured: Measured) -> list[Metric]:
-    return [
-        metric
-        for name, metric in measured.metrics.items()
-        if metric.headline and metric.per_setting and not np.isnan(measured.value[name]).any()
-    ]
 
 
 def _fitted(told: Sequence[Floats], values: Floats) -> Floats:

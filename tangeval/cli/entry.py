@@ -3,6 +3,8 @@
 Knows nothing of any command; ``tangeval`` and ``python -m finetune`` share it. Imports nothing slow.
 """
 
+import atexit
+import gc
 import io
 import os
 import signal
@@ -23,6 +25,9 @@ from tangeval.core.words import translated
 _THREADS = 16
 #: Seconds that a command may take to end after a signal.
 _GRACE = 30.0
+
+# A process that ends gives its memory back by itself; to look for garbage in all of PyTorch first takes a second.
+atexit.register(gc.freeze)
 
 
 class _Lasting:

@@ -137,7 +137,8 @@ class LocalEngine(base.Engine):
         left = [job for job in jobs if job.checkpoint.name not in lost]
         if self.workers is None:
             places = self._places(len(left))
-            self.workers = Workers.ready(self.resolved, places, self._threads_each(len(places)))
+            cores = torch.get_num_threads() if torch.cuda.is_available() else 1
+            self.workers = Workers.ready(self.resolved, places, max(1, cores // max(1, len(places))))
         if self.workers:
             yield from self.workers.run(left, on_progress)
             return
@@ -155,9 +156,6 @@ class LocalEngine(base.Engine):
         known = visible_gpus() or [str(number) for number in range(len(names))]
         alike = [gpu for gpu, name in zip(known, names, strict=False) if name == names[0]]
         return alike[: None if self.config.gpus == "auto" else self.config.gpus]
-
-    def _threads_each(self, processes: int) -> int:
-        return max(1, torch.get_num_threads() // max(1, processes)) if torch.cuda.is_available() else 1
 
     def _places(self, jobs: int) -> list[str]:
         """A GPU for each process that so many jobs are worth, or "" for the CPU; none where this process does them all."""

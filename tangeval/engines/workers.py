@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from tangeval.core.errors import TangevalError, UnusableError
-from tangeval.core.libraries import quieten
+from tangeval.core.libraries import needs, quieten
 from tangeval.engines.base import Done, Job, OnProgress
 from tangeval.models import checkpoints
 from tangeval.resolve import ResolvedStudy
@@ -205,7 +205,9 @@ def serve(asked: BinaryIO, answers: BinaryIO) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     warnings.showwarning = lambda message, *_: say(str(message))
-    device = pkgutil.resolve_name("tangeval.engines.device:Device")(jobs.get(), mapped=True)
+    with needs("decoding"):
+        found = pkgutil.resolve_name("tangeval.engines.device:Device")
+    device = found(jobs.get(), mapped=True)
     if any(c.kind != "full" for c in device.resolved.checkpoints):
         with suppress(Exception):  # the first job says it again, where it is heard
             device.load_base()

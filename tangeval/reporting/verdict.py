@@ -128,7 +128,7 @@ class Speaker:
             self._say(
                 f"verdict.open.{row['question']}", a=self.value(row["knob"], row["a"]), b=self.value(row["knob"], row["b"]),
                 knob=self._knob(row["knob"]), metric=self.metric(row["metric"]),
-                needed=f"{_rounded(row['needed']):,}",
+                needed=f"{round(row['needed'], 2 - len(str(row['needed']))):,}",  # a plan is no more exact
             )
             for row in values["open"]
         ]  # fmt: skip
@@ -206,8 +206,3 @@ def _signed(value: float | None, *, apart: bool) -> str:
     if value is None:
         return "–"
     return f"{value:+.2f}" if round(value, 2) else f"{value:+.1g}" if apart and value else "0.00"
-
-
-def _rounded(count: int) -> int:
-    """Two digits: a plan is no more exact."""
-    return round(count, 2 - len(str(count)))

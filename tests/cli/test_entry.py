@@ -1,5 +1,6 @@
 """Streams of any encoding, closed, full or absent; a process without threads; what the system refuses."""
 
+import gc
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 
+from tangeval.core.libraries import needs
 from tests.support.command import ROOT, refusal
 
 
@@ -98,3 +100,14 @@ def test_a_signal_ends_what_never_comes_back(number):
 def test_names_that_no_file_system_takes_are_one_message(tmp_path, command):
     data = ["--data", "sample"] if command == "score" else []
     assert "File name too long" in refusal(tmp_path, command, "x" * 300, *data)
+
+
+def test_libraries_are_imported_without_looking_for_garbage_and_it_is_looked_for_again():
+    for before in (False, True):
+        gc.enable() if before else gc.disable()
+        try:
+            with needs("this"):
+                assert not gc.isenabled()
+            assert gc.isenabled() is before
+        finally:
+            gc.enable()

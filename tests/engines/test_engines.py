@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from tangeval import generation
 from tangeval.core.errors import TangevalError, UnusableError
 from tangeval.core.knobs import COMMON, KNOB, Setting
-from tangeval.core.study import load_study
+from tangeval.core.study import Study, load_study
 from tangeval.core.words import speaking
 from tangeval.decoding.decoder import TokenSequence
 from tangeval.decoding.noise import noise_key
@@ -309,7 +309,7 @@ def test_texts_beyond_a_models_context_are_refused_before_decoding(tmp_path, tin
     ],
 )  # fmt: skip
 def test_a_context_is_as_long_as_a_models_scaled_positions(tiny_model, changes, limit):
-    config = loading.load_config(resolve(load_study_of(tiny_model)).base)
+    config = loading.load_config(resolve(Study(name="x", base_model=str(tiny_model))).base)
     for name, value in changes.items():
         setattr(config, name, value)
     assert loading.context_length(config) == limit
@@ -396,13 +396,6 @@ def texts_of(base, folder):
     """Prompts and references as tokens."""
     resolved = resolve(load_study(study_of(base, folder)))
     return device.texts_of(resolved, loading.load_tokenizer(resolved.base))
-
-
-def load_study_of(base):
-    """A study of the base model alone."""
-    from tangeval.core.study import Study
-
-    return Study(name="x", base_model=str(base))
 
 
 def test_one_engine_decodes_several_plans_and_loads_the_base_once(resolved, tmp_path):

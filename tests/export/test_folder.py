@@ -142,7 +142,9 @@ def test_a_head_that_was_saved_apart_is_not_said_to_be_tied(tmp_path):
 def test_a_base_in_few_bits_is_loaded_so_or_written_out_as_the_engine_does(
     tiny_model, tiny_run, tmp_path, merge
 ):
-    results = chosen(tmp_path, tiny_model, tiny_run, load={"quantization": "nf4", "merge": merge})
+    results = chosen(
+        tmp_path, tiny_model, tiny_run, load={"quantization": "nf4", "merge": merge, "dtype": "float32"}
+    )
     found = export(results, tmp_path / "home", merge=merge)
     assert (
         "nf4" in (found.folder / "README.md").read_text("utf-8").partition("## What was measured")[0]

@@ -85,10 +85,6 @@ def _placed(text: str, run: Path, other: Path) -> str:
     return f"{run if name == 'run' else other}{colon}{rest}"
 
 
-def _spelt(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
-
-
 if __name__ == "__main__":
     frames, selection = collected(Path(sys.argv[1]))
     EXPECTED.mkdir(exist_ok=True)

@@ -23,15 +23,12 @@ def in_a_text(poems, run, own=None):
     return any(str(place) != own and run in poem for place, poem in enumerate(poems))
 
 
-def every_run(text):
-    return {text[i:j] for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
-
-
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(st.lists(texts, max_size=5), texts, st.sampled_from([None, "0", "1"]))
 @example(["日" * 40, "日" * 41, "白"], "日" * 60, "1")
 def test_overlap_is_the_longest_run_that_a_text_has(poems, text, own):
-    found = [len(run) for run in every_run(text) if in_a_text(poems, run, own)]
+    every = {text[i:j] for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
+    found = [len(run) for run in every if in_a_text(poems, run, own)]
     assert longest_run(indexed(poems), text, own) == max(found, default=0)
 
 

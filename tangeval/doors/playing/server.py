@@ -99,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         return cast(Server, self.server)
 
     def do_GET(self) -> None:
-        self._answer({"": self._page, "explain": self._explain}, self._query)
+        asked = parse_qs(self.path.partition("?")[2]).get("ask", ["{}"])[0]
+        self._answer({"": self._page, "explain": self._explain}, lambda: self._parsed(asked))
 
     def do_POST(self) -> None:
         known = {
@@ -165,10 +166,6 @@ class _Handler(BaseHTTPRequestHandler):
         if len(length) > 9 or int(length) > _LARGEST:
             raise _RefusedError(413, f"a request has at most {_LARGEST // 2**10} KiB")
         return self._parsed(self.rfile.read(int(length)))
-
-    def _query(self) -> Any:
-        """What an address says after ``ask=``."""
-        return self._parsed(parse_qs(self.path.partition("?")[2]).get("ask", ["{}"])[0])
 
     def _parsed(self, data: str | bytes) -> Any:
         try:
