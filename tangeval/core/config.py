@@ -290,12 +290,15 @@ def _explain(model: type[BaseModel], path: Path | str, key: str, problem: Any) -
         message = (
             f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known: {', '.join(known)}"
         )
+    given = problem["input"]
     if _misformed(problem):
-        given = problem["input"]
         shown = "nothing" if given is None else textwrap.shorten(str(given), 60, placeholder=" …")
         message = f"{shown} has the wrong form; write it as {_example(model, names, problem['type'])}"
-    if problem["type"] == "float_parsing" and re.fullmatch(r"-?\d+,\d+", str(problem["input"])):
-        message = f"a point, not a comma: {str(problem['input']).replace(',', '.')}"
+    if problem["type"].endswith("_parsing") and re.fullmatch(r"[-.\d]+(, ?[-.\d]+)+", str(given)):
+        one = problem["type"] == "float_parsing" and re.fullmatch(r"-?\d+,\d+", given)
+        message = (
+            f"a point, not a comma: {given.replace(',', '.')}" if one else f"several are a list: '[{given}]'"
+        )
     if problem["type"] == "string_pattern_mismatch":
         fitting = re.sub(r"[^\w.-]+", "-", str(problem["input"])).strip(".-")
         message = f"letters, digits, _, . and - alone, such as {fitting or 'my-study'}"

@@ -416,6 +416,7 @@ def test_a_library_that_is_missing_is_named(tmp_path):
 
 def test_what_cannot_be_opened_is_named(tmp_path, desk):
     assert "no results folder: it has no study.yaml" in refusal(tmp_path, "play", ".")
+    assert "; results has none" in refusal(tmp_path, "play", "results/nowhere")
     assert "there is no file nowhere.yaml" in refusal(tmp_path, "play", "nowhere.yaml")
     with Server(desk) as server:
         assert f"--port {server.server_port}: " in refusal(tmp_path, "play", "--port", server.server_port)

@@ -67,6 +67,7 @@ def opened(place: str | None, *, allow_pickle: bool = False) -> Opened:
         raise TangevalError(
             f"{place} is no results folder: it has no study.yaml; give one that `tangeval run` wrote, or a study"
         )
+    steps.not_missing(Path(place or ""))
     inside = Path(place or "") / "study.yaml"
     study = (
         Study.model_validate(DEFAULT | {"name": "play"})
