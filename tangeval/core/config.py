@@ -296,9 +296,7 @@ def _explain(model: type[BaseModel], path: Path | str, key: str, problem: Any) -
         message = f"{shown} has the wrong form; write it as {_example(model, names, problem['type'])}"
     if problem["type"].endswith("_parsing") and re.fullmatch(r"[-.\d]+(, ?[-.\d]+)+", str(given)):
         one = problem["type"] == "float_parsing" and re.fullmatch(r"-?\d+,\d+", given)
-        message = (
-            f"a point, not a comma: {given.replace(',', '.')}" if one else f"several are a list: '[{given}]'"
-        )
+        message = f"a point, not a comma: {given.replace(',', '.')}" if one else f"a list: '[{given}]'"
     if problem["type"] == "string_pattern_mismatch":
         fitting = re.sub(r"[^\w.-]+", "-", str(problem["input"])).strip(".-")
         message = f"letters, digits, _, . and - alone, such as {fitting or 'my-study'}"

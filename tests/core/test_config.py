@@ -17,7 +17,7 @@ SLIPS = [
     ("max_new_tokens=9", "did you mean decoding.max_length?"),
     ("checkpoint=x", "did you mean checkpoints?"),
     ("decoding.temperature=0,7", "a point, not a comma: 0.7"),
-    ("decoding.top_k=5, 50", "several are a list: '[5, 50]'"),
+    ("decoding.top_k=5, 50", "a list: '[5, 50]'"),
     ("decoding.temperature=[0.7, 1.2", "a bracket is missing"),
     ("select.setting.require={form: > 0.5}", """'select.setting.require={form: "> 0.5"}'"""),
     ("name=my study", "such as my-study"),
