@@ -124,13 +124,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     say(f"loaded {base.name}")
     task = Task(examples, prompts, options.max_length, models.eos_ids(model, tokenizer))
     sequences = task.sequences(options.settings, options.samples)
-    on_gpu = torch.cuda.is_available()
-    report: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu", "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "base": base.name, "quantization": options.quantization,
-        "merge": options.merge, "compile": options.compile, "prompts": len(prompts), "settings": options.settings,
-        "samples": options.samples, "max_length": options.max_length, "outputs": len(sequences), "ways": {},
-    }  # fmt: skip
+    counted = {"base": base.name, "prompts": len(prompts), "outputs": len(sequences)}
+    report: dict[str, Any] = asked_for(options) | counted | {"ways": {}}
     if options.loop or options.batches:
         with with_checkpoint(model, checkpoint, load) as adapted:
             report["ways"] |= time_generate(adapted, task, sequences, options)
@@ -138,12 +133,10 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield report
     if fast.merge and fast.quantization != "none":
         del model
-        if on_gpu:
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         model = models.load_model(base, fast)
     if options.memory_gib:
-        total = torch.cuda.get_device_properties(model.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(options.memory_gib * 2**30 / total)
+        hold(options.memory_gib)
     workspace = Workspace(compile=fast.compile)
     with with_checkpoint(model, checkpoint, fast) as adapted:
         few = sequences[:: max(1, len(sequences) // 20)]  # libraries and kernels wake up
@@ -161,15 +154,27 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     workspace.clear()
     yield report
     if options.growth:
-        report["growth"] = {}
         for kind, row in grow(model, checkpoint, fast, task, options, len(batches[0])):
-            report["growth"].setdefault(kind, []).append(row)
+            report.setdefault("growth", {}).setdefault(kind, []).append(row)
             yield report
     if options.texts:
-        report["texts"] = {}
         for name, found in compare_texts(base, model, checkpoint, fast, task, batches, texts):
-            report["texts"][name] = found
+            report.setdefault("texts", {})[name] = found
             yield report
+
+
+def hold(gib: float) -> None:
+    """Let this process take no more of the GPU's memory."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
+
+
+def asked_for(options: argparse.Namespace) -> dict[str, Any]:
+    """On what and with which options it is measured."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    names = ("quantization", "merge", "compile", "settings", "samples", "max_length")
+    machine = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return machine | {name: getattr(options, name) for name in names}
 
 
 #: Cuts of six families, each at three temperatures.

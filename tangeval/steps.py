@@ -116,7 +116,8 @@ def named(study: AnyStudy, overrides: Sequence[str], options: Options) -> Resolv
 
 
 def not_missing(place: Path) -> None:
-    """Refuse what can only be a results folder, and is not there."""
+    """Refuse a URL, and what can only be a results folder and is not there."""
+    no_url(place)
     if not place.suffix and not place.exists() and place.parent != Path():
         there = ", ".join(sorted(file.parent.name for file in place.parent.glob("*/study.yaml")))
         raise TangevalError(f"there are no results {place.absolute()}; {place.parent} has {there or 'none'}")
@@ -125,10 +126,9 @@ def not_missing(place: Path) -> None:
 def load_results(place: str | Path) -> Results:
     """Return the results in a folder, or of a study that was run before, whose file may select anew."""
     place = Path(place)
-    no_url(place)
+    not_missing(place)
     if place.is_dir():
         return Results(place)
-    not_missing(place)
     results = Results(Path("results") / load_study(place).name)
     if not results.run.study_file.is_file():
         raise TangevalError(f"{place}: there is no {results.folder} yet; `tangeval run {place}` makes it")
